@@ -1,0 +1,55 @@
+"""A distribution of one's own: two hand-made ways to choose a pose, multiplied, checked, and used."""
+
+import torch
+from torch import nn
+
+import probsym as ps
+from probsym.distributions.base import Projecting
+from probsym.distributions.geometry import centroid
+
+torch.manual_seed(0)
+
+
+class ByDistance(Projecting):
+    """Number the points by their distance from the centroid; noise of size `spread` makes it a distribution."""
+
+    def __init__(self, nodes: ps.S, space: ps.E, spread: float) -> None:
+        super().__init__(nodes)
+        self.space, self.spread = space, spread
+
+    def ambient(self, x, z):
+        away = x.kwargs["pos"] - centroid(x, self.space)[:, None]
+        return {f: away.square().sum(-1) + self.spread * eps for f, eps in z.items()}
+
+
+class ByMoments(Projecting):
+    """Axes from vector-valued moments of the cloud: sums of v |v|^(2m), which permutations leave alone."""
+
+    def ambient(self, x, z):
+        (space,) = self.group.factors
+        origin = centroid(x, space)
+        away = x.kwargs["pos"] - origin[:, None]
+        size = away.square().sum(-1, keepdim=True)
+        moments = [(away * size**m / size.mean(1, keepdim=True) ** m).mean(1) for m in (1, 2, 3)]
+        return {space: (origin, torch.stack(moments, -1) + 0.1 * z[space])}
+
+
+nodes, space = ps.S("nodes"), ps.E(3, "space")
+inputs, output = {"pos": ps.Rep(nodes, space)}, ps.Rep(nodes, space)
+p = ByDistance(nodes, space, spread=0.3) * ByMoments(space)
+x = {"pos": torch.randn(4, 6, 3, dtype=torch.float64)}
+ps.testing.assert_distribution(p, x, inputs)
+print("p moves with its input, exactly, noise and all")
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(18, 32), nn.Tanh(), nn.Linear(32, 18))
+
+    def forward(self, pos: torch.Tensor) -> torch.Tensor:
+        return pos + self.net(pos.flatten(1)).view_as(pos)
+
+
+phi = ps.symmetrize(Model().double(), inputs, output, p).eval()
+print(ps.testing.assert_equivariant(phi, x, generator=torch.Generator().manual_seed(0)))

@@ -1,0 +1,43 @@
+"""Wrap a plain network, train it for a moment, predict with error bars, and prove the equivariance."""
+
+import torch
+
+import probsym as ps
+from probsym.nets import MLP
+
+torch.manual_seed(0)
+
+
+def data(batch: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Five points; the target turns and moves with them: each point is pulled to the others, nearer ones harder."""
+    pos = torch.randn(batch, 5, 3)
+    gap = pos[:, None] - pos[:, :, None]
+    pull = gap / (1 + gap.square().sum(-1, keepdim=True))
+    return {"pos": pos}, pos + pull.sum(2)
+
+
+nodes, space = ps.S("nodes"), ps.E(3, "space")
+model = MLP(15, (128, 128), 15, out_shape=(5, 3))
+phi = ps.symmetrize(model, inputs={"pos": ps.Rep(nodes, space)}, output=ps.Rep(nodes, space), example=data(2)[0])
+optimizer = torch.optim.Adam(phi.parameters(), lr=2e-3)
+
+losses = []
+for _ in range(300):
+    x, y = data(128)
+    loss = (phi(**x) - y).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+print(f"training error {losses[0]:.3f} -> {sum(losses[-20:]) / 20:.3f}")
+assert sum(losses[-20:]) / 20 < 0.7 * losses[0]
+
+phi.eval()
+x, y = data(4)
+estimate = phi.estimate(**x, samples=100)
+print(f"one coordinate: {estimate.mean[0, 0, 0]:.3f} +- {estimate.stderr[0, 0, 0]:.3f}, truth {y[0, 0, 0]:.3f}")
+
+print("symmetrized:", ps.testing.equivariance_error(phi, x, generator=torch.Generator().manual_seed(1)))
+bare = ps.testing.equivariance_error(model, x, reps=phi.inputs, output=phi.output)
+print("bare model: ", bare)
+assert not bare.passed

@@ -1,0 +1,20 @@
+"""probsym: make any PyTorch model equivariant by averaging it over a distribution of group elements.
+
+phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ]
+"""
+
+from probsym import testing
+from probsym.distributions import Canonical, EquivariantDistribution, Frame, Haar, Learned, Relaxation
+from probsym.estimators import Adaptive, Estimate, Estimator, Exact, MonteCarlo
+from probsym.groups import SE, SO, Axis, E, Element, Group, O, S
+from probsym.reps import Rep
+from probsym.saving import load, save
+from probsym.symmetrizer import Symmetrizer, symmetrize
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SE", "SO", "Adaptive", "Axis", "Canonical", "E", "Element", "EquivariantDistribution", "Estimate", "Estimator",
+    "Exact", "Frame", "Group", "Haar", "Learned", "MonteCarlo", "O", "Relaxation", "Rep", "S", "Symmetrizer",
+    "load", "save", "symmetrize", "testing",
+]  # fmt: skip

@@ -1,0 +1,178 @@
+"""The `probsym` command. Heavy packages are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+from probsym.experiments.errors import UserError
+from probsym.experiments.registry import EXPERIMENTS, experiment, summary
+
+Command = Callable[[argparse.Namespace, list[str]], None]
+EXTRA = {"jsonargparse", "lightning", "matplotlib", "rich", "tqdm", "yaml"}
+ADVICE = 'the command line needs an extra: pip install "probsym[experiments]"'
+EXAMPLES = """\
+examples:
+  probsym list                                             what can be run
+  probsym demo                                             see it work: three minutes, no data needed
+  probsym run nbody --preset gnn-ps-quick                  train, test, write runs/nbody/gnn-ps-quick/seed1
+  probsym run nbody --preset gnn-ps --seed 2 --lr 1e-3     change fields of a preset
+  probsym run nbody --preset gnn-ps --resume               go on after an interruption, with the same result
+  probsym run nbody --preset gnn-ps --trainer.devices 4 --trainer.strategy ddp
+  probsym run nbody --help                                 all fields of an experiment
+  probsym table                                            our results beside published ones
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0, or 2 with one line on stderr for whatever the user can put right."""
+    parser = build_parser()
+    try:
+        given, rest = parser.parse_known_args(arguments)
+        if rest and given.command is not run:
+            raise UserError(f"unrecognized arguments: {' '.join(rest)}")
+        given.command(given, rest)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRA:
+            raise
+        return fail(f"{error.name} is missing; {ADVICE}")
+    except UserError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        print("interrupted; probsym run ... --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fail(message: str) -> int:
+    """Says what is wrong in one line."""
+    print("probsym: error:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> Parser:
+    """The commands and their options; fields of experiments are left to `experiments.config`."""
+    parser = Parser(
+        prog="probsym",
+        description="Symmetrize any model: list, run and compare the experiments.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=lambda given, rest: welcome(parser))
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def add(command: Command, usage: str, **options: Any) -> Parser:
+        text = (command.__doc__ or "").strip()
+        found = commands.add_parser(
+            command.__name__.removesuffix("_"),
+            help=text.partition("\n")[0],
+            description=text,
+            usage=f"probsym {usage}",
+            epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+        found.set_defaults(command=command)
+        return found
+
+    add(list_, "list")
+    add(demo, "demo [--out DIR]").add_argument("--out", type=Path, default=Path("."), help="where the figure goes")
+    it = add(
+        run, "run EXPERIMENT --preset NAME [--FIELD VALUE ...] [--data DIR] [--out DIR] [--resume]", add_help=False
+    )
+    it.add_argument("experiment", nargs="?", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
+    it.add_argument("--preset", metavar="NAME", help="see probsym list")
+    it.add_argument(
+        "--data", type=Path, metavar="DIR", help="data folder; default: $PROBSYM_DATA, else ~/.cache/probsym"
+    )
+    it.add_argument("--out", type=Path, metavar="DIR", help="default: runs/EXPERIMENT/PRESET/seedN")
+    it.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
+    it.add_argument("-h", "--help", action="store_true", help="this; with EXPERIMENT also its fields")
+    it.set_defaults(parser=it)
+    add(table, "table [--runs DIR]").add_argument("--runs", type=Path, default=Path("runs"), help="default: runs")
+    return parser
+
+
+def welcome(parser: Parser) -> None:
+    """What `probsym` alone says: how to use it, or what a bare install lacks."""
+    if find_spec("lightning") is None:
+        raise UserError(ADVICE)
+    parser.print_help()
+
+
+def list_(given: argparse.Namespace, rest: list[str]) -> None:
+    """experiments and presets, one line each"""
+    for found in EXPERIMENTS.values():
+        print(f"{found.name}: {found.help}")
+        width = max(map(len, found.presets))
+        for name, path in found.presets.items():
+            print(f"  {name:{width}}  {summary(path)}")
+
+
+def demo(given: argparse.Namespace, rest: list[str]) -> None:
+    """train a small model with and without symmetrization, check both, draw a figure"""
+    from rich.console import Console
+
+    from probsym.experiments.demo import demo as show
+
+    show(Console(), given.out)
+
+
+def run(given: argparse.Namespace, rest: list[str]) -> None:
+    """train and test one preset of an experiment"""
+    if given.help:
+        given.parser.print_help()
+    if given.help and given.experiment:
+        from probsym.experiments.config import fields_help
+
+        print(f"\nfields of {given.experiment}:\n{fields_help(experiment(given.experiment))}")
+    if given.help:
+        return
+    if not given.experiment:
+        raise UserError(f"run: expected an experiment ({', '.join(EXPERIMENTS)}); got none")
+    if not given.preset:
+        raise UserError(f"run {given.experiment}: expected --preset NAME; probsym list shows them")
+    from probsym.experiments.runner import run as start
+
+    result = start(given.experiment, given.preset, rest, given.data or data_folder(), given.out, given.resume)
+    print(
+        f"{result['metric']} {result['value']:.5g} ± {result['stderr']:.1g} with {result['samples']} samples a prediction"
+    )
+
+
+def data_folder() -> Path:
+    """$PROBSYM_DATA, else the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("PROBSYM_DATA") or cache / "probsym")
+
+
+def table(given: argparse.Namespace, rest: list[str]) -> None:
+    """our results beside published ones, with seeds and standard errors"""
+    from rich.console import Console
+
+    from probsym.experiments.tables import tables
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    for made in tables(given.runs):
+        console.print(made)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

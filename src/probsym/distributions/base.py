@@ -1,0 +1,203 @@
+"""What every choice of p(g|x) is: noise in, group element out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probsym.groups import Element, Group, product
+from probsym.groups.base import ProductElement
+from probsym.reps import Inputs, Rep, build
+
+Noise = Any  # nested dict / tuple of tensors, shaped like `noise_rep`
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """A finite distribution over group elements, one an input.
+
+    Args:
+        element: batch shape (M, B).
+        weight: (M, B), sums to one over M; zero where an input has fewer than M elements.
+        exact: (B,), true where these are all elements rather than a sample.
+        counters: scalars that tell what was degenerate.
+    """
+
+    element: Element
+    weight: Tensor
+    exact: Tensor
+    counters: dict[str, Tensor]
+
+
+class EquivariantDistribution(nn.Module, ABC):
+    """A distribution over group elements that moves with the input, p(hg | hx) = p(g | x).
+
+    `noise` draws all randomness, `transport` is deterministic and jointly equivariant,
+
+        transport(h x, h eps) = h transport(x, eps)                                        (docs/theory.md, eq. 5)
+
+    Subclasses give `noise`, `noise_rep` and `push`; for a finite distribution also `support`.
+
+    Args:
+        group: the group of the elements.
+    """
+
+    default_samples: tuple[int | None, int | None] = (1, 10)  # in training and in evaluation; None is exact
+    has_enumerate_support: bool = False
+
+    def __init__(self, group: Group) -> None:
+        super().__init__()
+        if not isinstance(group, Group):
+            raise TypeError(f"{type(self).__name__}: expected a group such as S('nodes') or O(3), got {group!r}")
+        self.group = group
+
+    @abstractmethod
+    def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
+        """All randomness of a draw of sample shape `shape`: tensors (*shape, B, ...), ragged (*shape, sum N, ...)."""
+
+    @abstractmethod
+    def noise_rep(self, x: Inputs) -> Any:
+        """How the group moves the noise: Reps in the containers of `noise`."""
+
+    @abstractmethod
+    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
+        """The elements of `transport`, and if asked scalars about them (entropy, degeneracies)."""
+
+    def transport(self, x: Inputs, noise: Noise) -> Element:
+        """Group elements of batch shape (*shape, B), a deterministic function of the inputs and the noise."""
+        return self.push(x, noise)[0]
+
+    def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
+        """All elements with their weights.
+
+        Raises:
+            TypeError: there are infinitely many, or more than can be listed.
+        """
+        raise TypeError(f"{self!r} has infinite or too large support: use MonteCarlo(k) instead of Exact()")
+
+    def move_noise(self, x: Inputs, h: Element, noise: Noise) -> Noise:
+        """h eps, for h of batch shape (B,) and noise of any sample shape."""
+
+        def moved(path: tuple[Any, ...], rep: Rep) -> Tensor:
+            eps = noise
+            for key in path:
+                eps = eps[key]
+            sample = eps.shape[: eps.ndim - rep.lead() - rep.ndim]
+            return rep.act(h.map(lambda tensor, _: tensor.expand(*sample, *tensor.shape)), eps)
+
+        return build(self.noise_rep(x), moved)
+
+    def __mul__(self, other: EquivariantDistribution) -> Independent:
+        if not isinstance(other, EquivariantDistribution):
+            return NotImplemented
+        return Independent(self, other)
+
+    def extra_repr(self) -> str:
+        return repr(self.group)
+
+
+class Projecting(EquivariantDistribution):
+    """Distributions that project ambient features: g = project(z(x, eps), tie).
+
+    Subclasses give `ambient`. The noise is {"z": ..., "tie": ...}, each with one Gaussian draw a factor.
+    """
+
+    @abstractmethod
+    def ambient(self, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
+        """Features by factor: scores (*shape, B, N), vectors (*shape, B, D, M), or (origin (B, D), vectors)."""
+
+    def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
+        options: dict[str, Any] = {"generator": generator, "dtype": x.dtype, "device": x.device}
+        batch = (*shape, x.count)
+        return {
+            name: {f: f.ambient_noise(batch, x.layouts.get(f), **options) for f in self.group.factors}  # type: ignore[call-overload]
+            for name in ("z", "tie")
+        }
+
+    def noise_rep(self, x: Inputs) -> Any:
+        reps = {f: Rep(*f.ambient) for f in self.group.factors}
+        return {"z": reps, "tie": reps}
+
+    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
+        z = self.ambient(x, noise["z"])
+        element = self.join({f: self.project(x, f, z[f], noise["tie"][f]) for f in self.group.factors})
+        return element, self.diagnose(x, z) if diagnose else {}
+
+    def project(self, x: Inputs, factor: Group, z: Any, tie: Tensor) -> Element:
+        return factor.project(z, tie, x.layouts.get(factor))  # type: ignore[call-overload]
+
+    def join(self, parts: dict[Group, Element]) -> Element:
+        """One element of the whole group."""
+        return next(iter(parts.values())) if len(parts) == 1 else ProductElement(self.group, parts)
+
+    def diagnose(self, x: Inputs, z: Mapping[Group, Any]) -> dict[str, Tensor]:
+        """Scalars about the ambient features; none by default."""
+        return {}
+
+
+class Independent(EquivariantDistribution):
+    """The product p1(g1|x) p2(g2|x) for different groups; each factor must be invariant to the other's group.
+
+    Written `p1 * p2`; products of products are flattened.
+    """
+
+    def __init__(self, *parts: EquivariantDistribution) -> None:
+        flat = [q for p in parts for q in (p.members if isinstance(p, Independent) else [p])]
+        factors = [f for q in flat for f in q.group.factors]
+        twice = {f for f in factors if factors.count(f) > 1}
+        if twice:
+            raise ValueError(f"two distributions over {', '.join(map(repr, twice))}: a product needs different groups")
+        super().__init__(product(factors))
+        self.parts = nn.ModuleList(flat)
+
+    @property
+    def members(self) -> list[EquivariantDistribution]:
+        """The parts, typed."""
+        return list(self.parts)  # type: ignore[arg-type]
+
+    @property
+    def default_samples(self) -> tuple[int | None, int | None]:  # type: ignore[override]
+        """The largest of the parts; exact only if all are."""
+        pairs = [part.default_samples for part in self.members]
+        return tuple(max((k for k in ks if k is not None), default=None) for ks in zip(*pairs, strict=True))  # type: ignore[return-value]
+
+    @property
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        return all(part.has_enumerate_support for part in self.members)
+
+    def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
+        return tuple(part.noise(x, shape, generator) for part in self.members)
+
+    def noise_rep(self, x: Inputs) -> Any:
+        return tuple(part.noise_rep(x) for part in self.members)
+
+    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
+        drawn = [part.push(x, eps, diagnose) for part, eps in zip(self.members, noise, strict=True)]
+        element = self._join([g for g, _ in drawn])
+        return element, _sum(counters for _, counters in drawn)
+
+    def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
+        """All pairs of elements; a factor that had to be sampled leaves the pairs a sample."""
+        parts = [part.support(x, generator) for part in self.members]
+        counts = [len(part.weight) for part in parts]
+        picks = torch.cartesian_prod(*[torch.arange(c, device=x.device) for c in counts]).reshape(-1, len(parts))
+        weight = torch.stack([part.weight[picks[:, i]] for i, part in enumerate(parts)]).prod(0)
+        element = self._join([part.element.select(picks[:, i]) for i, part in enumerate(parts)])
+        exact = torch.stack([part.exact for part in parts]).all(0)
+        return Support(element, weight, exact, _sum(part.counters for part in parts))
+
+    def _join(self, elements: list[Element]) -> Element:
+        return ProductElement(self.group, {f: g[f] for g in elements for f in g.group.factors})
+
+
+def _sum(counters: Any) -> dict[str, Tensor]:
+    total: dict[str, Tensor] = {}
+    for counter in counters:
+        for key, value in counter.items():
+            total[key] = total[key] + value if key in total else value
+    return total

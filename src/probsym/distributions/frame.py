@@ -1,0 +1,300 @@
+"""Frame averaging: the uniform distribution over a finite set of frames that moves with the input."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probsym.distributions.base import EquivariantDistribution, Noise, Support
+from probsym.distributions.frame_axes import is_ordered, oriented, principal_axes, read_columns
+from probsym.distributions.frame_orthogonal import SpaceView, orient
+from probsym.distributions.frame_paths import Listing, Paths, Sampling, slots
+from probsym.distributions.frame_permutation import NodeView, arrange, view_nodes
+from probsym.distributions.geometry import spatial
+from probsym.groups import Axis, E, Element, Group, LinearGroup, Motion, Permutation, Rotation, S
+from probsym.groups.axis import Still
+from probsym.groups.base import ProductElement
+from probsym.groups.euclidean import Point
+from probsym.groups.orthogonal import Vector
+from probsym.reps import Inputs, Leaf, Rep, leaves
+
+
+class Frame(EquivariantDistribution):
+    """The frame average of Puny et al. (arXiv 2110.03336), exact wherever a finite set of frames exists.
+
+        phi(x) = 1/|F(x)| sum_{g in F(x)} g f(g^-1 x),        F(hx) = h F(x)
+
+    O, SO, E, SE: all signs of the principal axes about the origin (the centroid for E and SE). Equal eigenvalues are
+    told apart by further vectors, by ordered points, else by all directions of the data that stand out equally.
+    S_n: the order of the diagonal of a function of the graph Laplacian; equal nodes are told apart by their coordinates
+    in the frame, else by branching over all choices. The two together: every frame of space has its order of the nodes.
+
+    An input may be left alone by a continuous group: collinear or coincident points. Its frames are finite and exact
+    for outputs with up to two axes of a space, for any basis of the directions without data: with all signs (and
+    cyclic exchanges) of it, such outputs do not feel it. With three or more axes the basis is sampled. So are sets
+    larger than `max_support`. `aux["sampled"]` counts such inputs, and there is one warning.
+
+    Args:
+        group: a product of S, Axis, O, SO, E and SE.
+        max_support: most frames of one input that are listed.
+        samples: frames that are drawn for an input that cannot be listed.
+
+    Raises:
+        ValueError: max_support or samples below one; for E and SE at the call, no points.
+
+    >>> from probsym.groups import O
+    >>> x = Inputs.bind(Rep(None, O(3)), (torch.randn(2, 5, 3),), {})
+    >>> support = Frame(O(3)).support(x)
+    >>> support.element.shape, support.exact.tolist()
+    ((8, 2), [True, True])
+    """
+
+    default_samples = (None, None)
+    has_enumerate_support = True
+
+    def __init__(self, group: Group, max_support: int = 64, samples: int = 16) -> None:
+        super().__init__(group)
+        for name, value in (("max_support", max_support), ("samples", samples)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+        unknown = [f for f in group.factors if not isinstance(f, S | Axis | LinearGroup)]
+        if unknown:
+            raise ValueError(f"Frame: no frames are known for {unknown[0]!r}")
+        self.max_support = max_support
+        self.samples = samples
+        self.degree = 1
+        self._warned = False
+
+    @property
+    def spaces(self) -> tuple[LinearGroup, ...]:
+        return tuple(f for f in self.group.factors if isinstance(f, LinearGroup))
+
+    @property
+    def nodes(self) -> tuple[S, ...]:
+        return tuple(f for f in self.group.factors if isinstance(f, S))
+
+    def for_output(self, spec: Any) -> Frame:
+        """The same frames for outputs of the given Reps: what a continuous stabilizer does depends on their degree."""
+        reps = leaves(spec).values()
+        degrees = [_degree(rep, space) for rep in reps for space in self.spaces]
+        frame = copy.copy(self)
+        frame.degree = max(degrees, default=0)
+        return frame
+
+    def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
+        options: dict[str, Any] = {"generator": generator, "dtype": x.dtype, "device": x.device}
+        batch = (*shape, x.count)
+        ties: dict[Group, Tensor] = {}
+        for f in self.group.factors:
+            if isinstance(f, LinearGroup):
+                ties[f] = torch.randn(*batch, f.dim, f.dim + 1, **options)
+            else:
+                ties[f] = f.ambient_noise(batch, x.layouts[f], **options)  # type: ignore[index]
+        picks = {
+            space: {leaf.name: torch.randn(*shape, *_pick_shape(leaf, space), **options) for leaf in found}
+            for space, found in self._unordered(x).items()
+        }
+        return {"ties": ties, "picks": picks}
+
+    def noise_rep(self, x: Inputs) -> Any:
+        picks = {
+            space: {leaf.name: _pick_rep(leaf, space) for leaf in found} for space, found in self._unordered(x).items()
+        }
+        return {"ties": {f: Rep(*f.ambient) for f in self.group.factors}, "picks": picks}
+
+    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
+        """One frame a sample, uniform over the frames; of a continuous stabilizer one basis each."""
+        views = self._views(x)
+        rep = Rep(*self.group.factors[0].ambient)
+        first = noise["ties"][self.group.factors[0]]
+        shape = tuple(first.shape[: first.ndim - rep.lead() - rep.ndim])
+        times = torch.Size(shape).numel()
+        inputs = torch.arange(x.count, device=x.device)
+        paths = self._drawn(x, noise, times, inputs.repeat(times), torch.arange(times * x.count, device=x.device))
+        self._walk(paths, views)
+        parts = {
+            f: self._element(x, f, views, lambda value, _: value.reshape(*shape, x.count, *value.shape[1:]), paths)
+            for f in self.group.factors
+        }
+        parts |= {f: Still(f, x.layouts[f], (*shape, x.count)) for f in parts if isinstance(f, Axis)}
+        return self._join(parts), self._counters(x, views) if diagnose else {}
+
+    def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
+        """All frames; a sample of `samples` for inputs that have too many or feel a continuous stabilizer."""
+        views = self._views(x)
+        counters = self._counters(x, views)
+        listing = Listing(x.count, self.max_support, x.device)
+        if bool(counters["degenerate"]):
+            every = torch.arange(x.count, device=x.device)
+            listing.held.update(self._drawn(x, self.noise(x, (1,), generator), 1, every, every).held)
+            listing.give_up(self._felt(x, views))
+        self._walk(listing, views)
+        paths: Paths = listing
+        left = listing.overflow.nonzero().squeeze(-1)
+        if len(left):
+            rows = (torch.arange(self.samples, device=x.device)[:, None] * x.count + left).reshape(-1)
+            noise = self.noise(x, (self.samples,), generator)
+            drawn = self._drawn(x, noise, self.samples, left.repeat(self.samples), rows)
+            self._walk(drawn, views)
+            paths = _merged(listing, drawn, tuple(self.spaces) + tuple(self.nodes))
+            self._warn(len(left))
+        return self._support(x, views, paths, ~listing.overflow, {**counters, "sampled": listing.overflow.sum()})
+
+    def _support(
+        self, x: Inputs, views: Mapping[Group, Any], paths: Paths, exact: Tensor, counters: dict[str, Tensor]
+    ) -> Support:
+        """The paths as a padded table (M, B); slots that an input does not fill have weight zero."""
+        slot, most = slots(paths.owner, x.count)
+
+        def place(value: Tensor, blank: Tensor) -> Tensor:
+            table = blank.to(value).expand(most, x.count, *value.shape[1:])
+            return table.index_put((slot, paths.owner), value)
+
+        parts = {f: self._element(x, f, views, place, paths) for f in self.group.factors}
+        parts |= {f: Still(f, x.layouts[f], (most, x.count)) for f in parts if isinstance(f, Axis)}
+        weight = place(paths.weight, torch.zeros(())).to(x.dtype)
+        return Support(self._join(parts), weight, exact, counters)
+
+    def _views(self, x: Inputs) -> dict[Group, Any]:
+        """What the frames need to know of the inputs, in float64: spaces first, since their frames help to sort."""
+        eps = {leaf.name: torch.finfo(leaf.value.dtype).eps for leaf in x.leaves.values() if _floating(leaf)}
+        wide = x.map(lambda leaf: leaf.value.double() if _floating(leaf) else leaf.value)
+        views: dict[Group, Any] = {}
+        for space in self.spaces:
+            data, origin = read_columns(wide, space, eps)
+            views[space] = SpaceView(space, data, principal_axes(data), origin, self.degree == 2)
+        for axis in self.nodes:
+            views[axis] = view_nodes(wide, axis, eps)
+        return views
+
+    def _walk(self, paths: Paths, views: Mapping[Group, Any]) -> None:
+        for view in views.values():
+            orient(paths, view) if isinstance(view, SpaceView) else arrange(paths, view)
+
+    def _drawn(self, x: Inputs, noise: Noise, times: int, owner: Tensor, rows: Tensor) -> Sampling:
+        """One path for each of the given rows k B + b of noise of sample shape K = `times`."""
+        paths = Sampling(owner, torch.ones(len(owner), dtype=torch.float64, device=x.device), self.max_support)
+        paths.weight = paths.weight / self.samples
+        for f in self.spaces:
+            tie = noise["ties"][f].double()
+            paths.held["noise", f] = tie.reshape(times * x.count, f.dim, f.dim + 1)[rows]
+            parts = [self._pick_rows(x, leaf, f, noise["picks"], times) for leaf in oriented(x, f)]
+            joined = torch.cat(parts, 1) if parts else tie.new_zeros(times * x.count, 0, f.dim)
+            paths.held["picks", f] = (joined if joined.shape[1] else tie.new_zeros(len(joined), 1, f.dim))[rows]
+        for axis in self.nodes:
+            layout = x.layouts[axis]
+            tie = noise["ties"][axis].double().reshape(times, *noise["ties"][axis].shape[-rank_of(layout) :])
+            paths.held["noise", axis] = layout.pad(tie, 1).reshape(times * x.count, layout.width)[rows]
+        return paths
+
+    def _pick_rows(self, x: Inputs, leaf: Leaf, space: LinearGroup, picks: Any, times: int) -> Tensor:
+        """The preference of each column (K B, M, D), zero where the order of the columns decides."""
+        ragged = leaf.rep.ragged
+        if is_ordered(leaf, space):
+            width = leaf.value[0].numel() // space.dim if len(leaf.value) else 0
+            return torch.zeros(times * x.count, width, space.dim, dtype=torch.float64, device=x.device)
+        value = picks[space][leaf.name].double()
+        value = value.reshape(times, *_pick_shape(leaf, space))
+        value = value if ragged is None else x.layouts[ragged].pad(value, 1)
+        return (
+            value.reshape(times * x.count, -1, space.dim)
+            if value.numel()
+            else value.new_zeros(times * x.count, 0, space.dim)
+        )
+
+    def _unordered(self, x: Inputs) -> dict[Group, list[Leaf]]:
+        return {s: [leaf for leaf in oriented(x, s) if not is_ordered(leaf, s)] for s in self.spaces}
+
+    def _element(self, x: Inputs, factor: Group, views: Mapping[Group, Any], place: Any, paths: Paths) -> Any:
+        """The part of one factor; place(rows, blank) puts the rows of the paths where they belong."""
+        if isinstance(factor, LinearGroup):
+            blank = torch.eye(factor.dim, dtype=torch.float64, device=x.device)
+            matrix = place(paths.held[factor], blank).to(x.dtype)
+            if not isinstance(factor, E):
+                return Rotation(factor, matrix)
+            origin = views[factor].origin.to(x.dtype).expand(matrix.shape[:-1])
+            return Motion(factor, matrix, torch.zeros_like(origin), origin)
+        if isinstance(factor, S):
+            layout = x.layouts[factor]
+            rank = place(paths.held[factor], torch.arange(layout.width, device=x.device))
+            if layout.ragged:
+                score = layout.unpad(rank, rank.ndim - 2).double()
+                return factor.project(score, torch.zeros_like(score), layout)
+            return Permutation(factor, layout, rank)
+        return None
+
+    def _join(self, parts: dict[Group, Any]) -> Element:
+        return next(iter(parts.values())) if len(parts) == 1 else ProductElement(self.group, parts)
+
+    def _felt(self, x: Inputs, views: Mapping[Group, Any]) -> Tensor:
+        """Inputs with a continuous stabilizer that shows in the output (B,)."""
+        felt = torch.zeros(x.count, dtype=torch.bool, device=x.device)
+        for space in self.spaces:
+            known = {leaf.name for leaf in spatial(x, space)}
+            hidden = any(_degree(leaf.rep, space) and leaf.name not in known for leaf in x.leaves.values())
+            if hidden or self.degree > 2:
+                felt = felt | (views[space].axes.null > 1)
+        return felt
+
+    def _counters(self, x: Inputs, views: Mapping[Group, Any]) -> dict[str, Tensor]:
+        none = torch.zeros(x.count, dtype=torch.bool, device=x.device)
+        loose, degenerate = none, none
+        for view in views.values():
+            if isinstance(view, SpaceView):
+                loose = loose | (view.axes.null > 1)
+                degenerate = degenerate | view.axes.degenerate
+            elif isinstance(view, NodeView):
+                degenerate = degenerate | view.tied
+        return {"continuous_stabilizer": loose.sum(), "degenerate": degenerate.sum()}
+
+    def _warn(self, count: int) -> None:
+        if not self._warned and not torch.compiler.is_compiling():
+            self._warned = True
+            warnings.warn(
+                f"{count} input(s) have more than max_support={self.max_support} frames, or a continuous symmetry that "
+                f"the output feels: {self.samples} frames are drawn at random for each, their standard error is not "
+                'zero, and aux["sampled"] counts them',
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def extra_repr(self) -> str:
+        return f"{self.group!r}, max_support={self.max_support}, samples={self.samples}"
+
+
+def rank_of(layout: Any) -> int:
+    """Axes of node noise after the samples: (B, N), or (sum N,)."""
+    return 1 if layout.ragged else 2
+
+
+def _floating(leaf: Leaf) -> bool:
+    return leaf.value.is_floating_point()
+
+
+def _degree(rep: Rep, space: LinearGroup) -> int:
+    return sum(isinstance(slot, Point | Vector) and slot.group == space for slot, _ in rep.axes)
+
+
+def _pick_rep(leaf: Leaf, space: LinearGroup) -> Rep:
+    """One number a column of the leaf and axis of the space: its Rep without the space, channels spelt out."""
+    kept = [slot for slot in leaf.rep.slots if slot is None or slot.group != space]
+    return Rep(*kept, *[None] * (len(leaf.channels) + 1))
+
+
+def _pick_shape(leaf: Leaf, space: LinearGroup) -> tuple[int, ...]:
+    place = leaf.rep.lead() + next(p for slot, p in leaf.rep.axes if slot.group == space)
+    shape = leaf.value.shape
+    return (*shape[:place], *shape[place + 1 :], space.dim)
+
+
+def _merged(listed: Paths, drawn: Paths, names: tuple[Group, ...]) -> Paths:
+    """The paths of both, which belong to different inputs."""
+    owner, weight = torch.cat([listed.owner, drawn.owner]), torch.cat([listed.weight, drawn.weight])
+    both = Sampling(owner, weight, listed.limit)
+    both.held = {name: torch.cat([listed.held[name], drawn.held[name]]) for name in names}
+    return both

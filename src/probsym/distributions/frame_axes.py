@@ -1,0 +1,211 @@
+"""Principal axes with exact, finite derivatives: eigenvectors that are sorted into clusters before anything divides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probsym.distributions.geometry import centred, centroid, columns, is_point, spatial
+from probsym.groups import E, LinearGroup
+from probsym.groups.axis import Edges
+from probsym.reps import Inputs, Leaf
+
+GAP = 1e-3  # eigenvalues this close, relative to their sum, count as equal: eigenvectors err by eps / gap
+NOISE = 100  # lengths below NOISE * eps of the coordinates as they came are rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Points (first) and vectors of one space as columns, each kind divided by its size.
+
+    Args:
+        value: (B, D, M) in float64, zero where `present` (B, M) is false.
+        block: the input that each column comes from (M,), numbered 0 ... L-1.
+        stage: the same number for all inputs of points, one for each of vectors (L,): what is compared together.
+        ordered: whether the order of the columns of an input has a meaning (L,).
+        rounding: sum of squares that rounding leaves where there should be zero (B, L).
+    """
+
+    value: Tensor
+    present: Tensor
+    block: Tensor
+    stage: Tensor
+    ordered: Tensor
+    rounding: Tensor
+
+    @property
+    def stages(self) -> int:
+        return int(self.stage[-1]) + 1
+
+    def of_stage(self, number: int) -> tuple[Tensor, Tensor]:
+        """The columns of one stage (B, D, m) and their rounding (B,)."""
+        blocks = self.stage == number
+        return self.value[..., blocks[self.block]], self.rounding[:, blocks].sum(-1)
+
+    def energy(self, squares: Tensor) -> Tensor:
+        """Sums over the columns of each input: (..., M) -> (..., L)."""
+        share = self.block[:, None] == torch.arange(len(self.stage), device=self.block.device)
+        return squares @ share.to(squares.dtype)
+
+
+def oriented(x: Inputs, space: LinearGroup) -> list[Leaf]:
+    """The points, then the vectors of an input; those on the edges of a ragged batch have no fixed number."""
+    loose = [leaf for leaf in spatial(x, space) if not _on_ragged_edges(leaf)]
+    return sorted(loose, key=lambda leaf: not is_point(leaf, space))
+
+
+def is_ordered(leaf: Leaf, space: LinearGroup) -> bool:
+    """Whether nothing but `None` axes and channels number the columns: the order of an `Axis` means nothing."""
+    return all(slot.group == space for slot, _ in leaf.rep.axes)
+
+
+def _on_ragged_edges(leaf: Leaf) -> bool:
+    return any(isinstance(slot, Edges) and slot.group.batch is not None for slot, _ in leaf.rep.axes)
+
+
+def read_columns(x: Inputs, space: LinearGroup, eps: dict[str, float]) -> tuple[Columns, Tensor]:
+    """The columns of a space and its origin (B, D): the centroid for E and SE, zero for O and SO.
+
+    Args:
+        x: the inputs in float64; eps: relative rounding of every leaf, by name.
+    """
+    origin = centroid(x, space) if isinstance(space, E) else None
+    stage, parts = [], []
+    for leaf in oriented(x, space):
+        raw, present = columns(x, leaf, space)
+        value, _ = centred(x, leaf, space, origin)
+        noise = eps[leaf.name] ** 2 * (raw * present[:, None]).detach().square().sum((1, 2))
+        stage.append(0 if is_point(leaf, space) or not stage else stage[-1] + 1)
+        parts.append((value, present, noise, is_ordered(leaf, space)))
+    if origin is None:
+        origin = torch.zeros(x.count, space.dim, dtype=torch.float64, device=x.device)
+    if not any(value.shape[-1] for value, *_ in parts):
+        nothing = origin.new_zeros(x.count, space.dim, 1)
+        stage, parts = [0], [(nothing, nothing[:, 0] > 0, nothing[:, 0, 0], True)]
+    return _joined(stage, parts), origin
+
+
+def _joined(stage: list[int], parts: list[tuple[Tensor, Tensor, Tensor, bool]]) -> Columns:
+    device = parts[0][0].device
+    sizes = [_largest([v for (v, *_), s in zip(parts, stage, strict=True) if s == t]) for t in range(max(stage) + 1)]
+    scale = [sizes[s] for s in stage]
+    widths = torch.tensor([value.shape[-1] for value, *_ in parts], device=device)
+    return Columns(
+        value=torch.cat([v / s[:, None, None] for (v, *_), s in zip(parts, scale, strict=True)], -1),
+        present=torch.cat([present for _, present, *_ in parts], -1),
+        block=torch.repeat_interleave(torch.arange(len(parts), device=device), widths),
+        stage=torch.tensor(stage, device=device),
+        ordered=torch.tensor([ordered for *_, ordered in parts], device=device),
+        rounding=torch.stack([n / s.square() for (_, _, n, _), s in zip(parts, scale, strict=True)], -1),
+    )
+
+
+def _largest(values: list[Tensor]) -> Tensor:
+    """Largest coordinate (B,), so that squares neither vanish nor overflow; one where all are zero."""
+    flat = torch.cat([value.detach().flatten(1) for value in values], 1).abs()
+    top = flat.amax(1) if flat.shape[1] else flat.sum(1)
+    return torch.where(top > 0, top, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """Principal axes of every input.
+
+    Args:
+        vectors: orthonormal columns (B, D, D) in descending order of variance.
+        cluster: number of the eigenspace of each axis (B, D), ascending.
+        null: how many of the last axes, all of one cluster, see no data at all (B,).
+    """
+
+    vectors: Tensor
+    cluster: Tensor
+    null: Tensor
+
+    @property
+    def unresolved(self) -> Tensor:
+        """Inputs with an eigenspace of two or more dimensions (B,)."""
+        return (self.cluster[:, 1:] == self.cluster[:, :-1]).any(-1)
+
+    @property
+    def degenerate(self) -> Tensor:
+        return self.unresolved | (self.null > 0)
+
+
+def principal_axes(data: Columns) -> Axes:
+    """Eigenvectors of sum x x^T over the points; what these leave equal is told apart by the vectors (B inputs).
+
+    Within an eigenspace the columns are projected and compared anew, relative to their own size there, so a thin cloud
+    has accurate axes too; then the next kind of data is asked. Axes that nothing tells apart share a cluster.
+    """
+    count, dim = data.value.shape[:2]
+    vectors = torch.eye(dim, dtype=data.value.dtype, device=data.value.device).expand(count, dim, dim)
+    cluster = torch.zeros(count, dim, dtype=torch.long, device=data.value.device)
+    for stage in range(data.stages):
+        value, rounding = data.of_stage(stage)
+        for _ in range(max(dim - 1, 1)):
+            open_ = (cluster[:, 1:] == cluster[:, :-1]).any(-1).nonzero().squeeze(-1)
+            if not len(open_):
+                break
+            v, c = _split(vectors[open_], cluster[open_], value[open_], rounding[open_])
+            settled = torch.equal(c, cluster[open_])
+            whole = len(open_) == count
+            vectors = v if whole else vectors.index_put((open_,), v)
+            cluster = c if whole else cluster.index_put((open_,), c)
+            if settled:
+                break
+    return Axes(vectors, cluster, _null(vectors.detach(), cluster, data))
+
+
+def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
+    """Split every cluster by the eigenvalues of the data x (B, D, m) seen in it, each relative to their sum there."""
+    y = v.mT @ x
+    same = cluster[:, :, None] == cluster[:, None, :]
+    moment = (y @ y.mT) * same
+    size = (same * moment.detach().diagonal(dim1=-2, dim2=-1)[:, None]).sum(-1)
+    empty = size <= NOISE**2 * rounding[:, None]
+    size = torch.where(empty, 1.0, size)
+    moment = torch.where(empty[..., None], 0.0, moment / size[..., None])
+    # eigenvalues of cluster c lie in [4c - 1, 4c]: clusters keep their place, and within one variance descends
+    matrix = torch.diag_embed(4.0 * cluster.to(y.dtype)) - moment
+    value, w = torch.linalg.eigh(matrix.detach())
+    tolerance = torch.where(empty, torch.inf, GAP + 16 * (rounding[:, None] / size).sqrt())
+    new = (cluster[:, 1:] != cluster[:, :-1]) | (value.diff(dim=-1) > tolerance[:, 1:])
+    cluster = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0))
+    return v @ refine(w, matrix, cluster), cluster
+
+
+def refine(w: Tensor, matrix: Tensor, cluster: Tensor, steps: int = 2) -> Tensor:
+    """Eigenvectors as a differentiable function of the matrix, from detached eigenvectors w.
+
+        w <- w (1 + e),    e_ij = (s_ij + l_j r_ij) / (l_j - l_i),    s = w^T A w,  r = 1 - w^T w,  l_i = s_ii / (1 - r_ii)
+
+    Newton's step of Ogita and Aishima (Iterative refinement for symmetric eigenvalue decomposition, JJIAM 2018). At the
+    solution it changes nothing, but its derivative is that of the eigenvectors: one step is exact to first order, two
+    are to third, so forces can be trained on. Within a cluster e = r / 2: nothing is divided by a vanishing gap, and
+    the eigenspace as a whole turns as it should.
+    """
+    same = cluster[:, :, None] == cluster[:, None, :]
+    one = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
+    for _ in range(steps):
+        r = one - w.mT @ w
+        s = w.mT @ matrix @ w
+        value = s.diagonal(dim1=-2, dim2=-1) / (1 - r.diagonal(dim1=-2, dim2=-1))
+        gap = torch.where(same, 1.0, value[:, None, :] - value[:, :, None])
+        w = w + w @ torch.where(same, r / 2, (s + value[:, None, :] * r) / gap)
+    return w
+
+
+def _null(v: Tensor, cluster: Tensor, data: Columns) -> Tensor:
+    """Dimension of the last eigenspace where no data has a component in it, else zero (B,)."""
+    last = cluster == cluster[:, -1:]
+    squares = ((v.mT @ data.value.detach()).square() * last[..., None]).sum(1)
+    empty = (data.energy(squares) <= NOISE**2 * data.rounding).all(-1)
+    return torch.where(empty, last.sum(-1), 0)
+
+
+def unit(x: Tensor) -> Tensor:
+    """x / |x| (..., D), zero for zero, with a finite gradient."""
+    square = x.square().sum(-1, keepdim=True)
+    return torch.where(square > 0, x * torch.where(square > 0, square, 1.0).rsqrt(), 0.0)

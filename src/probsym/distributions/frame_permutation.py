@@ -1,0 +1,229 @@
+"""Frames of S_n: sort the nodes by a key, and branch over the nodes that no key tells apart.
+
+After the Laplacian sort frame of Puny et al. (arXiv 2110.03336), which sorts by sum_k c_k u_k^2 with eigenvectors u_k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probsym.distributions.features import node_features
+from probsym.distributions.frame_axes import NOISE
+from probsym.distributions.frame_paths import Paths, Sampling
+from probsym.distributions.geometry import centred, centroid, columns, is_point, size, spatial
+from probsym.groups import LinearGroup, NodeAxis, S
+from probsym.reps import Inputs, Leaf
+
+EXACT = 1e-9  # keys are of order one, computed in float64: what differs by less is the same
+
+
+@dataclass(frozen=True, eq=False)
+class NodeView:
+    """What a frame needs to know of the inputs on one node axis.
+
+    Args:
+        axis: the factor.
+        key: invariant number of each node (B, N). relation: of each pair (B, N, N).
+        classes: nodes with equal keys share a number (B, N); padding has numbers of its own.
+        vectors: points and vectors of the nodes by space (B, N, D, C), centred and of unit size.
+        tolerance: keys this close are equal (B,).
+    """
+
+    axis: S
+    relation: Tensor
+    classes: Tensor
+    vectors: dict[LinearGroup, Tensor]
+    tolerance: Tensor
+
+    @property
+    def tied(self) -> Tensor:
+        return tied(self.classes)
+
+
+def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
+    """Keys and pair relations of the nodes, invariant to every other group.
+
+    All pair inputs, and for each space the scalar products of the points and vectors, add up to one matrix Q of generic
+    weights; scalars of the nodes, s, go on the diagonal,
+
+        M = Laplacian of (Q + Q^T) / 2  +  diag(s)  +  c (Q Q^T - Q^T Q),        key_i = h(M)_ii + c' s_i.
+
+    h(M) = sum_l h(l) P_l depends on the spectral projectors P_l alone: neither on signs or bases of eigenvectors, nor
+    on which eigenvalues count as equal, and smoothly on the input. For a generic h, key_i = key_j exactly if the
+    diagonals of all projectors agree on i and j, which is the order of Puny et al. For points, Q is equivalent to the
+    matrix of their distances.
+
+    Args:
+        x: the inputs in float64; eps: relative rounding of every leaf, by name.
+    """
+    layout = x.layouts[axis]
+    shape = (x.count, layout.width)
+    mask = layout.padded_mask()
+    place = torch.arange(shape[1], device=x.device)
+    present = torch.ones(shape, dtype=torch.bool, device=x.device) if mask is None else mask
+    classes = torch.where(present, 0, 1 + place)
+    cleaned, error = _cleaned(x, eps)
+    tolerance = EXACT + 16 * error
+    spaces = [f for f in x.group.factors if isinstance(f, LinearGroup)]
+    found = {space: node_features(cleaned, axis, space).vectors for space in spaces}
+    vectors = {space: v.detach() * present[..., None, None] for space, v in found.items() if v is not None}
+    if shape[1] < 2 or not x.count:
+        return NodeView(axis, x_zeros(x, (*shape, shape[1])), classes, vectors, tolerance)
+    pairs, scalars = _data(cleaned, axis, vectors, present)
+    key, relation = _spectral(pairs, scalars)
+    return NodeView(axis, relation, split(classes, key, tolerance), vectors, tolerance)
+
+
+def x_zeros(x: Inputs, shape: tuple[int, ...]) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float64, device=x.device)
+
+
+def _cleaned(x: Inputs, eps: dict[str, float]) -> tuple[Inputs, Tensor]:
+    """Points and vectors centred and of unit size, zero where they are rounding; and what rounding is left (B,)."""
+    spaces = {leaf.name: s for s in x.group.factors if isinstance(s, LinearGroup) for leaf in spatial(x, s)}
+    errors = [torch.zeros(x.count, dtype=torch.float64, device=x.device)]
+
+    def clean(leaf: Leaf) -> Tensor:
+        space = spaces.get(leaf.name)
+        if space is None:
+            return leaf.value
+        raw, present = columns(x, leaf, space)
+        value, _ = centred(x, leaf, space, centroid(x, space) if is_point(leaf, space) else None)
+        noise = eps[leaf.name] * size(raw, present)
+        extent = size(value, present)
+        relative = torch.where(extent > NOISE * noise, noise / extent, 0.0)
+        errors.append(relative)
+        value = torch.where((extent > NOISE * noise)[:, None, None], value / extent[:, None, None], 0.0)
+        return _restored(x, leaf, space, value)
+
+    with torch.no_grad():
+        cleaned = x.map(clean)
+    return cleaned, torch.stack(errors).amax(0)
+
+
+def _restored(x: Inputs, leaf: Leaf, space: LinearGroup, value: Tensor) -> Tensor:
+    """The inverse of `geometry.columns`: (B, D, M) in the shape of the leaf."""
+    ragged = leaf.rep.ragged
+    place = 1 + next(p for slot, p in leaf.rep.axes if slot.group == space)
+    shape = list(leaf.value.shape) if ragged is None else [x.count, x.layouts[ragged].width, *leaf.value.shape[1:]]
+    shape.pop(place)
+    value = value.reshape(shape[0], space.dim, *shape[1:]).movedim(1, place)
+    return value if ragged is None else x.layouts[ragged].unpad(value, 0)
+
+
+def _data(x: Inputs, axis: NodeAxis, vectors: dict[LinearGroup, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
+    """One number a pair (B, N, N) and one a node (B, N) from all inputs, of order one, zero on padding."""
+    seen = node_features(x, axis, None)
+    pairs, scalars = x_zeros(x, (*present.shape, present.shape[1])), x_zeros(x, tuple(present.shape))
+    both = present[:, :, None] & present[:, None, :]
+    if seen.pairs is not None:
+        value = _relative(seen.pairs.detach().double() * both[..., None], (1, 2))
+        pairs = pairs + value @ _generic(value.shape[-1], 0.3)
+    for i, v in enumerate(vectors.values()):
+        mixing = torch.outer(_generic(v.shape[-1], 0.7 + i), _generic(v.shape[-1], 1.1 + i)).to(v)
+        mixing = mixing + torch.diag(_generic(v.shape[-1], 1.9).to(v))
+        gram = torch.einsum("bndc,ce,bmde->bnm", v, mixing, v)
+        pairs = pairs + (0.6 + 0.1 * i) * _relative(gram, (1, 2))
+    if seen.scalars is not None:
+        value = _relative(seen.scalars.detach().double() * present[..., None], (1,))
+        scalars = scalars + value @ _generic(value.shape[-1], 2.3)
+    return pairs, scalars
+
+
+def _relative(value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Divided by the largest magnitude over the axes, exactly the same whatever their order."""
+    top = value.abs().amax(axes, keepdim=True)
+    return value / torch.where(top > 0, top, 1.0)
+
+
+def _generic(count: int, phase: float) -> Tensor:
+    """Fixed weights (count,) between 1/2 and 3/2, divided by the root of their number, without simple relations."""
+    k = torch.arange(1, count + 1, dtype=torch.float64)
+    return (1 + 0.5 * torch.sin(3.7 * k * k + k + phase)) / max(count, 1) ** 0.5
+
+
+def _spectral(pairs: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys (B, N) and relations (B, N, N) of `view_nodes`."""
+    even = (pairs + pairs.mT) / 2
+    loops = even.diagonal(dim1=-2, dim2=-1)
+    links = even - torch.diag_embed(loops)
+    degree = links.sum(-1)
+    matrix = torch.diag_embed(degree + 0.8 * loops + scalars) - links
+    matrix = matrix + 0.3 * (pairs @ pairs.mT - pairs.mT @ pairs) / pairs.shape[-1]
+    bound = matrix.abs().sum(-1).amax(-1)[:, None, None]
+    value, vector = torch.linalg.eigh(matrix / torch.where(bound > 0, bound, 1.0))
+    smooth = torch.cos(5 * value + 0.3) + torch.sin(11 * value + 0.7)
+    function = (vector * smooth[:, None]) @ vector.mT
+    key = function.diagonal(dim1=-2, dim2=-1) + 0.37 * scalars + 0.21 * _relative(degree, (1,))
+    return key, function + 0.5 * pairs - 0.3 * pairs.mT
+
+
+def split(classes: Tensor, value: Tensor, tolerance: Tensor) -> Tensor:
+    """Split every class of nodes (R, N) by a value, at gaps above the tolerance (R,); numbers ascend with the value.
+
+    >>> split(torch.tensor([[0, 1, 0, 0]]), torch.tensor([[2.0, 0.0, 1.0, 2.0]]), torch.tensor([0.1])).tolist()
+    [[1, 2, 0, 1]]
+    """
+    order = torch.argsort(value, dim=-1, stable=True)
+    order = order.gather(-1, torch.argsort(classes.gather(-1, order), dim=-1, stable=True))
+    value, old = value.gather(-1, order), classes.gather(-1, order)
+    new = (old.diff(dim=-1) != 0) | (value.diff(dim=-1) > tolerance[:, None])
+    number = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0)) if old.shape[-1] else old
+    return torch.empty_like(classes).scatter_(-1, order, number)
+
+
+def tied(classes: Tensor) -> Tensor:
+    """Rows of which some class has two nodes (R,)."""
+    return (classes.sort(-1).values.diff(dim=-1) == 0).any(-1)
+
+
+def arrange(paths: Paths, view: NodeView) -> None:
+    """Choose an order of the nodes for every path; `held[axis]` becomes the place of every node (R, N).
+
+    Nodes with equal keys are told apart by their coordinates in the frames already chosen. Where that fails, as in a
+    cycle, each node of the first class in turn is put first, and its relations split the classes further: a cycle of n
+    nodes has 2n orders. Noise `held["noise", axis]` (R, N) decides between nodes when orders are drawn: a class is part
+    of an earlier one, less the node that won there, so its members are exchangeable and the choice is uniform.
+    """
+    classes = view.classes[paths.owner]
+    if bool(tied(classes).any()):
+        for space, vectors in view.vectors.items():
+            if space in paths.held:
+                classes = split(classes, _coordinates(paths, space, vectors), view.tolerance[paths.owner])
+    paths.held[view.axis] = classes
+    for _ in range(paths.rounds):
+        if not bool(tied(paths.held[view.axis]).any()):
+            return
+        _put_first(paths, view)
+    if isinstance(paths, Sampling):
+        classes = paths.held[view.axis]
+        below = torch.full_like(paths.weight, -1.0)
+        paths.held[view.axis] = split(classes, paths.held["noise", view.axis], below)
+
+
+def _coordinates(paths: Paths, space: LinearGroup, vectors: Tensor) -> Tensor:
+    """A generic function of the coordinates of each node in the chosen frame (R, N), of order one."""
+    local = torch.einsum("rndc,rde->rnec", vectors[paths.owner], paths.held[space].detach()).flatten(2)
+    return local @ _generic(local.shape[-1], 0.5).to(local)
+
+
+def _put_first(paths: Paths, view: NodeView) -> None:
+    """Choose a node of the first class that has several, and split all classes by their relation to it."""
+    classes = paths.held[view.axis]
+    count = torch.zeros_like(classes).scatter_add_(-1, classes, torch.ones_like(classes)).gather(-1, classes)
+    several = count > 1
+    first = classes.masked_fill(~several, classes.shape[-1]).amin(-1, keepdim=True)
+    options = torch.nn.functional.pad(classes == first, (0, 1))
+    options[:, -1] = ~several.any(-1)
+    noise = None
+    if isinstance(paths, Sampling):
+        noise = torch.nn.functional.pad(paths.held["noise", view.axis], (0, 1))
+    option = paths.choose(options, noise)
+    classes, last = paths.held[view.axis], classes.shape[-1] - 1
+    value = view.relation[paths.owner, option.clamp_max(last)]
+    node = torch.arange(last + 1, device=option.device)
+    value = value.masked_fill(node == option[:, None], -1e3)
+    paths.held[view.axis] = split(classes, value, view.tolerance[paths.owner])

@@ -1,0 +1,88 @@
+"""Columns, centroids and sizes of the points and vectors among the inputs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from probsym.groups import LinearGroup, NodeAxis
+from probsym.groups.axis import Edges, Nodes
+from probsym.groups.euclidean import Point
+from probsym.groups.orthogonal import Det, Vector
+from probsym.reps import Inputs, Leaf
+
+
+def spatial(x: Inputs, space: LinearGroup) -> list[Leaf]:
+    """The inputs with exactly one axis of `space` and no determinant: points and vectors."""
+    return [leaf for leaf in x.leaves.values() if _kinds(leaf, space) in ([Point], [Vector])]
+
+
+def is_point(leaf: Leaf, space: LinearGroup) -> bool:
+    return _kinds(leaf, space) == [Point]
+
+
+def _kinds(leaf: Leaf, space: LinearGroup) -> list[type]:
+    return [type(slot) for slot, _ in leaf.rep.axes if slot.group == space and isinstance(slot, Point | Vector | Det)]
+
+
+def dense(x: Inputs, leaf: Leaf) -> Tensor:
+    """The value with ragged node axes padded: (B, ...) always, in at least float32."""
+    value = leaf.value.to(x.dtype)
+    axis = leaf.rep.ragged
+    return value if axis is None else x.layouts[axis].pad(value, 0)
+
+
+def columns(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor]:
+    """Points or vectors of one input as columns (B, D, M), and which of them exist (B, M)."""
+    value = dense(x, leaf)
+    place = 1 + next(p for slot, p in leaf.rep.axes if slot.group == space)
+    value = value.movedim(place, 1)
+    rest = value.shape[2:]
+    present = torch.ones(value.shape[0], *rest, dtype=torch.bool, device=value.device)
+    for slot, axis in leaf.rep.axes:
+        if isinstance(slot, Nodes) and (mask := x.layouts[slot.group].padded_mask()) is not None:
+            axis = axis + 1 - (axis + 1 > place)
+            present = present & mask.reshape(-1, *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
+    return value.reshape(*value.shape[:2], math.prod(rest)), present.reshape(len(value), math.prod(rest))
+
+
+def centroid(x: Inputs, space: LinearGroup) -> Tensor:
+    """Mean of all points (B, D); zero where an input has none.
+
+    Raises:
+        ValueError: no input holds points of `space`.
+    """
+    clouds = [columns(x, leaf, space) for leaf in spatial(x, space) if is_point(leaf, space) and not _on_edges(leaf)]
+    if not clouds:
+        raise ValueError(
+            f"{space!r} moves points, but no input is declared as points: expected one such as Rep(nodes, "
+            f"{space.name or 'space'}); for vectors alone use the group {'SO' if space.special else 'O'}({space.dim})"
+        )
+    total = sum((points * keep[:, None]).sum(-1) for points, keep in clouds)
+    count = sum(keep.sum(-1, keepdim=True) for _, keep in clouds)
+    return total / count.clamp_min(1)  # type: ignore[union-attr]
+
+
+def _on_edges(leaf: Leaf) -> bool:
+    return any(isinstance(slot, Edges) and slot.group.batch for slot, _ in leaf.rep.axes)
+
+
+def size(value: Tensor, present: Tensor) -> Tensor:
+    """Root mean square length (B,) of the columns (B, D, M) that exist; one where all are zero."""
+    square = (value.square().sum(1) * present).sum(-1) / present.sum(-1).clamp_min(1)
+    return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 1.0)
+
+
+def centred(x: Inputs, leaf: Leaf, space: LinearGroup, origin: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`columns` with the origin (B, D) subtracted from points and padding set to zero."""
+    value, present = columns(x, leaf, space)
+    if origin is not None and is_point(leaf, space):
+        value = value - origin[..., None]
+    return value * present[:, None], present
+
+
+def node_axes(leaf: Leaf) -> list[tuple[NodeAxis, int]]:
+    """The node axes of one input with their places after the batch."""
+    return [(slot.group, place) for slot, place in leaf.rep.axes if isinstance(slot, Nodes)]

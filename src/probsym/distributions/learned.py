@@ -1,0 +1,243 @@
+"""Distributions made by a net: the paper's learned p(g|x) and its limit without noise, canonicalization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probsym.distributions.base import Noise, Projecting, Support
+from probsym.distributions.features import check_features
+from probsym.distributions.geometry import centroid, columns, is_point, size
+from probsym.distributions.relax import Relaxation
+from probsym.groups import Element, Group, Layout, LinearGroup, NodeAxis, Permutation, S
+from probsym.groups.axis import Nodes
+from probsym.groups.euclidean import Point
+from probsym.groups.orthogonal import Vector
+from probsym.reps import Inputs, Leaf, Rep
+
+
+class _Networked(Projecting):
+    """Shared by `Learned` and `Canonical`: a net called like the model, and its straight-through gradient."""
+
+    def __init__(self, net: nn.Module, group: Group, relaxation: Relaxation) -> None:
+        super().__init__(group)
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"net: expected an nn.Module that is called like the model, got {type(net).__name__}")
+        self.net = net
+        self.relaxation = relaxation
+
+    def features(self, x: Inputs) -> dict[Group, Any]:
+        """The net's ambient features by factor, in float32 or better also under autocast."""
+        with torch.autocast(x.device.type, enabled=False):
+            return check_features(self.net(*x.args, **x.kwargs), x, self.group)
+
+    def project(self, x: Inputs, factor: Group, z: Any, tie: Tensor) -> Element:
+        g = super().project(x, factor, z, tie)
+        return self.relaxation.attach(g, z) if isinstance(g, Permutation) else g
+
+    def degenerate(self, x: Inputs, z: Mapping[Group, Any]) -> Tensor:
+        """Inputs (*shape, B) for which the tie noise decides."""
+        flags = [f.degenerate(z[f], x.layouts.get(f)) for f in self.group.factors]  # type: ignore[call-overload]
+        return torch.stack(torch.broadcast_tensors(*flags)).any(0)
+
+    def diagnose(self, x: Inputs, z: Mapping[Group, Any]) -> dict[str, Tensor]:
+        """`degenerate`: number of inputs with ties; `entropy` of the soft permutations (row plus column, nats)."""
+        found = {"degenerate": self.degenerate(x, z).reshape(-1, x.count).any(0).sum()}
+        soft = [self.relaxation.entropy(z[f], x.layouts[f]) for f in self.group.factors if isinstance(f, S)]
+        return {**found, "entropy": torch.stack(soft).sum()} if soft else found
+
+
+class Learned(_Networked):
+    """The paper's p(g|x): noise outsourced through an equivariant net, arXiv 2306.02866, section 2.2.
+
+        g = project(net(x) / |net(x)| + scale eps)    noise="late", one pass of the net an input
+        g = project(net(x + scale |x| eps))           noise="input", as in the paper, one pass a sample
+
+    Args:
+        net: called like the model; returns a dict of ambient features by factor: scores (B, N) for S_n, vectors
+            (B, D, M) for O and SO, (origin (B, D), vectors (B, D, M)) for E and SE (or vectors alone: the centroid is
+            the origin). A single factor may come without the dict.
+        group: the group of the elements.
+        noise: where the noise enters.
+        scale: its size: late, relative to the size of the features (root mean square of the vectors, standard deviation
+            of the scores); at the input, relative to the size of the centred points, and absolute for node features.
+        relaxation: the soft permutation that carries gradients to the scores of S_n.
+
+    Raises:
+        ValueError: `noise` or `scale` out of range; features of the wrong shape, at the call.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        group: Group,
+        noise: str = "late",
+        scale: float = 1.0,
+        relaxation: Relaxation = Relaxation(),  # noqa: B008
+    ) -> None:
+        super().__init__(net, group, relaxation)
+        if noise not in PLACES:
+            raise ValueError(f"noise: expected one of {', '.join(map(repr, PLACES))}, got {noise!r}")
+        if not scale > 0:
+            raise ValueError(f"scale: expected a positive number, got {scale}")
+        self.scale = scale
+        self.place = PLACES[noise]
+
+    def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
+        noise = super().noise(x, shape, generator)
+        return {**noise, "z": self.place.noise(x, shape, generator, noise["z"])}
+
+    def noise_rep(self, x: Inputs) -> Any:
+        reps = super().noise_rep(x)
+        return {**reps, "z": self.place.noise_rep(x, reps["z"])}
+
+    def ambient(self, x: Inputs, z: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
+        return self.place.ambient(self, x, z)
+
+    def extra_repr(self) -> str:
+        return f"{self.group!r}, noise={self.place.name!r}, scale={self.scale}"
+
+
+class Late:
+    """Noise added to the features at unit size: the net runs once an input, however many samples.
+
+    Scores are standardised and vectors scaled to unit root mean square, so that the concentration of p is bounded by
+    `scale`. Left free, p grows into a point mass, and the base model overfits as a canonicalized one does: see
+    docs/measurements.md.
+    """
+
+    name = "late"
+
+    def noise(self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None, z: Any) -> Any:
+        return z
+
+    def noise_rep(self, x: Inputs, reps: Any) -> Any:
+        return reps
+
+    def ambient(self, p: Learned, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
+        features = p.features(x)
+        return {f: self._add(x, f, features[f], p.scale * eps) for f, eps in z.items()}
+
+    def _add(self, x: Inputs, factor: Group, value: Any, eps: Tensor) -> Any:
+        if isinstance(value, tuple):
+            return (value[0], self._add(x, factor, value[1], eps))
+        if isinstance(factor, NodeAxis):
+            return standardised(value, x.layouts[factor]) + eps
+        if not isinstance(factor, LinearGroup):
+            return value + eps
+        value = value / _root(value.square().sum(-2).mean(-1))[..., None, None]
+        kept = min(value.shape[-1], eps.shape[-1])
+        return value[..., :kept] + eps[..., :kept]
+
+
+def standardised(scores: Tensor, layout: Layout) -> Tensor:
+    """Scores (*shape, N) of each input with mean zero and variance one; equal scores become zero."""
+    lead, mask = scores.ndim - 1, layout.padded_mask()
+    z = layout.pad(scores, lead)
+    count = max(z.shape[-1], 1) if mask is None else mask.sum(-1, keepdim=True).clamp_min(1)
+    z = z - z.sum(-1, keepdim=True) / count if mask is None else (z - (z * mask).sum(-1, keepdim=True) / count) * mask
+    return layout.unpad(z / _root(z.square().sum(-1, keepdim=True) / count), lead)
+
+
+def _root(square: Tensor) -> Tensor:
+    """The root of a mean square, one where it vanishes against rounding; finite gradient."""
+    tiny = torch.finfo(square.dtype).tiny ** 0.5
+    return torch.where(square > tiny, torch.where(square > tiny, square, 1.0).sqrt(), 1.0)
+
+
+class AtInput:
+    """Noise added to points, vectors and node features before the net, as in the paper."""
+
+    name = "input"
+
+    def _targets(self, x: Inputs) -> dict[Any, Leaf]:
+        floating = {path: leaf for path, leaf in x.leaves.items() if leaf.value.is_floating_point()}
+        spatial = [p for p, leaf in floating.items() if any(isinstance(s, Point | Vector) for s, _ in leaf.rep.axes)]
+        nodal = [p for p, leaf in floating.items() if any(isinstance(s, Nodes) for s, _ in leaf.rep.axes)]
+        single = [p for p in nodal if sum(isinstance(s, Nodes) for s, _ in floating[p].rep.axes) == 1]
+        chosen = dict.fromkeys([*spatial, *(single or nodal)])
+        if not chosen:
+            raise ValueError("noise='input' needs a floating input with a node or space axis; use noise='late'")
+        return {path: floating[path] for path in chosen}
+
+    def noise(self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None, z: Any) -> Any:
+        options: dict[str, Any] = {"generator": generator, "dtype": x.dtype, "device": x.device}
+        return {path: torch.randn(*shape, *leaf.value.shape, **options) for path, leaf in self._targets(x).items()}
+
+    def noise_rep(self, x: Inputs, reps: Any) -> Any:
+        return {path: _linear(leaf.rep) for path, leaf in self._targets(x).items()}
+
+    def ambient(self, p: Learned, x: Inputs, z: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
+        path, eps = next(iter(z.items()))
+        sample = eps.shape[: eps.ndim - x.leaves[path].value.ndim]
+        times = sample.numel()
+        paths = {id(leaf): path for path, leaf in x.leaves.items()}
+
+        def perturbed(leaf: Leaf) -> Tensor:
+            value = leaf.value.expand(times, *leaf.value.shape)
+            eps = z.get(paths[id(leaf)])
+            return value if eps is None else value + p.scale * _size(x, leaf) * eps.reshape(value.shape)
+
+        features = p.features(x.fold(perturbed, times))
+        return {f: _split(features[f], sample, times) for f in features}
+
+
+PLACES: dict[str, Late | AtInput] = {place.name: place for place in (Late(), AtInput())}
+
+
+def _linear(rep: Rep) -> Rep:
+    """The Rep of a difference of two such tensors: points become vectors."""
+    return Rep(*(slot.group.vector if isinstance(slot, Point) else slot for slot in rep.slots))
+
+
+def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
+    """Size of the centred points or vectors of an input, to be broadcast on it; 1 for node features."""
+    space = next((s.group for s, _ in leaf.rep.axes if isinstance(s, Point | Vector)), None)
+    if space is None:
+        return 1.0
+    cols, present = columns(x, leaf, space)
+    if is_point(leaf, space):
+        cols = cols - centroid(x, space)[..., None]
+    scale = size(cols * present[:, None], present)
+    if leaf.rep.ragged is not None:
+        scale = x.layouts[leaf.rep.ragged].spread(scale, 0)
+    return scale.reshape(-1, *[1] * (leaf.value.ndim - 1))
+
+
+def _split(value: Any, sample: tuple[int, ...], times: int) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_split(v, sample, times) for v in value)
+    return value.reshape(*sample, value.shape[0] // max(times, 1), *value.shape[1:])
+
+
+class Canonical(_Networked):
+    """A point mass at project(net(x)), Kaba et al. (arXiv 2211.06489).
+
+    Where net(x) is degenerate (equal scores, deficient rank: a symmetric input) no single element is equivariant; the
+    missing part is drawn at random, and `aux["degenerate"]` counts such inputs.
+
+    Args:
+        net, group, relaxation: as for `Learned`.
+    """
+
+    default_samples = (None, None)
+    has_enumerate_support = True
+
+    def __init__(self, net: nn.Module, group: Group, relaxation: Relaxation = Relaxation()) -> None:  # noqa: B008
+        super().__init__(net, group, relaxation)
+
+    def ambient(self, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
+        return self.features(x)
+
+    def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
+        """The one element; a draw where the input is degenerate."""
+        noise = self.noise(x, (1,), generator)
+        z = self.features(x)
+        parts = {f: self.project(x, f, z[f], noise["tie"][f]) for f in self.group.factors}
+        degenerate = self.degenerate(x, z)
+        weight = torch.ones(1, x.count, dtype=x.dtype, device=x.device)
+        counters = {**self.diagnose(x, z), "degenerate": degenerate.sum()}
+        return Support(self.join(parts), weight, ~degenerate, counters)

@@ -1,0 +1,98 @@
+"""Straight-through gradients for permutations: SoftSort and log-Sinkhorn, evaluated in backward only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probsym.groups import Layout, Permutation
+
+FAR = -1e9  # a log-weight that is zero after exp, and still finite under repeated normalisation
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """How scores become a soft permutation matrix.
+
+    Args:
+        temperature: tau of SoftSort (arXiv 2006.16038); smaller is harder.
+        sinkhorn: number of row and column normalisations that follow.
+
+    >>> P = Relaxation(0.1)(torch.tensor([2.0, 0.0, 1.0]))
+    >>> P.argmax(-1).tolist()                            # node 0 ranks last: row 0 picks pose slot 2
+    [2, 0, 1]
+    """
+
+    temperature: float = 0.1
+    sinkhorn: int = 10
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
+        if self.sinkhorn < 0:
+            raise ValueError(f"sinkhorn: expected a number of passes >= 0, got {self.sinkhorn}")
+
+    def log_matrix(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
+        """log P (*shape, N, N), node by pose slot, for scores z (*shape, N) in float32 or better.
+
+        P = Sinkhorn(softmax_i(-|z_i - sort(z)_r| / tau))^T
+        """
+        if mask is None:
+            logits = (z.unsqueeze(-1) - z.sort(-1).values.unsqueeze(-2)).abs() / -self.temperature
+        else:
+            ordered = z.masked_fill(~mask, math.inf).sort(-1).values.masked_fill(~mask, 0)
+            logits = (z.unsqueeze(-1) - ordered.unsqueeze(-2)).abs() / -self.temperature
+            padded = ~(mask.unsqueeze(-1) & mask.unsqueeze(-2))
+            logits = logits.masked_fill(padded, FAR)
+            logits = torch.where(torch.eye(z.shape[-1], dtype=torch.bool, device=z.device) & padded, 0.0, logits)
+        logits = logits - logits.logsumexp(-2, keepdim=True)
+        for _ in range(self.sinkhorn):
+            logits = logits - logits.logsumexp(-1, keepdim=True)
+            logits = logits - logits.logsumexp(-2, keepdim=True)
+        return logits
+
+    def __call__(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.log_matrix(z, mask).exp()
+
+    def attach(self, g: Permutation, z: Tensor) -> Permutation:
+        """g with a straight-through gradient to the scores z (*shape, N) it was sorted by."""
+        if not (z.requires_grad and torch.is_grad_enabled()):
+            return g
+        z = g.layout.pad(z.expand_as(g.index), g.index.ndim - 1)
+        return replace(g, relaxed=_Relaxed.apply(z, g.layout.padded_mask(), self))
+
+    def entropy(self, z: Tensor, layout: Layout) -> Tensor:
+        """Mean entropy of the rows and columns of P, in nats: low where the relaxation is nearly a permutation."""
+        mask = layout.padded_mask()
+        log_p = self.log_matrix(layout.pad(z, z.ndim - 1), mask)
+        p = log_p.exp()
+        rows, columns = (-(p * (log_p - log_p.logsumexp(d, keepdim=True))).sum(d) for d in (-1, -2))
+        if mask is None:
+            return rows.mean() + columns.mean()
+        return ((rows + columns) * mask).sum() / mask.expand_as(rows).sum().clamp_min(1)
+
+
+class _Relaxed(torch.autograd.Function):
+    """A token of the soft matrix: no values and no memory forward, Sinkhorn's gradient backward, once a step."""
+
+    @staticmethod
+    def forward(z: Tensor, mask: Tensor | None, relaxation: Relaxation) -> Tensor:
+        return z.new_zeros(()).expand(*z.shape, z.shape[-1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, mask, ctx.relaxation = inputs
+        ctx.save_for_backward(z, mask)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        z, mask = ctx.saved_tensors
+        with torch.enable_grad():
+            scores = z.detach().requires_grad_()
+            soft = ctx.relaxation(scores, mask)
+        (slope,) = torch.autograd.grad(soft, scores, grad.to(soft.dtype))
+        return slope, None, None

@@ -1,0 +1,53 @@
+"""A preset and the command line's overrides become a typed config; whatever does not fit is an error that names it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jsonargparse
+
+from .errors import UserError, choose
+from .registry import Experiment
+
+
+def load_config(experiment: Experiment, preset: str, overrides: Sequence[str] = ()) -> Any:
+    """The experiment's dataclass from a preset by name and arguments such as `--steps 100 --trainer.devices 2`.
+
+    Raises UserError for an unknown preset, an unknown or mistyped field, or a value out of range.
+    """
+    return parse(experiment, ["--preset", str(choose("preset", experiment.presets, preset)), *overrides])
+
+
+def parse(experiment: Experiment, arguments: Sequence[str]) -> Any:
+    """The dataclass from arguments alone; here `--preset` is the path of a YAML file."""
+    parser = _parser(experiment)
+    try:
+        given = parser.parse_args(list(arguments))
+        given.pop("preset", None)
+        fields = vars(parser.instantiate(given))
+    except argparse.ArgumentError as error:
+        raise UserError(_one_line(str(error))) from error
+    return experiment.config(**fields)
+
+
+def fields_help(experiment: Experiment) -> str:
+    """The fields with their types, defaults and meaning."""
+    return _parser(experiment).format_help()
+
+
+def _parser(experiment: Experiment) -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog=f"probsym run {experiment.name}", usage=argparse.SUPPRESS, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument("--preset", action="config", help=argparse.SUPPRESS)
+    parser.add_class_arguments(experiment.config)
+    return parser
+
+
+def _one_line(message: str) -> str:
+    """jsonargparse's message without its own words: 'steps: Expected a int. Got value: x'."""
+    message = re.sub(r'Parser key "(.+?)":', r"\1:", message)
+    return " ".join(re.sub(r"<class '(.+?)'>", r"\1", message).split())

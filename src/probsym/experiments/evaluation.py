@@ -1,0 +1,100 @@
+"""Errors of a trained Symmetrizer against the number of samples, with two standard errors that are kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import probsym as ps
+
+from .batches import Batch, Pages, reseed, stream, to
+
+ROWS = 5_000  # samples times inputs that the base network sees at once
+
+
+@dataclass(frozen=True)
+class Score:
+    """An error at one number of samples.
+
+    Args:
+        samples: k. value: Mean error over draws and test inputs. draws: Independent estimates it is the mean of.
+        stderr: Monte Carlo standard error of `value`: how much it would differ for other draws on the same inputs.
+        stderr_test: Its standard error over test inputs, each averaged over the draws first.
+    """
+
+    samples: int
+    value: float
+    stderr: float
+    stderr_test: float
+    draws: int
+
+    def row(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def score(errors: Tensor, samples: int) -> Score:
+    """Of errors (draws, inputs)."""
+    draws, count = errors.shape
+    by_draw, by_input = errors.double().mean(1), errors.double().mean(0)
+    return Score(
+        samples,
+        by_draw.mean().item(),
+        (by_draw.std() / draws**0.5).item() if draws > 1 else 0.0,
+        (by_input.std() / count**0.5).item(),
+        draws,
+    )
+
+
+@torch.no_grad()
+def errors_by_samples(
+    phi: ps.Symmetrizer,
+    data: Batch,
+    inputs: Callable[[Batch], dict[str, Any]],
+    error: Callable[[Tensor, Batch], Tensor],
+    samples: Iterable[int],
+    repeats: int,
+    seed: int,
+) -> list[Score]:
+    """Error at each k in `samples`, from `repeats` times max(k) outputs an input, each k from its disjoint groups of k.
+
+    Args:
+        inputs: A batch to the keyword arguments of phi.
+        error: Outputs (..., B, ...) and the batch to errors (..., B).
+    """
+    counts = sorted(set(samples))
+    found: dict[int, list[Tensor]] = {k: [] for k in counts}
+    for page, batch in enumerate(Pages(to(data, _device(phi)), max(1, ROWS // counts[-1]))):
+        per_repeat: dict[int, list[Tensor]] = {k: [] for k in counts}
+        for repeat in range(repeats):
+            reseed(stream(seed, "test", page, repeat))
+            outputs = phi.sample(**inputs(batch), samples=counts[-1])  # (K, B, ...)
+            for k in counts:
+                groups = outputs[: outputs.shape[0] // k * k].unflatten(0, (-1, k)).mean(1)
+                per_repeat[k].append(error(groups, batch))
+        for k in counts:
+            found[k].append(torch.cat(per_repeat[k]))
+    return [score(torch.cat(found[k], dim=1), k) for k in counts]
+
+
+@torch.no_grad()
+def exact_errors(
+    phi: ps.Symmetrizer,
+    data: Batch,
+    inputs: Callable[[Batch], dict[str, Any]],
+    error: Callable[[Tensor, Batch], Tensor],
+) -> Score:
+    """The error of a method whose average is finite, with the number of elements averaged as `samples`."""
+    found, most = [], 0
+    for batch in Pages(to(data, _device(phi)), 100):
+        estimate = phi.estimate(**inputs(batch))
+        found.append(error(estimate.mean, batch))
+        most = max(most, int(estimate.samples.max()))
+    return score(torch.cat(found)[None], most)
+
+
+def _device(phi: ps.Symmetrizer) -> torch.device:
+    return next(phi.parameters()).device

@@ -1,0 +1,49 @@
+"""Figures of results, drawn without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from .evaluation import Score
+from .files import write
+from .published import Published
+
+STYLES = ["-", "--", "-.", ":", (0, (8, 2)), (0, (1, 4)), (0, (6, 2, 1, 2, 1, 2))]
+
+
+def error_by_samples(
+    curves: Mapping[str, Sequence[Score]],
+    path: Path,
+    metric: str,
+    references: Sequence[Published] = (),
+) -> None:
+    """Error against the number of samples k, both axes logarithmic; grey lines are numbers from papers.
+
+    Bars are one Monte Carlo standard error, bands one standard error over test inputs.
+    """
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, scores in curves.items():
+        k, value = [s.samples for s in scores], [s.value for s in scores]
+        lines = axes.errorbar(k, value, yerr=[s.stderr for s in scores], marker="o", capsize=3, label=name, zorder=3)
+        low, high = ([s.value + sign * s.stderr_test for s in scores] for sign in (-1, 1))
+        axes.fill_between(k, low, high, color=lines[0].get_color(), alpha=0.15)
+    for style, row in zip(STYLES, sorted(references, key=lambda row: -row.value), strict=False):
+        axes.axhline(row.value, color="0.5", linestyle=style, linewidth=1, label=f"{row.row}: {row}")
+    axes.set(xscale="log", yscale="log", xlabel="samples k", ylabel=metric)
+    ticks = sorted({s.samples for scores in curves.values() for s in scores})
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.minorticks_off()
+    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG, whole or not at all."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    write(path, png.getvalue())

@@ -1,0 +1,111 @@
+"""The charged-particle benchmark as tensors: frames 30 -> 40 of the simulator, drawn from the benchmark's random stream.
+
+EGNN (arXiv 2102.09844) publishes the data as `generate_dataset.py --num-train 10000 --seed 43 --sufix small`: 10,000
+training simulations of which 3,000 are used, then 2,000 for validation and 2,000 for testing, all from one stream.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..batches import Batch
+from ..errors import UserError
+from ..files import write
+from .simulator import draw, simulate
+
+SEED = 43
+DRAWN = {"train": 10_000, "valid": 2_000, "test": 2_000}
+FRAMES = (20, 30, 40)
+SOURCE, TARGET = 30, 40
+Arrays = dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class System:
+    """Which particles, and how many simulations of each part are used (the first ones of those drawn)."""
+
+    particles: int = 5
+    dims: int = 3
+    train: int = 3_000
+    valid: int = 2_000
+    test: int = 2_000
+
+    def __post_init__(self) -> None:
+        for name, low in (("particles", 2), ("dims", 1), *((part, 1) for part in DRAWN)):
+            high = DRAWN.get(name, float("inf"))
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"{name}: expected {low} to {high}; got {getattr(self, name)}")
+
+    @property
+    def file(self) -> str:
+        """Name in the data folder; the benchmark's own name for the benchmark's own system."""
+        other = [f"{self.dims}d"] if self.dims != 3 else []
+        sizes = self.train, self.valid, self.test
+        other += ["-".join(map(str, sizes))] if sizes != (3_000, 2_000, 2_000) else []
+        return "_".join([f"nbody_charged{self.particles}_initvel1small_seed{SEED}", *other]) + ".npz"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every array in the file, S samples, N particles, D dims: positions and velocities (S, N, D), charges (S, N)."""
+        found: dict[str, tuple[int, ...]] = {}
+        for part in DRAWN:
+            sizes = getattr(self, part), self.particles, self.dims
+            moving = [f"loc{SOURCE}", f"vel{SOURCE}", f"loc{TARGET}"]
+            found |= {f"{name}_{part}": sizes for name in moving} | {f"charges_{part}": sizes[:2]}
+        return found
+
+
+def generate(system: System) -> Arrays:
+    """Simulates the used samples of all parts; the others only move the random stream on. About 7 seconds."""
+    rng = np.random.RandomState(SEED)
+    arrays: Arrays = {}
+    for part, drawn in DRAWN.items():
+        start = draw(rng, drawn, getattr(system, part), system.particles, system.dims)
+        loc, vel = simulate(start, FRAMES)
+        arrays |= {f"loc{frame}_{part}": x.astype(np.float32) for frame, x in zip(FRAMES, loc, strict=True)}
+        arrays |= {f"vel{frame}_{part}": x.astype(np.float32) for frame, x in zip(FRAMES[:-1], vel, strict=False)}
+        arrays[f"charges_{part}"] = start.charges.astype(np.int8)
+    return arrays
+
+
+def load(system: System, folder: Path) -> dict[str, Batch]:
+    """The parts train, valid and test, from the folder if it holds them, else simulated and kept there.
+
+    Raises UserError if the file is damaged or holds something else.
+    """
+    path = folder / system.file
+    if not path.exists():
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **generate(system))  # type: ignore[arg-type]  # its stub reads ** as allow_pickle
+        write(path, packed.getvalue())
+    arrays = _read(path, system)
+    return {part: tensors(arrays, part) for part in DRAWN}
+
+
+def _read(path: Path, system: System) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in system.shapes()}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged data file ({error}); delete it and it will be simulated again") from error
+    for name, shape in system.shapes().items():
+        if arrays[name].shape != shape:
+            raise UserError(f"{path}: {name}: expected shape {shape}; got {arrays[name].shape}")
+    return arrays
+
+
+def tensors(arrays: Arrays, part: str) -> Batch:
+    """What a model gets and should give: pos, vel and target (B, N, D), edge (B, N, N, 1) = q_i q_j."""
+    charges = torch.from_numpy(arrays[f"charges_{part}"]).float()
+    return {
+        "pos": torch.from_numpy(arrays[f"loc{SOURCE}_{part}"]),
+        "vel": torch.from_numpy(arrays[f"vel{SOURCE}_{part}"]),
+        "edge": (charges[:, :, None] * charges[:, None, :]).unsqueeze(-1),
+        "target": torch.from_numpy(arrays[f"loc{TARGET}_{part}"]),
+    }

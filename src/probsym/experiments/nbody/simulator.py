@@ -1,0 +1,119 @@
+"""Charged particles in a vacuum, every simulation at once.
+
+The system is that of NRI (Kipf et al., arXiv 1802.04687) in d dimensions as used by EGNN (Satorras et al.,
+arXiv 2102.09844): n particles of charge q = ±1 and unit mass, no box after the start, and
+
+    dx/dt = v,    dv_i/dt = sum_j q_i q_j (x_i - x_j) / |x_i - x_j|^3,    each component clipped to ±100
+
+integrated by symplectic Euler (kick, then drift) in steps of 0.001 time units. A frame is 100 steps, that is 0.1 time units.
+Letters: S simulations, N particles, D space dimensions, F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+STEP = 0.001  # time units
+FRAME = 100  # steps between two recorded frames
+FRAMES = 49  # frames that the benchmark records; they decide how much observation noise it draws
+MAX_FORCE = 0.1 / STEP
+BOX = 5.0  # half a side: starting points beyond it are reflected, later ones are free
+SPEED = 0.5  # of every particle at the start ("initvel 1")
+BLOCK = 256  # simulations that go together, so that all pairs of a block stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Start:
+    """Charges (S, N) in {-1, 1}, positions and velocities (S, N, D) at time 0."""
+
+    charges: Array
+    loc: Array
+    vel: Array
+
+    def __getitem__(self, index: slice) -> Start:
+        return Start(self.charges[index], self.loc[index], self.vel[index])
+
+    def __len__(self) -> int:
+        return len(self.charges)
+
+
+def draw(rng: np.random.RandomState, draws: int, used: int, particles: int = 5, dims: int = 3) -> Start:
+    """The first `used` of `draws` starts of the benchmark's legacy stream; the rest is drawn and dropped.
+
+    One simulation consumes N uniforms (charges), 2 N D normals (positions, velocities) and the normals of an
+    observation noise of size zero, 2 F N D of them, which nobody sees but which move the stream on.
+    """
+    size = particles * dims
+    charges = np.empty((used, particles))
+    normals = np.empty((used, 2, dims, particles))
+    for s in range(draws):
+        uniform, normal = rng.random_sample(particles), rng.randn(2 * size * (1 + FRAMES))
+        if s < used:
+            charges[s] = np.where(uniform < 0.5, -1.0, 1.0)
+            normals[s] = normal[: 2 * size].reshape(2, dims, particles)
+    loc, vel = normals.swapaxes(2, 3).swapaxes(0, 1)
+    spread = (particles / 5) ** (1 / 3)  # equal density for every number of particles
+    return Start(charges, *_reflect(loc * spread, SPEED * vel / np.linalg.norm(vel, axis=-1, keepdims=True)))
+
+
+def _reflect(loc: Array, vel: Array) -> tuple[Array, Array]:
+    """Starting points outside the box are mirrored at its walls and fly inwards."""
+    over, under = loc > BOX, loc < -BOX
+    vel = np.where(over, -np.abs(vel), np.where(under, np.abs(vel), vel))
+    return np.where(over, 2 * BOX - loc, np.where(under, -2 * BOX - loc, loc)), vel
+
+
+def simulate(start: Start, frames: Sequence[int], workers: int = 2) -> tuple[Array, Array]:
+    """Positions and velocities (F, S, N, D) at the given frames in rising order; nothing is simulated beyond the last.
+
+    Frame f is recorded after (f + 1) * 100 - 1 full steps and one drift, with the velocity that made that drift.
+    """
+    blocks = [start[s : s + BLOCK] for s in range(0, len(start), BLOCK)]
+    with ThreadPoolExecutor(workers) as pool:  # NumPy lets go of the interpreter's lock inside its loops
+        states = list(pool.map(lambda block: list(_trajectory(block, frames)), blocks))
+    loc, vel = (np.concatenate([[state[i] for state in block] for block in states], axis=1) for i in (0, 1))
+    return loc, vel
+
+
+def _trajectory(start: Start, frames: Sequence[int]) -> Iterator[tuple[Array, Array]]:
+    # simulations lie innermost, so that every operation below runs over long contiguous rows
+    loc, vel = (np.ascontiguousarray(x.transpose(2, 1, 0)) for x in (start.loc, start.vel))
+    force = Coulomb(start.charges)
+    step = 0
+    for frame in frames:
+        for step in range(step + 1, FRAME * (frame + 1) + 1):
+            vel += STEP * force(loc)
+            loc += STEP * vel
+        yield loc.transpose(2, 1, 0).copy(), vel.transpose(2, 1, 0).copy()
+
+
+class Coulomb:
+    """The clipped force (D, N, S) at positions (D, N, S), for charges (S, N). Each pair is computed once."""
+
+    def __init__(self, charges: Array):
+        particles = charges.shape[1]
+        self.i, self.j = np.triu_indices(particles, 1)
+        self.strength = np.ascontiguousarray((charges[:, self.i] * charges[:, self.j]).T)  # (P, S)
+        # +1 where a pair pushes its first particle, -1 for the second: Newton's third law as a matrix (N, P)
+        self.incidence = (np.arange(particles)[:, None] == self.i) * 1.0 - (np.arange(particles)[:, None] == self.j)
+
+    def __call__(self, loc: Array) -> Array:
+        apart = loc[:, self.i] - loc[:, self.j]  # (D, P, S)
+        square = np.einsum("dps,dps->ps", apart, apart)
+        apart *= self.strength / (square * np.sqrt(square))
+        force = self.incidence @ apart
+        return np.clip(force, -MAX_FORCE, MAX_FORCE, out=force)
+
+
+def energy(charges: Array, loc: Array, vel: Array) -> Array:
+    """Kinetic plus potential energy (...,) of states (..., N, D): sum v^2 / 2 + sum_{i<j} q_i q_j / |x_i - x_j|."""
+    i, j = np.triu_indices(charges.shape[-1], 1)
+    distance = np.linalg.norm(loc[..., i, :] - loc[..., j, :], axis=-1)
+    return 0.5 * (vel**2).sum((-2, -1)) + (charges[..., i] * charges[..., j] / distance).sum(-1)

@@ -1,0 +1,37 @@
+"""Numbers from papers, each with whether we could check it against its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+FOLDER = Path(__file__).parent / "published"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of somebody's table.
+
+    Args:
+        row: Its name there. value: Of the experiment's metric. source: Where it stands.
+        preset: Our preset of the same method, if there is one, without -quick or -published.
+        figure: Whether it is a line in figures.
+    """
+
+    row: str
+    value: float
+    verified: bool
+    source: str
+    preset: str | None = None
+    figure: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.value:g}" + ("" if self.verified else " (unverified)")
+
+
+def published(experiment: str) -> list[Published]:
+    """All rows of an experiment, in the order of its file; none if there is no file."""
+    path = FOLDER / f"{experiment}.yaml"
+    return [Published(**row) for row in yaml.safe_load(path.read_text())] if path.exists() else []

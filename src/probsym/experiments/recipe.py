@@ -1,0 +1,83 @@
+"""How to train, as data: the fields that every trained experiment shares."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from .errors import UserError
+
+
+@dataclass(kw_only=True)
+class TrainerOptions:
+    """What Lightning's Trainer is told; none of it is part of a run's identity, so that a run may resume elsewhere.
+
+    Args:
+        accelerator: cpu, gpu, ... or auto.
+        devices: How many, or auto.
+        num_nodes: Machines.
+        strategy: ddp, fsdp, ... or auto.
+        precision: 32-true, bf16-mixed, ...
+        checkpoint_minutes: A checkpoint is written at the first validation after this long, and at the end.
+        progress: Show a progress bar.
+        tensorboard: Write TensorBoard logs beside metrics.csv.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    checkpoint_minutes: float = 2.0
+    progress: bool = True
+    tensorboard: bool = False
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """Adam with decoupled weight decay, linear warm-up, cosine decay, clipping, and the best validation checkpoint.
+
+    Args:
+        seed: Of the weights, the order of the data and all samples.
+        steps: Optimizer steps.
+        batch_size: Over all devices together.
+        lr: Peak learning rate.
+        lr_end: Its share that is left at the last step; 1 keeps it constant.
+        warmup: Steps over which it rises linearly.
+        weight_decay: Decoupled (AdamW).
+        clip: Largest norm of the gradient; 0 is no clipping.
+        ema: Decay of the moving average of the weights that is validated and tested; 0 is none.
+        validate_every: Steps between validations.
+        trainer: Options of Lightning's Trainer.
+    """
+
+    seed: int = 1
+    steps: int = 20_000
+    batch_size: int = 100
+    lr: float = 1e-3
+    lr_end: float = 0.0
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.0
+    validate_every: int = 500
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "steps", "batch_size", "validate_every")
+        at_least(self, 0, "seed", "lr", "lr_end", "warmup", "weight_decay", "clip", "ema")
+        if self.ema >= 1:
+            raise UserError(f"ema: expected less than 1; got {self.ema}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: lr * min(1, (step + 1) / warmup) * (end + (1 - end) (1 + cos(pi step / steps)) / 2)."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.lr * rise * (self.lr_end + (1 - self.lr_end) * cosine)
+
+
+def at_least(config: object, low: float, *names: str) -> None:
+    """Raises if a field is below a bound, or not a number."""
+    for name in names:
+        if not (value := getattr(config, name)) >= low:
+            raise UserError(f"{name}: expected at least {low}; got {value}")

@@ -1,0 +1,68 @@
+"""The experiments by name. A new one is a module with `Config` and `run`, a folder of presets, and one line here.
+
+This file imports nothing heavy: `probsym list` reads names and the first comment of each preset, no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .runner import Outcome, Place
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A section of the paper: what `probsym run` does under one name."""
+
+    name: str
+    help: str
+    metric: str
+    module: str  # imported on first use; it holds Config, a dataclass, and run(config, place)
+
+    @property
+    def config(self) -> type[Any]:
+        """The dataclass of its fields."""
+        return import_module(self.module).Config
+
+    @property
+    def run(self) -> Callable[[Any, Place], Outcome]:
+        """Trains and measures; writes into `place.out` and returns the numbers."""
+        return import_module(self.module).run
+
+    @property
+    def presets(self) -> dict[str, Path]:
+        """Name to YAML file."""
+        return {file.stem: file for file in sorted((PRESETS / self.name).glob("*.yaml"), key=lambda p: p.stem)}
+
+
+EXPERIMENTS = {
+    e.name: e
+    for e in (
+        Experiment(
+            "nbody",
+            "five charged particles: where are they one time unit later?",
+            "test MSE",
+            "probsym.experiments.nbody",
+        ),
+    )
+}
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of that name."""
+    return choose("experiment", EXPERIMENTS, name)
+
+
+def summary(preset: Path) -> str:
+    """The first comment of a preset file."""
+    return preset.read_text().partition("\n")[0].removeprefix("#").strip()

@@ -1,0 +1,168 @@
+"""`probsym run`: claims a folder, runs an experiment, writes result.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+
+import probsym
+
+from .config import load_config
+from .errors import UserError
+from .files import write
+from .registry import experiment
+
+IDENTITY, RESULT = "run.json", "result.json"
+PACKAGES = ("torch", "numpy", "lightning")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an experiment finds data and leaves what it makes."""
+
+    preset: str
+    data: Path
+    out: Path
+    resume: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment reports: the headline number and whatever else belongs into result.json.
+
+    Args:
+        value: Of the experiment's metric. stderr: Its Monte Carlo standard error.
+        samples: Samples a prediction. steps: Optimizer steps. params: Trained numbers by part.
+        earlier_s: Seconds that interrupted runs before this one took.
+        details: More entries.
+    """
+
+    value: float
+    stderr: float
+    samples: int
+    steps: int
+    params: dict[str, int]
+    earlier_s: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def run(
+    name: str,
+    preset: str,
+    overrides: Sequence[str] = (),
+    data: Path = Path("data"),
+    out: Path | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Runs one experiment and returns what it wrote into `out`/result.json; a finished run that is resumed is only read.
+
+    Raises UserError if anything given is wrong, or `out` holds another run.
+    """
+    what = experiment(name)
+    config = load_config(what, preset, overrides)
+    out = out or Path("runs") / name / preset / f"seed{config.seed}"
+    if (done := claim(out, name, preset, asdict(config), resume)) is not None:
+        return done
+    start = time.monotonic()
+    outcome = what.run(config, Place(preset, data, out, resume))
+    result = {
+        "experiment": name,
+        "preset": preset,
+        "metric": what.metric,
+        "value": outcome.value,
+        "stderr": outcome.stderr,
+        "seed": config.seed,
+        "samples": outcome.samples,
+        "steps": outcome.steps,
+        "wall_s": round(outcome.earlier_s + time.monotonic() - start, 1),
+        "params": sum(outcome.params.values()),
+        "params_by_part": outcome.params,
+        **outcome.details,
+        "overrides": changed(asdict(config), asdict(load_config(what, preset))),
+        "versions": versions(),
+        "commit": commit(),
+        "config": asdict(config),
+    }
+    write(out / RESULT, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """Marks an empty folder as this run's, or recognises it as such; returns the result if it is finished already."""
+    if rank_zero_only.rank:
+        return None  # the first process did
+    me = {"experiment": name, "preset": preset, "config": config}
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        write(out / IDENTITY, json.dumps(me, indent=2) + "\n")
+        return None
+    if not resume:
+        raise UserError(
+            f"--out {out}: expected a new or empty folder; it holds another run (continue it with --resume)"
+        )
+    if not (out / IDENTITY).is_file():
+        raise UserError(f"--resume: {out}: expected a folder that holds a run; there is no {IDENTITY}")
+    other = read_json(out / IDENTITY)
+    differ = [f"{k}: {other.get(k)!r}, not {me[k]!r}" for k in ("experiment", "preset") if other.get(k) != me[k]]
+    differ += [f"{k}: {was!r}, not {now!r}" for k, (was, now) in _differences(other.get("config", {}), config).items()]
+    if differ:
+        raise UserError(f"--resume: {out} holds a run of {'; '.join(differ)}")
+    return read_json(out / RESULT) if (out / RESULT).exists() else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or a UserError that names the file."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: damaged file ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected a JSON object; got {type(found).__name__}")
+    return found
+
+
+def changed(config: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """The fields whose value is not the preset's; the seed is no change of recipe."""
+    return {name: now for name, (_, now) in _differences(preset, config).items() if name != "seed"}
+
+
+def _differences(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields that differ, apart from how Lightning's Trainer runs."""
+    names = [name for name in was | now if name != "trainer"]
+    return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide the numbers."""
+    found = {"python": platform.python_version(), "probsym": probsym.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def commit() -> str | None:
+    """Hash of the checkout this package runs from, with "-dirty" if its files differ from it; None outside one."""
+    package = Path(probsym.__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    tracked, head = git("ls-files", "--error-unmatch", "__init__.py"), git("rev-parse", "HEAD")
+    if tracked is None or head is None:
+        return None
+    return head + ("-dirty" if git("status", "--porcelain", "--", ".") else "")

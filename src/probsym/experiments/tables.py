@@ -1,0 +1,112 @@
+"""`probsym table`: our results, seed by seed made one row, beside published ones."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from .errors import UserError
+from .published import published
+from .registry import EXPERIMENTS, Experiment
+from .runner import RESULT, read_json
+
+VARIANTS = ("-quick", "-published")
+CHECKOUT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Row:
+    """All seeds of one preset with the same overrides."""
+
+    preset: str
+    results: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The preset and what was changed in it."""
+        return " ".join([self.preset, *(f"{k}={v}" for k, v in self.results[0]["overrides"].items())])
+
+    @property
+    def family(self) -> str:
+        """The preset without -quick or -published."""
+        name = self.preset
+        for ending in VARIANTS:
+            name = name.removesuffix(ending)
+        return name
+
+    def mean(self, field: str) -> float:
+        return statistics.fmean(result[field] for result in self.results)
+
+    def stderr(self) -> float | None:
+        """Standard error over seeds."""
+        values = [result["value"] for result in self.results]
+        return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
+    """Rows by experiment, from `results`/EXPERIMENT/PRESET/*.json and every result.json under `runs`.
+
+    Of two results with the same recipe and seed the one in `results` counts.
+    """
+    found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
+    for path in [*sorted(results.glob("*/*/*.json")), *sorted(runs.rglob(RESULT))]:
+        result = _check(path, read_json(path))
+        key = json.dumps([result["preset"], result["overrides"]], sort_keys=True)
+        found.setdefault(result["experiment"], {}).setdefault(key, {}).setdefault(result["seed"], result)
+    return {
+        name: [Row(json.loads(key)[0], list(seeds.values())) for key, seeds in sorted(rows.items())]
+        for name, rows in found.items()
+    }
+
+
+def _check(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+    needed = ("experiment", "preset", "value", "stderr", "seed", "samples", "steps", "wall_s", "params", "overrides")
+    if missing := [name for name in needed if name not in result]:
+        raise UserError(f"{path}: expected a result of probsym run; it lacks {', '.join(missing)}")
+    return result
+
+
+def tables(runs: Path) -> list[Table]:
+    """One table an experiment; ours from `results` (here, or in the checkout) and `runs`."""
+    results = next((p for p in (Path("results"), CHECKOUT / "results") if p.is_dir()), Path("results"))
+    ours = collect(results, runs)
+    return [table(experiment, ours.get(name, [])) for name, experiment in EXPERIMENTS.items()]
+
+
+def table(experiment: Experiment, rows: Iterable[Row]) -> Table:
+    """Published rows in their order, each followed by our presets of the same method, then our others."""
+    made = Table(title=f"{experiment.name}: {experiment.metric}", title_justify="left")
+    made.add_column("row")
+    for heading in ("published", "ours", "± seeds", "± samples", "seeds", "k", "steps", "wall", "params"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    left = list(rows)
+    for paper in published(experiment.name):
+        made.add_row(paper.row, str(paper))
+        for row in [row for row in left if row.family == paper.preset]:
+            made.add_row(*_cells(row))
+            left.remove(row)
+    for row in left:
+        made.add_row(*_cells(row))
+    return made
+
+
+def _cells(row: Row) -> list[str]:
+    error, first = row.stderr(), row.results[0]
+    return [
+        f"  {row.name}",
+        "",
+        f"{row.mean('value'):.4g}",
+        "" if error is None else f"{error:.1g}",
+        f"{row.mean('stderr'):.1g}",
+        str(len(row.results)),
+        str(first["samples"]),
+        f"{first['steps']:,}",
+        f"{row.mean('wall_s') / 60:.1f} min",
+        f"{first['params']:,}",
+    ]

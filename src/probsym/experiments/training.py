@@ -1,0 +1,245 @@
+"""One training loop for all experiments: Lightning's Trainer, made cheap enough for steps of five milliseconds.
+
+A Lightning epoch is the stretch of steps up to the next validation, so that nothing but arithmetic happens between
+validations and every checkpoint lies between two of them. All randomness of a step is a function of (seed, rank, step)
+(`batches.stream`), so a run that was killed goes on from its checkpoint exactly as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .average import Average
+from .batches import Batch, Pages, Shuffled, Steps, reseed, stream
+from .errors import UserError
+from .files import write
+from .recipe import Recipe
+
+CHECKPOINT = "last.ckpt"
+PAGE = 500  # samples validated at a time
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is learned from what.
+
+    Args:
+        model: Trained in place.
+        loss: (model, batch) to the scalar that is minimised.
+        errors: (model, batch) to one number a sample; their mean over `valid` picks the weights that are kept.
+        train: Tensors by name, samples first.
+        valid: The same.
+    """
+
+    model: nn.Module
+    loss: Callable[[nn.Module, Batch], Tensor]
+    errors: Callable[[nn.Module, Batch], Tensor]
+    train: Batch
+    valid: Batch
+
+
+@dataclass
+class Progress:
+    """What a run has come to; all of it lies in the checkpoint."""
+
+    best: float = math.inf
+    weights: dict[str, Tensor] = field(default_factory=dict)  # of the best validation
+    history: list[dict[str, float]] = field(default_factory=list)  # one row a validation: metrics.csv
+    seconds: float = 0.0  # spent so far, interrupted runs included
+    earlier: float = 0.0  # of them, in interrupted runs
+
+
+def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Progress:
+    """Trains `problem.model` and leaves in it, in evaluation mode, the weights of the best validation.
+
+    With `resume`, goes on from the checkpoint in `out` if there is one. Only the first process returns.
+    Raises UserError if the loss becomes NaN.
+    """
+    checkpoint = out / CHECKPOINT
+    module = Training(problem, recipe)
+    trainer = _trainer(recipe, out, [Keeper(checkpoint, recipe), *([Bar()] if recipe.trainer.progress else [])])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # advice about loggers and worker processes
+        trainer.fit(module, ckpt_path=checkpoint if resume and checkpoint.exists() else None, weights_only=True)
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # what follows is for one process
+    problem.model.load_state_dict(module.progress.weights)
+    problem.model.to(trainer.strategy.root_device).eval()
+    return module.progress
+
+
+def _trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    options = recipe.trainer
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # which devices it found, and advice
+    return pl.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=options.strategy,
+        precision=options.precision,  # type: ignore[arg-type]  # Lightning checks the name
+        gradient_clip_val=recipe.clip or None,
+        max_epochs=-(-recipe.steps // recipe.validate_every),
+        logger=TensorBoardLogger(out, name="tensorboard", version="") if options.tensorboard else False,
+        callbacks=callbacks,
+        default_root_dir=out,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=recipe.validate_every,
+    )
+
+
+class Training(pl.LightningModule):
+    """A `Problem` under a `Recipe`, as Lightning wants it."""
+
+    def __init__(self, problem: Problem, recipe: Recipe):
+        super().__init__()
+        self.problem, self.recipe, self.model = problem, recipe, problem.model
+        self.progress = Progress()
+        self.average = Average(self.model, recipe.ema) if recipe.ema else None
+        self.sums = {"train": torch.zeros(()), "valid": torch.zeros(())}
+        self.counts = {"train": 0, "valid": 0}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        return torch.optim.AdamW(weights, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
+
+    def train_dataloader(self) -> Steps:
+        recipe, every = self.recipe, self.recipe.validate_every
+        batches = Shuffled(
+            self.problem.train, recipe.batch_size, recipe.seed, self.global_rank, self.trainer.world_size
+        )
+        return Steps(batches, lambda: (self.global_step, min(self.global_step + every, recipe.steps)))
+
+    def val_dataloader(self) -> Pages:
+        return Pages(self.problem.valid, PAGE)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        reseed(stream(self.recipe.seed, "step", self.global_rank, self.global_step))
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.recipe.rate(self.global_step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.problem.loss(self.model, batch)
+        self._add("train", loss.detach(), 1)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.average:
+            self.average.update()
+
+    def on_validation_start(self) -> None:
+        if self.average:
+            self.average.swap()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        reseed(stream(self.recipe.seed, "valid", batch_idx))  # the same draws at every validation
+        errors = self.problem.errors(self.model, batch)
+        self._add("valid", errors.sum(), len(errors))
+
+    def on_validation_end(self) -> None:
+        train, valid = self._take("train"), self._take("valid")
+        step = self.global_step
+        if not math.isfinite(train + valid):
+            raise UserError(f"lr: training diverged before step {step} (loss {train}); try less than {self.recipe.lr}")
+        if valid < self.progress.best:
+            self.progress.best = valid
+            self.progress.weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+        row = {"step": step, "lr": self.recipe.rate(step - 1), "train_loss": train, "valid": valid}
+        self.progress.history.append(row)
+        for logger in self.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step)
+        if self.average:
+            self.average.swap()
+
+    def _add(self, what: str, value: Tensor, count: int) -> None:
+        self.sums[what] = self.sums[what].to(value.device) + value  # no .item(): it would wait for the GPU
+        self.counts[what] += count
+
+    def _take(self, what: str) -> float:
+        mean = float(self.sums[what]) / self.counts[what]
+        self.sums[what], self.counts[what] = torch.zeros(()), 0
+        return mean
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["progress"] = vars(self.progress) | {"average": self.average.state() if self.average else None}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = dict(checkpoint["progress"])
+        if average := saved.pop("average"):
+            self.average.load(average)  # type: ignore[union-attr]  # the recipe is the same, so it is there
+        self.progress = Progress(**saved | {"earlier": saved["seconds"]})
+
+
+class Keeper(pl.Callback):
+    """Keeps the run on disk: metrics.csv at each validation, the checkpoint every few minutes and at the end."""
+
+    def __init__(self, path: Path, recipe: Recipe):
+        self.path, self.recipe = path, recipe
+        self.clock = self.saved = time.monotonic()
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.clock = self.saved = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, Training)
+        progress, now = module.progress, time.monotonic()
+        progress.seconds, self.clock = progress.seconds + now - self.clock, now
+        due = now - self.saved > 60 * self.recipe.trainer.checkpoint_minutes or trainer.global_step >= self.recipe.steps
+        if trainer.is_global_zero:
+            write(self.path.parent / "metrics.csv", table(progress.history))
+        if trainer.strategy.broadcast(due):
+            fresh = self.path.with_suffix(".tmp")
+            trainer.save_checkpoint(fresh)
+            if trainer.is_global_zero:
+                os.replace(fresh, self.path)
+            self.saved = now
+
+
+def table(rows: list[dict[str, float]]) -> str:
+    """Rows as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class Bar(pl.Callback):
+    """Steps of the whole run, refreshed every fiftieth."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, Training)
+        total, off = module.recipe.steps, not trainer.is_global_zero
+        self.bar = tqdm(total=total, initial=trainer.global_step, unit="step", disable=off, dynamic_ncols=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step % 50 == 0:
+            self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, Training)
+        row = module.progress.history[-1]
+        self.bar.set_postfix(train=f"{row['train_loss']:.4g}", valid=f"{row['valid']:.4g}")
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.bar.close()

@@ -1,0 +1,17 @@
+"""Groups: what they are (`Group`), their elements (`Element`) and how they act on an axis (`Slot`).
+
+A new group is one new file here and one line in `FAMILIES`, which the property tests walk.
+"""
+
+from probsym.groups.axis import Axis, Layout, NodeAxis
+from probsym.groups.base import Element, Group, Product, Slot, product
+from probsym.groups.euclidean import SE, E, Motion
+from probsym.groups.orthogonal import SO, LinearGroup, O, Rotation
+from probsym.groups.permutation import Permutation, S
+
+FAMILIES: tuple[type[Group], ...] = (S, Axis, O, SO, E, SE)
+
+__all__ = [
+    "FAMILIES", "SE", "SO", "Axis", "E", "Element", "Group", "Layout", "LinearGroup", "Motion", "NodeAxis", "O",
+    "Permutation", "Product", "Rotation", "S", "Slot", "product",
+]  # fmt: skip

@@ -1,0 +1,250 @@
+"""Node axes: how they are stored (dense, padded, ragged) and the trivial group on one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from probsym.groups.base import Element, Group, Slot
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How one node axis is stored.
+
+    dense: every input of the batch has `size` nodes; padded: `mask` (B, N) is true on the nodes, which come first;
+    ragged: `batch` (sum N,) is the graph of each node and the axis stands for (batch, nodes).
+
+    Args:
+        size: length of the axis in memory: N, or the sum of all N in a ragged batch.
+        count: number of inputs B; only ragged layouts need it.
+        edge_batch: graph of each edge (sum E,), for vectors that live on edges of a ragged batch.
+    """
+
+    size: int
+    mask: Tensor | None = None
+    batch: Tensor | None = None
+    count: int = 0
+    edge_batch: Tensor | None = None
+
+    @property
+    def ragged(self) -> bool:
+        return self.batch is not None
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """Number of nodes of each graph of a ragged batch (B,)."""
+        return torch.bincount(self.batch, minlength=self.count)  # type: ignore[arg-type]
+
+    @cached_property
+    def width(self) -> int:
+        """Nodes of the largest input: the length of the axis after `pad`."""
+        if self.batch is None:
+            return self.size
+        return int(self.sizes.max()) if self.count and self.size else 0
+
+    @cached_property
+    def position(self) -> Tensor:
+        """Flat index b * width + (place of the node within its graph) of every ragged node (sum N,)."""
+        batch: Tensor = self.batch  # type: ignore[assignment]
+        order = torch.argsort(batch, stable=True)
+        first = torch.cumsum(self.sizes, 0) - self.sizes
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(self.size, device=order.device) - first[batch[order]]
+        return batch * self.width + rank
+
+    def padded_mask(self) -> Tensor | None:
+        """The mask (B, width) of `pad`; None where nothing is padded."""
+        if self.batch is None:
+            return self.mask
+        return torch.arange(self.width, device=self.batch.device) < self.sizes[:, None]
+
+    def pad(self, x: Tensor, lead: int) -> Tensor:
+        """(*lead, sum N, ...) -> (*lead, B, width, ...), zero where there is no node; the identity if not ragged."""
+        if self.batch is None:
+            return x
+        head, rest = x.shape[:lead], x.shape[lead + 1 :]
+        out = x.new_zeros(*head, self.count * self.width, *rest)
+        return out.index_copy(lead, self.position, x).reshape(*head, self.count, self.width, *rest)
+
+    def unpad(self, x: Tensor, lead: int) -> Tensor:
+        """(*lead, B, width, ...) -> (*lead, sum N, ...), the inverse of `pad`."""
+        if self.batch is None:
+            return x
+        head, rest = x.shape[:lead], x.shape[lead + 2 :]
+        return x.reshape(*head, self.count * self.width, *rest).index_select(lead, self.position)
+
+    def spread(self, x: Tensor, lead: int, edges: bool = False) -> Tensor:
+        """Values of each input (*lead, B, ...) -> values of each ragged node (*lead, sum N, ...) or edge."""
+        index = self.edge_batch if edges else self.batch
+        if index is None:
+            raise ValueError("vectors on the edges of a ragged batch need an edge_index declared with .labels")
+        return x.index_select(lead, index)
+
+    def tile(self, times: int) -> Layout:
+        """The layout of `times` copies of the batch as one batch, sample-major."""
+        repeat = [tensor if tensor is None else _shifted(tensor, times, self.count)
+                  for tensor in (self.batch, self.edge_batch)]  # fmt: skip
+        mask = None if self.mask is None else self.mask.repeat(times, 1)
+        size = self.size * times if self.ragged else self.size
+        return Layout(size, mask, repeat[0], self.count * times, repeat[1])
+
+
+def _shifted(index: Tensor, times: int, step: int) -> Tensor:
+    return (index + step * torch.arange(times, device=index.device)[:, None]).reshape(-1)
+
+
+@dataclass(frozen=True)
+class NodeAxis(Group):
+    """A named axis of exchangeable or fixed nodes; `S` and `Axis` say which group acts on it.
+
+    Args:
+        name: tells this axis from others of the same kind.
+        size: number of nodes, where the data does not tell it.
+        mask: name of the input that marks the nodes of a padded batch, (B, N) bool, nodes first.
+        batch: name of the input that numbers the graph of each node of a ragged batch, (sum N,) integer.
+    """
+
+    name: str | None = None
+    size: int | None = None
+    mask: str | int | None = None
+    batch: str | int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and self.batch is not None:
+            raise ValueError(f"{self!r}: an axis is padded (mask) or ragged (batch), not both")
+        if self.size is not None and self.size < 0:
+            raise ValueError(f"{type(self).__name__}: size must not be negative, got {self.size}")
+
+    @property
+    def natural(self) -> Slot:
+        return Nodes(self)
+
+    @property
+    def labels(self) -> Slot:
+        """Integer tensors that hold node numbers, such as edge_index (2, E): values move, not places."""
+        return Labels(self)
+
+    @property
+    def edges(self) -> Slot:
+        """An axis of edges on which nothing acts; in a ragged batch it stands for (batch, edges)."""
+        return Edges(self)
+
+    def layout(self, n: Any = None) -> Layout:
+        if isinstance(n, Layout):
+            return n
+        size = self.size if n is None else n
+        if size is None:
+            raise ValueError(f"{self!r} does not know its size: pass n=, or build it as S(n)")
+        return Layout(int(size))
+
+    def __repr__(self) -> str:
+        shown = [repr(value) for value in (self.name, self.size) if value is not None]
+        shown += [f"{key}={getattr(self, key)!r}" for key in ("mask", "batch") if getattr(self, key) is not None]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, eq=False)
+class NodeElement(Element):
+    """An element that acts on a node axis and knows how the axis is stored."""
+
+    layout: Layout = Layout(0)
+
+    @abstractmethod
+    def permute(self, x: Tensor, axis: int, lead: int) -> Tensor:
+        """(g x)_i = x_{g^-1(i)} along `axis`."""
+
+    @abstractmethod
+    def relabel(self, labels: Tensor, lead: int) -> Tensor:
+        """Node number i becomes g(i); negative numbers mark padding and stay."""
+
+
+@dataclass(frozen=True, repr=False)
+class Nodes(Slot):
+    """One entry a node: the entries are permuted."""
+
+    group: NodeAxis
+
+    def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
+        return g.permute(x, axis, lead)
+
+
+@dataclass(frozen=True, repr=False)
+class Labels(Slot):
+    """Integer node numbers: the values are permuted, the places stay."""
+
+    group: NodeAxis
+    width: ClassVar[int] = 0
+    suffix: ClassVar[str] = ".labels"
+
+    def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
+        return g.relabel(x, lead)
+
+
+@dataclass(frozen=True, repr=False)
+class Edges(Slot):
+    """One entry an edge, in the order of the declared labels: nothing acts."""
+
+    group: NodeAxis
+    suffix: ClassVar[str] = ".edges"
+
+    def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True, repr=False)
+class Axis(NodeAxis):
+    """The trivial group on a named axis: nodes that a model already treats alike (a GNN), with mask or batch.
+
+    Declares where the nodes are, so that centroids, frames and nets find them, without averaging over S_n.
+
+    >>> Axis("atoms", batch="batch")
+    Axis('atoms', batch='batch')
+    """
+
+    @property
+    def ambient(self) -> tuple[Slot | None, ...]:
+        return ()
+
+    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
+        return Still(self, self.layout(kwargs.get("n")), tuple(shape))
+
+    def compose(self, g: Still, h: Still) -> Element:
+        return g
+
+    def inverse(self, g: Still) -> Element:
+        return g
+
+    def project(self, z: Tensor, tie: Any, layout: Any = None) -> Element:
+        return Still(self, self.layout(layout), tuple(z.shape))
+
+    def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
+        return torch.zeros_like(z, dtype=torch.bool)
+
+    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+        return torch.zeros(shape, dtype=kwargs.get("dtype"), device=kwargs.get("device"))
+
+
+@dataclass(frozen=True, eq=False)
+class Still(NodeElement):
+    """The identity on a node axis."""
+
+    batch_shape: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.batch_shape
+
+    def map(self, fn: Any) -> Element:
+        return Still(self.group, self.layout, tuple(fn(torch.empty(self.batch_shape), 0).shape))
+
+    def permute(self, x: Tensor, axis: int, lead: int) -> Tensor:
+        return x
+
+    def relabel(self, labels: Tensor, lead: int) -> Tensor:
+        return labels

@@ -1,0 +1,266 @@
+"""Groups as structure, elements as data, slots as the ways in which a group acts on a tensor axis."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+
+class Group(ABC):
+    """What a group is: a frozen, hashable description without tensors, equal by value.
+
+    A family implements the five verbs of the design: `identity`, `compose`, `inverse`, its slots (`act`) and
+    `project`, the covariant map from ambient features to the group,
+
+        project(h z, h tie) = h project(z, tie)                                            (docs/theory.md, eq. 4)
+
+    The product of groups is written `G * H`.
+    """
+
+    name: str | None
+
+    @property
+    def factors(self) -> tuple[Group, ...]:
+        """The irreducible factors; a single group is its own only factor."""
+        return (self,)
+
+    @property
+    @abstractmethod
+    def natural(self) -> Slot:
+        """The slot that the group itself stands for inside a `Rep`."""
+
+    @property
+    @abstractmethod
+    def ambient(self) -> tuple[Slot | None, ...]:
+        """The axes of the noise from which `project` makes a Haar element, after the batch."""
+
+    @abstractmethod
+    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
+        """The neutral element, repeated over the batch `shape`."""
+
+    @abstractmethod
+    def compose(self, g: Any, h: Any) -> Element:
+        """g h: first h acts, then g."""
+
+    @abstractmethod
+    def inverse(self, g: Any) -> Element:
+        """The element that undoes g."""
+
+    @abstractmethod
+    def project(self, z: Any, tie: Any, layout: Any = None) -> Element:
+        """The group element nearest in spirit to the ambient features z; `tie` supplies what z lacks."""
+
+    @abstractmethod
+    def degenerate(self, z: Any, layout: Any = None) -> Tensor:
+        """True where `project` has to consult its tie noise; the batch shape of z."""
+
+    @abstractmethod
+    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+        """Standard normal noise of shape `shape` and the axes of `ambient`."""
+
+    def haar(
+        self,
+        shape: tuple[int, ...] = (),
+        *,
+        n: int | Mapping[Group, int] | None = None,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Element:
+        """Uniformly distributed elements, `project` of two Gaussian draws.
+
+        Args:
+            shape: batch shape of the elements.
+            n: number of points of S_n where neither its size nor data tell it; for products a mapping by factor.
+
+        Raises:
+            ValueError: S_n of unknown size, or a group without a uniform distribution.
+
+        >>> from probsym.groups import O
+        >>> O(3).haar((2,), generator=torch.Generator().manual_seed(0)).matrix.shape
+        torch.Size([2, 3, 3])
+        """
+        layout = self.layout(n)
+        draw = {"generator": generator, "dtype": dtype, "device": device}
+        z, tie = (self.ambient_noise(tuple(shape), layout, **draw) for _ in range(2))
+        return self.project(z, tie, layout)
+
+    def layout(self, n: Any = None) -> Any:
+        """How the axes of the group are stored; None for groups whose size is fixed."""
+        return None
+
+    @property
+    def vector(self) -> Slot:
+        raise TypeError(f"{self!r} has no linear part: .vector is a slot of O, SO, E and SE")
+
+    @property
+    def det(self) -> Slot:
+        raise TypeError(f"{self!r} has no determinant: .det is a slot of O, SO, E and SE")
+
+    @property
+    def labels(self) -> Slot:
+        raise TypeError(f"{self!r} has no points to number: .labels is a slot of S and Axis")
+
+    @property
+    def edges(self) -> Slot:
+        raise TypeError(f"{self!r} has no edges: .edges is a slot of S and Axis")
+
+    def __mul__(self, other: Group) -> Group:
+        if not isinstance(other, Group):
+            return NotImplemented
+        twice = set(self.factors) & set(other.factors)
+        if twice:
+            names = ", ".join(map(repr, twice))
+            raise ValueError(f"{names} occurs twice in a product: give the two factors different names")
+        return product((*self.factors, *other.factors))
+
+
+@dataclass(frozen=True)
+class Slot(ABC):
+    """One way in which a group acts on a tensor: `width` axes are consumed (1, or 0 for scalars such as det)."""
+
+    group: Group
+    width: ClassVar[int] = 1
+    suffix: ClassVar[str] = ""
+
+    @abstractmethod
+    def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
+        """g x along `axis`; g has batch shape L, the first `lead` dims of x are a suffix of L, the rest of L is added."""
+
+    def __repr__(self) -> str:
+        return f"{self.group!r}{self.suffix}"
+
+
+@dataclass(frozen=True, eq=False)
+class Element(ABC):
+    """Group elements as data: tensors with the leading batch dims `shape`.
+
+    `g @ h` composes, `g.inverse()` inverts, `g[factor]` is the part of one factor.
+    """
+
+    group: Group
+    event: ClassVar[Mapping[str, int]] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        name, event = next(iter(self.event.items()))
+        tensor = getattr(self, name)
+        return tuple(tensor.shape[: tensor.ndim - event])
+
+    def map(self, fn: Callable[[Tensor, int], Tensor]) -> Element:
+        """Apply fn(tensor, number of trailing dims) to every tensor: reshape, index or move the batch dims."""
+        present = {name: getattr(self, name) for name in self.event if getattr(self, name) is not None}
+        changed = {name: fn(tensor, self.event[name]) for name, tensor in present.items()}
+        return dataclasses.replace(self, **changed)
+
+    def select(self, index: Any) -> Element:
+        """Index the first batch dim."""
+        return self.map(lambda tensor, _: tensor[index])
+
+    def inverse(self) -> Element:
+        return self.group.inverse(self)
+
+    def __matmul__(self, other: Element) -> Element:
+        if not isinstance(other, Element):
+            return NotImplemented
+        if other.group != self.group:
+            raise ValueError(f"cannot compose elements of {self.group!r} and {other.group!r}")
+        return self.group.compose(self, other)
+
+    def __getitem__(self, factor: Group) -> Element:
+        if factor != self.group:
+            raise KeyError(f"{factor!r} is not a factor of {self.group!r}")
+        return self
+
+
+@dataclass(frozen=True)
+class Product(Group):
+    """The direct product of groups that act on different axes, flattened; build it with `G * H`."""
+
+    parts: tuple[Group, ...]
+    name: str | None = None
+
+    @property
+    def factors(self) -> tuple[Group, ...]:
+        return self.parts
+
+    @property
+    def natural(self) -> Slot:
+        raise TypeError(f"{self!r} is a product: put its factors into the Rep, one an axis")
+
+    @property
+    def ambient(self) -> tuple[Slot | None, ...]:
+        raise TypeError(f"{self!r} is a product: every factor has ambient noise of its own")
+
+    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
+        n = kwargs.pop("n", None)
+        parts = {f: f.identity(shape, n=_size_of(n, f), **kwargs) for f in self.parts}
+        return ProductElement(self, parts)
+
+    def compose(self, g: ProductElement, h: ProductElement) -> Element:
+        return ProductElement(self, {f: g[f] @ h[f] for f in self.parts})
+
+    def inverse(self, g: ProductElement) -> Element:
+        return ProductElement(self, {f: g[f].inverse() for f in self.parts})
+
+    def project(self, z: Mapping[Group, Any], tie: Mapping[Group, Any], layout: Any = None) -> Element:
+        layout = layout or {}
+        return ProductElement(self, {f: f.project(z[f], tie[f], layout.get(f)) for f in self.parts})
+
+    def degenerate(self, z: Mapping[Group, Any], layout: Any = None) -> Tensor:
+        layout = layout or {}
+        flags = [f.degenerate(z[f], layout.get(f)) for f in self.parts]
+        return torch.stack(torch.broadcast_tensors(*flags)).any(0)
+
+    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Any:
+        layout = layout or {}
+        return {f: f.ambient_noise(shape, layout.get(f), **kwargs) for f in self.parts}
+
+    def layout(self, n: Any = None) -> dict[Group, Any]:
+        return {f: f.layout(_size_of(n, f)) for f in self.parts}
+
+    def __repr__(self) -> str:
+        return " * ".join(map(repr, self.parts)) or "Product(())"
+
+
+@dataclass(frozen=True, eq=False)
+class ProductElement(Element):
+    """One element a factor; all share the batch shape."""
+
+    parts: dict[Group, Element] = dataclasses.field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return next((part.shape for part in self.parts.values()), ())
+
+    def map(self, fn: Callable[[Tensor, int], Tensor]) -> Element:
+        return ProductElement(self.group, {f: part.map(fn) for f, part in self.parts.items()})
+
+    def __getitem__(self, factor: Group) -> Element:
+        if factor == self.group:
+            return self
+        if factor not in self.parts:
+            raise KeyError(f"{factor!r} is not a factor of {self.group!r}")
+        return self.parts[factor]
+
+
+def product(factors: Iterable[Group]) -> Group:
+    """The product of distinct factors, in a canonical order, so that G * H == H * G.
+
+    >>> from probsym.groups import O, S, product
+    >>> product([S("nodes"), O(3), S("nodes")]) == O(3) * S("nodes")
+    True
+    """
+    distinct = {f for group in factors for f in group.factors}
+    ordered = tuple(sorted(distinct, key=repr))
+    return ordered[0] if len(ordered) == 1 else Product(ordered)
+
+
+def _size_of(n: Any, factor: Group) -> Any:
+    return n.get(factor) if isinstance(n, Mapping) else n

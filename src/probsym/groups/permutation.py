@@ -1,0 +1,209 @@
+"""The symmetric group S_n: elements are gather indices, never n x n matrices."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from probsym.groups.axis import Axis, Layout, NodeAxis, NodeElement
+from probsym.groups.base import Element, Slot
+from probsym.groups.orthogonal import tolerance, wide
+
+
+@dataclass(frozen=True, eq=False)
+class Permutation(NodeElement):
+    """(g x)_i = x_{index_i}; each graph of a ragged batch is permuted within itself.
+
+    Args:
+        index: gather index (*shape, N), in a ragged batch (*sample shape, sum N).
+        relaxed: straight-through token (*shape, N, N) of the soft matrix P with (g x)_i = sum_j P_ij x_j. It holds no
+            values; only its gradient exists. In a ragged batch N is the width of the padded graphs.
+    """
+
+    index: Tensor = torch.empty(0)
+    relaxed: Tensor | None = None
+    event: ClassVar[dict[str, int]] = {"index": 1, "relaxed": 2}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = tuple(self.index.shape[:-1])
+        return (*shape, self.layout.count) if self.layout.ragged else shape
+
+    def permute(self, x: Tensor, axis: int, lead: int) -> Tensor:
+        moved = gather_nodes(x, self.index, axis, lead)
+        if self.relaxed is None or not self.relaxed.requires_grad or not x.is_floating_point():
+            return moved
+        return _attach(moved, x.detach(), self, axis, lead)
+
+    def relabel(self, labels: Tensor, lead: int) -> Tensor:
+        place = inverse_index(self.index)
+        shape, rest = place.shape[:-1], labels.shape[lead:]
+        flat = labels.reshape(*labels.shape[:lead], math.prod(rest)).expand(*shape, math.prod(rest))
+        moved = place.gather(-1, flat.clamp_min(0).long()).to(labels.dtype) if place.shape[-1] else flat
+        return torch.where(flat < 0, flat, moved).reshape(*shape, *rest)
+
+
+@dataclass(frozen=True, repr=False)
+class S(NodeAxis):
+    """The symmetric group on a node axis; its size is read from the data unless given.
+
+    Args:
+        name: name of the axis, or the number of nodes.
+
+    >>> S("nodes", mask="mask")
+    S('nodes', mask='mask')
+    >>> g = S(3).project(torch.tensor([0.3, -1.0, 2.0]), torch.zeros(3))   # the pose g 0 of scores is sorted
+    >>> g.index.tolist(), g.inverse().index.tolist()
+    ([1, 0, 2], [1, 0, 2])
+    """
+
+    def __post_init__(self) -> None:
+        if isinstance(self.name, int):
+            object.__setattr__(self, "size", self.name)
+            object.__setattr__(self, "name", None)
+        super().__post_init__()
+
+    @property
+    def ambient(self) -> tuple[Slot | None, ...]:
+        return (self.natural,)
+
+    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
+        layout = self.layout(kwargs.get("n"))
+        shape = shape[:-1] if layout.ragged else shape
+        index = torch.arange(layout.size, device=kwargs.get("device"))
+        return Permutation(self, layout, index.expand(*shape, layout.size))
+
+    def compose(self, g: Permutation, h: Permutation) -> Element:
+        first, second = torch.broadcast_tensors(h.index, g.index)
+        return Permutation(self, g.layout, first.gather(-1, second))
+
+    def inverse(self, g: Permutation) -> Element:
+        relaxed = None if g.relaxed is None else g.relaxed.mT
+        return Permutation(self, g.layout, inverse_index(g.index), relaxed)
+
+    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
+        """Rank the scores z (*shape, N); equal scores are ordered by `tie`: g = rank, z = g sorted(z)."""
+        layout = self.layout(z.shape[-1] if layout is None else layout)
+        z, tie = torch.broadcast_tensors(z, tie)
+        return Permutation(self, layout, inverse_index(sort_order(z, tie, layout)))
+
+    def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
+        layout = self.layout(z.shape[-1] if layout is None else layout)
+        mask = layout.padded_mask()
+        ties = layout.pad(tied(z, layout), z.ndim - 1)
+        if mask is not None:
+            ties = torch.where(mask, ties, -1 - torch.arange(ties.shape[-1], device=z.device))
+        ordered = ties.sort(-1).values
+        return (ordered[..., 1:] == ordered[..., :-1]).any(-1)
+
+    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+        shape = shape[:-1] if layout.ragged else shape
+        return torch.randn(*shape, layout.size, **kwargs)
+
+
+def tied(z: Tensor, layout: Layout) -> Tensor:
+    """Rank (*shape, N) of each score among the distinct ones, by (graph, padding last, z), in at least float32.
+
+    Neighbours in order that differ by rounding only, relative to the largest score of their graph, share a rank.
+    """
+    z = wide(z.detach())
+    size, part = _extent(z, layout)
+    order = torch.argsort(z, dim=-1)
+    if part is not None:
+        order = order.gather(-1, torch.argsort(part.expand_as(z).gather(-1, order), dim=-1, stable=True))
+    ranked = z.gather(-1, order)
+    step = ranked.diff(dim=-1) > tolerance(z.dtype) * size.expand_as(z).gather(-1, order)[..., 1:]
+    if part is not None:
+        step = step | (part.expand_as(z).gather(-1, order).diff(dim=-1) > 0)
+    rank = torch.nn.functional.pad(step.long().cumsum(-1), (min(1, z.shape[-1]), 0))
+    return torch.empty_like(order).scatter_(-1, order, rank)
+
+
+def _extent(z: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
+    """Largest |score| of the graph of each node, and what separates nodes: graph number, or padding."""
+    if layout.batch is not None:
+        batch = layout.batch.expand_as(z)
+        largest = z.new_zeros(*z.shape[:-1], layout.count).scatter_reduce(-1, batch, z.abs(), "amax")
+        return largest.gather(-1, batch), layout.batch
+    if layout.mask is not None:
+        z = z.masked_fill(~layout.mask, 0)
+    largest = z.abs().amax(-1, keepdim=True) if z.shape[-1] else z[..., :0]
+    return largest, None if layout.mask is None else (~layout.mask).long()
+
+
+def sort_order(z: Tensor, tie: Tensor, layout: Layout) -> Tensor:
+    """Indices that sort by (graph, padding last, z, tie), lexicographically; see `tied` for equal z."""
+    order = torch.argsort(tie.detach(), dim=-1, stable=True)
+    order = order.gather(-1, torch.argsort(tied(z, layout).gather(-1, order), dim=-1, stable=True))
+    if layout.batch is not None:
+        first = torch.argsort(layout.batch, stable=True)
+        place = torch.empty_like(order)
+        place[..., first] = order
+        return place
+    return order
+
+
+def inverse_index(index: Tensor) -> Tensor:
+    """The gather index of the inverse permutation."""
+    places = torch.arange(index.shape[-1], device=index.device).expand_as(index)
+    return torch.empty_like(index, memory_format=torch.contiguous_format).scatter_(-1, index, places)
+
+
+def gather_nodes(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
+    """x_{index_i} along `axis`; index (*L, N), and the first `lead` dims of x are a suffix of L.
+
+    Whole rows are copied when the axis comes first after the batch, so the samples of one input share its memory.
+    """
+    shape, n = index.shape[:-1], index.shape[-1]
+    if x.shape[axis] != n:
+        raise ValueError(f"expected {n} nodes on axis {axis}, got a tensor of shape {tuple(x.shape)}")
+    if axis == lead:
+        batch, rest = x.shape[:lead], x.shape[lead + 1 :]
+        first = n * torch.arange(math.prod(batch), device=x.device).reshape(*batch, 1)
+        rows = x.reshape(math.prod(batch) * n, *rest)
+        return rows.index_select(0, (index + first).reshape(-1)).reshape(*shape, n, *rest)
+    x = x.expand(*shape, *x.shape[lead:])
+    axis += len(shape) - lead
+    view = index.reshape(*shape, *[1] * (axis - len(shape)), n, *[1] * (x.ndim - axis - 1))
+    return x.gather(axis, view.expand_as(x))
+
+
+def _attach(moved: Tensor, x: Tensor, g: Permutation, axis: int, lead: int) -> Tensor:
+    """`moved` itself, with the gradient that P x would have sent to the soft matrix P of g."""
+    extra = len(g.index.shape) - 1 - lead
+    x = x.expand(*g.index.shape[:-1], *x.shape[lead:]).movedim(axis + extra, g.index.ndim - 1)
+    y = moved.movedim(axis + extra, g.index.ndim - 1)
+    y = StraightThrough.apply(y, x, g.relaxed, g.layout, g.index.ndim - 1)
+    return y.movedim(g.index.ndim - 1, axis + extra)
+
+
+class StraightThrough(torch.autograd.Function):
+    """y -> y in forward; in backward the soft matrix P (*shape, N, N) receives grad_y x^T.
+
+    x is detached: derivatives with respect to the inputs (forces) never pass through the relaxation.
+    """
+
+    @staticmethod
+    def forward(y: Tensor, x: Tensor, relaxed: Tensor, layout: Layout, lead: int) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, x, relaxed, ctx.layout, ctx.lead = inputs
+        ctx.shape = relaxed.shape
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if not ctx.needs_input_grad[2]:
+            return grad, None, None, None, None
+        (x,) = ctx.saved_tensors
+        rows = [ctx.layout.pad(t, ctx.lead).reshape(*ctx.shape[:-1], -1) for t in (grad, x)]
+        return grad, None, (rows[0] @ rows[1].mT).to(x.dtype), None, None
+
+
+__all__ = ["Axis", "Permutation", "S", "gather_nodes", "inverse_index", "sort_order", "tied"]

@@ -1,0 +1,7 @@
+"""Representations: `Rep` names what acts on each axis; containers and `Inputs` carry it over whole calls."""
+
+from probsym.reps.containers import as_spec, build, group_of, leaves
+from probsym.reps.inputs import Inputs, Leaf, fold, unfold
+from probsym.reps.rep import Rep
+
+__all__ = ["Inputs", "Leaf", "Rep", "as_spec", "build", "fold", "group_of", "leaves", "unfold"]

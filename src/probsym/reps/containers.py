@@ -1,0 +1,111 @@
+"""Reps as leaves of dict, tuple and PyG `Data`: read the declared tensors out, put moved ones back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from probsym.groups import Group, Slot, product
+from probsym.reps.rep import Rep
+
+Spec: TypeAlias = Any  # Rep, or dict / tuple of Specs
+Path: TypeAlias = tuple[Any, ...]
+
+
+def as_spec(declared: Any, name: str) -> Spec:
+    """Reps in a container; groups and slots are short for Reps.
+
+    Raises:
+        TypeError: something else is declared.
+    """
+    if isinstance(declared, Rep):
+        return declared
+    if isinstance(declared, Group | Slot):
+        return Rep(declared)
+    if isinstance(declared, Mapping):
+        return {key: as_spec(value, f"{name}[{key!r}]") for key, value in declared.items()}
+    if isinstance(declared, tuple | list):
+        return tuple(as_spec(value, f"{name}[{i}]") for i, value in enumerate(declared))
+    raise TypeError(f"{name}: expected a Rep, or a dict or tuple of them, got {type(declared).__name__} {declared!r}")
+
+
+def leaves(spec: Spec, path: Path = ()) -> dict[Path, Rep]:
+    """Every Rep of a spec by its path."""
+    if isinstance(spec, Rep):
+        return {path: spec}
+    items = spec.items() if isinstance(spec, dict) else enumerate(spec)
+    return {p: rep for key, child in items for p, rep in leaves(child, (*path, key)).items()}
+
+
+def group_of(*specs: Spec) -> Group:
+    """The product of all groups that act in the specs."""
+    return product(rep.group for spec in specs for rep in leaves(spec).values())
+
+
+def dotted(path: Path, root: str) -> str:
+    """A path as a person would write it."""
+    head, rest = (str(path[0]), path[1:]) if path and isinstance(path[0], str) else (root, path)
+    return head + "".join(f"[{key!r}]" for key in rest)
+
+
+def lookup(value: Any, path: Path, name: str) -> Any:
+    """The entry of a container at a path.
+
+    Raises:
+        ValueError: it is not there; names the argument.
+    """
+    for depth, key in enumerate(path):
+        found = read(value, key)
+        if found is None:
+            raise ValueError(f"{dotted(path[: depth + 1], name)} is missing: it is declared, but was not given")
+        value = found
+    return value
+
+
+def read(value: Any, key: Any) -> Any:
+    """value[key] for containers, value.key for objects such as PyG Data; None if absent."""
+    if isinstance(value, Mapping):
+        return value.get(key)
+    if isinstance(value, tuple | list):
+        return value[key] if isinstance(key, int) and -len(value) <= key < len(value) else None
+    return getattr(value, str(key), None)
+
+
+def replace(value: Any, path: Path, new: Any) -> Any:
+    """A shallow copy of nested containers with the entry at `path` exchanged."""
+    if not path:
+        return new
+    key, rest = path[0], path[1:]
+    child = replace(read(value, key), rest, new)
+    if isinstance(value, tuple | list):
+        items = [child if i == key else item for i, item in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    changed = copy.copy(value) if not isinstance(value, Mapping) else dict(value)
+    if isinstance(changed, dict):
+        changed[key] = child
+    else:
+        setattr(changed, str(key), child)
+    return changed
+
+
+def search(value: Any, key: Any, path: Path = ()) -> Path | None:
+    """The path of the first entry called `key`, containers outside in."""
+    if isinstance(value, Tensor) or value is None or isinstance(value, str | int | float):
+        return None
+    if isinstance(read(value, key), Tensor):
+        return (*path, key)
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, tuple | list) else ()
+    found = (search(child, key, (*path, k)) for k, child in items)
+    return next((p for p in found if p is not None), None)
+
+
+def build(spec: Spec, fn: Callable[[Path, Rep], Any], path: Path = ()) -> Any:
+    """A container shaped like the spec with fn(path, rep) at its leaves."""
+    if isinstance(spec, Rep):
+        return fn(path, spec)
+    if isinstance(spec, dict):
+        return {key: build(child, fn, (*path, key)) for key, child in spec.items()}
+    return tuple(build(child, fn, (*path, i)) for i, child in enumerate(spec))

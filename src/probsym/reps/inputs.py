@@ -1,0 +1,306 @@
+"""The arguments of one call, bound to their Reps: what distributions read and the Symmetrizer moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probsym.groups import Element, Group, Layout, NodeAxis
+from probsym.groups.axis import Edges, Nodes
+from probsym.groups.orthogonal import LinearGroup
+from probsym.reps import containers
+from probsym.reps.containers import Path, Spec
+from probsym.reps.rep import Rep
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One declared tensor."""
+
+    name: str
+    rep: Rep
+    value: Tensor
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Sizes of the axes on which nothing acts and that no Rep names."""
+        return tuple(self.value.shape[self.rep.lead() + self.rep.ndim :])
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Arguments of a model call with the Reps of the declared ones.
+
+    Args:
+        values: {"args": tuple, "kwargs": dict}, exactly as the model is called.
+        spec: the Reps in the same containers.
+        count: number of inputs B.
+        layouts: storage of every node axis.
+
+    Attributes of use to a distribution: `leaves`, `layouts`, `count`, `dtype`, `device`, `args`, `kwargs`.
+    """
+
+    values: dict[str, Any]
+    spec: dict[str, Spec]
+    count: int
+    layouts: dict[NodeAxis, Layout] = field(default_factory=dict)
+
+    @staticmethod
+    def bind(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+        """Match call arguments with their Reps and check shapes and dtypes.
+
+        A dict spec describes keyword arguments, a tuple positional ones, one Rep the single argument.
+
+        Raises:
+            ValueError, TypeError: an argument is missing, or its rank, size or dtype does not fit its Rep; names it.
+
+        >>> from probsym.groups import S
+        >>> x = Inputs.bind({"a": Rep(S("nodes"))}, (), {"a": torch.zeros(2, 5, 7)})
+        >>> x.count, x.layouts[S("nodes")].size
+        (2, 5)
+        """
+        bound = {"kwargs": spec} if isinstance(spec, dict) else {"args": spec if isinstance(spec, tuple) else (spec,)}
+        values = {"args": tuple(args), "kwargs": dict(kwargs)}
+        draft = Inputs(values, bound, 0)
+        for leaf in draft.leaves.values():
+            _check_leaf(leaf)
+        layouts = {axis: draft._layout(axis) for axis in draft.node_axes}
+        count = draft._count(layouts)
+        inputs = replace(draft, count=count, layouts=layouts)
+        inputs._check_sizes()
+        return inputs
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return self.values["args"]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return self.values["kwargs"]
+
+    @cached_property
+    def leaves(self) -> dict[Path, Leaf]:
+        """The declared tensors by path."""
+        found = {}
+        for path, rep in containers.leaves(self.spec).items():
+            value = containers.lookup(self.values[path[0]], path[1:], "argument ")
+            found[path] = Leaf(containers.dotted(path[1:], "argument "), rep, value)
+        return found
+
+    @property
+    def group(self) -> Group:
+        return containers.group_of(self.spec)
+
+    @cached_property
+    def node_axes(self) -> tuple[NodeAxis, ...]:
+        return tuple(f for f in self.group.factors if isinstance(f, NodeAxis))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest floating type of the declared tensors, at least float32."""
+        kinds = [leaf.value.dtype for leaf in self.leaves.values() if leaf.value.is_floating_point()]
+        wide = torch.float32 if kinds else torch.get_default_dtype()
+        for kind in kinds:
+            wide = torch.promote_types(wide, kind)
+        return wide
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.leaves.values())).value.device
+
+    def map(self, fn: Callable[[Leaf], Tensor]) -> Inputs:
+        """The same call with every declared tensor exchanged."""
+        values: Any = self.values
+        for path, leaf in self.leaves.items():
+            values = containers.replace(values, path, fn(leaf))
+        return replace(self, values=values)
+
+    def act(self, g: Element) -> Inputs:
+        """g x for one element an input, batch shape (B,)."""
+        return self.map(lambda leaf: leaf.rep.act(g, leaf.value, leaf.rep.lead()))
+
+    def tile(self, times: int) -> Inputs:
+        """The call repeated `times` times in one batch, row = k B + b: also masks, batch vectors and edge numbers."""
+        self._refuse_undeclared(times)
+        tiled = self.map(lambda leaf: fold(leaf.value.expand(times, *leaf.value.shape), leaf.rep, self.layouts))
+        return tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
+
+    def fold(self, moved: Callable[[Leaf], Tensor], times: int) -> Inputs:
+        """Like `tile`, with `moved(leaf)` of shape (K, B, ...) in place of plain copies."""
+        self._refuse_undeclared(times)
+        tiled = self.map(lambda leaf: fold(moved(leaf), leaf.rep, self.layouts))
+        return tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
+
+    def with_layouts(self, layouts: dict[NodeAxis, Layout], times: int) -> Inputs:
+        """Write masks, batch vectors and PyG's bookkeeping of new layouts into the arguments."""
+        values: Any = self.values
+        for axis, layout in layouts.items():
+            path = self._path_of(axis)
+            if path is None:
+                continue
+            values = containers.replace(values, path, layout.mask if layout.batch is None else layout.batch)
+            holder = containers.lookup(values, path[:-1], "argument ")
+            pointer = containers.read(holder, "ptr")
+            if layout.ragged and isinstance(pointer, Tensor):
+                starts = torch.nn.functional.pad(layout.sizes.cumsum(0), (1, 0))  # type: ignore[union-attr]
+                values = containers.replace(values, (*path[:-1], "ptr"), starts)
+            if layout.ragged and getattr(holder, "_num_graphs", None) is not None:
+                values = containers.replace(values, (*path[:-1], "_num_graphs"), layout.count)
+        return replace(self, values=values, layouts=layouts, count=self.count * times)
+
+    def _path_of(self, axis: NodeAxis) -> Path | None:
+        """Where the mask or batch vector of an axis stands among the arguments."""
+        key = axis.mask if axis.batch is None else axis.batch
+        if key is None:
+            return None
+        return containers.search(self.values["kwargs"], key, ("kwargs",)) or containers.search(
+            self.values["args"], key, ("args",)
+        )
+
+    def _layout(self, axis: NodeAxis) -> Layout:
+        path = self._path_of(axis)
+        marker = None if path is None else containers.lookup(self.values, path, "argument ")
+        size = self._axis_size(axis)
+        if axis.batch is not None:
+            if marker is None:
+                marker = torch.zeros(size, dtype=torch.long, device=self.device)
+            _check_batch(axis, marker, size)
+            holder = containers.lookup(self.values, path[:-1], "argument ") if path else None
+            return Layout(size, None, marker, self._ragged_count(marker, holder), self._edge_batch(axis, marker))
+        if axis.mask is not None and marker is None:
+            raise ValueError(f"argument {axis.mask!r} is missing: {axis!r} names it as the mask of its nodes")
+        if marker is not None and (marker.dtype != torch.bool or marker.ndim != 2 or marker.shape[1] != size):
+            raise ValueError(
+                f"argument {axis.mask!r}: expected a bool mask of shape (B, {size}), "
+                f"got {marker.dtype} {tuple(marker.shape)}"
+            )
+        return Layout(size, marker)
+
+    def _axis_size(self, axis: NodeAxis) -> int:
+        for leaf in self.leaves.values():
+            for slot, place in leaf.rep.axes:
+                if isinstance(slot, Nodes) and slot.group == axis:
+                    return leaf.value.shape[leaf.rep.lead() + place]
+        path = self._path_of(axis)
+        if path is not None:
+            return containers.lookup(self.values, path, "argument ").shape[-1]
+        if axis.size is not None:
+            return axis.size
+        raise ValueError(f"{axis!r}: no input has this axis, so its size is unknown; declare one, or give S(n)")
+
+    def _ragged_count(self, batch: Tensor, holder: Any) -> int:
+        counted = containers.read(holder, "num_graphs") if holder is not None else None
+        pointer = containers.read(holder, "ptr") if holder is not None else None
+        if isinstance(counted, int):
+            return counted
+        if isinstance(pointer, Tensor):
+            return pointer.numel() - 1
+        dense = [leaf.value.shape[0] for leaf in self.leaves.values() if leaf.rep.lead() == 1]
+        return dense[0] if dense else (int(batch.max()) + 1 if batch.numel() else 0)
+
+    def _edge_batch(self, axis: NodeAxis, batch: Tensor) -> Tensor | None:
+        labels = next((leaf for leaf in self.leaves.values() if leaf.rep.labelled == axis), None)
+        return None if labels is None else batch[labels.value[0].clamp_min(0)]
+
+    def _count(self, layouts: Mapping[NodeAxis, Layout]) -> int:
+        ragged = [layout.count for layout in layouts.values() if layout.ragged]
+        if ragged:
+            return ragged[0]
+        return next(iter(self.leaves.values())).value.shape[0]
+
+    def _check_sizes(self) -> None:
+        for leaf in self.leaves.values():
+            if leaf.rep.lead() == 1 and leaf.value.shape[0] != self.count:
+                raise ValueError(
+                    f"{leaf.name}: expected batch size {self.count} on axis 0, got shape {tuple(leaf.value.shape)}"
+                )
+            for slot, place in leaf.rep.axes:
+                if not slot.width or isinstance(slot, Edges):
+                    continue
+                layout = self.layouts.get(slot.group)  # type: ignore[call-overload]
+                want = getattr(slot.group, "dim", None) if layout is None else layout.size
+                axis = leaf.rep.lead() + place
+                if want is not None and leaf.value.shape[axis] != want:
+                    raise ValueError(
+                        f"{leaf.name}: expected size {want} on axis {axis} for {slot!r} of {leaf.rep!r}, "
+                        f"got shape {tuple(leaf.value.shape)}"
+                    )
+
+    def _refuse_undeclared(self, times: int) -> None:
+        """An argument that holds one row an input must be declared, or its rows would not be repeated."""
+        if times == 1 or self.count <= 1:
+            return
+        known = set(containers.leaves(self.spec)) | {self._path_of(axis) for axis in self.node_axes}
+        rows = {self.count, *(layout.size for layout in self.layouts.values() if layout.ragged)}
+        for root, items in (("args", enumerate(self.args)), ("kwargs", self.kwargs.items())):
+            for key, value in items:
+                if (root, key) not in known and isinstance(value, Tensor) and value.ndim and len(value) in rows:
+                    raise ValueError(
+                        f"argument {key!r} has one row an input (shape {tuple(value.shape)}) but no Rep, so it would "
+                        "not be repeated for every sample: declare it Rep() in inputs"
+                    )
+
+    def check_values(self) -> None:
+        """Refuse NaN and infinity, node numbers out of range and masks with holes.
+
+        Raises:
+            ValueError: names the argument.
+        """
+        for leaf in self.leaves.values():
+            value = leaf.value
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                bad = "NaN" if bool(value.isnan().any()) else "infinite values"
+                raise ValueError(f"{leaf.name}: expected finite values, got {bad}")
+            axis = leaf.rep.labelled
+            if axis is not None and value.numel() and int(value.max()) >= self.layouts[axis].size:
+                raise ValueError(
+                    f"{leaf.name}: expected node numbers below {self.layouts[axis].size}, got {int(value.max())}"
+                )
+        for axis, layout in self.layouts.items():
+            if layout.mask is not None and bool((layout.mask[:, 1:] & ~layout.mask[:, :-1]).any()):
+                raise ValueError(f"argument {axis.mask!r}: expected the nodes first and the padding last in every row")
+
+
+def fold(x: Tensor, rep: Rep, layouts: Mapping[NodeAxis, Layout]) -> Tensor:
+    """(K, B, ...) -> (K B, ...), and for ragged node numbers (K, 2, E) -> (2, K E) with an offset a copy."""
+    axis = rep.labelled
+    if axis is None or not layouts[axis].ragged:
+        return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+    shift = layouts[axis].size * torch.arange(len(x), device=x.device)
+    shifted = torch.where(x < 0, x, x + shift.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype))
+    return shifted.movedim(0, -2).reshape(*x.shape[1:-1], x.shape[0] * x.shape[-1])
+
+
+def unfold(x: Tensor, rep: Rep, times: int) -> Tensor:
+    """The inverse of `fold` for outputs: (K B, ...) -> (K, B, ...)."""
+    return x.reshape(times, x.shape[0] // times, *x.shape[1:])
+
+
+def _check_leaf(leaf: Leaf) -> None:
+    if not isinstance(leaf.value, Tensor):
+        raise TypeError(f"{leaf.name}: expected a tensor for {leaf.rep!r}, got {type(leaf.value).__name__}")
+    need = leaf.rep.lead() + leaf.rep.ndim
+    if leaf.value.ndim < need:
+        raise ValueError(
+            f"{leaf.name}: expected at least {need} axes (batch, then those of {leaf.rep!r}), "
+            f"got shape {tuple(leaf.value.shape)}"
+        )
+    kind = leaf.value.dtype
+    spatial = any(isinstance(slot.group, LinearGroup) for slot, _ in leaf.rep.axes)
+    if spatial and not leaf.value.is_floating_point():
+        raise TypeError(f"{leaf.name}: expected a floating dtype for {leaf.rep!r}, got {kind}")
+    if leaf.rep.labelled is not None and (leaf.value.is_floating_point() or kind in (torch.bool, torch.complex64)):
+        raise TypeError(f"{leaf.name}: expected integer node numbers for {leaf.rep!r}, got {kind}")
+
+
+def _check_batch(axis: NodeAxis, batch: Tensor, size: int) -> None:
+    if batch.dtype not in (torch.long, torch.int) or batch.shape != (size,):
+        raise ValueError(
+            f"argument {axis.batch!r}: expected the graph of each of {size} nodes as integers of shape ({size},), "
+            f"got {batch.dtype} {tuple(batch.shape)}"
+        )

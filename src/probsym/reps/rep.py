@@ -1,0 +1,141 @@
+"""Representations: the axes of a tensor and what acts on each."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from torch import Tensor
+
+from probsym.groups import Element, Group, NodeAxis, Product, Slot, product
+from probsym.groups.axis import Edges, Labels, NodeElement, Nodes
+
+SlotLike: TypeAlias = Group | Slot | None
+
+
+class Rep:
+    """The tensor product of slots, one an axis after the batch; channels may follow and nothing acts on them.
+
+    `Rep(nodes, space)` is a point a node, `Rep(nodes, nodes)` an adjacency, `Rep()` invariant, and `None` an axis on
+    which nothing acts. A group stands for its natural slot. In a ragged batch the node (or edge) axis comes first and
+    stands for (batch, nodes).
+
+    Raises:
+        TypeError: an argument is neither a group, a slot nor None, or a product group.
+        ValueError: a ragged axis that is not the first, or two of them.
+
+    >>> from probsym.groups import E, S
+    >>> nodes, space = S("nodes"), E(3, "space")
+    >>> Rep(nodes, space.vector)
+    Rep(S('nodes'), E(3, 'space').vector)
+    """
+
+    __slots__ = ("slots",)
+    slots: tuple[Slot | None, ...]
+
+    def __init__(self, *slots: SlotLike) -> None:
+        self.slots = tuple(_slot(s) for s in slots)
+        ragged = [i for i, s in enumerate(self.slots) if _is_ragged(s) and s.width]  # type: ignore[union-attr]
+        if ragged and ragged != [0]:
+            raise ValueError(f"{self!r}: a ragged axis stands for (batch, nodes) and must come first, once")
+
+    @property
+    def group(self) -> Group:
+        """The product of all groups that occur."""
+        return product(slot.group for slot in self.slots if slot is not None)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes after the batch, channels not counted."""
+        return sum(1 if slot is None else slot.width for slot in self.slots)
+
+    @property
+    def ragged(self) -> NodeAxis | None:
+        """The axis that absorbs the batch, if any."""
+        first = next((s for s in self.slots if s is None or s.width), None)
+        return first.group if _is_ragged(first) else None  # type: ignore[union-attr, return-value]
+
+    @property
+    def labelled(self) -> NodeAxis | None:
+        """The axis whose node numbers the tensor holds, if it holds any."""
+        return next((slot.group for slot in self.slots if isinstance(slot, Labels)), None)
+
+    @property
+    def axes(self) -> tuple[tuple[Slot, int], ...]:
+        """Every slot that acts, with its place among the axes after the batch."""
+        found, place = [], 0
+        for slot in self.slots:
+            if slot is not None:
+                found.append((slot, place))
+            place += 1 if slot is None else slot.width
+        return tuple(found)
+
+    def lead(self) -> int:
+        """Number of batch dims of one input batch: 0 where a ragged axis absorbs the batch, else 1."""
+        packed = self.ragged is not None or (self.labelled is not None and self.labelled.batch is not None)
+        return 0 if packed else 1
+
+    def act(self, g: Element, x: Tensor, lead: int | None = None) -> Tensor:
+        """g x, one axis after the other; padded nodes are set to zero.
+
+        Args:
+            g: element of a group that contains every factor of this Rep, batch shape L; in a ragged batch (*K, B).
+            x: tensor whose first `lead` dims are a suffix of L (for a ragged Rep of K); all of L unless given.
+
+        Returns: the moved tensor with all of L (or K) in front.
+
+        >>> import torch
+        >>> from probsym.groups import S
+        >>> g = S(3).project(torch.tensor([[3.0, 1.0, 2.0]]), torch.zeros(1, 3))
+        >>> Rep(S(3)).act(g, torch.tensor([[10.0, 20.0, 30.0]])).tolist()
+        [[30.0, 10.0, 20.0]]
+        """
+        full = len(g.shape) - (1 - self.lead())
+        lead = full if lead is None else lead
+        for slot, place in self.axes:
+            part, packed = g[slot.group], 0
+            if self.ragged is not None and not isinstance(part, NodeElement):
+                part, packed = self._spread(g, part), 1
+            before = x.ndim
+            x = slot.act(part, x, lead + place, lead + packed)
+            lead += x.ndim - before
+        x = x if lead == full else x.expand(*g.shape[: full - lead], *x.shape)
+        return self.masked(g, x, full)
+
+    def _spread(self, g: Element, part: Element) -> Element:
+        """The part of a space factor for every row of the ragged axis."""
+        axis, slot = self.ragged, self.slots[0]
+        layout = g[axis].layout  # type: ignore[index, union-attr, attr-defined]
+        edges = isinstance(slot, Edges)
+        return part.map(lambda tensor, event: layout.spread(tensor, tensor.ndim - event - 1, edges))
+
+    def masked(self, g: Element, x: Tensor, lead: int) -> Tensor:
+        for slot, place in self.axes:
+            if isinstance(slot, Nodes):
+                mask = g[slot.group].layout.mask  # type: ignore[attr-defined]
+                if mask is not None:
+                    view = mask.reshape(*mask.shape[:-1], *[1] * place, -1, *[1] * (x.ndim - lead - place - 1))
+                    x = x.masked_fill(~view, 0)
+        return x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rep) and self.slots == other.slots
+
+    def __hash__(self) -> int:
+        return hash(self.slots)
+
+    def __repr__(self) -> str:
+        return f"Rep({', '.join(map(repr, self.slots))})"
+
+
+def _slot(slot: SlotLike) -> Slot | None:
+    if slot is None or isinstance(slot, Slot):
+        return slot
+    if isinstance(slot, Product):
+        return slot.natural
+    if isinstance(slot, Group):
+        return slot.natural
+    raise TypeError(f"Rep takes groups, slots such as space.vector, and None; got {slot!r}")
+
+
+def _is_ragged(slot: Slot | None) -> bool:
+    return isinstance(slot, Nodes | Edges) and slot.group.batch is not None

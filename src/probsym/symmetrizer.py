@@ -1,0 +1,267 @@
+"""The Symmetrizer: inputs -> noise -> transport -> inverse action -> base model -> action -> estimate."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probsym.distributions import EquivariantDistribution, Noise, by_name, with_trivial
+from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, MonteCarlo, positive
+from probsym.groups import Element
+from probsym.reps import Inputs, Rep, as_spec, build, group_of, leaves, unfold
+from probsym.reps.containers import dotted, lookup
+
+Samples = int | Estimator | None
+
+
+class Symmetrizer(nn.Module):
+    """phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ], a drop-in for the model f; see `symmetrize`.
+
+    Attributes:
+        model: f. distribution: p. inputs, output: the Reps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        output: Any,
+        distribution: EquivariantDistribution,
+        train_samples: Samples = None,
+        eval_samples: Samples = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = as_spec(inputs, "inputs")
+        self.output = as_spec(output, "output")
+        self.group = group_of(self.inputs, self.output)
+        self.distribution = with_trivial(distribution, self.group)
+        self._check_groups()
+        self.train_estimator, self.eval_estimator = (
+            as_estimator(given, default, name)
+            for given, default, name in zip(
+                (train_samples, eval_samples),
+                self.distribution.default_samples,
+                ("train_samples", "eval_samples"),
+                strict=True,
+            )
+        )
+        self._values_checked = False
+
+    def forward(
+        self,
+        *args: Any,
+        samples: int | None = None,
+        estimator: Estimator | None = None,
+        tol: float | None = None,
+        max_samples: int = 1024,
+        noise: Noise = None,
+        generator: torch.Generator | None = None,
+        return_estimate: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The model's output, symmetrized.
+
+        Args:
+            args, kwargs: the model's own arguments.
+            samples: number of samples K; estimator: how to average. At most one of samples, estimator and tol.
+            tol: evaluation until the standard error of each input is below it, with at most `max_samples`.
+            noise: noise drawn before with `draw_noise`, instead of a generator.
+            return_estimate: return the `Estimate` instead of its mean.
+
+        Raises:
+            ValueError, TypeError: an argument does not fit its Rep; names it.
+        """
+        x = self.bind(args, kwargs)
+        if return_estimate or not (self._values_checked or torch.compiler.is_compiling()):
+            x.check_values()
+            self._values_checked = True
+        estimator = self._estimator(samples, estimator, tol, max_samples, noise)
+        estimate = estimator(self._integrand(x, estimator, noise, generator, return_estimate))
+        return estimate if return_estimate else estimate.mean
+
+    def estimate(self, *args: Any, **kwargs: Any) -> Estimate:
+        """`forward` with `return_estimate=True`: mean, standard error, samples used, diagnostics."""
+        return self(*args, return_estimate=True, **kwargs)
+
+    def sample(
+        self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, noise: Noise = None, **kwargs: Any
+    ) -> Any:
+        """One output a sample, g_k f(g_k^-1 x): the output's structure with shapes (K, B, ...)."""
+        positive("samples", samples)
+        x = self.bind(args, kwargs)
+        noise = self.distribution.noise(x, (samples,), generator) if noise is None else noise
+        return self._rebuild(self._evaluate(x, self.distribution.transport(x, noise)))
+
+    def draw_noise(
+        self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, **kwargs: Any
+    ) -> Noise:
+        """The noise that a call with these arguments would draw; pass it on as `noise=`."""
+        positive("samples", samples)
+        return self.distribution.noise(self.bind(args, kwargs), (samples,), generator)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+        """The call's arguments with their Reps, shapes and dtypes checked."""
+        if args and isinstance(self.inputs, dict):
+            args, kwargs = self._named(args, kwargs)
+        return Inputs.bind(self.inputs, args, kwargs)
+
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional arguments under the names that the model's signature gives them."""
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD,)
+        names = [p.name for p in inspect.signature(self.model.forward).parameters.values() if p.kind in kinds]
+        if len(args) > len(names):
+            raise TypeError(f"inputs declares keyword arguments {list(self.inputs)}, got {len(args)} positional ones")
+        return (), {**dict(zip(names, args, strict=False)), **kwargs}
+
+    def _integrand(
+        self, x: Inputs, estimator: Estimator, noise: Noise, generator: torch.Generator | None, statistics: bool
+    ) -> Integrand:
+        return Integrand(
+            p=self.distribution,
+            x=x,
+            evaluate=lambda g: self._evaluate(x, g),
+            spread=lambda value, i: self._spread(x, value, i),
+            rebuild=self._rebuild,
+            generator=generator,
+            noise=noise,
+            statistics=statistics,
+            recompute=self.training,
+        )
+
+    def _estimator(
+        self, samples: int | None, estimator: Estimator | None, tol: float | None, max_samples: int, noise: Noise
+    ) -> Estimator:
+        given = [value for value in (samples, estimator, tol) if value is not None]
+        if len(given) > 1:
+            raise ValueError("at most one of samples, estimator and tol can be given")
+        if estimator is not None:
+            return as_estimator(estimator, None, "estimator")
+        if tol is not None:
+            return Adaptive(tol, max_samples)
+        if samples is not None:
+            return as_estimator(samples, None, "samples")
+        if noise is not None:
+            return MonteCarlo(1)
+        return self.train_estimator if self.training else self.eval_estimator
+
+    def _evaluate(self, x: Inputs, g: Element) -> list[Tensor]:
+        """g_k f(g_k^-1 x) for elements (K, B): the only place where samples become rows, row = k B + b."""
+        times = g.shape[0]
+        inverse = g.inverse()
+        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
+        y = self.model(*rows.args, **rows.kwargs)
+        moved = []
+        for path, rep in leaves(self.output).items():
+            out = lookup(y, path, "output ")
+            self._check_output(x, path, rep, out, times)
+            moved.append(rep.act(g, unfold(out, rep, times)))
+        return moved
+
+    def _check_output(self, x: Inputs, path: tuple[Any, ...], rep: Rep, out: Any, times: int) -> None:
+        if not isinstance(out, Tensor):
+            raise TypeError(f"{dotted(path, 'output ')}: expected a tensor for {rep!r}, got {type(out).__name__}")
+        ragged = rep.ragged
+        rows = times * (x.count if ragged is None else x.layouts[ragged].size)
+        if out.ndim < rep.lead() + rep.ndim or (out.shape[0] != rows and not _on_edges(rep)):
+            raise ValueError(
+                f"{dotted(path, 'output ')}: expected {rows} rows and the axes of {rep!r}, got shape {tuple(out.shape)}"
+            )
+
+    def _spread(self, x: Inputs, value: Tensor, i: int) -> Tensor:
+        """Values (..., B) for every row of output i."""
+        rep = list(leaves(self.output).values())[i]
+        if rep.ragged is not None:
+            value = x.layouts[rep.ragged].spread(value, value.ndim - 1, _on_edges(rep))
+        return value
+
+    def _rebuild(self, moved: list[Tensor]) -> Any:
+        values = dict(zip(leaves(self.output), moved, strict=True))
+        return build(self.output, lambda path, _: values[path])
+
+    def _check_groups(self) -> None:
+        have, need = set(self.distribution.group.factors), set(self.group.factors)
+        if need - have:
+            missing = ", ".join(map(repr, need - have))
+            raise ValueError(
+                f"distribution: {missing} acts on the declared axes, but {self.distribution!r} does not cover it; "
+                "multiply distributions (p1 * p2), or declare the axis None or ps.Axis(...)"
+            )
+        if have - need:
+            surplus = ", ".join(map(repr, have - need))
+            raise ValueError(f"distribution: {surplus} acts on no declared axis of inputs or output")
+
+
+def as_estimator(given: Samples, default: int | None, name: str) -> Estimator:
+    """An int is MonteCarlo, None the distribution's default, in which None means Exact."""
+    if isinstance(given, Estimator):
+        return given
+    k = default if given is None else given
+    if k is None:
+        return Exact()
+    positive(name, k)
+    return MonteCarlo(k)
+
+
+def _on_edges(rep: Rep) -> bool:
+    return rep.ragged is not None and rep.slots[0] == rep.ragged.edges
+
+
+def symmetrize(
+    model: nn.Module,
+    inputs: Any,
+    output: Any,
+    distribution: str | EquivariantDistribution = "learned",
+    train_samples: Samples = None,
+    eval_samples: Samples = None,
+    example: Any = None,
+) -> Symmetrizer:
+    """Make a model equivariant by averaging it over a distribution of group elements.
+
+        phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ]                             (arXiv 2306.02866, eq. 4)
+
+    The group is whatever acts on the declared axes.
+
+    Args:
+        model: any module; called with the same arguments on K*B rows, row = k B + b.
+        inputs: Reps of its arguments: a dict for keywords, a tuple for positions, one Rep for a single argument.
+            Undeclared arguments pass as they are.
+        output: Rep of its output, or a dict or tuple of them.
+        distribution: "learned", "haar", "frame", "canonical", or a distribution over the group.
+        train_samples, eval_samples: samples or an estimator; None takes the distribution's own.
+        example: a sample input (dict of keywords, tuple, or a single argument) that fixes the channel counts of the
+            default net now; without it they are fixed at the first call.
+
+    Raises:
+        ValueError, TypeError: a group without a distribution, an unknown name, malformed Reps.
+
+    >>> import torch, probsym as ps
+    >>> nodes, space = ps.S("nodes"), ps.E(3, "space")
+    >>> class Model(torch.nn.Linear):
+    ...     def forward(self, pos):
+    ...         return super().forward(pos.flatten(1)).view_as(pos)
+    >>> phi = ps.symmetrize(Model(15, 15), {"pos": ps.Rep(nodes, space)}, ps.Rep(nodes, space), "haar")
+    >>> phi(pos=torch.randn(2, 5, 3)).shape
+    torch.Size([2, 5, 3])
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
+    spec, out = as_spec(inputs, "inputs"), as_spec(output, "output")
+    if isinstance(distribution, str):
+        distribution = by_name(distribution, spec, group_of(spec, out))
+    phi = Symmetrizer(model, spec, out, distribution, train_samples, eval_samples)
+    if example is not None:
+        _materialise(phi, example)
+    return phi
+
+
+@torch.no_grad()
+def _materialise(phi: Symmetrizer, example: Any) -> None:
+    """Let lazy nets see an input once; the global random state is left alone."""
+    args, kwargs = ((), example) if isinstance(example, dict) and isinstance(phi.inputs, dict) else (example, {})
+    x = phi.bind(args if isinstance(args, tuple) else (args,), kwargs)
+    generator = torch.Generator(device=x.device).manual_seed(0)
+    phi.distribution.transport(x, phi.distribution.noise(x, (1,), generator))

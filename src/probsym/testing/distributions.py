@@ -1,0 +1,199 @@
+"""The checker of distributions: coupled noise, exact."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probsym.distributions import EquivariantDistribution, Support
+from probsym.groups import Element, product
+from probsym.reps import Inputs, as_spec, leaves
+from probsym.symmetrizer import Symmetrizer
+from probsym.testing.elements import bind, distance, images, join, layouts_of, moving, probes, repeated, seeded
+from probsym.testing.statistics import two_sample
+
+
+@torch.no_grad()
+def assert_distribution(
+    p: EquivariantDistribution | Symmetrizer,
+    inputs: Any,
+    reps: Any = None,
+    *,
+    samples: int = 4,
+    elements: int = 3,
+    tolerance: float = 1e-10,
+    alpha: float = 1e-9,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Check that a distribution moves with its input, on a copy in float64.
+
+        transport(h x, h eps) = h transport(x, eps)                                         (docs/theory.md, eq. 5)
+
+    for random h of the whole group of the inputs, where factors that p does not cover must leave its elements alone:
+    that is what products of distributions need. Further, elements are finite and of shape (samples, B), `transport` is
+    deterministic, and a finite `support` moves along. These are exact. Two are statistical, with a false-alarm rate of
+    at most `alpha` each: the noise has the law of the moved noise (for each h), and `support` agrees with `transport`.
+
+    Args:
+        p: the distribution, or a Symmetrizer with its own Reps.
+        inputs: as the model is called: a dict of keywords, a tuple of positions, or the single argument.
+        reps: Reps of the inputs, as for `symmetrize`.
+
+    Raises:
+        AssertionError: names the law that fails. TypeError: no reps.
+
+    >>> import torch, probsym as ps
+    >>> nodes, space = ps.S("nodes"), ps.E(3)
+    >>> p = ps.Haar(nodes * space, origin="centroid")
+    >>> assert_distribution(p, {"pos": torch.randn(2, 5, 3)}, {"pos": ps.Rep(nodes, space)})
+    """
+    if isinstance(p, Symmetrizer):
+        p, reps = p.distribution, p.inputs if reps is None else reps
+    if reps is None:
+        raise TypeError("assert_distribution: expected reps, the Reps of the inputs, got None")
+    given = bind(as_spec(reps, "reps"), inputs)
+    generator = seeded(generator, given.device)
+    p = _doubled(p, given)
+    x = given.map(lambda leaf: leaf.value.double() if leaf.value.is_floating_point() else leaf.value)
+    checks = _Checks(p, x, tolerance, alpha, generator)
+    noise = p.noise(x, (samples,), generator)
+    g = checks.transported(noise)
+    for _ in range(elements):
+        h = moving(product((*x.group.factors, *p.group.factors)), x, generator)
+        checks.coupling(h, noise, g)
+        checks.noise_law(h)
+        if p.has_enumerate_support:
+            checks.support_moves(h)
+    if p.has_enumerate_support:
+        checks.support_agrees()
+
+
+def _doubled(p: EquivariantDistribution, x: Inputs) -> EquivariantDistribution:
+    """A copy in float64, its lazy nets materialised; the global random state is left alone."""
+    p = copy.deepcopy(p)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        p.transport(x, p.noise(x, (1,), torch.Generator(x.device).manual_seed(0)))
+    return p.double()
+
+
+class _Checks:
+    """The laws of one distribution at one input."""
+
+    def __init__(
+        self, p: EquivariantDistribution, x: Inputs, tolerance: float, alpha: float, generator: torch.Generator
+    ) -> None:
+        self.p, self.x, self.tolerance, self.alpha, self.generator = p, x, tolerance, alpha, generator
+        self.seen = probes(p.group, layouts_of(p.group, x), generator)
+
+    def fail(self, law: str) -> None:
+        raise AssertionError(f"{self.p!r}: {law}")
+
+    def own(self, h: Element, k: int) -> Element:
+        """The part of h in the group of p, (k, B)."""
+        return repeated(join(self.p.group, {f: h[f] for f in self.p.group.factors}), k)
+
+    def others(self) -> str:
+        left = [f for f in self.x.group.factors if f not in self.p.group.factors]
+        return f" (invariance to {', '.join(map(repr, left))} included)" if left else ""
+
+    def transported(self, noise: Any) -> Element:
+        g = self.p.transport(self.x, noise)
+        if g.group != self.p.group:
+            self.fail(f"expected elements of {self.p.group!r}, got {g.group!r}")
+        once, twice = images(g, self.seen), images(self.p.transport(self.x, noise), self.seen)
+        if not all(bool(y.isfinite().all()) for y in once):
+            self.fail("elements must be finite")
+        if distance(once, twice) > 0:
+            self.fail("transport must be deterministic: draw all randomness in noise")
+        if len(g.shape) != 2 or g.shape[1] != self.x.count:
+            self.fail(f"expected elements of shape (samples, {self.x.count}), got {tuple(g.shape)}")
+        return g
+
+    def coupling(self, h: Element, noise: Any, g: Element) -> None:
+        moved = self.p.transport(self.x.act(h), self.p.move_noise(self.x, h, noise))
+        gap = distance(images(moved, self.seen), images(self.own(h, g.shape[0]) @ g, self.seen))
+        if not gap <= self.tolerance:
+            self.fail(
+                f"transport(hx, h eps) = h transport(x, eps) fails{self.others()}: "
+                f"difference {gap:.1e}, tolerance {self.tolerance:.0e}"
+            )
+
+    def noise_law(self, h: Element, samples: int = 1024) -> None:
+        """noise(hx) and h noise(x) have the same coordinate means, squares and cosines."""
+        left = _flat(self.p.noise(self.x.act(h), (samples,), self.generator), self.p.noise_rep(self.x))
+        drawn = self.p.noise(self.x, (samples,), self.generator)
+        right = _flat(self.p.move_noise(self.x, h, drawn), self.p.noise_rep(self.x))
+        p = two_sample(*(torch.cat([e, e.square(), (2 * e).cos()], -1) for e in (left, right)), self.tolerance)
+        if p < self.alpha:
+            self.fail(
+                f"noise must have the law that noise_rep declares: p = {p:.1e}, false-alarm rate {self.alpha:.0e}"
+            )
+
+    def support(self, x: Inputs) -> Support | None:
+        """None where the elements are too many to be listed."""
+        try:
+            found = self.p.support(x, self.generator)
+        except TypeError:
+            return None
+        total = found.weight.sum(0)
+        if not torch.allclose(total, torch.ones_like(total), atol=self.tolerance):
+            self.fail(f"the weights of support must sum to one, got {total.tolist()}")
+        return found
+
+    def support_moves(self, h: Element) -> None:
+        """support(hx) = h support(x) as measures, on the inputs where both list all elements."""
+        here, there = self.support(self.x), self.support(self.x.act(h))
+        if here is None or there is None:
+            return
+        if not bool((here.exact == there.exact).all()):
+            self.fail(f"support(hx) is exact for {there.exact.tolist()}, but support(x) for {here.exact.tolist()}")
+        moved = self.own(h, len(here.weight)) @ here.element
+        for left, right in zip(self.means(there), self.means(here, moved), strict=True):
+            gap = float((left - right).abs().max()) if left.numel() else 0.0
+            if not gap <= self.tolerance:
+                self.fail(f"support(hx) = h support(x) fails{self.others()}: difference {gap:.1e}")
+
+    def support_agrees(self, samples: int = 1024) -> None:
+        """`support` and `transport` have the same means of random cosines (Hoeffding's inequality)."""
+        found = self.support(self.x)
+        if found is None:
+            return
+        g = self.p.transport(self.x, self.p.noise(self.x, (samples,), self.generator))
+        uniform = Support(g, torch.full((samples, self.x.count), 1 / samples, dtype=torch.float64), found.exact, {})
+        for listed, drawn in zip(self.means(found), self.means(uniform), strict=True):
+            limit = math.sqrt(2 * math.log(2 * len(self.seen) * max(listed.numel(), 1) / self.alpha) / samples)
+            gap = float((listed - drawn).abs().max()) if listed.numel() else 0.0
+            if gap > limit:
+                self.fail(f"support and transport disagree: difference {gap:.2f}, allowed {limit:.2f} by chance")
+
+    def means(self, support: Support, element: Element | None = None) -> list[Tensor]:
+        """Means of 8 random cosines of the images of each probe, an input (in a ragged batch a node) where exact."""
+        g, found = support.element if element is None else element, []
+        for rep, probe in self.seen.items():
+            weight, exact = support.weight.double(), support.exact
+            if rep.ragged is not None:
+                layout = self.x.layouts[rep.ragged]
+                weight, exact = (layout.spread(t, t.ndim - 1) for t in (weight, exact))
+            y = rep.act(g, probe, 0).double()
+            y = y.flatten(2) if y.ndim > 2 and y.shape[1] == weight.shape[1] else None
+            if y is None:  # node numbers of a ragged batch
+                continue
+            mix = torch.randn(y.shape[-1], 8, dtype=torch.float64, generator=torch.Generator().manual_seed(len(found)))
+            found.append((weight[..., None] * (y @ mix.to(y.device)).cos()).sum(0)[exact])
+        return found
+
+
+def _flat(noise: Any, reps: Any) -> Tensor:
+    """Noise of sample shape (S,) as one tensor (S, F)."""
+    parts = []
+    for path in leaves(reps):
+        eps = noise
+        for key in path:
+            eps = eps[key]
+        parts.append(eps.double().flatten(1))
+    return torch.cat(parts, -1)

@@ -1,0 +1,277 @@
+"""The checker of models: is E[phi(gx)] = g E[phi(x)]?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probsym.groups import Element
+from probsym.groups.axis import Edges
+from probsym.reps import Inputs, Rep, as_spec, group_of, leaves
+from probsym.reps.containers import dotted, lookup
+from probsym.symmetrizer import Symmetrizer
+from probsym.testing.elements import bind, homing, moving, repeated, seeded
+from probsym.testing.statistics import family_wise, symmetric_p_value
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class EquivarianceReport:
+    """What `equivariance_error` found.
+
+    Args:
+        error: root-mean-square of E[phi(gx)] - g E[phi(x)], relative to that of the outputs about the centroid
+            of the points; of the worst output, and for exact outputs of the worst input.
+        stderr: what Monte Carlo noise alone would make of it; zero for exact models.
+        p_value: of the hypothesis that the model is equivariant; for exact models 1 within the tolerance, else 0.
+        alpha: the false-alarm rate. samples: draws on each side, 0 for exact models. tolerance: allowed relative error.
+        elements: random group elements an input. where: the worst output.
+    """
+
+    error: float
+    stderr: float
+    p_value: float
+    alpha: float
+    samples: int
+    elements: int
+    tolerance: float
+    group: str
+    where: str
+
+    @property
+    def passed(self) -> bool:
+        return self.p_value >= self.alpha
+
+    def __str__(self) -> str:
+        verdict = "equivariant" if self.passed else "NOT equivariant"
+        kind = f"{self.samples} samples" if self.samples else f"exact, tolerance {self.tolerance:.0e}"
+        noise = f" +- {self.stderr:.2e} (noise)" if self.samples else ""
+        return (
+            f"{verdict} under {self.group}: relative error {self.error:.2e}{noise} of {self.where}, "
+            f"p = {self.p_value:.1e} (alpha {self.alpha:.0e}; {kind}, {self.elements} elements)"
+        )
+
+
+@torch.no_grad()
+def equivariance_error(
+    f: Callable[..., Any],
+    inputs: Any,
+    reps: Any = None,
+    output: Any = None,
+    samples: int = 256,
+    alpha: float = 1e-6,
+    generator: torch.Generator | None = None,
+    *,
+    elements: int = 4,
+    projections: int = 2,
+    tolerance: float | None = None,
+) -> EquivarianceReport:
+    """Test E[phi(gx)] = g E[phi(x)] at the inputs, for random g (translations are of the size of the data).
+
+    An exact phi (a plain model, `Exact()` with zero standard error) is compared to a tolerance. A random one is drawn
+    `samples` times at gx and again at x. Under the hypothesis the differences of the draws are symmetric about zero,
+    whatever their tails, so `testing.statistics.symmetric_p_value` bounds the false-alarm rate by `alpha` without any
+    approximation, for every number of samples. (Should only the means of phi(gx) and g phi(x) agree and not their laws,
+    the bound is that of the central limit theorem.) Half of alpha goes to a few random projections of each output,
+    input and g; the other half to one projection of everything, learned on the first half of the draws and tested
+    on the second: it finds a bias that is spread over many inputs.
+
+    Args:
+        f: a Symmetrizer, or any model or function of the same arguments.
+        inputs: as the model is called: a dict of keywords, a tuple of positions, or the single argument.
+        reps, output: Reps of inputs and output; those of the Symmetrizer unless given.
+        alpha: false-alarm rate of the whole test.
+        elements: random group elements an input. tolerance: relative error that counts as rounding, by default
+            1e-10 in float64, 1e-5 in float32, 2 % below.
+
+    Raises:
+        TypeError: a bare model without reps and output. ValueError: samples below 4.
+
+    >>> import torch, probsym as ps
+    >>> rep = ps.Rep(ps.S("nodes"))
+    >>> phi = ps.symmetrize(torch.nn.Linear(4, 4), rep, rep, "haar")
+    >>> equivariance_error(phi, torch.randn(2, 4)).passed, equivariance_error(phi.model, torch.randn(2, 4), rep, rep).passed
+    (True, False)
+    """
+    if isinstance(f, Symmetrizer):
+        reps, output = f.inputs if reps is None else reps, f.output if output is None else output
+    if reps is None or output is None:
+        raise TypeError(f"expected reps and output, the Reps to test against, for a {type(f).__name__}")
+    if samples < 4 or elements < 1:
+        raise ValueError(f"expected samples >= 4 and elements >= 1, got {samples} and {elements}")
+    x = bind(as_spec(reps, "reps"), inputs)
+    test = _Test(f, as_spec(output, "output"), x, samples, seeded(generator, x.device), tolerance)
+    test.compare(elements)
+    return test.report(alpha, elements, projections)
+
+
+def assert_equivariant(f: Callable[..., Any], inputs: Any, *args: Any, **kwargs: Any) -> EquivarianceReport:
+    """`equivariance_error`, raising its report.
+
+    Raises:
+        AssertionError: the model is not equivariant.
+
+    >>> import torch, probsym as ps
+    >>> assert_equivariant(torch.nn.Tanh(), torch.randn(2, 4), ps.Rep(ps.S("nodes")), ps.Rep(ps.S("nodes"))).passed
+    True
+    """
+    report = equivariance_error(f, inputs, *args, **kwargs)
+    if not report.passed:
+        raise AssertionError(str(report))
+    return report
+
+
+class _Test:
+    """One comparison; draws and means of both sides by output."""
+
+    def __init__(
+        self, f: Any, output: Any, x: Inputs, samples: int, generator: torch.Generator, tolerance: float | None
+    ) -> None:
+        self.f, self.output, self.x, self.generator, self.samples = f, output, x, generator, samples
+        self.group = group_of(x.spec, output)
+        self.reps = leaves(output)
+        self.exact = self._exact()
+        self.tolerance = TOLERANCE.get(x.dtype, 2e-2) if tolerance is None else tolerance
+        self.gaps: dict[Any, list[Tensor]] = {path: [] for path in self.reps}  # per g, exact phi: (rows, ...)
+        self.draws: dict[Any, list[Tensor]] = {
+            path: [] for path in self.reps
+        }  # per g, random phi: (samples, rows, ...)
+        self.near: dict[Any, list[Tensor]] = {path: [] for path in self.reps}  # size about the centroid
+        self.far: dict[Any, list[Tensor]] = {path: [] for path in self.reps}  # size
+
+    def _exact(self) -> Tensor:
+        """Inputs (B,) at which f is a plain function."""
+        args, kwargs, ones = (
+            self.x.args,
+            self.x.kwargs,
+            torch.ones(self.x.count, dtype=torch.bool, device=self.x.device),
+        )
+        if not isinstance(self.f, Symmetrizer):
+            first, second = (self.f(*args, **kwargs) for _ in range(2))
+            same = all(
+                torch.equal(lookup(first, path, "output "), lookup(second, path, "output ")) for path in self.reps
+            )
+            return ones & same
+        noisy = ~ones
+        stderr = self.f.estimate(*args, generator=self.generator, **kwargs).stderr
+        for path, rep in self.reps.items():
+            wrong = (lookup(stderr, path, "output ") != 0).reshape(len(self.rows(rep)), -1).any(-1)
+            noisy = noisy.index_add(0, self.rows(rep), wrong)
+        return ~noisy
+
+    def rows(self, rep: Rep) -> Tensor:
+        """The input of every row of an output."""
+        if rep.ragged is None:
+            return torch.arange(self.x.count, device=self.x.device)
+        layout = self.x.layouts[rep.ragged]
+        return layout.edge_batch if isinstance(rep.slots[0], Edges) else layout.batch  # type: ignore[return-value]
+
+    def compare(self, elements: int) -> None:
+        for _ in range(elements):
+            h = moving(self.group, self.x, self.generator)
+            moved = self.x.act(h)
+            home = homing(self.group, moved)
+            if bool(self.exact.any()):
+                self._add(self.gaps, h, home, self._mean(moved), self._mean(self.x), 1)
+            if not bool(self.exact.all()):
+                for start in range(0, self.samples, CHUNK):
+                    k = min(CHUNK, self.samples - start)
+                    self._add(self.draws, h, home, self._draw(moved, k), self._draw(self.x, k), k)
+
+    def _mean(self, x: Inputs) -> Any:
+        """One evaluation, with a sample axis of one in front."""
+        options = {"generator": self.generator} if isinstance(self.f, Symmetrizer) else {}
+        y = self.f(*x.args, **x.kwargs, **options)
+        return {path: lookup(y, path, "output ")[None] for path in self.reps}
+
+    def _draw(self, x: Inputs, k: int) -> Any:
+        if isinstance(self.f, Symmetrizer):
+            y = self.f.sample(*x.args, samples=k, generator=self.generator, **x.kwargs)
+            return {path: lookup(y, path, "output ") for path in self.reps}
+        ys = [self._mean(x) for _ in range(k)]
+        return {path: torch.cat([y[path] for y in ys]) for path in self.reps}
+
+    def _add(self, store: Any, h: Element, home: Element, left: Any, right: Any, k: int) -> None:
+        """Differences of phi(gx) and g phi(x), both with the centroid at the origin and padding zero."""
+        for path, rep in self.reps.items():
+            a, b = (y.double() for y in (left[path], right[path]))
+            a, b = (rep.act(repeated(home, k), y) for y in (a, rep.act(repeated(h, k), b)))
+            store[path].append(a - b)
+            self.far[path].append(_size(left[path]))
+            self.near[path].append(torch.maximum(_size(a), _size(b)))
+
+    def scale(self, path: Any) -> Tensor:
+        """Size of an output about the centroid, and of the rounding where the centroid is far; one where it vanishes."""
+        far, near = torch.stack(self.far[path]).amax(), torch.stack(self.near[path]).amax()
+        if isinstance(self.f, Symmetrizer) and not self.draws[path]:
+            near = torch.maximum(near, self._single(path))
+        size = near + 16 * torch.finfo(self.x.dtype).eps / self.tolerance * far
+        return torch.where(size > 0, size, 1.0)
+
+    def _single(self, path: Any) -> Tensor:
+        """Size of one sample: what rounding is relative to where an average cancels."""
+        rep, home = self.reps[path], homing(self.group, self.x)
+        return _size(rep.act(repeated(home, 4), self._draw(self.x, 4)[path].double()))
+
+    def report(self, alpha: float, elements: int, projections: int) -> EquivarianceReport:
+        worst, p_exact, rough, sharp = (-1.0, 0.0, ""), 1.0, [], []
+        for path, rep in self.reps.items():
+            scale, name = self.scale(path), dotted(path, "the output")
+            if self.gaps[path]:
+                error = float(self._exact_error(path, rep) / scale)
+                p_exact = p_exact if error <= self.tolerance else 0.0
+                worst = max(worst, (error if error == error else math.inf, 0.0, name))
+            if self.draws[path]:
+                d, error, noise = self._random_error(path, rep)
+                near = torch.stack(self.near[path]).amax().clamp_min(torch.finfo(torch.float64).tiny)
+                worst = max(worst, (float(error / near), float(noise / near), name))
+                rough.append(self._projected(d, self.tolerance * scale, projections))
+                sharp.append(self._learned(d, self.tolerance * scale))
+        p = p_exact
+        if rough:
+            p = min(p, 2 * family_wise(torch.cat(rough)), 2 * family_wise(torch.stack(sharp)))
+        used = self.samples if rough else 0
+        return EquivarianceReport(
+            worst[0], worst[1], min(p, 1.0), alpha, used, elements, self.tolerance, repr(self.group), worst[2]
+        )
+
+    def _exact_error(self, path: Any, rep: Rep) -> Tensor:
+        """Root-mean-square difference of the worst exact input and g."""
+        d = torch.cat(self.gaps[path])
+        rows = self.rows(rep)
+        square = d.square().reshape(len(d), len(rows), -1).mean(-1) if d.numel() else d.new_zeros(len(d), len(rows))
+        total = square.new_zeros(len(d), self.x.count).index_add(1, rows, square)
+        count = square.new_zeros(self.x.count).index_add(0, rows, torch.ones_like(square[0])).clamp_min(1)
+        return (total / count)[:, self.exact].amax().sqrt()
+
+    def _random_error(self, path: Any, rep: Rep) -> tuple[Tensor, Tensor, Tensor]:
+        """Differences (samples, elements, rows, F) of the random inputs, size of their mean, and its noise."""
+        keep = ~self.exact[self.rows(rep)]
+        d = torch.cat(self.draws[path]).unflatten(0, (-1, self.samples)).movedim(0, 1)[:, :, keep]
+        d = d.reshape(*d.shape[:3], -1) if d.numel() else d.new_zeros(*d.shape[:3], 1)
+        return d, d.mean(0).square().mean().sqrt(), (d.var(0) / len(d)).mean().sqrt()
+
+    def _projected(self, d: Tensor, slack: Tensor, projections: int) -> Tensor:
+        """p-values of random projections, one a row, g and projection; coordinates weigh alike."""
+        size = d.square().mean(0).sqrt().clamp_min(slack)
+        options: dict[str, Any] = {"generator": self.generator, "dtype": d.dtype, "device": d.device}
+        v = torch.randn(projections, *d.shape[1:], **options) / size
+        return symmetric_p_value(torch.einsum("serf,perf->sper", d, v), slack * v.abs().sum(-1)).reshape(-1)
+
+    def _learned(self, d: Tensor, slack: Tensor) -> Tensor:
+        """p-value of the second half of the draws along the mean of the first half."""
+        half = len(d) // 2
+        v = d[:half].mean(0) / d.square().mean(0).clamp_min(slack**2)
+        return symmetric_p_value((d[half:] * v).flatten(1).sum(1), slack * v.abs().sum())
+
+
+def _size(y: Tensor) -> Tensor:
+    """Root mean square."""
+    return y.double().square().mean().sqrt() if y.numel() else torch.zeros((), dtype=torch.float64, device=y.device)

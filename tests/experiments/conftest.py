@@ -1,0 +1,42 @@
+"""A run small enough for a test, and its data, simulated once a session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+SMALL = (
+    "--train_size=64 --valid_size=16 --test_size=16 --steps=60 --validate_every=20 --batch_size=32 --valid_samples=1 "
+    "--eval_samples=[1,2] --samples=2 --repeats=2 --trainer.progress=false --trainer.accelerator=cpu"
+).split()
+
+
+@pytest.fixture
+def small() -> list[str]:
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from probsym.experiments.nbody.data import System, load
+
+    folder = tmp_path_factory.mktemp("data")
+    load(System(train=64, valid=16, test=16), folder)
+    return folder
+
+
+@pytest.fixture
+def run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Runs `probsym run nbody ...` small; gives exit code, stderr and the result."""
+    from probsym.cli import main
+
+    def start(*arguments: str, out: Path | None = None, preset: str = "gnn-ps-quick"):
+        out = out or tmp_path / "out"
+        given = ["run", "nbody", "--preset", preset, "--data", str(data), "--out", str(out), *SMALL, *arguments]
+        code = main(given)
+        result = out / "result.json"
+        return code, capsys.readouterr().err, json.loads(result.read_text()) if result.is_file() else None
+
+    return start

@@ -1,0 +1,84 @@
+"""Presets one by one, and what is said about bad fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from probsym.experiments.config import fields_help, load_config, parse
+from probsym.experiments.errors import UserError
+from probsym.experiments.registry import EXPERIMENTS, experiment, summary
+from probsym.experiments.runner import changed
+
+PRESETS = [(name, preset) for name, found in EXPERIMENTS.items() for preset in found.presets]
+NBODY = experiment("nbody")
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_preset_parses_and_says_what_it_is(name: str, preset: str) -> None:
+    found = experiment(name)
+    assert isinstance(load_config(found, preset), found.config)
+    assert 10 < len(summary(found.presets[preset])) < 100
+
+
+@pytest.mark.parametrize("preset", NBODY.presets)
+def test_nbody_names_say_base_and_symmetrizer(preset: str) -> None:
+    config = load_config(NBODY, preset)
+    assert preset.startswith(f"{config.base}-{config.symmetrizer}")
+
+
+def test_every_recipe_has_all_three_forms() -> None:
+    bases = {name.removesuffix("-quick").removesuffix("-published") for name in NBODY.presets}
+    assert bases == {f"{b}-{s}" for b in ("gnn", "transformer") for s in ("ps", "ga", "canonical")} | {"gnn-fa"}
+    assert len(NBODY.presets) == 3 * len(bases)
+
+
+def test_overrides_win_and_are_told() -> None:
+    config = load_config(NBODY, "gnn-ps-quick", ["--lr", "1e-4", "--eval_samples", "[5]", "--samples=5", "--seed=3"])
+    assert (config.lr, config.eval_samples, config.samples, config.seed) == (1e-4, [5], 5, 3)
+    plain = load_config(NBODY, "gnn-ps-quick")
+    assert changed(vars(config), vars(plain)) == {"lr": 1e-4, "eval_samples": [5], "samples": 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--stepz", "3"], "--stepz"),
+        (["--step", "3"], "--step"),
+        (["--trainer.device", "3"], "--trainer.device"),
+        (["--steps", "many"], "steps: .*int.* many"),
+        (["--steps", "1.5"], "steps"),
+        (["--steps"], "--steps"),
+        (["--steps", "0"], "steps: expected at least 1; got 0"),
+        (["--lr", "nan"], "lr"),
+        (["--ema", "1"], "ema"),
+        (["--eval_samples", "3"], "eval_samples"),
+        (["--samples", "7"], "eval_samples"),
+        (["--base", "mlp"], "base: expected one of gnn, transformer; got 'mlp'"),
+        (["--symmetrizer", "pca"], "symmetrizer: expected one of ps, ga, fa, canonical"),
+        (["--train_size", "20000"], "train"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: list[str], named: str) -> None:
+    with pytest.raises(UserError, match=named) as caught:
+        load_config(NBODY, "gnn-ps-quick", arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("stepz: 7", "stepz"), ("steps: many", "steps"), ("trainer: {devicez: 2}", "devicez"), ("steps: [", "parsing")],
+)
+def test_bad_preset_files_are_named(text: str, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=named):
+        parse(NBODY, ["--preset", str(path)])
+
+
+def test_help_tells_every_field() -> None:
+    text = fields_help(NBODY)
+    for field in ("--steps", "--eval_samples", "--trainer.devices", "Peak learning rate"):
+        assert field in text
