@@ -49,11 +49,15 @@ class Shifts(Group):
 
     def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Shift:
         z, tie = torch.broadcast_tensors(z, tie)
-        best = z == z.amax(-1, keepdim=True)
-        return Shift(self, tie.masked_fill(~best, -torch.inf).argmax(-1))
+        return Shift(self, tie.masked_fill(~self.best(z), -torch.inf).argmax(-1))
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
-        return (z == z.amax(-1, keepdim=True)).sum(-1) > 1
+        return self.best(z).sum(-1) > 1
+
+    def best(self, z: Tensor) -> Tensor:
+        """Entries that are largest up to rounding."""
+        slack = 100 * torch.finfo(z.dtype).eps * z.abs().amax(-1, keepdim=True)
+        return z >= z.amax(-1, keepdim=True) - slack
 
     def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
         return torch.randn(*shape, self.n, **kwargs)

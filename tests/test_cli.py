@@ -54,7 +54,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_starts_light() -> None:
-    heavy = "lightning jsonargparse matplotlib rich yaml".split()
+    heavy = ["lightning", "jsonargparse", "matplotlib", "rich", "yaml"]
     code = f"import sys, probsym.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

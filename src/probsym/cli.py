@@ -151,9 +151,7 @@ def run(given: argparse.Namespace, rest: list[str]) -> None:
     from probsym.experiments.runner import run as start
 
     result = start(given.experiment, given.preset, rest, given.data or data_folder(), given.out, given.resume)
-    print(
-        f"{result['metric']} {result['value']:.5g} ± {result['stderr']:.1g} with {result['samples']} samples a prediction"
-    )
+    print(f"{result['metric']} {result['value']:.5g} ± {result['stderr']:.1g} at k = {result['samples']}")
 
 
 def data_folder() -> Path:

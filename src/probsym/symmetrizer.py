@@ -38,7 +38,7 @@ class Symmetrizer(nn.Module):
         self.inputs = as_spec(inputs, "inputs")
         self.output = as_spec(output, "output")
         self.group = group_of(self.inputs, self.output)
-        self.distribution = with_trivial(distribution, self.group)
+        self.distribution = with_trivial(distribution, self.group).for_output(self.output)
         self._check_groups()
         self.train_estimator, self.eval_estimator = (
             as_estimator(given, default, name)

@@ -75,6 +75,11 @@ def make(space, first, pos, vel=None, degrees=(1, 0), distribution=None, scale=1
     return ps.symmetrize(model, inputs, spec, frame), data
 
 
+def space_is_affine(family):
+    """About the origin a single point is a vector; about its centroid it is nothing."""
+    return issubclass(family, ps.E)
+
+
 def element(x, group, seed=0, scale=1.0):
     """A random element h of batch shape (B,)."""
     generator = torch.Generator().manual_seed(seed)
@@ -137,7 +142,7 @@ def test_velocities_resolve_what_points_leave_open(name, family, kind):
     assert error < 1e-10 < 1e-2 < bare
     counters = phi.estimate(**data).aux
     assert counters["sampled"] == 0
-    assert counters["continuous_stabilizer"] == (name == "single")
+    assert counters["continuous_stabilizer"] == (name == "single" and space_is_affine(family))
 
 
 def frames(space, pos, first=None, **options):
@@ -242,7 +247,7 @@ def test_outputs_of_degree_two_do_not_feel_a_continuous_stabilizer(name, family,
     phi, data = make(family(3), kind("nodes") if kind else None, CLOUDS[name][:2], degrees=(2, 1, 0))
     assert exact_error(phi, data)[0] < 1e-10
     aux = phi.estimate(**data).aux
-    assert aux["continuous_stabilizer"] == 1
+    assert aux["continuous_stabilizer"] == (name != "line" or space_is_affine(family))
     assert aux["sampled"] == 0
 
 
@@ -315,22 +320,94 @@ def test_masked_nodes_do_not_matter():
         assert support.element[nodes].index[:, i].sort(-1).values.equal(torch.arange(9).expand(len(support.weight), 9))
 
 
+@pytest.mark.parametrize(("dtype", "shift"), [(torch.float64, 1e4), (torch.float32, 1e2)])
+@pytest.mark.parametrize("name", ["random", "cube", "square in space", "line", "coincident", "plane"])
+def test_far_from_the_origin(name, dtype, shift):
+    phi, data = make(ps.E(3), ps.S("nodes"), (CLOUDS[name] + shift).to(dtype), scale=shift)
+    assert exact_error(phi, data)[0] < (1e-10 if dtype == torch.float64 else 1e-5)
+
+
+class Flat(torch.nn.Module):
+    """An MLP on all inputs, with one output of the given shape."""
+
+    def __init__(self, width, *shape):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Sequential(torch.nn.Linear(width, 16), torch.nn.Tanh(), torch.nn.Linear(16, math.prod(shape)))
+        self.shape, self.scale = shape, 1.0
+
+    def forward(self, **x):
+        return {"y": self.net(torch.cat([v.flatten(1) for v in x.values()], 1)).view(-1, *self.shape)}
+
+
+NODES, ITEMS, SPACE, SHEET = ps.S("nodes"), ps.S("items"), ps.E(3), ps.O(2, "sheet")
+GENERATOR = torch.Generator().manual_seed(8)
+
+
+def normal(*shape):
+    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("spec", "data"),
+    [
+        ({"pos": Rep(NODES, SPACE)}, {"pos": torch.stack([normal(4, 3, 2), torch.stack([TETRAHEDRON] * 2, -1)])}),
+        ({"pos": Rep(NODES, SPACE), "edge": Rep(NODES, NODES)}, {"pos": TETRAHEDRON[None], "edge": normal(1, 4, 4)}),
+        (
+            {"bi": Rep(NODES, ITEMS), "pos": Rep(NODES, SPACE), "w": Rep(ITEMS, SHEET), "u": Rep(ITEMS)},
+            {"bi": normal(2, 4, 3), "pos": torch.stack([normal(4, 3), TETRAHEDRON]), "w": normal(2, 3, 2),
+             "u": torch.tensor([[1.0, 1, 1], [0, 2, 5]], dtype=torch.float64)},
+        ),
+        (
+            {"bi": Rep(NODES, ITEMS), "pos": Rep(NODES, SPACE), "w": Rep(ITEMS, SHEET)},
+            {"bi": torch.zeros(1, 4, 3).double(), "pos": TETRAHEDRON[None], "w": normal(1, 3, 2)},
+        ),
+        (
+            {"pos": Rep(NODES, SPACE), "t": Rep(NODES, SPACE.vector, SPACE.vector), "chi": Rep(SPACE.det)},
+            {"pos": normal(2, 4, 3), "t": normal(2, 4, 3, 3), "chi": normal(2, 1)},
+        ),
+    ],
+)  # fmt: skip
+def test_products_channels_and_other_slots(spec, data):
+    x = Inputs.bind(spec, (), data)
+    model = Flat(sum(v[0].numel() for v in data.values()), 4, 3).double()
+    phi = ps.symmetrize(model, spec, {"y": Rep(NODES, SPACE)}, Frame(x.group, max_support=128))
+    error, bare = exact_error(phi, data)
+    assert error < 1e-10 < 1e-2 < bare
+
+
+def test_product_of_two_frames():
+    phi = ps.symmetrize(Flat(12, 4, 3).double(), {"pos": Rep(NODES, SPACE)}, {"y": Rep(NODES, SPACE)},
+                        Frame(NODES) * Frame(SPACE))  # fmt: skip
+    for pos in (normal(2, 4, 3), TETRAHEDRON[None]):
+        assert exact_error(phi, {"pos": pos})[0] < 1e-10
+
+
+def test_no_nodes_and_no_inputs():
+    p = Frame(NODES * SPACE)
+    for shape, frames_each in (((2, 0, 3), 8), ((0, 4, 3), 1), ((0, 0, 3), 1)):
+        x = Inputs.bind({"pos": Rep(NODES, SPACE)}, (), {"pos": torch.zeros(shape)})
+        assert p.support(x).element.shape == (frames_each, shape[0])
+        assert p.transport(x, p.noise(x, (3,))).shape == (3, shape[0])
+
+
 def test_options_and_errors():
     with pytest.raises(ValueError, match="max_support"):
         Frame(ps.O(3), max_support=0)
     with pytest.raises(ValueError, match="samples"):
         Frame(ps.O(3), samples=True)
     with pytest.raises(ValueError, match="declared as points"):
-        frames(ps.E(3), RANDOM.new_zeros(5, 3)) and Frame(ps.E(3)).support(
-            Inputs.bind({"v": Rep(None, ps.E(3).vector)}, (), {"v": RANDOM[None]})
-        )
+        Frame(ps.E(3)).support(Inputs.bind({"v": Rep(None, ps.E(3).vector)}, (), {"v": RANDOM[None]}))
+
+
+def test_large_sets_are_sampled_and_told():
     hypercube = points(*itertools.product((-1, 1), repeat=4))
     with pytest.warns(UserWarning, match="max_support=64"):
         x = Inputs.bind({"pos": Rep(ps.Axis("n"), ps.E(4))}, (), {"pos": hypercube[None]})
         support = Frame(x.group).support(x)
     assert support.counters["sampled"] == 1
     assert len(support.weight) == 16
-    assert len(Frame(x.group, max_support=400).support(x).weight) == 384
+    assert len(Frame(x.group, max_support=800).support(x).weight) == 16 * 6 * 4 * 2
     wide = torch.randn(1, 30, 20).double()
     with pytest.warns(UserWarning, match="drawn"):
         assert frames(ps.O(20), wide[0])[0].element.matrix.shape == (16, 1, 20, 20)

@@ -77,9 +77,8 @@ def same(one: dict, other: dict) -> None:
         assert one[field] == other[field], field
 
 
-@pytest.mark.parametrize("ema", ["0", "0.9"])
-def test_killed_and_resumed_ends_the_same(run, small: list[str], data: Path, tmp_path: Path, ema: str) -> None:
-    recipe = ["--steps=300", "--validate_every=10", f"--ema={ema}", "--trainer.checkpoint_minutes=0"]
+def test_killed_and_resumed_ends_the_same(run, small: list[str], data: Path, tmp_path: Path) -> None:
+    recipe = ["--steps=200", "--validate_every=10", "--ema=0.9", "--trainer.checkpoint_minutes=0"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-m", "probsym.cli", "run", "nbody", "--preset", "gnn-ps-quick", *small, *recipe]
     process = subprocess.Popen([*command, "--data", str(data), "--out", str(killed)], stderr=subprocess.PIPE)
@@ -89,7 +88,7 @@ def test_killed_and_resumed_ends_the_same(run, small: list[str], data: Path, tmp
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "result.json").exists()
-    assert len(rows(killed)) < 30
+    assert len(rows(killed)) < 20
     code, error, resumed = run(*recipe, "--resume", out=killed)
     assert code == 0, error
     _, _, straight = run(*recipe, out=whole)
@@ -159,7 +158,7 @@ def test_a_damaged_checkpoint(run, tmp_path: Path) -> None:
     (tmp_path / "out" / "result.json").unlink()
     (tmp_path / "out" / "last.ckpt").write_bytes(b"no checkpoint")
     code, error, _ = run("--steps=20", "--resume")
-    assert (code, error.count("\n"), "last.ckpt" in error) == (2, 1, True)
+    assert (code, error.count("\n"), "last.ckpt: damaged" in error) == (2, 1, True), error
 
 
 def test_divergence_is_told(run) -> None:

@@ -80,6 +80,10 @@ class EquivariantDistribution(nn.Module, ABC):
         """
         raise TypeError(f"{self!r} has infinite or too large support: use MonteCarlo(k) instead of Exact()")
 
+    def for_output(self, spec: Any) -> EquivariantDistribution:
+        """The distribution for outputs of the given Reps; itself unless what is exact depends on them."""
+        return self
+
     def move_noise(self, x: Inputs, h: Element, noise: Noise) -> Noise:
         """h eps, for h of batch shape (B,) and noise of any sample shape."""
 
@@ -159,6 +163,9 @@ class Independent(EquivariantDistribution):
     def members(self) -> list[EquivariantDistribution]:
         """The parts, typed."""
         return list(self.parts)  # type: ignore[arg-type]
+
+    def for_output(self, spec: Any) -> EquivariantDistribution:
+        return Independent(*(part.for_output(spec) for part in self.members))
 
     @property
     def default_samples(self) -> tuple[int | None, int | None]:  # type: ignore[override]

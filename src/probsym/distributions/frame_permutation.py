@@ -13,8 +13,9 @@ from torch import Tensor
 from probsym.distributions.features import node_features
 from probsym.distributions.frame_axes import NOISE
 from probsym.distributions.frame_paths import Paths, Sampling
-from probsym.distributions.geometry import centred, centroid, columns, is_point, size, spatial
+from probsym.distributions.geometry import centred, centroid, columns, dense, is_point, size, spatial
 from probsym.groups import LinearGroup, NodeAxis, S
+from probsym.groups.axis import Nodes
 from probsym.reps import Inputs, Leaf
 
 EXACT = 1e-9  # keys are of order one, computed in float64: what differs by less is the same
@@ -69,39 +70,58 @@ def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
     tolerance = EXACT + 16 * error
     spaces = [f for f in x.group.factors if isinstance(f, LinearGroup)]
     found = {space: node_features(cleaned, axis, space).vectors for space in spaces}
-    vectors = {space: v.detach() * present[..., None, None] for space, v in found.items() if v is not None}
+    vectors = {space: v.detach().double() * present[..., None, None] for space, v in found.items() if v is not None}
     if shape[1] < 2 or not x.count:
-        return NodeView(axis, x_zeros(x, (*shape, shape[1])), classes, vectors, tolerance)
+        return NodeView(axis, _zeros(x, (*shape, shape[1])), classes, vectors, tolerance)
     pairs, scalars = _data(cleaned, axis, vectors, present)
     key, relation = _spectral(pairs, scalars)
     return NodeView(axis, relation, split(classes, key, tolerance), vectors, tolerance)
 
 
-def x_zeros(x: Inputs, shape: tuple[int, ...]) -> Tensor:
+def _zeros(x: Inputs, shape: tuple[int, ...]) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64, device=x.device)
 
 
 def _cleaned(x: Inputs, eps: dict[str, float]) -> tuple[Inputs, Tensor]:
-    """Points and vectors centred and of unit size, zero where they are rounding; and what rounding is left (B,)."""
+    """All inputs at size one, so that nothing later divides by a sum that is zero but for rounding.
+
+    Points and vectors are centred, of root mean square one, and zero where they are rounding; other values are divided
+    by the largest of their channel. Also returns the relative rounding of the points and vectors (B,).
+    """
     spaces = {leaf.name: s for s in x.group.factors if isinstance(s, LinearGroup) for leaf in spatial(x, s)}
     errors = [torch.zeros(x.count, dtype=torch.float64, device=x.device)]
 
     def clean(leaf: Leaf) -> Tensor:
         space = spaces.get(leaf.name)
         if space is None:
-            return leaf.value
+            return _scaled(x, leaf)
         raw, present = columns(x, leaf, space)
         value, _ = centred(x, leaf, space, centroid(x, space) if is_point(leaf, space) else None)
         noise = eps[leaf.name] * size(raw, present)
         extent = size(value, present)
-        relative = torch.where(extent > NOISE * noise, noise / extent, 0.0)
-        errors.append(relative)
-        value = torch.where((extent > NOISE * noise)[:, None, None], value / extent[:, None, None], 0.0)
+        real = (extent > NOISE * noise) & (value != 0).any(-1).any(-1)
+        errors.append(torch.where(real, noise / extent, 0.0))
+        value = torch.where(real[:, None, None], value / extent[:, None, None], 0.0)
         return _restored(x, leaf, space, value)
 
     with torch.no_grad():
         cleaned = x.map(clean)
     return cleaned, torch.stack(errors).amax(0)
+
+
+def _scaled(x: Inputs, leaf: Leaf) -> Tensor:
+    """Values without directions, divided by the largest magnitude of each channel of each input."""
+    rep = leaf.rep
+    if rep.labelled is not None or any(isinstance(slot.group, LinearGroup) for slot, _ in rep.axes):
+        return leaf.value
+    value = dense(x, leaf).double()
+    for slot, place in rep.axes:
+        if isinstance(slot, Nodes) and (mask := x.layouts[slot.group].padded_mask()) is not None:
+            view = mask.reshape(len(mask), *[1] * place, -1, *[1] * (value.ndim - place - 2))
+            value = value.masked_fill(~view, 0)
+    axes = tuple(1 + place for slot, place in rep.axes if slot.width)
+    value = _relative(value, axes) if axes and value.numel() else value
+    return value if rep.ragged is None else x.layouts[rep.ragged].unpad(value, 0)
 
 
 def _restored(x: Inputs, leaf: Leaf, space: LinearGroup, value: Tensor) -> Tensor:
@@ -115,21 +135,22 @@ def _restored(x: Inputs, leaf: Leaf, space: LinearGroup, value: Tensor) -> Tenso
 
 
 def _data(x: Inputs, axis: NodeAxis, vectors: dict[LinearGroup, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
-    """One number a pair (B, N, N) and one a node (B, N) from all inputs, of order one, zero on padding."""
+    """One number a pair (B, N, N) and one a node (B, N) from all cleaned inputs, of order one, zero on padding."""
     seen = node_features(x, axis, None)
-    pairs, scalars = x_zeros(x, (*present.shape, present.shape[1])), x_zeros(x, tuple(present.shape))
+    pairs, scalars = _zeros(x, (*present.shape, present.shape[1])), _zeros(x, tuple(present.shape))
     both = present[:, :, None] & present[:, None, :]
     if seen.pairs is not None:
-        value = _relative(seen.pairs.detach().double() * both[..., None], (1, 2))
-        pairs = pairs + value @ _generic(value.shape[-1], 0.3)
+        value = seen.pairs.detach().double() * both[..., None]
+        pairs = pairs + value @ _generic(value.shape[-1], 0.3, x.device)
     for i, v in enumerate(vectors.values()):
-        mixing = torch.outer(_generic(v.shape[-1], 0.7 + i), _generic(v.shape[-1], 1.1 + i)).to(v)
-        mixing = mixing + torch.diag(_generic(v.shape[-1], 1.9).to(v))
+        left, right, own = (_generic(v.shape[-1], phase + i, x.device) for phase in (0.7, 1.1, 1.9))
+        mixing = torch.outer(left, right) + torch.diag(own)
         gram = torch.einsum("bndc,ce,bmde->bnm", v, mixing, v)
-        pairs = pairs + (0.6 + 0.1 * i) * _relative(gram, (1, 2))
+        top = gram.abs().amax((1, 2), keepdim=True).clamp_min(1)  # less than one: averages over other axes
+        pairs = pairs + (0.6 + 0.1 * i) * gram / top
     if seen.scalars is not None:
-        value = _relative(seen.scalars.detach().double() * present[..., None], (1,))
-        scalars = scalars + value @ _generic(value.shape[-1], 2.3)
+        value = seen.scalars.detach().double() * present[..., None]
+        scalars = scalars + value @ _generic(value.shape[-1], 2.3, x.device)
     return pairs, scalars
 
 
@@ -139,26 +160,32 @@ def _relative(value: Tensor, axes: tuple[int, ...]) -> Tensor:
     return value / torch.where(top > 0, top, 1.0)
 
 
-def _generic(count: int, phase: float) -> Tensor:
+def _generic(count: int, phase: float, device: torch.device) -> Tensor:
     """Fixed weights (count,) between 1/2 and 3/2, divided by the root of their number, without simple relations."""
-    k = torch.arange(1, count + 1, dtype=torch.float64)
+    k = torch.arange(1, count + 1, dtype=torch.float64, device=device)
     return (1 + 0.5 * torch.sin(3.7 * k * k + k + phase)) / max(count, 1) ** 0.5
 
 
 def _spectral(pairs: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys (B, N) and relations (B, N, N) of `view_nodes`."""
+    """Keys (B, N) and relations (B, N, N) of `view_nodes`; padding neither has a share nor changes a scale."""
     even = (pairs + pairs.mT) / 2
     loops = even.diagonal(dim1=-2, dim2=-1)
     links = even - torch.diag_embed(loops)
     degree = links.sum(-1)
+    unit = pairs / _bound(pairs)
     matrix = torch.diag_embed(degree + 0.8 * loops + scalars) - links
-    matrix = matrix + 0.3 * (pairs @ pairs.mT - pairs.mT @ pairs) / pairs.shape[-1]
-    bound = matrix.abs().sum(-1).amax(-1)[:, None, None]
-    value, vector = torch.linalg.eigh(matrix / torch.where(bound > 0, bound, 1.0))
+    matrix = matrix / _bound(matrix) + 0.3 * (unit @ unit.mT - unit.mT @ unit)
+    value, vector = torch.linalg.eigh(matrix)
     smooth = torch.cos(5 * value + 0.3) + torch.sin(11 * value + 0.7)
     function = (vector * smooth[:, None]) @ vector.mT
-    key = function.diagonal(dim1=-2, dim2=-1) + 0.37 * scalars + 0.21 * _relative(degree, (1,))
-    return key, function + 0.5 * pairs - 0.3 * pairs.mT
+    key = function.diagonal(dim1=-2, dim2=-1) + 0.37 * scalars + 0.21 * degree / _bound(links).squeeze(-1)
+    flow = function @ (unit - unit.mT) @ function  # which way directed edges lead, also between far nodes
+    return key, function + 0.5 * pairs - 0.3 * pairs.mT + 0.4 * flow
+
+
+def _bound(matrix: Tensor) -> Tensor:
+    """Largest sum of magnitudes in a row (B, 1, 1), no less than any eigenvalue; at least one."""
+    return matrix.abs().sum(-1).amax(-1)[:, None, None].clamp_min(1)
 
 
 def split(classes: Tensor, value: Tensor, tolerance: Tensor) -> Tensor:
@@ -207,7 +234,7 @@ def arrange(paths: Paths, view: NodeView) -> None:
 def _coordinates(paths: Paths, space: LinearGroup, vectors: Tensor) -> Tensor:
     """A generic function of the coordinates of each node in the chosen frame (R, N), of order one."""
     local = torch.einsum("rndc,rde->rnec", vectors[paths.owner], paths.held[space].detach()).flatten(2)
-    return local @ _generic(local.shape[-1], 0.5).to(local)
+    return local @ _generic(local.shape[-1], 0.5, local.device)
 
 
 def _put_first(paths: Paths, view: NodeView) -> None:

@@ -168,7 +168,7 @@ class AtInput:
         return {path: torch.randn(*shape, *leaf.value.shape, **options) for path, leaf in self._targets(x).items()}
 
     def noise_rep(self, x: Inputs, reps: Any) -> Any:
-        return {path: _linear(leaf.rep) for path, leaf in self._targets(x).items()}
+        return {path: _linear(leaf) for path, leaf in self._targets(x).items()}
 
     def ambient(self, p: Learned, x: Inputs, z: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
         path, eps = next(iter(z.items()))
@@ -188,9 +188,10 @@ class AtInput:
 PLACES: dict[str, Late | AtInput] = {place.name: place for place in (Late(), AtInput())}
 
 
-def _linear(rep: Rep) -> Rep:
-    """The Rep of a difference of two such tensors: points become vectors."""
-    return Rep(*(slot.group.vector if isinstance(slot, Point) else slot for slot in rep.slots))
+def _linear(leaf: Leaf) -> Rep:
+    """The Rep of a difference of two such tensors, channels spelt out: points become vectors."""
+    moved = (slot.group.vector if isinstance(slot, Point) else slot for slot in leaf.rep.slots)
+    return Rep(*moved, *[None] * len(leaf.channels))
 
 
 def _size(x: Inputs, leaf: Leaf) -> Tensor | float:

@@ -11,7 +11,7 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.updates = decay, 0
-        self.live = [p for p in model.parameters() if p.requires_grad]
+        self.live: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.weights = [p.detach().clone() for p in self.live]
 
     @torch.no_grad()

@@ -82,7 +82,7 @@ class Shuffled:
 
 @dataclass(frozen=True)
 class Steps:
-    """The batches of steps `span()` = (first, last + 1), asked anew at each pass: what Lightning takes for one epoch."""
+    """The batches of steps `span()` = (first, last + 1), asked anew at each pass: one epoch to Lightning."""
 
     batches: Shuffled
     span: Callable[[], tuple[int, int]]

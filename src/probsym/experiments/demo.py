@@ -20,7 +20,7 @@ from probsym.nets import ParticleGNN
 
 from .batches import Batch, rows
 from .evaluation import Score, errors_by_samples, score
-from .figures import save
+from .figures import sample_axis, save
 from .nbody.data import DRAWN, System, generate, tensors
 from .nbody.experiment import Loss, errors, mse
 from .nbody.models import inputs
@@ -103,19 +103,15 @@ def measure(model: nn.Module, test: Batch) -> list[Score]:
 def report(found: list[Trained]) -> Table:
     """Error and equivariance of all models."""
     table = Table(title="The same network, bare and symmetrized over E(3)", title_justify="left")
-    for heading in ("model", "samples", "test MSE", "equivariance error", "p-value", "equivariant?"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for heading in ("model", "k", "test MSE", "equivariance error", "p-value", "passed"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for model in found:
+        check = model.report
+        checked = [f"{check.error:.2g}", f"{check.p_value:.2g}", "yes" if check.passed else "no"]
         for s in model.scores:
             last = s is model.scores[-1]
-            checked = [
-                f"{model.report.error:.2g}",
-                f"{model.report.p_value:.2g}",
-                "yes" if model.report.passed else "no",
-            ]
-            table.add_row(
-                model.name, str(s.samples), f"{s.value:.4f} ± {s.stderr_test:.4f}", *(checked if last else [])
-            )
+            error = f"{s.value:.4f} ± {s.stderr_test:.4f}"
+            table.add_row(model.name, str(s.samples), error, *(checked if last else []))
     return table
 
 
@@ -135,7 +131,7 @@ def draw(found: list[Trained]) -> Figure:
                 k, value, yerr=[s.stderr for s in model.scores], color=f"C{i}", marker="o", label=model.name
             )
     training.set(yscale="log", xlabel="step", ylabel="validation MSE")
-    testing.set(xscale="log", yscale="log", xlabel="samples k", ylabel="test MSE")
+    sample_axis(testing, SAMPLES, "test MSE")
     for axes in (training, testing):
         axes.legend()
     return figure

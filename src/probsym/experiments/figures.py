@@ -6,7 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from .evaluation import Score
 from .files import write
@@ -34,12 +36,16 @@ def error_by_samples(
         axes.fill_between(k, low, high, color=lines[0].get_color(), alpha=0.15)
     for style, row in zip(STYLES, sorted(references, key=lambda row: -row.value), strict=False):
         axes.axhline(row.value, color="0.5", linestyle=style, linewidth=1, label=f"{row.row}: {row}")
-    axes.set(xscale="log", yscale="log", xlabel="samples k", ylabel=metric)
-    ticks = sorted({s.samples for scores in curves.values() for s in scores})
-    axes.set_xticks(ticks, [str(k) for k in ticks])
-    axes.minorticks_off()
+    sample_axis(axes, sorted({s.samples for scores in curves.values() for s in scores}), metric)
     axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     save(figure, path)
+
+
+def sample_axis(axes: Axes, samples: Sequence[int], metric: str) -> None:
+    """Logarithmic axes with a tick at each k."""
+    axes.set(xscale="log", yscale="log", xlabel="samples k", ylabel=metric)
+    axes.set_xticks(samples, [str(k) for k in samples])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -70,7 +70,7 @@ class Recipe:
             raise UserError(f"ema: expected less than 1; got {self.ema}")
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: lr * min(1, (step + 1) / warmup) * (end + (1 - end) (1 + cos(pi step / steps)) / 2)."""
+        """Learning rate: lr * min(1, (step + 1) / warmup) * (end + (1 - end) (1 + cos(pi step / steps)) / 2)."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.lr * rise * (self.lr_end + (1 - self.lr_end) * cosine)

@@ -63,7 +63,7 @@ def run(
     out: Path | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Runs one experiment and returns what it wrote into `out`/result.json; a finished run that is resumed is only read.
+    """Runs one experiment and returns what it wrote into `out`/result.json; of a finished run, what lies there.
 
     Raises UserError if anything given is wrong, or `out` holds another run.
     """
@@ -98,7 +98,7 @@ def run(
 
 def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:
     """Marks an empty folder as this run's, or recognises it as such; returns the result if it is finished already."""
-    if rank_zero_only.rank:
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
         return None  # the first process did
     me = {"experiment": name, "preset": preset, "config": config}
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):

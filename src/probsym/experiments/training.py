@@ -12,6 +12,7 @@ import io
 import logging
 import math
 import os
+import pickle
 import time
 import warnings
 from collections.abc import Callable
@@ -71,17 +72,26 @@ def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Pr
     With `resume`, goes on from the checkpoint in `out` if there is one. Only the first process returns.
     Raises UserError if the loss becomes NaN.
     """
-    checkpoint = out / CHECKPOINT
+    checkpoint = _readable(out / CHECKPOINT) if resume and (out / CHECKPOINT).exists() else None
     module = Training(problem, recipe)
-    trainer = _trainer(recipe, out, [Keeper(checkpoint, recipe), *([Bar()] if recipe.trainer.progress else [])])
+    trainer = _trainer(recipe, out, [Keeper(out / CHECKPOINT, recipe), *([Bar()] if recipe.trainer.progress else [])])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice about loggers and worker processes
-        trainer.fit(module, ckpt_path=checkpoint if resume and checkpoint.exists() else None, weights_only=True)
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     if not trainer.is_global_zero:
         raise SystemExit(0)  # what follows is for one process
     problem.model.load_state_dict(module.progress.weights)
     problem.model.to(trainer.strategy.root_device).eval()
     return module.progress
+
+
+def _readable(checkpoint: Path) -> Path:
+    """The path, if what lies there is whole."""
+    try:
+        torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"--resume: {checkpoint}: damaged checkpoint ({str(error).partition('.')[0]})") from error
+    return checkpoint
 
 
 def _trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -142,6 +142,7 @@ class Inputs:
         for axis, layout in layouts.items():
             path = self._path_of(axis)
             if path is None:
+                self._refuse_unmarked(axis, times)
                 continue
             values = containers.replace(values, path, layout.mask if layout.batch is None else layout.batch)
             holder = containers.lookup(values, path[:-1], "argument ")
@@ -149,8 +150,9 @@ class Inputs:
             if layout.ragged and isinstance(pointer, Tensor):
                 starts = torch.nn.functional.pad(layout.sizes.cumsum(0), (1, 0))  # type: ignore[union-attr]
                 values = containers.replace(values, (*path[:-1], "ptr"), starts)
-            if layout.ragged and getattr(holder, "_num_graphs", None) is not None:
-                values = containers.replace(values, (*path[:-1], "_num_graphs"), layout.count)
+            counts = {"_num_graphs": layout.count, "num_nodes": layout.size}
+            for name in (n for n in counts if layout.ragged and isinstance(containers.read(holder, n), int)):
+                values = containers.replace(values, (*path[:-1], name), counts[name])
         return replace(self, values=values, layouts=layouts, count=self.count * times)
 
     def _path_of(self, axis: NodeAxis) -> Path | None:
@@ -244,6 +246,14 @@ class Inputs:
                         f"argument {key!r} has one row an input (shape {tuple(value.shape)}) but no Rep, so it would "
                         "not be repeated for every sample: declare it Rep() in inputs"
                     )
+
+    def _refuse_unmarked(self, axis: NodeAxis, times: int) -> None:
+        """Copies of a lone graph are many graphs: only a batch vector tells the model so."""
+        if axis.batch is not None and times > 1:
+            raise ValueError(
+                f"argument {axis.batch!r} is missing: {axis!r} names it as the graph of each node, and {times} samples "
+                f"make {times} graphs of one; pass zeros of shape ({self.layouts[axis].size},), in PyG a Batch"
+            )
 
     def check_values(self) -> None:
         """Refuse NaN and infinity, node numbers out of range and masks with holes.

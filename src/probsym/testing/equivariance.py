@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probsym.estimators import Exact
 from probsym.groups import Element
 from probsym.groups.axis import Edges
 from probsym.reps import Inputs, Rep, as_spec, group_of, leaves
@@ -160,6 +161,9 @@ class _Test:
             )
             return ones & same
         noisy = ~ones
+        estimator = self.f.train_estimator if self.f.training else self.f.eval_estimator
+        if not isinstance(estimator, Exact):  # a few samples may agree by chance, at nearly symmetric inputs
+            return noisy
         stderr = self.f.estimate(*args, generator=self.generator, **kwargs).stderr
         for path, rep in self.reps.items():
             wrong = (lookup(stderr, path, "output ") != 0).reshape(len(self.rows(rep)), -1).any(-1)

@@ -1,4 +1,4 @@
-"""The charged-particle benchmark as tensors: frames 30 -> 40 of the simulator, drawn from the benchmark's random stream.
+"""The charged-particle benchmark as tensors: frames 30 -> 40, drawn from the benchmark's random stream.
 
 EGNN (arXiv 2102.09844) publishes the data as `generate_dataset.py --num-train 10000 --seed 43 --sufix small`: 10,000
 training simulations of which 3,000 are used, then 2,000 for validation and 2,000 for testing, all from one stream.
@@ -52,7 +52,7 @@ class System:
         return "_".join([f"nbody_charged{self.particles}_initvel1small_seed{SEED}", *other]) + ".npz"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every array in the file, S samples, N particles, D dims: positions and velocities (S, N, D), charges (S, N)."""
+        """Of the arrays in the file: positions and velocities (S, N, D), charges (S, N)."""
         found: dict[str, tuple[int, ...]] = {}
         for part in DRAWN:
             sizes = getattr(self, part), self.particles, self.dims
