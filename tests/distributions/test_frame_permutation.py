@@ -53,7 +53,9 @@ class Base(torch.nn.Module):
     def __init__(self, width, n):
         super().__init__()
         torch.manual_seed(0)
-        self.net = torch.nn.Sequential(torch.nn.Linear(max(width, 1), 24), torch.nn.Tanh(), torch.nn.Linear(24, n + n * n))
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(max(width, 1), 24), torch.nn.Tanh(), torch.nn.Linear(24, n + n * n)
+        )
         self.n = n
 
     def forward(self, edge, **rest):
@@ -138,7 +140,10 @@ def test_sampled_orders_are_uniform_over_the_listed_ones():
 
 def test_scalars_channels_and_labels_tell_nodes_apart():
     edge_index = torch.tensor([[[0, 1, 2, 3], [1, 2, 3, 0]]])
-    for extra, rep in ((torch.tensor([[0.0, 1, 1, 3]]), Rep(NODES)), (torch.eye(4)[None, :, :, None], Rep(NODES, NODES))):
+    for extra, rep in (
+        (torch.tensor([[0.0, 1, 1, 3]]), Rep(NODES)),
+        (torch.eye(4)[None, :, :, None], Rep(NODES, NODES)),
+    ):
         spec = {"e": Rep(NODES.labels), "v": rep}
         x = Inputs.bind(spec, (), {"e": edge_index, "v": extra})
         support = Frame(NODES).support(x)
@@ -248,6 +253,8 @@ def test_negative_control_listing_one_order_of_equal_nodes():
             return type(full)(type(full.element)(NODES, full.element.layout, index), full.weight, full.exact, {})
 
     a, _ = GRAPHS["cycle"]
-    phi = ps.symmetrize(Base(144, 12).double(), {"edge": Rep(NODES, NODES)}, (Rep(NODES), Rep(NODES, NODES)), First(NODES))
+    phi = ps.symmetrize(
+        Base(144, 12).double(), {"edge": Rep(NODES, NODES)}, (Rep(NODES), Rep(NODES, NODES)), First(NODES)
+    )
     b, index = shuffled(a)
     assert (phi(edge=b[None])[0] - phi(edge=a[None])[0][:, index]).abs().max() > 1e-2

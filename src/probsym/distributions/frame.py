@@ -207,7 +207,7 @@ class Frame(EquivariantDistribution):
             else value.new_zeros(times * x.count, 0, space.dim)
         )
 
-    def _unordered(self, x: Inputs) -> dict[Group, list[Leaf]]:
+    def _unordered(self, x: Inputs) -> dict[LinearGroup, list[Leaf]]:
         return {s: [leaf for leaf in oriented(x, s) if not is_ordered(leaf, s)] for s in self.spaces}
 
     def _element(self, x: Inputs, factor: Group, views: Mapping[Group, Any], place: Any, paths: Paths) -> Any:

@@ -72,7 +72,8 @@ def read_columns(x: Inputs, space: LinearGroup, eps: dict[str, float]) -> tuple[
         x: the inputs in float64; eps: relative rounding of every leaf, by name.
     """
     origin = centroid(x, space) if isinstance(space, E) else None
-    stage, parts = [], []
+    stage: list[int] = []
+    parts: list[tuple[Tensor, Tensor, Tensor, bool]] = []
     for leaf in oriented(x, space):
         raw, present = columns(x, leaf, space)
         value, _ = centred(x, leaf, space, origin)
@@ -179,7 +180,8 @@ def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Ten
 def refine(w: Tensor, matrix: Tensor, cluster: Tensor, steps: int = 2) -> Tensor:
     """Eigenvectors as a differentiable function of the matrix, from detached eigenvectors w.
 
-        w <- w (1 + e),    e_ij = (s_ij + l_j r_ij) / (l_j - l_i),    s = w^T A w,  r = 1 - w^T w,  l_i = s_ii / (1 - r_ii)
+        w <- w (1 + e),    e_ij = (s_ij + l_j r_ij) / (l_j - l_i),
+        s = w^T A w,       r = 1 - w^T w,       l_i = s_ii / (1 - r_ii)
 
     Newton's step of Ogita and Aishima (Iterative refinement for symmetric eigenvalue decomposition, JJIAM 2018). At the
     solution it changes nothing, but its derivative is that of the eigenvectors: one step is exact to first order, two

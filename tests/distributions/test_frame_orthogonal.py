@@ -1,0 +1,122 @@
+"""Frames of O, SO, E and SE by number and law, and principal axes as functions with derivatives."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import probsym as ps
+from probsym.distributions.frame import Frame
+from probsym.distributions.frame_axes import refine
+from probsym.groups import product
+from probsym.reps import Inputs, Rep
+
+
+def points(*rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+GOLDEN = (1 + math.sqrt(5)) / 2
+CUBE = points(*itertools.product((-1, 1), repeat=3))
+SQUARE = points((1, 1), (1, -1), (-1, -1), (-1, 1))
+RANDOM = torch.randn(5, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+CLOUDS = {
+    "random": RANDOM,
+    "cube": CUBE,
+    "tetrahedron": points((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)),
+    "icosahedron": torch.cat(
+        [points(*((0, s, t * GOLDEN) for s in (-1, 1) for t in (-1, 1))).roll(k, 1) for k in range(3)]
+    ),
+    "square": SQUARE,
+    "square in space": torch.nn.functional.pad(SQUARE, (0, 1), value=0.3),
+    "pentagon": points(*((math.cos(0.4 * math.pi * k), math.sin(0.4 * math.pi * k)) for k in range(5))),
+    "line": points(-1.0, 0.0, 0.5, 2.0)[:, None] * points(0.3, -0.5, 0.7) + 0.2,
+    "plane": RANDOM * points(1, 1, 0),
+    "one dimension": RANDOM[:, :1],
+    "four dimensions": torch.cat([RANDOM, RANDOM[:, :1].square()], 1),
+}
+
+
+def frames(space, pos, first=None, **options):
+    """The support for one cloud and its weights."""
+    x = Inputs.bind({"pos": Rep(first, space)}, (), {"pos": pos[None]})
+    group = product([space, *([] if first is None else [first])])
+    return Frame(group, **options).support(x), x
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "full", "proper"),
+    [
+        ("random", 3, 8, 4), ("cube", 3, 48, 24), ("tetrahedron", 3, 24, 12), ("square", 2, 8, 4),
+        ("pentagon", 2, 10, 5), ("icosahedron", 3, 120, 60), ("square in space", 3, 16, 8), ("plane", 3, 8, 4),
+        ("line", 3, 8, 4), ("one dimension", 1, 2, 1), ("four dimensions", 4, 16, 8),
+    ],
+)  # fmt: skip
+def test_number_of_frames(name, d, full, proper):
+    for family, count in ((ps.E, full), (ps.SE, proper)):
+        for first in (ps.Axis("nodes"), ps.S("nodes")):
+            support, _ = frames(family(d), CLOUDS[name], first, max_support=120)
+            assert len(support.weight) == count
+            torch.testing.assert_close(support.weight, torch.full_like(support.weight, 1 / count))
+            matrix = support.element[family(d)].matrix[:, 0]
+            distance = torch.cdist(matrix.flatten(1), matrix.flatten(1)) + 9 * torch.eye(count)
+            assert distance.min() > 1e-3, "frames are distinct"
+            if family is ps.SE:
+                torch.testing.assert_close(torch.linalg.det(matrix), torch.ones(count).double())
+
+
+def test_ordered_points_leave_one_frame_of_a_cube():
+    support, _ = frames(ps.E(3), CUBE)
+    assert len(support.weight) == 1
+    proper, _ = frames(ps.SE(3), CUBE)
+    assert len(proper.weight) == 1
+    assert torch.linalg.det(proper.element.matrix).item() == pytest.approx(1)
+
+
+def test_coinciding_points_count_once():
+    support, _ = frames(ps.E(3), torch.cat([CUBE, CUBE]), ps.Axis("nodes"))
+    assert len(support.weight) == 48
+    support, _ = frames(ps.E(3), torch.ones(3, 3).double(), ps.S("nodes"))
+    assert len(support.weight) == 6 * 8
+
+
+def test_sampled_frames_are_uniform_over_the_listed_ones():
+    """Chi-square, at a false-alarm rate of about 1e-6."""
+    for space, first, expected in ((ps.E(3), ps.Axis("nodes"), 48), (ps.SE(3), ps.S("nodes"), 24)):
+        support, x = frames(space, CUBE, first)
+        p = Frame(x.group)
+        draws = 4800
+        g = p.transport(x, p.noise(x, (draws,), torch.Generator().manual_seed(0)))
+        listed, drawn = (e[space].matrix[:, 0].flatten(1) for e in (support.element, g))
+        distance, index = torch.cdist(drawn, listed).min(1)
+        assert distance.max() < 1e-7
+        counts = torch.bincount(index, minlength=expected)
+        chi = ((counts - draws / expected).square() / (draws / expected)).sum().item()
+        assert chi < expected - 1 + 7 * math.sqrt(2 * (expected - 1))
+
+
+def test_large_sets_are_sampled_and_told():
+    hypercube = points(*itertools.product((-1, 1), repeat=4))
+    with pytest.warns(UserWarning, match="max_support=64"):
+        support, x = frames(ps.E(4), hypercube, ps.Axis("n"))
+    assert support.counters["sampled"] == 1
+    assert len(support.weight) == 16
+    assert len(Frame(x.group, max_support=800).support(x).weight) == 16 * 6 * 4 * 2
+    wide = torch.randn(1, 30, 20).double()
+    with pytest.warns(UserWarning, match="drawn"):
+        assert frames(ps.O(20), wide[0])[0].element.matrix.shape == (16, 1, 20, 20)
+
+
+def test_refine_has_the_second_derivative_of_eigenvectors():
+    def top(a):
+        """The projector on the two largest of four eigenvalues, of which each pair is equal at the start."""
+        matrix = (a + a.mT) / 2
+        w = torch.linalg.eigh(matrix.detach())[1]
+        w = refine(w[None], matrix[None], torch.tensor([[0, 0, 1, 1]]))[0, :, 2:]
+        return w @ w.mT
+
+    q = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    a = (q @ torch.diag(points(1, 1, 3, 3)) @ q.mT).requires_grad_()
+    assert torch.autograd.gradcheck(top, (a,), atol=1e-6)
+    assert torch.autograd.gradgradcheck(top, (a,), atol=1e-5)
