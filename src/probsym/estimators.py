@@ -178,11 +178,12 @@ class Exact(Estimator):
     def __call__(self, integrand: Integrand) -> Estimate:
         support = integrand.p.support(integrand.x, integrand.generator)
         count = len(support.weight)
-        step = self.chunk or count
+        step = self.chunk or max(count, 1)
+        evaluate = integrand.run if step < count else integrand.evaluate
         moments = Moments()
         for start in range(0, count, step):
             part = slice(start, start + step)
-            y = integrand.run(support.element.select(part))
+            y = evaluate(support.element.select(part))
             moments.add(y, integrand.align(support.weight[part], y), integrand.statistics)
         samples = (support.weight > 0).sum(0)
         if not integrand.statistics:

@@ -220,8 +220,8 @@ class Axis(NodeAxis):
     def inverse(self, g: Still) -> Element:
         return g
 
-    def project(self, z: Tensor, tie: Any, layout: Any = None) -> Element:
-        return Still(self, self.layout(layout), tuple(z.shape))
+    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
+        return Still(self, self.layout(layout), tuple(torch.broadcast_shapes(z.shape, tie.shape)))
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return torch.zeros_like(z, dtype=torch.bool)

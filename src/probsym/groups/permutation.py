@@ -111,6 +111,8 @@ def tied(z: Tensor, layout: Layout) -> Tensor:
     Neighbours in order that differ by rounding only, relative to the largest score of their graph, share a rank.
     """
     z = wide(z.detach())
+    if layout.mask is not None:
+        z = z.masked_fill(~layout.mask, 0)
     size, part = _extent(z, layout)
     order = torch.argsort(z, dim=-1)
     if part is not None:
@@ -129,14 +131,14 @@ def _extent(z: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
         batch = layout.batch.expand_as(z)
         largest = z.new_zeros(*z.shape[:-1], layout.count).scatter_reduce(-1, batch, z.abs(), "amax")
         return largest.gather(-1, batch), layout.batch
-    if layout.mask is not None:
-        z = z.masked_fill(~layout.mask, 0)
     largest = z.abs().amax(-1, keepdim=True) if z.shape[-1] else z[..., :0]
     return largest, None if layout.mask is None else (~layout.mask).long()
 
 
 def sort_order(z: Tensor, tie: Tensor, layout: Layout) -> Tensor:
-    """Indices that sort by (graph, padding last, z, tie), lexicographically; see `tied` for equal z."""
+    """Indices that sort by (graph, padding last, z, tie), lexicographically; see `tied`. Padding stays in place."""
+    if layout.mask is not None:
+        tie = tie.masked_fill(~layout.mask, 0)
     order = torch.argsort(tie.detach(), dim=-1, stable=True)
     order = order.gather(-1, torch.argsort(tied(z, layout).gather(-1, order), dim=-1, stable=True))
     if layout.batch is not None:

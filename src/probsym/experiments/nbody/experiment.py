@@ -28,8 +28,8 @@ class Config(Recipe):
     Args:
         base: gnn (S_n-equivariant itself) or transformer (plain).
         symmetrizer: ps (learned), ga (Haar), fa (frames) or canonical.
-        train_samples: Samples a training step; ps and ga only, as the next three.
-        valid_samples: Samples at each validation.
+        train_samples: Samples a training step; null is the library's choice: 1, or all frames, or the one pose.
+        valid_samples: Samples at each validation; ps and ga only, as the next three.
         eval_samples: Numbers of samples at which the test error is measured.
         samples: The one of them that is the result.
         repeats: Times that the largest of them is drawn anew.
@@ -43,7 +43,7 @@ class Config(Recipe):
 
     base: str = "gnn"
     symmetrizer: str = "ps"
-    train_samples: int = 1
+    train_samples: int | None = None
     valid_samples: int = 10
     eval_samples: list[int] = field(default_factory=lambda: [1, 10, 20, 100])
     samples: int = 20
@@ -57,7 +57,7 @@ class Config(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "train_samples", "valid_samples", "repeats")
+        at_least(self, 1, "valid_samples", "repeats", *(["train_samples"] if self.train_samples is not None else []))
         at_least(self, 0, "entropy_weight")
         choose("base", BASES, self.base)
         choose("symmetrizer", METHODS, self.symmetrizer)

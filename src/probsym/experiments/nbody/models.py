@@ -46,17 +46,16 @@ METHODS = {
 }
 
 
-def build(base: str, method: str, system: System, example: Batch, samples: tuple[int, int]) -> ps.Symmetrizer:
+def build(base: str, method: str, system: System, example: Batch, samples: tuple[int | None, int]) -> ps.Symmetrizer:
     """The base network, equivariant to E(d) and, unless it already is, to permutations of the particles.
 
     Args:
         base, method: Names in BASES and METHODS.
         example: A batch that tells the number of channels.
-        samples: Drawn in training and in evaluation; ignored by methods that are not random.
+        samples: Drawn in training (None: the method's own number) and in evaluation (methods that are random).
     """
     chosen, how = choose("base", BASES, base), choose("symmetrizer", METHODS, method)
     particles, space = chosen.particles, ps.E(system.dims, "space")
-    train, evaluate = samples if how.random else (None, None)
     return ps.symmetrize(
         chosen.build(system),
         inputs={
@@ -66,8 +65,8 @@ def build(base: str, method: str, system: System, example: Batch, samples: tuple
         },
         output=ps.Rep(particles, space),
         distribution=how.distribution,
-        train_samples=train,
-        eval_samples=evaluate,
+        train_samples=samples[0],
+        eval_samples=samples[1] if how.random else None,
         example=inputs(rows(example, slice(0, 2))),
     )
 
