@@ -89,7 +89,7 @@ def _views(spec: Any, group: Group) -> tuple[_View, ...]:
 
 def _net(spec: Any, view: _View) -> nn.Module:
     if view.space is not None:
-        return VectorNeurons()
+        return VectorNeurons(scores=view.scores)
     paired = any(
         rep.labelled == view.axis or sum(slot.group == view.axis for slot, _ in rep.axes) > 1
         for rep in leaves(spec).values()

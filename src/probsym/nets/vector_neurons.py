@@ -21,7 +21,7 @@ class VectorNeurons(nn.Module):
 
     `forward(vectors (B, N, D, C), scalars (B, N, F), pairs (B, N, N[, P]), mask (B, N))` returns scores
     (B, N) and frame (B, D, M): `scores(Q v) = scores(v)`, `frame(Q v) = Q frame(v)`; scores follow
-    permutations, the frame ignores them. M is `columns`, or D if None; C, D, F and P are fixed by the first call.
+    permutations, the frame ignores them. Without `scores` they are None. M is `columns`, or D if None; C, D, F and P are fixed by the first call.
     There is no norm and no root, so zero vectors are harmless.
 
     >>> net, v = VectorNeurons(hidden=8), torch.randn(2, 5, 3, 2)
@@ -34,7 +34,7 @@ class VectorNeurons(nn.Module):
 
     heads = 4
 
-    def __init__(self, hidden: int = 32, layers: int = 2, columns: int | None = None) -> None:
+    def __init__(self, hidden: int = 32, layers: int = 2, columns: int | None = None, scores: bool = True) -> None:
         super().__init__()
         if hidden % self.heads:
             raise ValueError(f"hidden: expected a multiple of {self.heads}, got {hidden}")
@@ -42,7 +42,7 @@ class VectorNeurons(nn.Module):
         self.ends = nn.LazyLinear(2 * hidden, bias=False)
         self.weights = nn.Linear(hidden, layers * self.heads)
         self.layers = nn.ModuleList(VectorLayer(hidden) for _ in range(layers))
-        self.score = nn.Linear(hidden, 1)
+        self.score = nn.Linear(hidden, 1) if scores else None
         self.frame = LazySquare() if columns is None else nn.Linear(hidden, columns, bias=False)
 
     def forward(
@@ -51,13 +51,14 @@ class VectorNeurons(nn.Module):
         scalars: Tensor | None = None,
         pairs: Tensor | None = None,
         mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | None, Tensor]:
         v = keep(vectors, mask)
         e = self.edges(v, scalars, pairs, mask)
         s = mean(e.transpose(1, 2), mask)
         for layer, w in zip(self.layers, self.diffusions(e, mask), strict=True):
             v, s = layer(v, s, w)
-        return keep(self.score(s).squeeze(-1), mask), self.frame(mean(v, mask))
+        scores = None if self.score is None else keep(self.score(s).squeeze(-1), mask)
+        return scores, self.frame(mean(v, mask))
 
     def edges(self, v: Tensor, scalars: Tensor | None, pairs: Tensor | None, mask: Tensor | None) -> Tensor:
         """Hidden features `e_ij` (B, N, N, H) of ordered pairs."""
