@@ -151,14 +151,16 @@ class Symmetrizer(nn.Module):
     def _evaluate(self, x: Inputs, g: Element) -> list[Tensor]:
         """g_k f(g_k^-1 x) for elements (K, B): the only place where samples become rows, row = k B + b."""
         times = g.shape[0]
-        inverse = g.inverse()
-        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
+        with torch.autocast(x.device.type, enabled=False):
+            inverse = g.inverse()
+            rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
         y = self.model(*rows.args, **rows.kwargs)
         moved = []
-        for path, rep in leaves(self.output).items():
-            out = lookup(y, path, "output ")
-            self._check_output(x, path, rep, out, times)
-            moved.append(rep.act(g, unfold(out, rep, times)))
+        with torch.autocast(x.device.type, enabled=False):
+            for path, rep in leaves(self.output).items():
+                out = lookup(y, path, "output ")
+                self._check_output(x, path, rep, out, times)
+                moved.append(rep.act(g, unfold(out, rep, times)))
         return moved
 
     def _check_output(self, x: Inputs, path: tuple[Any, ...], rep: Rep, out: Any, times: int) -> None:

@@ -116,7 +116,7 @@ def _arranged(x: Inputs, leaf: Leaf, value: Tensor, axis: NodeAxis | None, own: 
 def _mean(value: Tensor, mask: Tensor | None, axis: int) -> Tensor:
     if mask is None:
         return value.mean(axis, keepdim=True) if value.shape[axis] else value.sum(axis, keepdim=True)
-    view = mask.reshape(-1, *[1] * (axis - 1), mask.shape[-1], *[1] * (value.ndim - axis - 1))
+    view = mask.reshape(len(mask), *[1] * (axis - 1), mask.shape[-1], *[1] * (value.ndim - axis - 1))
     return (value * view).sum(axis, keepdim=True) / view.sum(axis, keepdim=True).clamp_min(1)
 
 

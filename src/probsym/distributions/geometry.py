@@ -44,7 +44,7 @@ def columns(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor]:
     for slot, axis in leaf.rep.axes:
         if isinstance(slot, Nodes) and (mask := x.layouts[slot.group].padded_mask()) is not None:
             axis = axis + 1 - (axis + 1 > place)
-            present = present & mask.reshape(-1, *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
+            present = present & mask.reshape(len(mask), *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
     return value.reshape(*value.shape[:2], math.prod(rest)), present.reshape(len(value), math.prod(rest))
 
 

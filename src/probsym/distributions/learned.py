@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,7 +46,8 @@ class _Networked(Projecting):
 
     def diagnose(self, x: Inputs, z: Mapping[Group, Any]) -> dict[str, Tensor]:
         """`degenerate`: number of inputs with ties; `entropy` of the soft permutations (row plus column, nats)."""
-        found = {"degenerate": self.degenerate(x, z).reshape(-1, x.count).any(0).sum()}
+        flags = self.degenerate(x, z)
+        found = {"degenerate": flags.reshape(math.prod(flags.shape[:-1]), x.count).any(0).sum()}
         soft = [self.relaxation.entropy(z[f], x.layouts[f]) for f in self.group.factors if isinstance(f, S)]
         return {**found, "entropy": torch.stack(soft).sum()} if soft else found
 
@@ -205,7 +207,7 @@ def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
     scale = size(cols * present[:, None], present)
     if leaf.rep.ragged is not None:
         scale = x.layouts[leaf.rep.ragged].spread(scale, 0)
-    return scale.reshape(-1, *[1] * (leaf.value.ndim - 1))
+    return scale.reshape(len(scale), *[1] * (leaf.value.ndim - 1))
 
 
 def _split(value: Any, sample: tuple[int, ...], times: int) -> Any:

@@ -213,6 +213,9 @@ class Product(Group):
         layout = layout or {}
         return ProductElement(self, {f: f.project(z[f], tie[f], layout.get(f)) for f in self.parts})
 
+    def haar(self, shape: tuple[int, ...] = (), *, n: Any = None, **kwargs: Any) -> Element:
+        return ProductElement(self, {f: f.haar(shape, n=_size_of(n, f), **kwargs) for f in self.parts})
+
     def degenerate(self, z: Mapping[Group, Any], layout: Any = None) -> Tensor:
         layout = layout or {}
         flags = [f.degenerate(z[f], layout.get(f)) for f in self.parts]

@@ -92,7 +92,8 @@ class Point(Slot):
         shape = g.matrix.shape[:-2]
 
         def align(origin: Tensor, ndim: int, at: int) -> Tensor:
-            return origin.reshape(*origin.shape[:-1], *[1] * (at - len(shape)), -1, *[1] * (ndim - at - 1))
+            *batch, dim = origin.shape
+            return origin.reshape(*batch, *[1] * (at - len(shape)), dim, *[1] * (ndim - at - 1))
 
         extra = len(shape) - lead
         if x.shape[axis] != self.group.dim:

@@ -122,14 +122,15 @@ class Det(Slot):
 
 
 def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:
-    """R x along `axis`; matrix (*L, D, D), and the first `lead` dims of x are a suffix of L."""
+    """R x along `axis`; matrix (*L, D, D), and the first `lead` dims of x are a suffix of L. Keeps the dtype of x."""
     shape, dim = matrix.shape[:-2], matrix.shape[-1]
     if x.shape[axis] != dim:
         raise ValueError(f"expected {dim} coordinates on axis {axis}, got a tensor of shape {tuple(x.shape)}")
     rows = x.movedim(axis, -1)
     middle = rows.shape[lead:-1]
     rows = rows.reshape(*x.shape[:lead], math.prod(middle), dim)
-    out = (rows @ matrix.mT.to(x.dtype)).reshape(*shape, *middle, dim)
+    kind = torch.promote_types(x.dtype, matrix.dtype)
+    out = (rows.to(kind) @ matrix.mT.to(kind)).to(x.dtype).reshape(*shape, *middle, dim)
     return out.movedim(-1, axis + len(shape) - lead)
 
 
@@ -156,20 +157,34 @@ def orthonormalise(z: Tensor, tie: Tensor, special: bool = False) -> Tensor:
     True
     """
     z, tie = _scaled(wide(z)), wide(tie)
+    z = z if z.shape[-1] else torch.zeros_like(tie[..., :1])
     dim, count = z.shape[-2], min(z.shape[-1], z.shape[-2] - 1)
     floor = z.detach().square().sum(-2).amax(-1, keepdim=True) * tolerance(z.dtype) ** 2
     basis: list[Tensor] = []
     found: list[Tensor] = []
+    errors: list[Tensor] = []  # squared angle by which rounding may have turned each basis vector
     for j in range(dim - 1):
         column = _residual(z[..., j], basis) if j < count else torch.zeros_like(z[..., 0])
-        square = column.detach().square().sum(-1, keepdim=True)
-        found.append((square > floor) & (square > 0))
+        square, noise = column.detach().square().sum(-1, keepdim=True), _noise(z, j, basis, errors, floor)
+        found.append((square > noise) & (square > 0))
+        errors.append(torch.where(found[j], noise / torch.where(found[j], square, 1.0), 0.0))
         basis.append(_unit(column, found[j]))
     for j in range(dim - 1):
         spare = _residual(tie[..., j], basis)
         basis[j] = torch.where(found[j], basis[j], _unit(spare, ~found[j]))
     last = z[..., dim - 1] if z.shape[-1] >= dim else torch.zeros_like(z[..., 0])
-    return torch.stack([*basis, _completion(basis, last, tie[..., -1], floor, special)], -1)
+    noise = _noise(z, dim - 1, basis, errors, floor)
+    return torch.stack([*basis, _completion(basis, last, tie[..., -1], noise, special)], -1)
+
+
+def _noise(z: Tensor, j: int, basis: list[Tensor], errors: list[Tensor], floor: Tensor) -> Tensor:
+    """Squared length that rounding may give the residual of column j: a small basis vector is an inaccurate one."""
+    if j >= z.shape[-1]:
+        return floor
+    column = z[..., j].detach()
+    return floor + sum(
+        (u.detach() * column).sum(-1, keepdim=True).square() * error for u, error in zip(basis, errors, strict=True)
+    )
 
 
 def _completion(basis: list[Tensor], column: Tensor, tie: Tensor, floor: Tensor, special: bool) -> Tensor:
@@ -212,6 +227,8 @@ def _unit(column: Tensor, keep: Tensor) -> Tensor:
 
 def _scaled(z: Tensor) -> Tensor:
     """z divided by its largest entry, so that the squares of tiny and huge clouds stay in range."""
+    if not z.shape[-1]:
+        return z
     size = z.detach().abs().amax((-2, -1), keepdim=True)
     return z / torch.where(size > 0, size, 1.0)
 

@@ -204,7 +204,8 @@ class StraightThrough(torch.autograd.Function):
         if not ctx.needs_input_grad[2]:
             return grad, None, None, None, None
         (x,) = ctx.saved_tensors
-        rows = [ctx.layout.pad(t, ctx.lead).reshape(*ctx.shape[:-1], -1) for t in (grad, x)]
+        rows = [ctx.layout.pad(t, ctx.lead) for t in (grad, x)]
+        rows = [t.reshape(*ctx.shape[:-1], math.prod(t.shape[len(ctx.shape) - 1 :])) for t in rows]
         return grad, None, (rows[0] @ rows[1].mT).to(x.dtype), None, None
 
 

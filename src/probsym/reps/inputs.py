@@ -67,6 +67,8 @@ class Inputs:
         bound = {"kwargs": spec} if isinstance(spec, dict) else {"args": spec if isinstance(spec, tuple) else (spec,)}
         values = {"args": tuple(args), "kwargs": dict(kwargs)}
         draft = Inputs(values, bound, 0)
+        if not draft.leaves:
+            raise ValueError("inputs: expected at least one Rep, got none")
         for leaf in draft.leaves.values():
             _check_leaf(leaf)
         layouts = {axis: draft._layout(axis) for axis in draft.node_axes}

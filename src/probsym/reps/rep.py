@@ -113,7 +113,7 @@ class Rep:
             if isinstance(slot, Nodes):
                 mask = g[slot.group].layout.mask  # type: ignore[attr-defined]
                 if mask is not None:
-                    view = mask.reshape(*mask.shape[:-1], *[1] * place, -1, *[1] * (x.ndim - lead - place - 1))
+                    view = mask.reshape(*mask.shape[:-1], *[1] * place, mask.shape[-1], *[1] * (x.ndim - lead - place - 1))
                     x = x.masked_fill(~view, 0)
         return x
 
