@@ -6,7 +6,7 @@ python benchmarks/correctness.py
 from __future__ import annotations
 
 import math
-from itertools import permutations
+from itertools import permutations, product
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,49 @@ def coupled() -> None:
         print(f"| {name} | " + " | ".join(f"{e:.0e}" for e in errors) + f" | {bare:.2f} |")
 
 
+def clouds() -> dict[str, Tensor]:
+    """Generic and degenerate clouds in space, (1, N, 3)."""
+    cube = torch.tensor(list(product((-1.0, 1.0), repeat=3)))
+    line = torch.tensor([-1.0, 0.2, 0.5, 2.0])[:, None] * torch.tensor([1.0, 2.0, -1.0])
+    found = {
+        "generic": torch.randn(6, 3),
+        "cube": cube,
+        "tetrahedron": cube[[0, 3, 5, 6]],
+        "square": cube[:4],
+        "collinear": line,
+        "coplanar": torch.randn(5, 3) * torch.tensor([1.0, 1.0, 0.0]),
+        "coincident": torch.ones(4, 3),
+        "single point": torch.ones(1, 3),
+        "tiny (1e-8)": 1e-8 * torch.randn(6, 3),
+        "huge (1e8)": 1e8 * torch.randn(6, 3),
+    }
+    return {name: cloud[None] for name, cloud in found.items()}
+
+
+class Cloud(nn.Module):
+    """A rough function of the order and the pose of the points, relative to their size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-30)
+        place = torch.arange(x.shape[1] * x.shape[2]).view(x.shape[1:]).to(x)
+        return x + size * torch.sin(2 * x / size + place)
+
+
+def frames() -> None:
+    """Exact frame averages in float32: relative error |phi(hx) - h phi(x)|, and the number of frames."""
+    groups = {"E(3)": (ps.E(3), None), "SE(3)": (ps.SE(3), None), "S(n) x E(3)": (ps.E(3), ps.S("nodes"))}
+    print("\n| frames, float32 | " + " | ".join(groups) + " | bare |\n" + "|---" * 5 + "|")
+    for name, cloud in clouds().items():
+        row = []
+        for space, nodes in groups.values():
+            rep = ps.Rep(nodes or ps.Axis("nodes"), space)
+            phi = ps.symmetrize(Cloud(), rep, rep, "frame").eval()
+            report = ps.testing.equivariance_error(phi, cloud)
+            row.append(f"{report.error:.0e} ({int(phi.estimate(cloud).samples[0])})")
+        bare = ps.testing.equivariance_error(Cloud(), cloud, rep, rep).error
+        print(f"| {name} | " + " | ".join(row) + f" | {bare:.1f} |")
+
+
 def haar_moments() -> None:
     print("\n| group | E tr | expected | E tr^2 | expected |\n|---|---|---|---|---|")
     for group, square in ((ps.O(2), 1), (ps.SO(2), 2), (ps.O(3), 1), (ps.SO(3), 1), (ps.O(4), 1), (ps.SO(4), 1)):
@@ -142,6 +185,7 @@ def main() -> None:
     torch.manual_seed(0)
     print("Coupled-noise equivariance error, float64\n")
     coupled()
+    frames()
     haar_moments()
     permutations_uniform()
     numerics()

@@ -22,7 +22,7 @@ from probsym.distributions import (
     Learned,
     Relaxation,
 )
-from probsym.estimators import Adaptive, Estimator, Exact, MonteCarlo
+from probsym.estimators import Adaptive, Design, Estimator, Exact, Hybrid, MonteCarlo, designs
 from probsym.groups import FAMILIES, Group, Slot, product
 from probsym.groups.axis import Edges, Labels, Nodes
 from probsym.groups.euclidean import Point
@@ -33,7 +33,8 @@ from probsym.symmetrizer import Symmetrizer
 WEIGHTS, CONFIG = "model.safetensors", "probsym.json"
 GROUPS = {family.__name__: family for family in FAMILIES}
 SLOTS: dict[str, Callable[[Any], Slot]] = {slot.__name__: slot for slot in (Nodes, Labels, Edges, Point, Vector, Det)}
-ESTIMATORS = {kind.__name__: kind for kind in (MonteCarlo, Exact, Adaptive)}
+ESTIMATORS = {kind.__name__: kind for kind in (MonteCarlo, Exact, Hybrid, Adaptive)}
+KINDS = {type(design).__name__: type(design) for design in designs.DESIGNS.values()}
 
 
 def save(phi: Symmetrizer, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -137,11 +138,17 @@ def _decode_group(data: list[dict[str, Any]]) -> Group:
 
 
 def _encode_estimator(estimator: Estimator) -> dict[str, Any]:
-    return {"kind": type(estimator).__name__, **asdict(estimator)}  # type: ignore[call-overload]
+    data = {"kind": type(estimator).__name__, **asdict(estimator)}  # type: ignore[call-overload]
+    design = getattr(estimator, "design", None)
+    return {**data, "design": {"kind": type(design).__name__, **data["design"]}} if isinstance(design, Design) else data
 
 
 def _decode_estimator(data: dict[str, Any]) -> Estimator:
-    return ESTIMATORS[data["kind"]](**{k: v for k, v in data.items() if k != "kind"})
+    options = {key: value for key, value in data.items() if key != "kind"}
+    if isinstance(options.get("design"), dict):
+        kind = KINDS[options["design"]["kind"]]
+        options["design"] = kind(**{key: value for key, value in options["design"].items() if key != "kind"})
+    return ESTIMATORS[data["kind"]](**options)
 
 
 def _encode_distribution(p: EquivariantDistribution) -> dict[str, Any]:

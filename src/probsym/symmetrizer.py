@@ -13,6 +13,7 @@ from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, 
 from probsym.groups import Element
 from probsym.reps import Inputs, Rep, as_spec, build, group_of, leaves, unfold
 from probsym.reps.containers import dotted, lookup
+from probsym.reps.distinct import Distinct
 
 Samples = int | Estimator | None
 
@@ -123,13 +124,14 @@ class Symmetrizer(nn.Module):
         return Integrand(
             p=self.distribution,
             x=x,
-            evaluate=lambda g: self._evaluate(x, g),
-            spread=lambda value, i: self._spread(x, value, i),
+            evaluate=lambda g, needed: self._evaluate(x, g, needed),
+            reps=tuple(leaves(self.output).values()),
             rebuild=self._rebuild,
+            restrict=lambda keep: self._integrand(_smaller(x, keep), estimator, None, generator, statistics),
             generator=generator,
             noise=noise,
             statistics=statistics,
-            recompute=self.training,
+            training=self.training,
         )
 
     def _estimator(
@@ -148,43 +150,42 @@ class Symmetrizer(nn.Module):
             return MonteCarlo(1)
         return self.train_estimator if self.training else self.eval_estimator
 
-    def _evaluate(self, x: Inputs, g: Element) -> list[Tensor]:
-        """g_k f(g_k^-1 x) for elements (K, B): the only place where samples become rows, row = k B + b."""
+    def _evaluate(self, x: Inputs, g: Element, needed: Tensor | None = None) -> list[Tensor]:
+        """g_k f(g_k^-1 x) for elements (K, B): the only place where samples become rows, row = k B + b.
+
+        With `needed` (K, B) bool, rows that are not needed or equal to others are not evaluated.
+        """
         times = g.shape[0]
-        with torch.autocast(x.device.type, enabled=False):
-            inverse = g.inverse()
-            rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
-        y = self.model(*rows.args, **rows.kwargs)
+        inverse = g.inverse()
+        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
+        spare = needed is not None and times > 1 and not torch.compiler.is_compiling()
+        distinct = Distinct(rows, needed.reshape(-1)) if spare else None  # type: ignore[union-attr]
+        part = rows if distinct is None else distinct.inputs
+        y = self.model(*part.args, **part.kwargs)
         moved = []
-        with torch.autocast(x.device.type, enabled=False):
-            for path, rep in leaves(self.output).items():
-                out = lookup(y, path, "output ")
-                self._check_output(x, path, rep, out, times)
-                moved.append(rep.act(g, unfold(out, rep, times)))
+        for path, rep in leaves(self.output).items():
+            out = lookup(y, path, "output ")
+            self._check_output(part, path, rep, out)
+            out = out if distinct is None else distinct.restore(out, rep)
+            moved.append(rep.act(g, unfold(out, rep, times)))
         return moved
 
-    def _check_output(self, x: Inputs, path: tuple[Any, ...], rep: Rep, out: Any, times: int) -> None:
+    def _check_output(self, x: Inputs, path: tuple[Any, ...], rep: Rep, out: Any) -> None:
         if not isinstance(out, Tensor):
             raise TypeError(f"{dotted(path, 'output ')}: expected a tensor for {rep!r}, got {type(out).__name__}")
-        ragged = rep.ragged
-        rows = times * (x.count if ragged is None else x.layouts[ragged].size)
-        if out.ndim < rep.lead() + rep.ndim or (out.shape[0] != rows and not _on_edges(rep)):
+        rows = x.count if rep.ragged is None else x.layouts[rep.ragged].size
+        if out.ndim < rep.lead() + rep.ndim or (out.shape[0] != rows and not rep.on_edges):
             raise ValueError(
                 f"{dotted(path, 'output ')}: expected {rows} rows and the axes of {rep!r}, got shape {tuple(out.shape)}"
             )
-
-    def _spread(self, x: Inputs, value: Tensor, i: int) -> Tensor:
-        """Values (..., B) for every row of output i."""
-        rep = list(leaves(self.output).values())[i]
-        if rep.ragged is not None:
-            value = x.layouts[rep.ragged].spread(value, value.ndim - 1, _on_edges(rep))
-        return value
 
     def _rebuild(self, moved: list[Tensor]) -> Any:
         values = dict(zip(leaves(self.output), moved, strict=True))
         return build(self.output, lambda path, _: values[path])
 
     def _check_groups(self) -> None:
+        if not self.group.factors:
+            raise ValueError("inputs, output: no group acts on any declared axis; declare one, such as ps.Rep(nodes)")
         have, need = set(self.distribution.group.factors), set(self.group.factors)
         if need - have:
             missing = ", ".join(map(repr, need - have))
@@ -208,8 +209,9 @@ def as_estimator(given: Samples, default: int | None, name: str) -> Estimator:
     return MonteCarlo(k)
 
 
-def _on_edges(rep: Rep) -> bool:
-    return rep.ragged is not None and rep.slots[0] == rep.ragged.edges
+def _smaller(x: Inputs, keep: Tensor) -> Inputs:
+    x.refuse_undeclared(2)
+    return x.select(keep)
 
 
 def symmetrize(

@@ -84,6 +84,10 @@ class EquivariantDistribution(nn.Module, ABC):
         """The distribution for outputs of the given Reps; itself unless what is exact depends on them."""
         return self
 
+    def split(self) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
+        """Two independent parts: one whose elements `support` lists, and the rest; None where there is none."""
+        return (self, None) if self.has_enumerate_support else (None, self)
+
     def move_noise(self, x: Inputs, h: Element, noise: Noise) -> Noise:
         """h eps, for h of batch shape (B,) and noise of any sample shape."""
 
@@ -177,6 +181,10 @@ class Independent(EquivariantDistribution):
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
         return all(part.has_enumerate_support for part in self.members)
 
+    def split(self) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
+        sides = zip(*(part.split() for part in self.members), strict=True)
+        return tuple(_together([p for p in side if p is not None]) for side in sides)  # type: ignore[return-value]
+
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
         return tuple(part.noise(x, shape, generator) for part in self.members)
 
@@ -200,6 +208,10 @@ class Independent(EquivariantDistribution):
 
     def _join(self, elements: list[Element]) -> Element:
         return ProductElement(self.group, {f: g[f] for g in elements for f in g.group.factors})
+
+
+def _together(parts: list[EquivariantDistribution]) -> EquivariantDistribution | None:
+    return None if not parts else parts[0] if len(parts) == 1 else Independent(*parts)
 
 
 def _sum(counters: Any) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from probsym.distributions.relax import Relaxation
 from probsym.groups import Element, Group, Layout, LinearGroup, NodeAxis, Permutation, S
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Vector
+from probsym.groups.orthogonal import Vector, tolerance
 from probsym.reps import Inputs, Leaf, Rep
 
 
@@ -31,7 +31,19 @@ class _Networked(Projecting):
         self.relaxation = relaxation
 
     def features(self, x: Inputs) -> dict[Group, Any]:
-        """The net's ambient features by factor, in float32 or better also under autocast."""
+        """The net's ambient features by factor, in float32 or better also under autocast.
+
+        Scores come from inputs without gradient: sorting is piecewise constant, so the exact derivative of an output
+        with respect to the inputs (a force) has no part through it, and the relaxed one must not pollute it.
+        """
+        found = self._features(x)
+        sorted_by = [f for f in self.group.factors if isinstance(f, S)]
+        if sorted_by and torch.is_grad_enabled() and any(leaf.value.requires_grad for leaf in x.leaves.values()):
+            apart = self._features(x.map(lambda leaf: leaf.value.detach()))
+            found.update({f: apart[f] for f in sorted_by})
+        return found
+
+    def _features(self, x: Inputs) -> dict[Group, Any]:
         with torch.autocast(x.device.type, enabled=False):
             return check_features(self.net(*x.args, **x.kwargs), x, self.group)
 
@@ -136,16 +148,20 @@ class Late:
 
 
 def standardised(scores: Tensor, layout: Layout) -> Tensor:
-    """Scores (*shape, N) of each input with mean zero and variance one; equal scores become zero."""
+    """Scores (*shape, N) of each input with mean zero and variance one; scores equal up to rounding become zero."""
     lead, mask = scores.ndim - 1, layout.padded_mask()
     z = layout.pad(scores, lead)
     count = max(z.shape[-1], 1) if mask is None else mask.sum(-1, keepdim=True).clamp_min(1)
     z = z - z.sum(-1, keepdim=True) / count if mask is None else (z - (z * mask).sum(-1, keepdim=True) / count) * mask
-    return layout.unpad(z / _root(z.square().sum(-1, keepdim=True) / count), lead)
+    square = z.square().sum(-1, keepdim=True) / count
+    size = layout.pad(scores.detach().square(), lead)
+    size = (size if mask is None else size * mask).sum(-1, keepdim=True) / count
+    noise = 10 * tolerance(z.dtype) ** 2 * size
+    return layout.unpad(torch.where(square > noise, z / _root(square), 0.0), lead)
 
 
 def _root(square: Tensor) -> Tensor:
-    """The root of a mean square, one where it vanishes against rounding; finite gradient."""
+    """The root of a mean square, one where it is next to nothing; finite gradient."""
     tiny = torch.finfo(square.dtype).tiny ** 0.5
     return torch.where(square > tiny, torch.where(square > tiny, square, 1.0).sqrt(), 1.0)
 

@@ -1,4 +1,4 @@
-"""From samples to a mean with its standard error: Monte Carlo, adaptive, exact."""
+"""What estimators share: the integrand, the estimate, and running moments over the sample axis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from probsym.distributions import EquivariantDistribution, Noise
 from probsym.groups import Element
-from probsym.reps import Inputs
+from probsym.groups.euclidean import Point
+from probsym.groups.orthogonal import Vector
+from probsym.reps import Inputs, Rep
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,34 +42,48 @@ class Integrand:
 
     Args:
         p, x: the distribution and the bound inputs.
-        evaluate: elements of batch shape (K, B) -> output tensors (K, B, ...), in a ragged batch (K, sum N, ...).
-        spread: (values (..., B), i) -> the values for every row of output i: as they are, or (..., sum N).
+        evaluate: (elements (K, B), rows that matter (K, B) bool or None for all) -> output tensors (K, B, ...), in a
+            ragged batch (K, sum N, ...). Rows that do not matter are zero.
+        reps: Reps of the outputs.
         rebuild: output tensors -> the output's structure.
+        restrict: inputs to keep (B,) bool -> the integrand of the smaller batch.
         generator: source of all randomness; None is torch's own.
         noise: noise already drawn, of sample shape (K,).
         statistics: whether standard errors and counters are wanted.
-        recompute: whether chunks are evaluated again in backward, to bound memory.
+        training: whether the model trains: then chunks are evaluated again in backward, to bound memory.
     """
 
     p: EquivariantDistribution
     x: Inputs
-    evaluate: Callable[[Element], list[Tensor]]
-    spread: Callable[[Tensor, int], Tensor]
+    evaluate: Callable[[Element, Tensor | None], list[Tensor]]
+    reps: tuple[Rep, ...]
     rebuild: Callable[[list[Tensor]], Any]
+    restrict: Callable[[Tensor], Integrand]
     generator: torch.Generator | None = None
     noise: Noise = None
     statistics: bool = True
-    recompute: bool = False
+    training: bool = False
 
     def draw(self, k: int) -> tuple[Element, dict[str, Tensor]]:
+        """Elements (K, B) from independent noise, and counters."""
         noise = self.p.noise(self.x, (k,), self.generator) if self.noise is None else self.noise
+        return self.push(noise)
+
+    def push(self, noise: Noise) -> tuple[Element, dict[str, Tensor]]:
         return self.p.push(self.x, noise, diagnose=self.statistics)
 
-    def run(self, g: Element) -> list[Tensor]:
-        """`evaluate`, under activation checkpointing if memory is to be bounded."""
-        if not (self.recompute and torch.is_grad_enabled()):
-            return self.evaluate(g)
-        return checkpoint(self.evaluate, g, use_reentrant=False)  # type: ignore[return-value]
+    def run(self, g: Element, needed: Tensor | None = None) -> list[Tensor]:
+        """`evaluate` of a chunk, under activation checkpointing if memory is to be bounded."""
+        if not (self.training and torch.is_grad_enabled()):
+            return self.evaluate(g, needed)
+        return checkpoint(self.evaluate, g, needed, use_reentrant=False)  # type: ignore[return-value]
+
+    def spread(self, value: Tensor, i: int) -> Tensor:
+        """Values (..., B) of the inputs for every row of output i: as they are, or (..., sum N)."""
+        rep = self.reps[i]
+        if rep.ragged is None:
+            return value
+        return self.x.layouts[rep.ragged].spread(value, value.ndim - 1, rep.on_edges)
 
     def align(self, value: Tensor, outputs: list[Tensor]) -> list[Tensor]:
         """Values (K, B) of the inputs, shaped to broadcast on each of the outputs (K, rows, ...)."""
@@ -76,6 +92,20 @@ class Integrand:
 
     def counts(self, k: int) -> Tensor:
         return torch.full((self.x.count,), k, dtype=torch.long, device=self.x.device)
+
+    def size(self, variances: list[Tensor]) -> Tensor:
+        """A size (B,) of the variances (rows, ...) of the outputs that no group element changes.
+
+            max over outputs, nodes and channels of the trace of the covariance over the space axes
+        """
+        found = torch.zeros(self.x.count, dtype=self.x.dtype, device=self.x.device)
+        for i, (v, rep) in enumerate(zip(variances, self.reps, strict=True)):
+            axes = [rep.lead() + place for slot, place in rep.axes if isinstance(slot, Point | Vector)]
+            rows = (v.sum(axes) if axes else v).to(found.dtype)
+            if rows.numel():
+                owner = self.spread(torch.arange(self.x.count, device=v.device), i)
+                found = found.scatter_reduce(0, owner, rows.reshape(len(rows), -1).amax(1), "amax")
+        return found
 
 
 class Estimator(ABC):
@@ -113,151 +143,44 @@ class Moments:
             self.total[i] = joint
 
 
-@dataclass(frozen=True)
-class MonteCarlo(Estimator):
-    """The mean of k independent samples.
-
-        mean = 1/k sum_k g_k f(g_k^-1 x),    stderr = s / sqrt(k)
+class Blocks:
+    """Running mean and spread of block means, from chunks that end with blocks or lie within one.
 
     Args:
-        k: number of samples.
-        chunk: samples evaluated at once; bounds memory, in training by recomputing chunks in backward. The result does
-            not depend on it.
-
-    Raises:
-        ValueError: k or chunk below one.
+        block: samples in a block. spread: whether the spread is wanted.
     """
 
-    k: int
-    chunk: int | None = None
+    def __init__(self, block: int, spread: bool) -> None:
+        self.block, self.spread = block, spread
+        self.moments = Moments()
+        self.sums: list[Tensor] = []
+        self.filled = 0
 
-    def __post_init__(self) -> None:
-        positive("k", self.k)
-        if self.chunk is not None:
-            positive("chunk", self.chunk)
-
-    def __call__(self, integrand: Integrand) -> Estimate:
-        g, aux = integrand.draw(self.k)
-        count = g.shape[0]
-        if self.chunk is None or self.chunk >= count:
-            y = integrand.evaluate(g)
-            mean = [t.mean(0) if count > 1 else t.squeeze(0) for t in y]
-            error = [standard_error(t.detach()) for t in y] if integrand.statistics else []
+    def add(self, outputs: list[Tensor]) -> None:
+        """Add outputs (K, ...) of equal weight."""
+        count = len(outputs[0])
+        if count % self.block:
+            self.sums = [y.sum(0) + (self.sums[i] if self.filled else 0) for i, y in enumerate(outputs)]
+            self.filled += count
+            if self.filled < self.block:
+                return
+            self.filled = 0
+            means = [s[None] / self.block for s in self.sums]
         else:
-            moments = Moments()
-            for start in range(0, count, self.chunk):
-                y = integrand.run(g.select(slice(start, start + self.chunk)))
-                ones = torch.ones(len(y[0]), integrand.x.count, dtype=integrand.x.dtype, device=y[0].device)
-                moments.add(y, integrand.align(ones, y), integrand.statistics)
-            mean = moments.mean
-            error = [(s / max(count - 1, 1) / count).sqrt() for s in moments.square]
-        return Estimate(integrand.rebuild(mean), integrand.rebuild(error) if integrand.statistics else None,
-                        integrand.counts(count), aux)  # fmt: skip
+            means = block_means(outputs, self.block)
+        ones = [torch.ones(len(m), *[1] * (m.ndim - 1), dtype=m.dtype, device=m.device) for m in means]
+        self.moments.add(means, ones, self.spread)
+
+    def error(self, blocks: int) -> list[Tensor]:
+        """Standard errors of the mean; inf for one block."""
+        if blocks < 2:
+            return [torch.full_like(s, math.inf) for s in self.moments.square]
+        return [(s / (blocks - 1) / blocks).sqrt() for s in self.moments.square]
 
 
-@dataclass(frozen=True)
-class Exact(Estimator):
-    """The weighted mean over all elements of a finite distribution.
-
-    Inputs that only sampling can serve (a continuous stabilizer, too many elements) are sampled, counted in `aux`, and
-    have a standard error; for all others it is zero.
-
-    Args:
-        chunk: elements evaluated at once.
-
-    Raises:
-        TypeError: at the call, the distribution has no finite support.
-    """
-
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.chunk is not None:
-            positive("chunk", self.chunk)
-
-    def __call__(self, integrand: Integrand) -> Estimate:
-        support = integrand.p.support(integrand.x, integrand.generator)
-        count = len(support.weight)
-        step = self.chunk or max(count, 1)
-        evaluate = integrand.run if step < count else integrand.evaluate
-        moments = Moments()
-        for start in range(0, count, step):
-            part = slice(start, start + step)
-            y = evaluate(support.element.select(part))
-            moments.add(y, integrand.align(support.weight[part], y), integrand.statistics)
-        samples = (support.weight > 0).sum(0)
-        if not integrand.statistics:
-            return Estimate(integrand.rebuild(moments.mean), None, samples, support.counters)
-        scale = torch.where(support.exact, 0.0, (samples - 1).clamp_min(0).to(support.weight.dtype).reciprocal())
-        scales = integrand.align(scale[None], [s[None] for s in moments.square])
-        error = [self._error(s, c[0]) for s, c in zip(moments.square, scales, strict=True)]
-        return Estimate(integrand.rebuild(moments.mean), integrand.rebuild(error), samples, support.counters)
-
-    def _error(self, square: Tensor, scale: Tensor) -> Tensor:
-        """Of equal weights 1/m: sum of squares / m / (m - 1) has the weights in it already; inf for one sample."""
-        scale = scale.expand_as(square)
-        return torch.where(scale.isinf(), math.inf, (square * torch.where(scale.isinf(), 0, scale)).sqrt())
-
-
-@dataclass(frozen=True)
-class Adaptive(Estimator):
-    """As many samples as each input needs for a standard error below `tol`.
-
-    Two stages (Stein): a pilot of independent samples measures the spread, then fresh samples give the answer, so that
-    stopping does not bias it. The spread is the root mean square over all entries of an input's output, a quantity
-    that an orthogonal group leaves alone, so that equivalent inputs get equally many samples.
-
-    Args:
-        tol: wanted root-mean-square standard error of each input, in units of the output.
-        max_samples: largest number of fresh samples an input.
-        pilot: samples of the pilot, at least 32.
-        chunk: samples evaluated at once.
-
-    Raises:
-        ValueError: tol not positive, max_samples below 2 or pilot below 32.
-    """
-
-    tol: float
-    max_samples: int = 1024
-    pilot: int = 32
-    chunk: int = 32
-
-    def __post_init__(self) -> None:
-        if not self.tol > 0:
-            raise ValueError(f"tol: expected a positive number, got {self.tol}")
-        if self.max_samples < 2 or self.pilot < 32:
-            raise ValueError(f"expected max_samples >= 2 and pilot >= 32, got {self.max_samples} and {self.pilot}")
-        positive("chunk", self.chunk)
-
-    def __call__(self, integrand: Integrand) -> Estimate:
-        variance = self._pilot(integrand)
-        wanted = (variance / self.tol**2).ceil().clamp(2, self.max_samples).long()
-        moments, start, most = Moments(), 0, int(wanted.max()) if wanted.numel() else 0
-        aux: dict[str, Tensor] = {}
-        while start < most:
-            step = min(self.chunk, most - start)
-            g, aux = integrand.draw(step)
-            y = integrand.evaluate(g)
-            used = (start + torch.arange(step, device=wanted.device)[:, None] < wanted).to(integrand.x.dtype)
-            moments.add(y, integrand.align(used, y), True)
-            start += step
-        counts = integrand.align(wanted[None], [s[None] for s in moments.square])
-        error = [(s / (n[0] - 1) / n[0]).sqrt() for s, n in zip(moments.square, counts, strict=True)]
-        short = (variance / wanted > self.tol**2).sum()
-        return Estimate(integrand.rebuild(moments.mean), integrand.rebuild(error), wanted, {**aux, "above_tol": short})
-
-    def _pilot(self, integrand: Integrand) -> Tensor:
-        """Mean over the entries of each input of the variance of one sample (B,)."""
-        g, _ = integrand.draw(self.pilot)
-        outputs = [y.detach() for y in integrand.evaluate(g)]
-        ones = torch.zeros(integrand.x.count, dtype=integrand.x.dtype, device=integrand.x.device)
-        total, entries = ones.clone(), ones.clone()
-        for i, y in enumerate(outputs):
-            rows = integrand.spread(torch.arange(integrand.x.count, device=y.device), i).reshape(-1)
-            flat = y.var(0).reshape(len(rows), math.prod(y.shape[2:]))
-            total = total.index_add(0, rows, flat.sum(-1).to(total.dtype))
-            entries = entries.index_add(0, rows, torch.full_like(total[rows], flat.shape[1]))
-        return total / entries.clamp_min(1)
+def block_means(outputs: list[Tensor], block: int) -> list[Tensor]:
+    """Means over blocks of consecutive samples: (K, ...) -> (K / block, ...)."""
+    return outputs if block == 1 else [y.reshape(-1, block, *y.shape[1:]).mean(1) for y in outputs]
 
 
 def standard_error(y: Tensor) -> Tensor:

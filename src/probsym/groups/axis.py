@@ -86,6 +86,14 @@ class Layout:
             raise ValueError("vectors on the edges of a ragged batch need an edge_index declared with .labels")
         return x.index_select(lead, index)
 
+    def select(self, keep: Tensor, count: int) -> Layout:
+        """The layout of the inputs marked in `keep` (B,) bool, of which there are `count`."""
+        if self.batch is None:
+            return Layout(self.size, None if self.mask is None else self.mask[keep], count=count)
+        number = keep.cumsum(0) - 1
+        batch, edge = (t if t is None else number[t[keep[t]]] for t in (self.batch, self.edge_batch))
+        return Layout(len(batch), None, batch, count, edge)  # type: ignore[arg-type]
+
     def tile(self, times: int) -> Layout:
         """The layout of `times` copies of the batch as one batch, sample-major."""
         repeat = [tensor if tensor is None else _shifted(tensor, times, self.count)

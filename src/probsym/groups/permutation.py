@@ -79,7 +79,8 @@ class S(NodeAxis):
 
     def compose(self, g: Permutation, h: Permutation) -> Element:
         first, second = torch.broadcast_tensors(h.index, g.index)
-        return Permutation(self, g.layout, first.gather(-1, second))
+        relaxed = g.relaxed if g.relaxed is None or h.relaxed is not None else _moved_token(g, h, first.shape)
+        return Permutation(self, g.layout, first.gather(-1, second), relaxed)
 
     def inverse(self, g: Permutation) -> Element:
         relaxed = None if g.relaxed is None else g.relaxed.mT
@@ -147,6 +148,16 @@ def sort_order(z: Tensor, tie: Tensor, layout: Layout) -> Tensor:
         place[..., first] = order
         return place
     return order
+
+
+def _moved_token(g: Permutation, h: Permutation, shape: tuple[int, ...]) -> Tensor:
+    """The token of P_g P_h for a hard h: the columns of P_g in another order."""
+    token: Tensor = g.relaxed  # type: ignore[assignment]
+    place = inverse_index(h.index).expand(shape)
+    if g.layout.ragged:
+        local = (g.layout.position % max(g.layout.width, 1))[place]
+        place = g.layout.pad(local, local.ndim - 1)
+    return token.expand(*place.shape[:-1], *token.shape[-2:]).gather(-1, place.unsqueeze(-2).expand_as(token))
 
 
 def inverse_index(index: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class VectorNeurons(nn.Module):
         for layer, w in zip(self.layers, self.diffusions(e, mask), strict=True):
             v, s = layer(v, s, w)
         scores = None if self.score is None else keep(self.score(s).squeeze(-1), mask)
-        return scores, self.frame(mean(v, mask))
+        return scores, self.frame(balance(v, mask))
 
     def edges(self, v: Tensor, scalars: Tensor | None, pairs: Tensor | None, mask: Tensor | None) -> Tensor:
         """Hidden features `e_ij` (B, N, N, H) of ordered pairs."""
@@ -116,6 +116,16 @@ def inner_products(v: Tensor) -> Tensor:
     n, c = v.shape[1], v.shape[3]
     x = v.transpose(1, 2).flatten(2)
     return (x.mT @ x).unflatten(2, (n, c)).unflatten(1, (n, c)).transpose(2, 3).flatten(3)
+
+
+def balance(v: Tensor, mask: Tensor | None) -> Tensor:
+    """`mean_i v_i`, exactly zero for channels that cancel up to rounding, as symmetric clouds do: (B, N, D, C) to (B, D, C).
+
+    A remainder of rounding would look like a direction to whoever normalises it.
+    """
+    pooled, length = mean(v, mask), mean(v.detach().square().sum(-2).sqrt(), mask)
+    rest = pooled.detach().square().sum(-2).sqrt()
+    return pooled * (rest > 1000 * torch.finfo(v.dtype).eps * length).unsqueeze(-2)
 
 
 def propagate(diffusion: Tensor, u: Tensor) -> Tensor:

@@ -128,15 +128,33 @@ class Inputs:
 
     def tile(self, times: int) -> Inputs:
         """The call repeated `times` times in one batch, row = k B + b: also masks, batch vectors and edge numbers."""
-        self._refuse_undeclared(times)
+        self.refuse_undeclared(times)
         tiled = self.map(lambda leaf: fold(leaf.value.expand(times, *leaf.value.shape), leaf.rep, self.layouts))
         return tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
 
     def fold(self, moved: Callable[[Leaf], Tensor], times: int) -> Inputs:
         """Like `tile`, with `moved(leaf)` of shape (K, B, ...) in place of plain copies."""
-        self._refuse_undeclared(times)
+        self.refuse_undeclared(times)
         tiled = self.map(lambda leaf: fold(moved(leaf), leaf.rep, self.layouts))
         return tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
+
+    def select(self, keep: Tensor) -> Inputs:
+        """The batch of the inputs marked in `keep` (B,) bool, in the same order; undeclared arguments stay."""
+        count = int(keep.sum())
+        small = self.map(lambda leaf: self._kept(leaf, keep))
+        layouts = {axis: layout.select(keep, count) for axis, layout in self.layouts.items()}
+        return replace(small.with_layouts(layouts, 1), count=count)
+
+    def _kept(self, leaf: Leaf, keep: Tensor) -> Tensor:
+        if leaf.rep.lead():
+            return leaf.value[keep]
+        axis: Any = leaf.rep.labelled or leaf.rep.ragged
+        layout = self.layouts[axis]
+        if leaf.rep.labelled is None:
+            return leaf.value[keep[layout.edge_batch if leaf.rep.on_edges else layout.batch]]
+        number = keep[layout.batch].cumsum(0) - 1
+        labels = leaf.value[:, keep[layout.edge_batch]]
+        return torch.where(labels < 0, labels, number[labels.clamp_min(0)].to(labels.dtype))
 
     def with_layouts(self, layouts: dict[NodeAxis, Layout], times: int) -> Inputs:
         """Write masks, batch vectors and PyG's bookkeeping of new layouts into the arguments."""
@@ -209,7 +227,7 @@ class Inputs:
 
     def _edge_batch(self, axis: NodeAxis, batch: Tensor) -> Tensor | None:
         labels = next((leaf for leaf in self.leaves.values() if leaf.rep.labelled == axis), None)
-        return None if labels is None else batch[labels.value[0].clamp_min(0)]
+        return None if labels is None else batch[labels.value[0].clamp(0, max(len(batch) - 1, 0))]
 
     def _count(self, layouts: Mapping[NodeAxis, Layout]) -> int:
         ragged = [layout.count for layout in layouts.values() if layout.ragged]
@@ -235,7 +253,7 @@ class Inputs:
                         f"got shape {tuple(leaf.value.shape)}"
                     )
 
-    def _refuse_undeclared(self, times: int) -> None:
+    def refuse_undeclared(self, times: int) -> None:
         """An argument that holds one row an input must be declared, or its rows would not be repeated."""
         if times == 1 or self.count <= 1:
             return

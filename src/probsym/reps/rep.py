@@ -60,6 +60,11 @@ class Rep:
         return next((slot.group for slot in self.slots if isinstance(slot, Labels)), None)
 
     @property
+    def on_edges(self) -> bool:
+        """Whether the axis that absorbs the batch holds edges rather than nodes."""
+        return self.ragged is not None and isinstance(self.slots[0], Edges)
+
+    @property
     def axes(self) -> tuple[tuple[Slot, int], ...]:
         """Every slot that acts, with its place among the axes after the batch."""
         found, place = [], 0

@@ -37,14 +37,15 @@ def random_element(
     group: Group, shape: tuple[int, ...], layouts: Any, generator: torch.Generator, length: Any = 1.0
 ) -> Element:
     """A random element, Haar where the group is compact; E and SE also move by about `length` (broadcast on shape)."""
-    options = {"generator": generator, "dtype": torch.float64, "device": generator.device}
+    options: dict[str, Any] = {"generator": generator, "dtype": torch.float64, "device": generator.device}
     parts = {}
     for f in group.factors:
         layout = layouts.get(f)
+        z: Any
         z, tie = (f.ambient_noise(shape, layout, **options) for _ in range(2))
         if isinstance(f, E):
             scale = torch.as_tensor(length, device=generator.device).to(torch.float64).expand(shape)
-            z = (torch.randn(*shape, f.dim, **options) * scale.unsqueeze(-1), z)  # type: ignore[call-overload]
+            z = (torch.randn(*shape, f.dim, **options) * scale.unsqueeze(-1), z)
         parts[f] = f.project(z, tie, layout)
     return join(group, parts)
 
@@ -65,11 +66,16 @@ def moving(group: Group, x: Inputs, generator: torch.Generator) -> Element:
     return random_element(group, (x.count,), layouts_of(group, x), generator, length)
 
 
+def still(group: Group, x: Inputs) -> Element:
+    """The identity (B,)."""
+    layouts, options = layouts_of(group, x), {"dtype": torch.float64, "device": x.device}
+    return join(group, {f: f.identity((x.count,), n=layouts.get(f), **options) for f in group.factors})
+
+
 def homing(group: Group, x: Inputs) -> Element:
     """The identity, except that E and SE move the centroid of the points to zero; (B,)."""
-    layouts, options, parts = layouts_of(group, x), {"dtype": torch.float64, "device": x.device}, {}
+    parts = {f: still(f, x) for f in group.factors}
     for f in group.factors:
-        parts[f] = f.identity((x.count,), n=layouts.get(f), **options)  # type: ignore[arg-type]
         if isinstance(f, E) and any(is_point(leaf, f) for leaf in spatial(x, f)):
             source = centroid(x, f).double()
             parts[f] = Motion(f, parts[f].matrix, source, torch.zeros_like(source))  # type: ignore[attr-defined]
@@ -109,7 +115,8 @@ def _probe(slot: Slot, layout: Any, generator: torch.Generator) -> Tensor:
 
 
 def ambient_shape(group: Group, layout: Any) -> tuple[int, ...]:
-    return tuple(group.ambient_noise((), layout).shape)
+    """Sizes of the axes of the group's ambient noise."""
+    return tuple(group.ambient_noise((), layout, generator=torch.Generator()).shape)
 
 
 def images(g: Element, seen: dict[Rep, Tensor]) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probsym.groups import E, Element, Group, Product
 from probsym.reps import Rep
-from probsym.testing.elements import distance, images, join, probes, random_element, seeded
+from probsym.testing.elements import distance, images, join, probes, random_element, repeated, seeded
 from probsym.testing.statistics import two_sample
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3, 1, 2))
@@ -30,7 +30,8 @@ def assert_group(
 
         (ab)c = a(bc),   ea = a = ae,   a^-1 a = e = a a^-1,   (ab)x = a(bx) on every slot,
         project(h z, h tie) = h project(z, tie), up to rounding of h z, finite with a finite gradient, on generic,
-        tied, rank-deficient, zero, tiny (1e-20) and huge (1e20) z,   equality by value, hash, repr,   h haar = haar = haar h in distribution.
+        tied, rank-deficient, zero, tiny (1e-20) and huge (1e20) z,
+        equality by value, hash, repr,   h haar = haar = haar h in distribution.
 
     Elements are compared by what they do to random tensors, so an action must be faithful. All checks are exact but
     the last, whose false-alarm rate is `alpha` for each of its two sides (`testing.statistics`).
@@ -100,10 +101,9 @@ class _Checks:
         parts = {}
         for f in self.group.factors:
             z, tie, small = (self.noise(f, shape) for _ in range(3))
-            z, moved = ((0 * z[..., 0], z), (1e-4 * small[..., 0], z + 1e-4 * small)) if isinstance(f, E) else (
-                z, z + 1e-4 * small)  # fmt: skip
-            layout = self.layouts[f]
-            parts[f] = f.project(moved, tie, layout) @ f.project(z, tie, layout).inverse()
+            pair = [f.project((w[..., 0], w) if isinstance(f, E) else w, tie, self.layouts[f])
+                    for w in (z, z + 1e-4 * small)]  # fmt: skip
+            parts[f] = pair[1] @ pair[0].inverse()
         return join(self.group, parts)
 
     def noise(self, f: Group, shape: tuple[int, ...]) -> Tensor:
@@ -181,9 +181,7 @@ class _Checks:
         """haar, h haar and haar h have the same mean of linear and quadratic features."""
         options: dict[str, Any] = {"n": self.layouts if isinstance(self.group, Product) else self.layouts[self.group],
                                    "generator": self.generator, "dtype": torch.float64}  # fmt: skip
-        h = random_element(self.group, (1,), self.layouts, self.generator).map(
-            lambda t, _: t.expand(samples, *t.shape[1:])
-        )
+        h = repeated(random_element(self.group, (), self.layouts, self.generator), samples)
         for side in ("left", "right"):
             g, other = (self.group.haar((samples,), **options) for _ in range(2))
             a, b = (torch.cat(self.act(k), -1) for k in (g, h @ other if side == "left" else other @ h))

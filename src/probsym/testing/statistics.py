@@ -18,13 +18,13 @@ def symmetric_p_value(d: Tensor, slack: Tensor | float = 0.0) -> Tensor:
         p = min(1, 2 c Q(t), 2 exp(-t^2 / 2)),    c = 1 / (4 Q(sqrt 2)) = 3.18,    Q the normal tail,
 
     is never too small, however heavy the tails and few the samples (Efron 1969; Bentkus and Dzindzalieta, Bernoulli
-    2015, arXiv 1104.0087, theorem 1.1). The price against Student's t is a factor of about three, which far in the tail is
-    a twentieth of the samples. The difference of two independent draws from one distribution is symmetric.
+    2015, arXiv 1307.3451). The price against Student's t is a factor of about three, which far in the tail is worth a
+    twentieth of the samples. The difference of two independent draws from one distribution is symmetric.
 
     Args:
         d: (n, ...). slack: absolute mean that is allowed, such as rounding; broadcasts on d[0].
 
-    Returns: (...), in float64.
+    Returns: (...), in float64; zero where d is not finite.
 
     >>> symmetric_p_value(torch.ones(100)).item() < 1e-20, symmetric_p_value(torch.tensor([1.0, -1.0])).item()
     (True, 1.0)
@@ -35,7 +35,7 @@ def symmetric_p_value(d: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     size = d.square().sum(0).sqrt() + math.sqrt(n) * slack
     t = torch.where(size > 0, excess / torch.where(size > 0, size, 1.0), 0.0)
     gaussian = RADEMACHER * torch.special.erfc(t / math.sqrt(2))
-    return torch.minimum(gaussian, 2 * (-t.square() / 2).exp()).clamp_max(1)
+    return torch.minimum(gaussian, 2 * (-t.square() / 2).exp()).clamp_max(1).where(excess.isfinite(), 0.0)
 
 
 def family_wise(p: Tensor) -> float:

@@ -1,0 +1,267 @@
+"""Random cosets g H of finite groups H: rotations of polyhedra and polygons, signs, cyclic shifts of nodes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from probsym.estimators import finite
+from probsym.estimators.base import Integrand, positive
+from probsym.estimators.design import (
+    Design,
+    Drawn,
+    check_multiple,
+    exchange,
+    is_other,
+    map_noise,
+    noise_count,
+    paths,
+    repeat,
+)
+from probsym.groups import Element, Group, Layout, LinearGroup, Permutation, S
+
+
+class Coset(Design):
+    """Random cosets: g_j h for all h of a finite group H, with g_1, g_2, ... drawn from p.
+
+    H acts on one factor of the group. The noise of the other factors stays independent from sample to sample, so that
+    nothing else loses by the design.
+    """
+
+    needs: ClassVar[str]
+
+    @abstractmethod
+    def fits(self, factor: Group) -> bool:
+        """Whether H is a subgroup of the factor."""
+
+    @abstractmethod
+    def translations(self, factor: Any, layout: Any, like: Element) -> Element:
+        """The elements of H, batch shape (M, 1) or (M, B); `like` tells dtype and device."""
+
+    def factor(self, group: Group) -> Group:
+        """The factor that H acts on: the first that fits."""
+        found = next((f for f in group.factors if self.fits(f)), None)
+        if found is None:
+            raise ValueError(f"design: {self!r} fits no factor of {group!r}: it needs {self.needs}")
+        return found
+
+    def count(self, factor: Any, layout: Any) -> int:
+        """Number of elements of H."""
+        return int(self.size)  # type: ignore[arg-type]
+
+    def draw(self, integrand: Integrand, k: int) -> Drawn:
+        p, x = integrand.p, integrand.x
+        factor = self.factor(p.group)
+        layout = x.layouts.get(factor)  # type: ignore[call-overload]
+        block = self.count(factor, layout)
+        others = any(is_other(path, factor) for path in paths(p.noise_rep(x)))
+        noise = integrand.noise
+        if noise is None:
+            check_multiple(k, block, self)
+            noise = p.noise(x, (k if others else k // block,), integrand.generator)
+        else:
+            check_multiple(noise_count(integrand, noise), block, self)
+            noise = noise if others else map_noise(integrand, noise, lambda path, rep, eps: eps[::block])
+        if others:
+            g, aux = integrand.push(map_noise(integrand, noise, lambda path, rep, eps: self._shared(
+                path, eps, factor, block)))  # fmt: skip
+        else:
+            g, aux = integrand.push(noise)
+            g = g.map(lambda t, _: repeat(t, block))
+        h = self.translations(factor, layout, g[factor])
+        h = h.map(lambda t, _: t.expand(g.shape[0] // block, *t.shape).flatten(0, 1))
+        return exchange(g, factor, g[factor] @ h), block, aux
+
+    def _shared(self, path: tuple[Any, ...], eps: Tensor, factor: Group, block: int) -> Tensor:
+        """The noise of H's factor once a block, that of other factors as it is."""
+        return eps if is_other(path, factor) else repeat(eps[::block], block)
+
+
+class _Matrices(Coset):
+    """Finite groups of orthogonal matrices."""
+
+    needs: ClassVar[str] = "O, SO, E or SE"
+
+    @abstractmethod
+    def matrices(self, factor: LinearGroup) -> Tensor:
+        """(M, D, D) in float64."""
+
+    def fits(self, factor: Group) -> bool:
+        return isinstance(factor, LinearGroup)
+
+    def count(self, factor: Any, layout: Any) -> int:
+        return len(self.matrices(factor)) if self.size is None else self.size
+
+    def translations(self, factor: Any, layout: Any, like: Element) -> Element:
+        matrix: Tensor = like.matrix  # type: ignore[attr-defined]
+        options: dict[str, Any] = {"dtype": matrix.dtype, "device": matrix.device}
+        h = self.matrices(factor).to(**options)[:, None]
+        return replace(factor.identity((len(h), 1), **options), matrix=h)
+
+
+@dataclass(frozen=True)
+class Polyhedral(_Matrices):
+    """Cosets of the rotations of a polyhedron, in 3-d.
+
+    The mean of a coset has no error in polynomials of the rotation matrix up to degree t, for all g: the mean of the
+    Wigner matrices D^l vanishes for 1 <= l <= t.
+
+        tetrahedral 12 (t = 2), octahedral 24 (t = 3), icosahedral 60 (t = 5)
+
+    On O(3) and E(3) these leave the handedness to g: what depends on the determinant is averaged over k / m draws only,
+    and they are exact for all but the determinant part (degree 3 and more). The groups times {1, -1} average it too, and
+    every odd degree with it: "pyritohedral" (24, the tetrahedral group times the inversion, t = 3) is the best of its
+    size there, "full-octahedral" (48, t = 3), "full-icosahedral" (120, t = 5). They need reflections: O(3) or E(3).
+
+    Args:
+        name: one of the names above.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in finite.POLYHEDRAL:
+            raise ValueError(f"name: expected one of {', '.join(finite.POLYHEDRAL)}, got {self.name!r}")
+
+    @property
+    def size(self) -> int:
+        return finite.POLYHEDRAL[self.name][0]
+
+    @property
+    def needs(self) -> str:  # type: ignore[override]
+        return "O(3) or E(3)" if self._improper else "SO(3), O(3), SE(3) or E(3)"
+
+    @property
+    def _improper(self) -> bool:
+        return self.name not in ("tetrahedral", "octahedral", "icosahedral")
+
+    def fits(self, factor: Group) -> bool:
+        return isinstance(factor, LinearGroup) and factor.dim == 3 and not (self._improper and factor.special)
+
+    def matrices(self, factor: LinearGroup) -> Tensor:
+        return finite.POLYHEDRAL[self.name][1]()
+
+
+@dataclass(frozen=True)
+class Signs(_Matrices):
+    """Cosets of the diagonal sign matrices in d dimensions: 2^d on O and E, 2^(d-1) of determinant one on SO and SE.
+
+    Exact for every function that is linear in the entries of the matrix.
+    """
+
+    def matrices(self, factor: LinearGroup) -> Tensor:
+        if 2**factor.dim > finite.LARGEST:
+            raise ValueError(f"design: {self!r} of {factor!r} has more than {finite.LARGEST} elements")
+        return finite.proper(finite.signs(factor.dim)) if factor.special else finite.signs(factor.dim)
+
+
+@dataclass(frozen=True)
+class SignedPermutations(_Matrices):
+    """Cosets of the symmetries of the d-cube: 2^d d! on O and E, half of them, of determinant one, on SO and SE.
+
+    Exact up to degree 3 for d > 2 (on SO, for d = 3, the octahedral design).
+    """
+
+    def matrices(self, factor: LinearGroup) -> Tensor:
+        if factor.dim > 5:
+            raise ValueError(f"design: {self!r} of {factor!r} has more than {finite.LARGEST} elements")
+        found = finite.signed_permutations(factor.dim)
+        return finite.proper(found) if factor.special else found
+
+
+@dataclass(frozen=True)
+class Cyclic(Coset):
+    """Cosets of a cyclic group: n rotations of the plane, or the shifts of the nodes of S_n.
+
+    In the plane exact up to degree n - 1. Over S_n every node stands once in every place of a block: exact for every
+    sum over nodes of functions of a node and its place. Inputs with fewer nodes than the largest go round more than
+    once. If the group has both, the plane is meant; `Shifts` takes the nodes.
+
+    Args:
+        order: n; 8 in the plane unless given, over S_n always the number of nodes of the largest input.
+    """
+
+    order: int | None = None
+    needs: ClassVar[str] = "O(2), SO(2), E(2), SE(2) or S(n)"
+    nodes: ClassVar[bool] = True
+    plane: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.order is not None:
+            positive("order", self.order)
+
+    def fits(self, factor: Group) -> bool:
+        flat = isinstance(factor, LinearGroup) and factor.dim == 2
+        return (self.plane and flat) or (self.nodes and isinstance(factor, S))
+
+    def factor(self, group: Group) -> Group:
+        flat = [f for f in group.factors if isinstance(f, LinearGroup) and f.dim == 2]
+        return flat[0] if flat and self.plane else super().factor(group)
+
+    def count(self, factor: Any, layout: Any) -> int:
+        return max(layout.width, 1) if isinstance(factor, S) else self.order or 8
+
+    def translations(self, factor: Any, layout: Any, like: Element) -> Element:
+        if isinstance(factor, S):
+            return Permutation(factor, layout, shifts(layout, self.count(factor, layout), like.index))  # type: ignore[attr-defined]
+        matrix: Tensor = like.matrix  # type: ignore[attr-defined]
+        h = self.matrices(self.count(factor, layout)).to(matrix)[:, None]
+        return replace(factor.identity((len(h), 1), dtype=matrix.dtype, device=matrix.device), matrix=h)
+
+    def matrices(self, order: int) -> Tensor:
+        return finite.rotations(order)
+
+
+@dataclass(frozen=True)
+class Shifts(Cyclic):
+    """`Cyclic` over the nodes of S_n, also where the group has a plane."""
+
+    needs: ClassVar[str] = "S(n)"
+    plane: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Dihedral(Cyclic):
+    """Cosets of the n rotations and n reflections of a regular polygon, 2 n in a block: O(2) and E(2).
+
+    Args:
+        order: n, the corners; 4 unless given.
+    """
+
+    needs: ClassVar[str] = "O(2) or E(2)"
+    nodes: ClassVar[bool] = False
+
+    @property
+    def size(self) -> int:
+        return 2 * (self.order or 4)
+
+    def fits(self, factor: Group) -> bool:
+        return isinstance(factor, LinearGroup) and factor.dim == 2 and not factor.special
+
+    def factor(self, group: Group) -> Group:
+        return Coset.factor(self, group)
+
+    def count(self, factor: Any, layout: Any) -> int:
+        return self.size
+
+    def matrices(self, order: int) -> Tensor:
+        return finite.reflections(order // 2)
+
+
+def shifts(layout: Layout, order: int, like: Tensor) -> Tensor:
+    """Gather indices of cyclic shifts within each input: (M, 1, N), padded (M, B, N), ragged (M, sum N)."""
+    step = torch.arange(order, device=like.device)
+    if layout.batch is None:
+        place = torch.arange(layout.size, device=like.device)
+        if layout.mask is None:
+            return ((place + step[:, None]) % max(layout.size, 1))[:, None]
+        count = layout.mask.sum(-1, keepdim=True)
+        moved = (place + step[:, None, None]) % count.clamp_min(1)
+        return torch.where(place < count, moved, place)
+    rank, count = layout.position % max(layout.width, 1), layout.sizes[layout.batch]
+    first = (layout.sizes.cumsum(0) - layout.sizes)[layout.batch]
+    return torch.argsort(layout.position)[first + (rank + step[:, None]) % count]

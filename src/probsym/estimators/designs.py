@@ -1,0 +1,57 @@
+"""Designs: samples in blocks whose errors cancel. A new one is a class and one line in `DESIGNS`.
+
+Cosets g H of a finite group H, antithetic pairs, scrambled Sobol points and strata of the noise. All are unbiased
+for Haar. Pairs, points and strata are unbiased for every p. Cosets of a learned p turn it into p * Unif(H): as
+equivariant as before, since an input moves g from the left, but the model is then the H-symmetrized one; train with the
+design that you evaluate with.
+
+Which design suits which group is measured in docs/performance.md.
+
+>>> sorted(DESIGNS)[:3]
+['antithetic', 'cyclic', 'dihedral']
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from probsym.estimators import finite
+from probsym.estimators.cosets import Coset, Cyclic, Dihedral, Polyhedral, Shifts, SignedPermutations, Signs
+from probsym.estimators.design import Design, Independent, check_multiple
+from probsym.estimators.quasi import Antithetic, Sobol, Stratified
+
+DESIGNS: dict[str, Design] = {
+    **{name: Polyhedral(name) for name in finite.POLYHEDRAL},
+    "cyclic": Cyclic(),
+    "dihedral": Dihedral(),
+    "shifts": Shifts(),
+    "signs": Signs(),
+    "signed-permutations": SignedPermutations(),
+    "antithetic": Antithetic(),
+    "sobol": Sobol(),
+    "stratified": Stratified(),
+}
+
+
+def as_design(given: Any) -> Design:
+    """A design by name; None is independent samples.
+
+    Raises:
+        ValueError: unknown name.
+        TypeError: neither a name nor a design.
+    """
+    if given is None:
+        return Independent()
+    if isinstance(given, Design):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(f"design: expected a name or a Design, got {type(given).__name__} {given!r}")
+    if given not in DESIGNS:
+        raise ValueError(f"design: expected one of {', '.join(map(repr, DESIGNS))}, got {given!r}")
+    return DESIGNS[given]
+
+
+__all__ = [
+    "DESIGNS", "Antithetic", "Coset", "Cyclic", "Design", "Dihedral", "Independent", "Polyhedral", "Shifts",
+    "SignedPermutations", "Signs", "Sobol", "Stratified", "as_design", "check_multiple",
+]  # fmt: skip

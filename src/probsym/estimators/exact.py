@@ -1,0 +1,126 @@
+"""Averages over finite supports: exact, and hybrid with samples of the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probsym.distributions.base import Support
+from probsym.estimators.base import Blocks, Estimate, Estimator, Integrand, Moments, positive
+from probsym.groups import Element
+from probsym.groups.base import ProductElement
+
+
+@dataclass(frozen=True)
+class Exact(Estimator):
+    """The weighted mean over all elements of a finite distribution.
+
+        mean = sum_m w_m g_m f(g_m^-1 x)
+
+    Poses g_m^-1 x that are equal, and those of weight zero, are not evaluated twice in evaluation mode. Inputs that
+    only sampling can serve (a continuous stabilizer, too many elements) are sampled, counted in `aux`, and have a
+    standard error; for all others it is zero.
+
+    Args:
+        chunk: elements evaluated at once.
+
+    Raises:
+        TypeError: at the call, the distribution has no finite support; `Hybrid` samples the infinite factors.
+    """
+
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None:
+            positive("chunk", self.chunk)
+
+    def __call__(self, integrand: Integrand) -> Estimate:
+        support = integrand.p.support(integrand.x, integrand.generator)
+        moments = weighted(integrand, support, self.chunk)
+        samples = (support.weight > 0).sum(0)
+        if not integrand.statistics:
+            return Estimate(integrand.rebuild(moments.mean), None, samples, support.counters)
+        scale = torch.where(support.exact, 0.0, (samples - 1).clamp_min(0).to(support.weight.dtype).reciprocal())
+        scales = integrand.align(scale[None], [s[None] for s in moments.square])
+        error = [_error(s, c[0]) for s, c in zip(moments.square, scales, strict=True)]
+        return Estimate(integrand.rebuild(moments.mean), integrand.rebuild(error), samples, support.counters)
+
+
+def weighted(integrand: Integrand, support: Support, chunk: int | None) -> Moments:
+    """Weighted mean and spread over the elements of a support."""
+    count, moments = len(support.weight), Moments()
+    step = chunk or count
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        needed = None if integrand.training else support.weight[part] > 0
+        y = integrand.run(support.element.select(part), needed)
+        moments.add(y, integrand.align(support.weight[part], y), integrand.statistics)
+    return moments
+
+
+def _error(square: Tensor, scale: Tensor) -> Tensor:
+    """Of equal weights 1/m: sum of squares / m / (m - 1) has the weights in it already; inf for one sample."""
+    scale = scale.expand_as(square)
+    return torch.where(scale.isinf(), math.inf, (square * torch.where(scale.isinf(), 0, scale)).sqrt())
+
+
+@dataclass(frozen=True)
+class Hybrid(Estimator):
+    """Finite factors enumerated, the others sampled k times; each sample meets all elements.
+
+        mean = 1/k sum_k sum_m w_m (a_m b_k) f((a_m b_k)^-1 x),    a_m all of the finite factors, b_k samples
+
+    What depends on the finite factors is exact: the estimate is equivariant to them at every k. The standard error is
+    the spread over k; zero if nothing had to be sampled.
+
+    Args:
+        k: samples of the factors that are not finite; the model is called on k times as many rows as they have
+            elements.
+        chunk: elements evaluated at once.
+
+    Raises:
+        ValueError: k or chunk below one.
+        TypeError: at the call, no factor is finite.
+    """
+
+    k: int
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        positive("k", self.k)
+        if self.chunk is not None:
+            positive("chunk", self.chunk)
+
+    def __call__(self, integrand: Integrand) -> Estimate:
+        finite, rest = integrand.p.split()
+        if finite is None:
+            raise TypeError(f"{integrand.p!r} has no finite factor to enumerate: use MonteCarlo(k)")
+        if rest is None:
+            return Exact(self.chunk)(integrand)
+        support = finite.support(integrand.x, integrand.generator)
+        noise = rest.noise(integrand.x, (self.k,), integrand.generator)
+        drawn, aux = rest.push(integrand.x, noise, diagnose=integrand.statistics)
+        blocks, size = Blocks(1, integrand.statistics), len(support.weight)
+        for i in range(self.k):
+            g = drawn.select(slice(i, i + 1)).map(lambda t, _: t.expand(size, *t.shape[1:]))
+            pairs = Support(_join(integrand, support.element, g), support.weight, support.exact, {})
+            blocks.add([m[None] for m in weighted(integrand, pairs, self.chunk).mean])
+        samples = (support.weight > 0).sum(0) * self.k
+        error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(blocks.error(self.k))]
+        return Estimate(integrand.rebuild(blocks.moments.mean), integrand.rebuild(error), samples,
+                        {**support.counters, **aux})  # fmt: skip
+
+    def _sampled(self, integrand: Integrand, error: Tensor, loose: Tensor, i: int) -> Tensor:
+        """Where even the finite factors were sampled, once for all k, the spread over k does not tell: inf."""
+        rows = integrand.spread(loose, i)
+        return error.masked_fill(rows.reshape(-1, *[1] * (error.ndim - 1)), math.inf)
+
+
+def _join(integrand: Integrand, *elements: Element) -> Element:
+    group = integrand.p.group
+    return ProductElement(group, {f: g[f] for g in elements for f in g.group.factors})
+
+

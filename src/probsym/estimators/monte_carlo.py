@@ -1,0 +1,74 @@
+"""The mean of k samples: independent ones, or designs that share the error out among a block of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from probsym.estimators.base import Blocks, Estimate, Estimator, Integrand, block_means, positive, standard_error
+from probsym.estimators.designs import Design, as_design, check_multiple
+
+
+@dataclass(frozen=True)
+class MonteCarlo(Estimator):
+    """The mean of k samples.
+
+        mean = 1/k sum_k g_k f(g_k^-1 x),    stderr = s / sqrt(k)
+
+    With a design the samples come in blocks of size m (cosets, pairs, scrambles); s is then the spread of the k / m
+    block means, and m takes the place of one sample.
+
+    Args:
+        k: number of samples, a multiple of the design's block.
+        chunk: samples evaluated at once; bounds memory, in training by recomputing chunks in backward. The result does
+            not depend on it, up to rounding.
+        design: a name of `probsym.designs.DESIGNS` ("octahedral", "antithetic", "sobol", ...) or a `Design`; None
+            takes independent samples.
+
+    Raises:
+        ValueError: k or chunk below one, an unknown design, k no multiple of its block; at the call, a design that
+            fits no factor of the group.
+
+    >>> MonteCarlo(48, design="octahedral")
+    MonteCarlo(k=48, chunk=None, design='octahedral')
+    """
+
+    k: int
+    chunk: int | None = None
+    design: str | Design | None = None
+
+    def __post_init__(self) -> None:
+        positive("k", self.k)
+        if self.chunk is not None:
+            positive("chunk", self.chunk)
+        design = as_design(self.design)
+        if design.size is not None:
+            check_multiple(self.k, design.size, design)
+
+    def __call__(self, integrand: Integrand) -> Estimate:
+        g, block, aux = as_design(self.design).draw(integrand, self.k)
+        count = g.shape[0]
+        if self.chunk is None or self.chunk >= count:
+            y = integrand.evaluate(g, None)
+            mean = [t.mean(0) if count > 1 else t.squeeze(0) for t in y]
+            error = [standard_error(t.detach()) for t in block_means(y, block)] if integrand.statistics else []
+        else:
+            blocks = Blocks(block, integrand.statistics)
+            for part in slices(count, block, self.chunk):
+                blocks.add(integrand.run(g.select(part)))
+            mean, error = blocks.moments.mean, blocks.error(count // block)
+        return Estimate(integrand.rebuild(mean), integrand.rebuild(error) if integrand.statistics else None,
+                        integrand.counts(count), aux)  # fmt: skip
+
+
+def slices(count: int, block: int, chunk: int) -> Iterator[slice]:
+    """Chunks of at most `chunk` samples that are whole blocks, or parts of one.
+
+    >>> [(s.start, s.stop) for s in slices(8, 4, 3)]
+    [(0, 3), (3, 4), (4, 7), (7, 8)]
+    """
+    whole = chunk - chunk % block if chunk >= block else block
+    for start in range(0, count, whole):
+        stop = min(start + whole, count)
+        for first in range(start, stop, chunk):
+            yield slice(first, min(first + chunk, stop))

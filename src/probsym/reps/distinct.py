@@ -1,0 +1,71 @@
+"""Rows of a batch that are worth evaluating: needed, and not equal to another."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from probsym.reps.inputs import Inputs
+from probsym.reps.rep import Rep
+
+
+class Distinct:
+    """A batch without the rows that nobody needs, and with one of each set of bitwise equal rows.
+
+    Equal rows are found by a 64-bit hash and then compared. In ragged batches only unneeded graphs are left out.
+
+    Args:
+        rows: the whole batch of R inputs.
+        needed: (R,) bool.
+
+    Attributes:
+        inputs: the smaller batch.
+    """
+
+    def __init__(self, rows: Inputs, needed: Tensor) -> None:
+        self.rows, self.needed = rows, needed
+        self.source = torch.arange(rows.count, device=needed.device)
+        if not any(layout.ragged for layout in rows.layouts.values()):
+            chosen = needed.nonzero().squeeze(-1)
+            self.source[chosen] = chosen[_first_equal(rows, chosen)]
+        self.keep = needed & (self.source == torch.arange(rows.count, device=needed.device))
+        self.all = bool(self.keep.all())
+        self.inputs = rows if self.all else rows.select(self.keep)
+
+    def restore(self, out: Tensor, rep: Rep) -> Tensor:
+        """The output for all rows from that of the smaller batch; zero for rows that nobody needs."""
+        if self.all:
+            return out
+        if rep.ragged is None:
+            place = (self.keep.cumsum(0) - 1)[self.source].clamp_min(0)
+            return out[place].masked_fill(~self.needed.reshape(-1, *[1] * (out.ndim - 1)), 0)
+        layout = self.rows.layouts[rep.ragged]
+        owner: Tensor = layout.edge_batch if rep.on_edges else layout.batch  # type: ignore[assignment]
+        return out.new_zeros(len(owner), *out.shape[1:]).index_put((self.keep[owner],), out)
+
+
+def _first_equal(rows: Inputs, chosen: Tensor) -> Tensor:
+    """For each of the chosen rows the place of the first one equal to it."""
+    parts = [leaf.value[chosen] for leaf in rows.leaves.values()]
+    parts += [layout.mask[chosen] for layout in rows.layouts.values() if layout.mask is not None]
+    code = sum((_hash(part) for part in parts), torch.zeros_like(chosen))
+    order = torch.argsort(code, stable=True)
+    fresh = torch.ones_like(code, dtype=torch.bool)
+    fresh[1:] = code[order].diff() != 0
+    first = torch.empty_like(chosen)
+    first[order] = order[fresh.nonzero().squeeze(-1)][fresh.cumsum(0) - 1]
+    same = torch.stack([(part == part[first]).flatten(1).all(1) for part in parts]).all(0)
+    return torch.where(same, first, torch.arange(len(chosen), device=chosen.device))
+
+
+def _hash(value: Tensor) -> Tensor:
+    """A 64-bit number a row, exact in the bits; 0 and -0 are the same."""
+    if value.is_complex():
+        value = torch.view_as_real(value)
+    if value.is_floating_point():
+        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()]
+        value = (value.detach() + 0.0).contiguous().view(bits)
+    flat = value.flatten(1).long()
+    generator = torch.Generator(value.device).manual_seed(flat.shape[1])
+    factor = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=generator, device=value.device)
+    return (flat * (2 * factor + 1)).sum(1)

@@ -1,0 +1,135 @@
+"""Adaptive: calibrated, invariant, and cheap: converged inputs leave the batch."""
+
+import pytest
+import torch
+from cases import SETTINGS, Base
+from torch import nn
+
+import probsym as ps
+from probsym.estimators.adaptive import Adaptive
+from probsym.reps import leaves
+
+
+class Counted(nn.Module):
+    """A model that notes how many rows it sees."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.rows = model, []
+
+    def forward(self, **kwargs):
+        self.rows.append(len(kwargs["mask"]) if "mask" in kwargs else len(next(iter(kwargs.values()))))
+        return self.model(**kwargs)
+
+
+class Signed(nn.Module):
+    """f(v) = scale tanh(3 v_1): known mean zero, known spread."""
+
+    def forward(self, v, scale):
+        return torch.stack([scale * (3 * v[:, 0]).tanh(), scale * (v[:, 1] > 0.5)], 1)
+
+
+def test_calibration_on_a_thousand_inputs():
+    """The truth lies within 1.96 stated errors in 95 % of cases, on inputs that stop at different times."""
+    space = ps.SO(3)
+    v = torch.nn.functional.normalize(torch.randn(1000, 3, dtype=torch.float64), dim=-1)
+    scale = torch.linspace(0.1, 2, 1000, dtype=torch.float64)
+    phi = ps.symmetrize(Signed(), {"v": ps.Rep(space), "scale": ps.Rep()}, ps.Rep(), "haar").eval()
+    estimate = phi.estimate(v=v, scale=scale, tol=0.05, max_samples=4096, generator=torch.Generator().manual_seed(0))
+    truth = torch.stack([0 * scale, scale / 4], 1)
+    gap = (estimate.mean - truth).abs() / estimate.stderr
+    for level, share in ((1.0, 0.6827), (1.96, 0.95), (2.58, 0.99)):
+        covered = (gap < level).double().mean(0)
+        sigma = (share * (1 - share) / 1000) ** 0.5
+        assert ((covered - share).abs() < 5 * sigma).all(), (level, covered)
+    bias = (estimate.mean - truth) / estimate.stderr
+    assert (bias.mean(0).abs() < 5 / 1000**0.5).all()
+    assert estimate.aux["above_tol"] == 0
+    assert (estimate.stderr.amax(1) < 0.05).double().mean() > 0.9
+    assert estimate.samples.min() < 20 < 800 < estimate.samples.max()
+
+
+@pytest.mark.parametrize("setting", ["S x E(3)", "padded S x E(3)", "ragged S x E(3)", "labels"])
+def test_converged_inputs_leave_the_batch(setting):
+    """The rows that the model sees are those that the estimate states, and the mean is right, in every layout."""
+    s = SETTINGS[setting]()
+    call = {k: (v * (1 + 5 * (torch.arange(len(v)) == 0).to(v)).reshape(-1, *[1] * (v.ndim - 1)) if k == "x" else v) for k, v in s.call.items()}
+    counted = Counted(s.model)
+    phi = ps.symmetrize(counted, s.inputs, s.output, ps.Haar(s.group, origin="centroid")).eval()
+    phi(**call)
+    truth = phi.estimate(**call, samples=4000, generator=torch.Generator().manual_seed(1))
+    drawn = phi.sample(**call, samples=200, generator=torch.Generator().manual_seed(3))
+    outputs = [_at(drawn, path) for path in leaves(phi.output)]
+    size = phi._integrand(phi.bind((), call), ps.MonteCarlo(1), None, None, True).size([y.var(0) for y in outputs])
+    estimator = Adaptive(float((size.sum() / 600).sqrt()), max_samples=600, chunk=8)
+    counted.rows.clear()
+    with torch.no_grad():
+        estimate = phi.estimate(**call, estimator=estimator, generator=torch.Generator().manual_seed(2))
+    for path in leaves(phi.output):
+        a, b, ea, eb = (_at(y, path) for y in (estimate.mean, truth.mean, estimate.stderr, truth.stderr))
+        assert a.shape == b.shape == ea.shape
+        assert ((a - b).abs() <= 6 * (ea**2 + eb**2).sqrt() + 1e-9).all()
+    assert len(set(estimate.samples.tolist())) > 1
+    if "ragged" not in setting:
+        assert sum(counted.rows) == 32 * len(estimate.samples) + int(estimate.samples.sum())
+    else:
+        sizes = torch.bincount(call["batch"])
+        assert sum(counted.rows) == int((sizes * (32 + estimate.samples)).sum())
+
+
+def _at(value, path):
+    for key in path:
+        value = value[key]
+    return value.detach()
+
+
+def test_size_is_invariant():
+    """Rotated and permuted inputs with coupled noise have the same size of the error, to rounding."""
+    s = SETTINGS["S x E(3)"]()
+    phi = s.symmetrized("haar")
+    x = phi.bind((), s.call)
+    eps = phi.draw_noise(**s.call, samples=16)
+    h = ps.testing.elements.moving(phi.group, x, torch.Generator().manual_seed(2))
+    y = phi.sample(**s.call, noise=eps)
+    moved = phi.sample(**x.act(h).kwargs, noise=phi.distribution.move_noise(x, h, eps))
+    sizes = [phi._integrand(x, ps.MonteCarlo(1), None, None, True).size([t.var(0)]) for t in (y, moved)]
+    assert torch.allclose(*sizes, rtol=1e-9)
+    assert (sizes[0][:, None, None] >= y.var(0)).all()
+
+
+def test_smaller_batches_hold_the_same_inputs():
+    """Dropping inputs from a batch leaves the others as they are, in every layout."""
+    for setting in SETTINGS:
+        s = SETTINGS[setting]()
+        phi = s.symmetrized("canonical")
+        x = phi.bind((), s.call)
+        keep = torch.tensor([True, False, True])
+        small = x.select(keep)
+        whole, part = (x.map(lambda leaf: leaf.value), small)
+        assert part.count == 2
+        for leaf, old in zip(part.leaves.values(), whole.leaves.values(), strict=True):
+            if leaf.rep.lead():
+                assert torch.equal(leaf.value, old.value[keep])
+        again = type(x).bind(phi.inputs, small.args, small.kwargs)
+        for axis, layout in small.layouts.items():
+            other = again.layouts[axis]
+            for name in ("size", "count") if layout.ragged else ("size",):
+                assert getattr(layout, name) == getattr(other, name)
+            for name in ("mask", "batch", "edge_batch"):
+                a, b = getattr(layout, name), getattr(other, name)
+                assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_what_is_refused():
+    for bad in ({"tol": 0.0}, {"tol": 1.0, "pilot": 31}, {"tol": 1.0, "max_samples": 1}, {"tol": 1.0, "chunk": 0}):
+        with pytest.raises(ValueError, match=next(k for k in reversed(bad))):
+            Adaptive(**bad)
+
+
+def test_tol_is_an_option_of_the_call():
+    s = SETTINGS["SO(3)"]()
+    phi = s.symmetrized("haar")
+    estimate = phi.estimate(**s.call, tol=1e-3, max_samples=64)
+    assert estimate.samples.tolist() == [64] * 3
+    assert estimate.aux["above_tol"] == 3
+    assert isinstance(s.model, Base)

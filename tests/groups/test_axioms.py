@@ -1,0 +1,101 @@
+"""One protocol for every group; nothing public may be left out of it."""
+
+import inspect
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import probsym as ps
+from probsym.groups import FAMILIES, Group, LinearGroup, NodeAxis, Product
+from probsym.testing import assert_group
+
+NODE = [family for family in FAMILIES if issubclass(family, NodeAxis)]
+LINEAR = [family for family in FAMILIES if issubclass(family, LinearGroup)]
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+@pytest.mark.parametrize("family", LINEAR)
+def test_linear_families(family, d):
+    assert_group(family(d))
+    assert_group(family(d, "space"))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+@pytest.mark.parametrize("family", NODE)
+def test_node_families(family, n):
+    assert_group(family("nodes"), n=n)
+    assert_group(family("nodes", size=n))
+
+
+def test_s_of_a_number():
+    assert ps.S(3) == ps.S(size=3)
+    assert_group(ps.S(3))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from(FAMILIES), st.integers(1, 3)), min_size=1, max_size=3))
+def test_products(parts):
+    groups = [family(f"axis{i}") if issubclass(family, NodeAxis) else family(d, f"space{i}") for i, (family, d) in enumerate(parts)]
+    total = groups[0]
+    for group in groups[1:]:
+        total = total * group
+    assert set(total.factors) == set(groups)
+    assert_group(total, n=parts[0][1])
+
+
+def test_products_are_flat_and_commute():
+    a, b, c = ps.S("a"), ps.O(3, "b"), ps.SE(2, "c")
+    assert (a * b) * c == c * (b * a)
+    assert all(not isinstance(f, Product) for f in (a * (b * c)).factors)
+    assert hash((a * b) * c) == hash(c * (b * a))
+
+
+def test_every_public_group_is_registered():
+    public = {c for c in vars(ps.groups).values() if inspect.isclass(c) and issubclass(c, Group) and not inspect.isabstract(c)}
+    assert public == set(FAMILIES) | {Product}
+    assert {c for c in vars(ps).values() if inspect.isclass(c) and issubclass(c, Group)} <= set(FAMILIES) | {Group}
+
+
+@pytest.mark.parametrize("group", [ps.E(3), ps.SE(2), ps.S("n") * ps.E(1)])
+def test_haar_of_a_group_that_is_not_compact(group):
+    with pytest.raises(ValueError, match=r"not compact.*origin='centroid'"):
+        group.haar((2,), n=3)
+
+
+def test_elements_of_other_groups_do_not_compose():
+    with pytest.raises(ValueError, match="cannot compose"):
+        ps.O(3).haar((2,)) @ ps.SO(3).haar((2,))
+    with pytest.raises(KeyError, match="not a factor"):
+        ps.O(3).haar((2,))[ps.O(2)]
+    with pytest.raises(ValueError, match="occurs twice"):
+        ps.O(3) * ps.O(3)
+
+
+@pytest.mark.parametrize("make", [lambda: ps.O(0), lambda: ps.E(2.0), lambda: ps.SO(True), lambda: ps.S("n", mask="m", batch="b"), lambda: ps.S(-1)])
+def test_bad_arguments(make):
+    with pytest.raises(ValueError):
+        make()
+
+
+def test_size_must_come_from_somewhere():
+    with pytest.raises(ValueError, match="does not know its size"):
+        ps.S("nodes").haar((2,))
+
+
+@pytest.mark.parametrize("slot", ["vector", "det"])
+def test_missing_slots_say_so(slot):
+    with pytest.raises(TypeError, match="slot of O, SO, E and SE"):
+        getattr(ps.S("nodes"), slot)
+    with pytest.raises(TypeError, match="slot of S and Axis"):
+        _ = ps.O(3).labels
+
+
+def test_identity_leaves_far_points_alone():
+    """Two origins rather than one translation: a frame at 1e8 keeps the digits of what it centres."""
+    g = ps.E(3).project((torch.full((3,), 1e8), torch.randn(3, 3)), torch.randn(3, 3))
+    x = torch.full((5, 3), 1e8) + torch.arange(5)[:, None] * 8
+    local = ps.Rep(None, ps.E(3)).act(g.inverse(), x, 0)
+    assert torch.allclose(local.norm(dim=1), (x - 1e8).norm(dim=1), atol=1e-4)
+    assert torch.equal(ps.Rep(None, ps.E(3)).act(g, local, 0), x)
