@@ -69,7 +69,7 @@ def _join(group: Group, parts: dict[Group, ps.Element]) -> ps.Element:
 
 
 def coupled() -> None:
-    print("| group | " + " | ".join(distributions(*list(cases().values())[0][:2])) + " | bare MLP |")
+    print("| group | " + " | ".join(distributions(*next(iter(cases().values()))[:2])) + " | bare MLP |")
     print("|---" * 7 + "|")
     for name, (group, reps, out) in cases().items():
         d = next((f.dim for f in group.factors if hasattr(f, "dim")), 2)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
-def alternate(functions: dict[str, Callable[[], object]], repeats: int = 15, warmup: int = 3) -> dict[str, list[float]]:
-    """Seconds of each call, every function once a round."""
+def alternate(
+    functions: dict[str, Callable[[], object]], repeats: int = 15, warmup: int = 3, budget: float = 60.0
+) -> dict[str, list[float]]:
+    """Seconds of each call, every function once a round; after `budget` seconds as soon as there are three rounds."""
     times: dict[str, list[float]] = {name: [] for name in functions}
+    began = time.perf_counter()
     for i in range(warmup + repeats):
+        late = time.perf_counter() - began > budget
+        if late and len(next(iter(times.values()))) >= 3:
+            break
         for name, function in functions.items():
             start = time.perf_counter()
             function()
-            if i >= warmup:
+            if i >= warmup or (late and i):
                 times[name].append(time.perf_counter() - start)
     return times
 
@@ -25,5 +31,18 @@ def ratio(times: dict[str, list[float]], name: str, reference: str) -> tuple[flo
     return statistics.median(pairs), pairs[len(pairs) // 4], pairs[-1 - len(pairs) // 4]
 
 
+def spread(times: dict[str, list[float]], name: str, reference: str) -> str:
+    """A ratio as "median (lower quartile to upper quartile)"."""
+    return "{:.2f} ({:.2f} to {:.2f})".format(*ratio(times, name, reference))
+
+
 def milliseconds(values: list[float]) -> str:
     return f"{1e3 * statistics.median(values):.2f} ms"
+
+
+def table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a Markdown table, row by row as they come."""
+    header = list(header)
+    print(f"\n### {title}\n\n| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", flush=True)
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)

@@ -44,7 +44,7 @@ class Base(nn.Module):
         parts = dict(zip(self.shapes, flat.split([math.prod(s) for s in self.shapes.values()], 1), strict=True))
 
         def output(path: Any, rep: ps.Rep) -> Tensor:
-            y = parts[path].reshape(-1, *self.shapes[path])
+            y = parts[path].reshape(len(flat), *self.shapes[path])
             if place is not None and rep.ragged is not None:
                 return y.flatten(0, 1)[place]
             if mask is not None and rep.slots and isinstance(rep.slots[0], type(PADDED.natural)):
@@ -109,11 +109,15 @@ def _setting(inputs: Any, output: Any, call: dict[str, Tensor], shapes: Any, wid
             features += width * width if key == "edge_index" else width * math.prod(value.shape[1:])
     shapes = dict(zip(leaves(output), shapes, strict=True))
     kind = next(v.dtype for v in call.values() if v.is_floating_point())
-    return Setting(as_spec(inputs, "inputs"), as_spec(output, "output"), call, Base(features, output, shapes, width).to(kind))
+    return Setting(
+        as_spec(inputs, "inputs"), as_spec(output, "output"), call, Base(features, output, shapes, width).to(kind)
+    )
 
 
 def randn(*shape: int, seed: int = 1, kind: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + 7 * len(shape)), dtype=torch.float64).to(kind)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + 7 * len(shape)), dtype=torch.float64).to(
+        kind
+    )
 
 
 def sets(b: int = 3, n: int = 4, kind: torch.dtype = torch.float64) -> Setting:
@@ -143,12 +147,18 @@ def moved(group: ps.Group, b: int = 3, kind: torch.dtype = torch.float64) -> Set
 
 def particles(group: ps.Group, b: int = 3, n: int = 4, kind: torch.dtype = torch.float64) -> Setting:
     d = group.dim
-    call = {"pos": randn(b, n, d, kind=kind) + 2, "vel": randn(b, n, d, seed=2, kind=kind), "edge": randn(b, n, n, 1, kind=kind)}
+    call = {
+        "pos": randn(b, n, d, kind=kind) + 2,
+        "vel": randn(b, n, d, seed=2, kind=kind),
+        "edge": randn(b, n, n, 1, kind=kind),
+    }
     inputs = {"pos": ps.Rep(NODES, group), "vel": ps.Rep(NODES, group.vector), "edge": ps.Rep(NODES, NODES)}
     return _setting(inputs, ps.Rep(NODES, group), call, [(n, d)])
 
 
-def padded(group: ps.Group, kind: torch.dtype = torch.float64, sizes: tuple[int, ...] = (4, 2, 3), n: int = 4) -> Setting:
+def padded(
+    group: ps.Group, kind: torch.dtype = torch.float64, sizes: tuple[int, ...] = (4, 2, 3), n: int = 4
+) -> Setting:
     d, b = group.dim, len(sizes)
     mask = torch.arange(n) < torch.tensor(sizes)[:, None]
     pos, charge = (randn(b, n, d, kind=kind) + 2) * mask[..., None], randn(b, n, 1, kind=kind) * mask[..., None]
@@ -210,6 +220,13 @@ def coupled_error(phi, call, samples=3, seed=0):
         for path, rep in leaves(phi.output).items()
     ]
     return torch.stack(gaps).max().item()
+
+
+def close(a, b, tolerance=1e-10):
+    if isinstance(a, dict | tuple):
+        keys = a if isinstance(a, dict) else range(len(a))
+        return all(close(a[k], b[k], tolerance) for k in keys)
+    return a.shape == b.shape and bool(((a - b).abs() <= tolerance).all())
 
 
 LINEAR = [ps.O(2), ps.O(3), ps.SO(2), ps.SO(3)]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from cases import DISTRIBUTIONS, SETTINGS, particles, randn
 from torch import nn
 
 import probsym as ps
+from cases import DISTRIBUTIONS, SETTINGS, particles, randn
 from probsym.distributions import DefaultNet, Haar, Support
 from probsym.distributions.base import Projecting
 from probsym.groups.orthogonal import Rotation
@@ -66,7 +66,9 @@ class Biased(ps.O):
 
     def haar(self, shape=(), **kwargs):
         g = super().haar(shape, **{k: v for k, v in kwargs.items() if k != "n"})
-        sign = torch.where(torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5, torch.linalg.det(g.matrix).sign(), 1.0)
+        sign = torch.where(
+            torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5, torch.linalg.det(g.matrix).sign(), 1.0
+        )
         return Rotation(self, g.matrix * sign[..., None, None])
 
 
@@ -85,11 +87,20 @@ class Indexed(ps.S):
         return super().project(z, torch.arange(z.shape[-1]).to(z).expand_as(z), layout)
 
 
-@pytest.mark.parametrize(("group", "law"), [
-    (Sloppy(3), "covariance .* (zero|constant|twice)"), (Uncovariant(3), "covariance .* generic"), (Reversed(3), "action .ab.x"),
-    (Lazy(3), "inverse"), (Stretched(3), "orthogonality|inverse"), (Biased(3), "haar must be invariant"),
-    (ById(3), "equality and hash"), (Indexed("n"), "covariance .* (zero|constant|rounded)"), (ps.S("n") * Sloppy(2), "covariance"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("group", "law"),
+    [
+        (Sloppy(3), "covariance .* (zero|constant|twice)"),
+        (Uncovariant(3), "covariance .* generic"),
+        (Reversed(3), "action .ab.x"),
+        (Lazy(3), "inverse"),
+        (Stretched(3), "orthogonality|inverse"),
+        (Biased(3), "haar must be invariant"),
+        (ById(3), "equality and hash"),
+        (Indexed("n"), "covariance .* (zero|constant|rounded)"),
+        (ps.S("n") * Sloppy(2), "covariance"),
+    ],
+)
 def test_broken_groups_are_rejected(group, law):
     with pytest.raises(AssertionError, match=law):
         assert_group(group)
@@ -200,7 +211,9 @@ def test_assert_distribution_takes_symmetrizers_and_leaves_them_alone():
 def test_symmetrized_models_pass_and_bare_ones_do_not(distribution, setting, kind):
     s = SETTINGS[setting](kind=kind)
     phi = s.symmetrized(distribution)
-    rounding = 1e-3 if (distribution, kind) == ("canonical", torch.float32) else None  # a net's frame may be ill-conditioned
+    rounding = (
+        1e-3 if (distribution, kind) == ("canonical", torch.float32) else None
+    )  # a net's frame may be ill-conditioned
     report = assert_equivariant(phi, s.call, samples=64, elements=2, tolerance=rounding)
     assert report.passed
     assert report.error < 5 * report.stderr + report.tolerance
@@ -289,7 +302,9 @@ def test_degenerate_inputs_of_canonical_take_the_statistical_test():
     """Equal nodes: the exact estimator draws, so the error is Monte Carlo noise and the test statistical."""
     nodes = ps.S("nodes")
     x = torch.cat([torch.ones(1, 4, 2), randn(1, 4, 2).float()])
-    phi = ps.symmetrize(nn.Sequential(nn.Flatten(1), nn.Linear(8, 4), nn.Tanh()), ps.Rep(nodes), ps.Rep(nodes), "canonical")
+    phi = ps.symmetrize(
+        nn.Sequential(nn.Flatten(1), nn.Linear(8, 4), nn.Tanh()), ps.Rep(nodes), ps.Rep(nodes), "canonical"
+    )
     assert phi.estimate(x).aux["degenerate"] == 1
     report = equivariance_error(phi, x)
     assert report.passed
@@ -351,10 +366,13 @@ def test_the_whole_test_is_calibrated():
     rep = ps.Rep(ps.S("nodes"))
     phi = ps.symmetrize(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4)), rep, rep, "haar")
     x = torch.randn(2, 4)
-    p = torch.tensor([
-        equivariance_error(phi, x, samples=k, elements=2, generator=torch.Generator().manual_seed(seed)).p_value
-        for seed in range(150) for k in (4, 32)
-    ])  # fmt: skip
+    p = torch.tensor(
+        [
+            equivariance_error(phi, x, samples=k, elements=2, generator=torch.Generator().manual_seed(seed)).p_value
+            for seed in range(150)
+            for k in (4, 32)
+        ]
+    )
     assert p.min() > 1e-4
     for u in (0.05, 0.2, 0.5):
         assert (p <= u).float().mean() <= u + 5 * math.sqrt(u / len(p))

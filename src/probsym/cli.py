@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ examples:
   probsym run nbody --preset gnn-ps --trainer.devices 4 --trainer.strategy ddp
   probsym run nbody --help                                 all fields of an experiment
   probsym table                                            our results beside published ones
+  probsym figures                                          our results as figures/EXPERIMENT/*.png and *.csv
 """
 
 
@@ -77,7 +79,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(metavar="COMMAND")
 
     def add(command: Command, usage: str, **options: Any) -> Parser:
-        text = (command.__doc__ or "").strip()
+        text = inspect.getdoc(command) or ""
         found = commands.add_parser(
             command.__name__.removesuffix("_"),
             help=text.partition("\n")[0],
@@ -106,6 +108,9 @@ def build_parser() -> Parser:
     it.add_argument("-h", "--help", action="store_true", help="this; with EXPERIMENT also its fields")
     it.set_defaults(parser=it)
     add(table, "table [--runs DIR]").add_argument("--runs", type=Path, default=Path("runs"), help="default: runs")
+    it = add(figures, "figures [--runs DIR] [--out DIR]")
+    it.add_argument("--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs")
+    it.add_argument("--out", type=Path, default=Path("figures"), help="default: figures")
     return parser
 
 
@@ -170,6 +175,25 @@ def table(given: argparse.Namespace, rest: list[str]) -> None:
     console = console if console.is_terminal else Console(width=160)
     for made in tables(given.runs):
         console.print(made)
+
+
+def figures(given: argparse.Namespace, rest: list[str]) -> None:
+    """all our results as figures and CSV files
+
+    One figure each, from results/ and every run under --runs, as far as the results hold what it shows:
+      error_by_samples         test error against the number of samples k of a prediction
+      equivariance_by_samples  how far phi(g x) is from g phi(x), both with k samples
+      samples_for_tolerance    how many samples test inputs need for a given standard error
+      error_by_cost            test error against the minutes of the run
+    A run's own folder holds the figures of that run.
+    """
+    from probsym.experiments.report import figures as draw
+
+    made = draw(given.runs, given.out)
+    if not made:
+        raise UserError(f"--runs {given.runs}: expected results of probsym run there or in results; there are none")
+    for path in made:
+        print(path)
 
 
 if __name__ == "__main__":

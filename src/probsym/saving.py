@@ -25,14 +25,17 @@ from probsym.distributions import (
 from probsym.estimators import Adaptive, Design, Estimator, Exact, Hybrid, MonteCarlo, designs
 from probsym.groups import FAMILIES, Group, Slot, product
 from probsym.groups.axis import Edges, Labels, Nodes
+from probsym.groups.cyclic import Regular, Turned
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Det, Vector
+from probsym.groups.shift import Rolled
 from probsym.reps import Rep
 from probsym.symmetrizer import Symmetrizer
 
 WEIGHTS, CONFIG = "model.safetensors", "probsym.json"
 GROUPS = {family.__name__: family for family in FAMILIES}
-SLOTS: dict[str, Callable[[Any], Slot]] = {slot.__name__: slot for slot in (Nodes, Labels, Edges, Point, Vector, Det)}
+KINDS_OF_SLOT = (Nodes, Labels, Edges, Point, Vector, Det, Turned, Regular, Rolled)
+SLOTS: dict[str, Callable[[Any], Slot]] = {slot.__name__: slot for slot in KINDS_OF_SLOT}
 ESTIMATORS = {kind.__name__: kind for kind in (MonteCarlo, Exact, Hybrid, Adaptive)}
 KINDS = {type(design).__name__: type(design) for design in designs.DESIGNS.values()}
 

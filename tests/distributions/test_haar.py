@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from cases import NODES, SETTINGS, particles, sets
 
 import probsym as ps
+from cases import NODES, SETTINGS, particles, sets
 from probsym.distributions.geometry import centroid
 
 

@@ -4,11 +4,11 @@ import inspect
 
 import pytest
 import torch
-from cases import DISTRIBUTIONS, SETTINGS, moved, particles, rotated, sets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import probsym as ps
+from cases import DISTRIBUTIONS, SETTINGS, moved, particles, rotated, sets
 from probsym.distributions import NAMES, EquivariantDistribution, Independent
 from probsym.distributions.base import Projecting
 from probsym.testing import assert_distribution
@@ -24,7 +24,9 @@ def test_moves_with_its_input(setting, distribution):
 def test_every_public_distribution_is_tested():
     s = SETTINGS["S x E(3)"]()
     tested = {type(make(s)) for make in DISTRIBUTIONS.values()}
-    public = {c for c in vars(ps.distributions).values() if inspect.isclass(c) and issubclass(c, EquivariantDistribution)}
+    public = {
+        c for c in vars(ps.distributions).values() if inspect.isclass(c) and issubclass(c, EquivariantDistribution)
+    }
     assert {c for c in public if not inspect.isabstract(c)} == tested
     assert Independent in tested
     assert Projecting not in public
@@ -34,7 +36,13 @@ def test_every_public_distribution_is_tested():
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.sampled_from(sorted(DISTRIBUTIONS)), st.integers(1, 4), st.integers(1, 6), st.integers(1, 4))
 def test_any_size(distribution, batch, n, d):
-    for s in (sets(batch, n), particles(ps.E(d), batch, n), particles(ps.SO(d), batch, n), moved(ps.SE(d), batch), rotated(ps.O(d), batch)):
+    for s in (
+        sets(batch, n),
+        particles(ps.E(d), batch, n),
+        particles(ps.SO(d), batch, n),
+        moved(ps.SE(d), batch),
+        rotated(ps.O(d), batch),
+    ):
         assert_distribution(DISTRIBUTIONS[distribution](s), s.call, s.inputs, elements=1)
 
 

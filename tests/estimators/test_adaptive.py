@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from cases import SETTINGS, Base
 from torch import nn
 
 import probsym as ps
+from cases import SETTINGS, Base
 from probsym.estimators.adaptive import Adaptive
 from probsym.reps import leaves
 
@@ -53,7 +53,10 @@ def test_calibration_on_a_thousand_inputs():
 def test_converged_inputs_leave_the_batch(setting):
     """The rows that the model sees are those that the estimate states, and the mean is right, in every layout."""
     s = SETTINGS[setting]()
-    call = {k: (v * (1 + 5 * (torch.arange(len(v)) == 0).to(v)).reshape(-1, *[1] * (v.ndim - 1)) if k == "x" else v) for k, v in s.call.items()}
+    call = {
+        k: (v * (1 + 5 * (torch.arange(len(v)) == 0).to(v)).reshape(-1, *[1] * (v.ndim - 1)) if k == "x" else v)
+        for k, v in s.call.items()
+    }
     counted = Counted(s.model)
     phi = ps.symmetrize(counted, s.inputs, s.output, ps.Haar(s.group, origin="centroid")).eval()
     phi(**call)

@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from cases import DISTRIBUTIONS, SETTINGS, particles, rotated, sets
 from torch import nn
 
 import probsym as ps
+from cases import DISTRIBUTIONS, SETTINGS, particles, rotated, sets
 from probsym.estimators import designs, finite
 from probsym.estimators.design import Design
 
 POLYHEDRA = {"tetrahedral": 2, "octahedral": 3, "icosahedral": 5}
 FITTING = {
-    **{name: "SO(3)" for name in POLYHEDRA}, **{name: "O(3)" for name in ("pyritohedral", "full-octahedral", "full-icosahedral")},
+    **dict.fromkeys(POLYHEDRA, "SO(3)"),
+    **dict.fromkeys(("pyritohedral", "full-octahedral", "full-icosahedral"), "O(3)"),
     "cyclic": "O(2)", "dihedral": "O(2)", "shifts": "S", "signs": "O(3)", "signed-permutations": "SO(3)",
     "antithetic": "SO(3)", "sobol": "S x E(3)", "stratified": "S",
 }  # fmt: skip
@@ -22,9 +23,9 @@ def blocks(name: str) -> int:
     return designs.DESIGNS[name].size or BLOCKS[name]
 
 
-def legendre(l: int, t: torch.Tensor) -> torch.Tensor:
+def legendre(degree: int, t: torch.Tensor) -> torch.Tensor:
     p, q = torch.ones_like(t), t
-    for n in range(1, l + 1):
+    for n in range(1, degree + 1):
         p, q = q, ((2 * n + 1) * t * q - n * p) / (n + 1)
     return p
 
@@ -35,13 +36,15 @@ def test_wigner_matrices_vanish(name, strength):
     h = finite.POLYHEDRAL[name][1]()
     g = ps.SO(3).haar((5,), dtype=torch.float64).matrix[:, None]
     u, v = torch.nn.functional.normalize(torch.randn(2, 20, 3, dtype=torch.float64), dim=-1)
-    mean = lambda l: legendre(l, torch.einsum("ni,gmij,nj->gmn", u, g @ h, v)).mean(1).abs().max()  # noqa: E731
-    for l in range(1, strength + 1):
-        assert mean(l) < 1e-14
+    mean = lambda degree: legendre(degree, torch.einsum("ni,gmij,nj->gmn", u, g @ h, v)).mean(1).abs().max()  # noqa: E731
+    for degree in range(1, strength + 1):
+        assert mean(degree) < 1e-14
     assert mean(strength + 1) > 1e-2
 
 
-@pytest.mark.parametrize(("name", "strength"), [("pyritohedral", 3), ("full-octahedral", 3), ("full-icosahedral", 5), ("octahedral", 2)])
+@pytest.mark.parametrize(
+    ("name", "strength"), [("pyritohedral", 3), ("full-octahedral", 3), ("full-icosahedral", 5), ("octahedral", 2)]
+)
 def test_strength_on_o3(name, strength):
     """Every product of up to t entries of a matrix of g H has its Haar mean; handedness spoils the pure rotations."""
     h = finite.POLYHEDRAL[name][1]()
@@ -65,15 +68,20 @@ def test_rotations_of_the_plane():
     for n in (3, 8):
         m = finite.rotations(n)
         angle = torch.atan2(m[:, 1, 0], m[:, 0, 0])
-        for l in range(1, n):
-            assert torch.polar(torch.ones_like(angle), l * angle).mean().abs() < 1e-14
+        for degree in range(1, n):
+            assert torch.polar(torch.ones_like(angle), degree * angle).mean().abs() < 1e-14
         assert len(finite.reflections(n)) == 2 * n
 
 
-@pytest.mark.parametrize("group", [finite.tetrahedral, finite.octahedral, finite.icosahedral, lambda: finite.signed_permutations(3),
-                                   lambda: finite.signs(4), lambda: finite.rotations(5), lambda: finite.reflections(4)])  # fmt: skip
-def test_finite_groups_are_closed(group):
-    m = group()
+FINITE = {
+    "T": finite.tetrahedral, "O": finite.octahedral, "I": finite.icosahedral,
+    "cube": lambda: finite.signed_permutations(3), "signs": lambda: finite.signs(4), "C(5)": lambda: finite.rotations(5), "D(4)": lambda: finite.reflections(4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_finite_groups_are_closed(name):
+    m = FINITE[name]()
     table = (m[:, None] @ m)[:, :, None].sub(m).abs().amax((-2, -1))
     assert (table.amin(-1) < 1e-14).all()
     assert torch.equal(table.argmin(-1).sort(-1).values, torch.arange(len(m)).expand(len(m), -1))
@@ -97,7 +105,8 @@ class Polynomial(nn.Module):
 
 @pytest.mark.parametrize(("group", "name", "degree"), [
     (ps.SO(3), "tetrahedral", 2), (ps.SO(3), "octahedral", 3), (ps.SO(3), "icosahedral", 5), (ps.SO(3), "signs", 1),
-    (ps.O(3), "pyritohedral", 3), (ps.O(3), "signed-permutations", 3), (ps.O(2), "dihedral", 3), (ps.SO(2), "cyclic", 5),
+    (ps.O(3), "pyritohedral", 3), (ps.O(3), "signed-permutations", 3), (ps.O(2), "dihedral", 3),
+    (ps.SO(2), "cyclic", 5),
 ])  # fmt: skip
 def test_one_coset_is_exact_up_to_its_degree(group, name, degree):
     v = torch.randn(4, 2, group.dim, dtype=torch.float64)
@@ -117,14 +126,20 @@ def test_shifts_of_nodes_are_exact_for_sums_over_places():
         def forward(self, x, mask=None, batch=None):
             if batch is not None:
                 rank = torch.cat([torch.arange(int(n)) for n in torch.bincount(batch)])
-                return torch.zeros(int(batch.max()) + 1, 2, dtype=x.dtype).index_add(0, batch, weight[rank % 5, None] * x.sin())
+                return torch.zeros(int(batch.max()) + 1, 2, dtype=x.dtype).index_add(
+                    0, batch, weight[rank % 5, None] * x.sin()
+                )
             y = place(x, x.shape[1])
             return (y if mask is None else y * mask[..., None]).sum(1)
 
     x = torch.randn(2, 5, 2, dtype=torch.float64)
     mask = torch.tensor([[True] * 5, [True] * 5])
     flat, batch = x.flatten(0, 1), torch.arange(2).repeat_interleave(5)
-    for nodes, call in ((ps.S(), {"x": x}), (ps.S(mask="mask"), {"x": x, "mask": mask}), (ps.S(batch="batch"), {"x": flat, "batch": batch})):
+    for nodes, call in (
+        (ps.S(), {"x": x}),
+        (ps.S(mask="mask"), {"x": x, "mask": mask}),
+        (ps.S(batch="batch"), {"x": flat, "batch": batch}),
+    ):
         phi = ps.symmetrize(Model(), {"x": ps.Rep(nodes)}, ps.Rep(), "haar").eval()
         for name in ("cyclic", "shifts"):
             y = phi(**call, estimator=ps.MonteCarlo(5, design=name))
@@ -138,7 +153,11 @@ def test_shifts_of_shorter_inputs_go_round():
         phi = s.symmetrized("haar")
         x = phi.bind((), s.call)
         axis = x.node_axes[0]
-        index = designs.DESIGNS["shifts"].translations(axis, x.layouts[axis], axis.identity((x.count,), n=x.layouts[axis])).index
+        index = (
+            designs.DESIGNS["shifts"]
+            .translations(axis, x.layouts[axis], axis.identity((x.count,), n=x.layouts[axis]))
+            .index
+        )
         assert torch.equal(index.sort(-1).values, torch.arange(index.shape[-1]).expand_as(index))
         sizes = x.layouts[axis].sizes if x.layouts[axis].ragged else x.layouts[axis].mask.sum(-1)
         assert len(index) == int(sizes.max())
@@ -146,15 +165,22 @@ def test_shifts_of_shorter_inputs_go_round():
         assert all(t.isfinite().all() for t in y)
 
 
+def flat(y) -> torch.Tensor:
+    values = y.values() if isinstance(y, dict) else y if isinstance(y, tuple) else [y]
+    return torch.cat([t.flatten() for t in values])
+
+
 @pytest.mark.parametrize("name", designs.DESIGNS)
 def test_blocks_errors_and_chunks(name):
     s = SETTINGS[FITTING[name]]()
     phi, k = s.symmetrized("haar"), blocks(name)
-    flat = lambda y: torch.cat([t.flatten() for t in (y.values() if isinstance(y, dict) else y if isinstance(y, tuple) else [y])])  # noqa: E731
     seeded = lambda: torch.Generator().manual_seed(3)  # noqa: E731
-    assert flat(phi.estimate(**s.call, estimator=ps.MonteCarlo(k, design=name), generator=seeded()).stderr).isinf().all()
+    assert (
+        flat(phi.estimate(**s.call, estimator=ps.MonteCarlo(k, design=name), generator=seeded()).stderr).isinf().all()
+    )
     whole = phi.estimate(**s.call, estimator=ps.MonteCarlo(2 * k, design=name), generator=seeded())
-    assert flat(whole.stderr).isfinite().all() and whole.samples.tolist() == [2 * k] * len(whole.samples)
+    assert flat(whole.stderr).isfinite().all()
+    assert whole.samples.tolist() == [2 * k] * len(whole.samples)
     for chunk in (1, k - 1, k + 1):
         if chunk:
             part = phi.estimate(**s.call, estimator=ps.MonteCarlo(2 * k, chunk, name), generator=seeded())
@@ -171,17 +197,27 @@ def test_what_does_not_fit_is_refused():
         ps.MonteCarlo(24, design="oktahedral")
     with pytest.raises(TypeError, match="design"):
         ps.MonteCarlo(24, design=3)
-    for setting, name, k in (("S", "octahedral", 24), ("SO(3)", "pyritohedral", 24), ("SO(2)", "dihedral", 8), ("O(3)", "cyclic", 8)):
+    for setting, name, k in (
+        ("S", "octahedral", 24),
+        ("SO(3)", "pyritohedral", 24),
+        ("SO(2)", "dihedral", 8),
+        ("O(3)", "cyclic", 8),
+    ):
         with pytest.raises(ValueError, match="fits no factor"):
             SETTINGS[setting]().symmetrized("haar")(**SETTINGS[setting]().call, estimator=ps.MonteCarlo(k, design=name))
 
 
 def test_every_design_is_registered_and_saved(tmp_path):
     def concrete(kind):
-        return {k for c in kind.__subclasses__() for k in ({c} if not getattr(c, "__abstractmethods__", None) else set()) | concrete(c)}
+        return {
+            k
+            for c in kind.__subclasses__()
+            for k in ({c} if not getattr(c, "__abstractmethods__", None) else set()) | concrete(c)
+        }
 
     named = {type(d) for d in designs.DESIGNS.values()} | {designs.Independent}
-    assert concrete(Design) == named and set(designs.DESIGNS) == set(FITTING)
+    assert concrete(Design) == named
+    assert set(designs.DESIGNS) == set(FITTING)
     for design in ("octahedral", designs.Sobol(32), designs.Cyclic(5)):
         s = rotated(ps.SO(2) if design == designs.Cyclic(5) else ps.SO(3))
         phi = s.symmetrized("haar", eval_samples=ps.MonteCarlo(480, design=design))
@@ -212,7 +248,10 @@ def test_unbiased_with_honest_errors(name):
     first = lambda y: next(iter(y.values() if isinstance(y, dict) else y)).flatten().detach()  # noqa: E731
     truth = phi.estimate(**s.call, samples=20_000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        runs = [phi.estimate(**s.call, estimator=ps.MonteCarlo(k, design=name), generator=torch.Generator().manual_seed(i)) for i in range(300)]
+        runs = [
+            phi.estimate(**s.call, estimator=ps.MonteCarlo(k, design=name), generator=torch.Generator().manual_seed(i))
+            for i in range(300)
+        ]
     means, errors = (torch.stack([first(getattr(r, key)) for r in runs]) for key in ("mean", "stderr"))
     spread = means.std(0)
     gap = (means.mean(0) - first(truth.mean)).abs()
@@ -237,11 +276,13 @@ def test_scores_learn_through_shifts(setting):
     s = SETTINGS[setting]()
     phi = ps.symmetrize(s.model, s.inputs, s.output, DISTRIBUTIONS["learned"](s)).double()
     phi(**s.call)
-    k = 8 if "S" != setting else 4
+    k = 8 if setting != "S" else 4
     y = phi(**s.call, estimator=ps.MonteCarlo(k, design="shifts"))
     sum(t.square().sum() for t in (y.values() if isinstance(y, dict) else y)).backward()
     slopes = [p.grad for p in phi.distribution.parameters() if p.grad is not None]
-    assert slopes and all(t.isfinite().all() for t in slopes) and any(t.abs().max() > 0 for t in slopes)
+    assert slopes
+    assert all(t.isfinite().all() for t in slopes)
+    assert any(t.abs().max() > 0 for t in slopes)
 
 
 def test_rough_net_on_so3_needs_fifteen_times_fewer_evaluations():
@@ -257,7 +298,9 @@ def test_rough_net_on_so3_needs_fifteen_times_fewer_evaluations():
             x = torch.randn(8, 5, 3, dtype=torch.float64)
             phi = ps.symmetrize(net, ps.Rep(None, ps.SO(3)), ps.Rep(), "haar").eval()
             plain, design = (
-                phi.estimate(x, estimator=ps.MonteCarlo(1200, design=d), generator=torch.Generator().manual_seed(1)).stderr
+                phi.estimate(
+                    x, estimator=ps.MonteCarlo(1200, design=d), generator=torch.Generator().manual_seed(1)
+                ).stderr
                 for d in (None, "octahedral")
             )
         ratios.append(float(plain.square().sum() / design.square().sum()))

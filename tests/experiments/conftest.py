@@ -10,7 +10,7 @@ import pytest
 SMALL = [
     "--train_size=64", "--valid_size=16", "--test_size=16", "--steps=60", "--validate_every=20", "--batch_size=32",
     "--valid_samples=1", "--eval_samples=[1,2]", "--samples=2", "--repeats=2", "--trainer.progress=false",
-    "--trainer.accelerator=cpu",
+    "--trainer.accelerator=cpu", "--tolerances=[]",
 ]  # fmt: skip
 
 

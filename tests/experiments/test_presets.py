@@ -28,10 +28,13 @@ def test_nbody_names_say_base_and_symmetrizer(preset: str) -> None:
     assert preset.startswith(f"{config.base}-{config.symmetrizer}")
 
 
-def test_every_recipe_has_all_three_forms() -> None:
-    bases = {name.removesuffix("-quick").removesuffix("-published") for name in NBODY.presets}
-    assert bases == {f"{b}-{s}" for b in ("gnn", "transformer") for s in ("ps", "ga", "canonical")} | {"gnn-fa"}
-    assert len(NBODY.presets) == 3 * len(bases)
+def test_every_nbody_recipe_has_its_forms() -> None:
+    """Ours, a quick one, and the published one of methods that have been published; one that predicts velocities."""
+    plain = {f"{b}-{s}" for b in ("gnn", "transformer") for s in ("ps", "ga", "canonical", "none")}
+    plain |= {f"node-transformer-{s}" for s in ("ps", "ga", "canonical", "none")} | {"gnn-fa", "egnn-none"}
+    papers = {name for name in plain if not name.startswith("node-")} - {"transformer-none"}
+    forms = plain | {f"{name}-quick" for name in plain} | {f"{name}-published" for name in papers}
+    assert set(NBODY.presets) == forms | {"gnn-ps-rollout"}
 
 
 def test_overrides_win_and_are_told() -> None:
@@ -55,8 +58,22 @@ def test_overrides_win_and_are_told() -> None:
         (["--ema", "1"], "ema"),
         (["--eval_samples", "3"], "eval_samples"),
         (["--samples", "7"], "eval_samples"),
-        (["--base", "mlp"], "base: expected one of gnn, transformer; got 'mlp'"),
+        (["--base", "mlp"], "base: expected one of gnn, egnn, transformer, node-transformer; got 'mlp'"),
         (["--symmetrizer", "pca"], "symmetrizer: expected one of ps, ga, fa, canonical"),
+        (["--group", "SU"], "group: expected one of E, SE, O, SO, SxE, SxSE, SxO, SxSO; got 'SU'"),
+        (["--noise", "both"], "noise: expected late or input; got 'both'"),
+        (["--noise_scale", "0"], "noise_scale: expected a positive number; got 0"),
+        (["--haar_share", "1.5"], "haar_share: expected 0 to 1; got 1.5"),
+        (["--late_samples", "0"], "late_samples: expected at least 1"),
+        (["--late_from", "0.5"], "late_from: expected only with late_samples"),
+        (["--temperature", "0.2"], "temperature: expected only with .* a group with S"),
+        (["--entropy_weight", "0.1"], "entropy_weight: expected only with .* a group with S"),
+        (["--symmetrizer", "ga", "--noise_scale", "2"], "noise_scale: expected only with symmetrizer ps"),
+        (
+            ["--symmetrizer", "none", "--haar_share", "0.1"],
+            "haar_share: expected only with symmetrizer ps or",
+        ),
+        (["--tolerances", "[0.1,0]"], "tolerances: expected positive numbers"),
         (["--train_size", "20000"], "train"),
         (["stray"], "stray"),
     ],

@@ -33,14 +33,27 @@ def test_chi_square_p_is_right_and_has_power():
     assert chi_square_p(torch.tensor([1300.0, 1000, 1000, 1000])) < ALPHA
 
 
-@pytest.mark.parametrize(("group", "square"), [
-    (ps.O(1), 1), (ps.O(2), 1), (ps.O(3), 1), (ps.O(4), 1), (ps.SO(2), 2), (ps.SO(3), 1), (ps.SO(4), 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("group", "square"),
+    [
+        (ps.O(1), 1),
+        (ps.O(2), 1),
+        (ps.O(3), 1),
+        (ps.O(4), 1),
+        (ps.SO(2), 2),
+        (ps.SO(3), 1),
+        (ps.SO(4), 1),
+    ],
+)
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_trace_moments(group, square, kind):
     """E tr = 0 and E tr^2 = 1 (2 for SO(2)): the natural representation is irreducible. Hoeffding's inequality."""
     m, d = 100_000, group.dim
-    trace = group.haar((m,), generator=torch.Generator().manual_seed(1), dtype=kind).matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+    trace = (
+        group.haar((m,), generator=torch.Generator().manual_seed(1), dtype=kind)
+        .matrix.diagonal(dim1=-2, dim2=-1)
+        .sum(-1)
+    )
     slack = math.sqrt(math.log(4 / ALPHA) / (2 * m))
     assert abs(trace.mean().item()) < 2 * d * slack
     assert abs(trace.square().mean().item() - square) < d * d * slack

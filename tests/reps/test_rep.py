@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from cases import PADDED, RAGGED
 
 import probsym as ps
+from cases import PADDED, RAGGED
 from probsym.groups import Layout
 from probsym.reps import Inputs, as_spec, group_of, leaves
 
@@ -14,7 +14,10 @@ NODES, SPACE = ps.S("nodes"), ps.E(3, "space")
 def element(shape=(2,), n=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     options = {"generator": generator, "dtype": torch.float64}
-    z = {NODES: torch.randn(*shape, n, **options), SPACE: (torch.randn(*shape, 3, **options), torch.randn(*shape, 3, 3, **options))}
+    z = {
+        NODES: torch.randn(*shape, n, **options),
+        SPACE: (torch.randn(*shape, 3, **options), torch.randn(*shape, 3, 3, **options)),
+    }
     tie = {NODES: torch.randn(*shape, n, **options), SPACE: torch.randn(*shape, 3, 3, **options)}
     return (NODES * SPACE).project(z, tie)
 
@@ -34,7 +37,9 @@ def test_every_slot_against_dense_matrices():
     assert torch.allclose(ps.Rep(NODES, SPACE.vector).act(g, v), torch.einsum("bij,bde,bje->bid", P, R, v))
     assert torch.allclose(ps.Rep(NODES, NODES).act(g, a), torch.einsum("bij,bkl,bjlc->bikc", P, P, a))
     det = torch.linalg.det(R)
-    assert torch.allclose(ps.Rep(SPACE.vector, SPACE.det).act(g, v[:, 0]), torch.einsum("bde,be->bd", R, v[:, 0]) * det[:, None])
+    assert torch.allclose(
+        ps.Rep(SPACE.vector, SPACE.det).act(g, v[:, 0]), torch.einsum("bde,be->bd", R, v[:, 0]) * det[:, None]
+    )
     assert torch.equal(ps.Rep().act(g, x), x)
     assert torch.allclose(ps.Rep(None, SPACE.vector).act(g, v), torch.einsum("bde,bne->bnd", R, v))
     tensor = torch.randn(2, 3, 3).double()
@@ -106,14 +111,17 @@ def test_repr_hash_equality():
     assert hash(rep) == hash(ps.Rep(ps.S("nodes"), ps.E(3, "space").vector, None))
 
 
-@pytest.mark.parametrize(("make", "error", "says"), [
-    (lambda: ps.Rep("nodes"), TypeError, "groups, slots"),
-    (lambda: ps.Rep(3), TypeError, "groups, slots"),
-    (lambda: ps.Rep(NODES * SPACE), TypeError, "is a product"),
-    (lambda: ps.Rep(None, RAGGED), ValueError, "must come first"),
-    (lambda: ps.Rep(RAGGED, RAGGED), ValueError, "must come first"),
-    (lambda: as_spec({"x": [1]}, "inputs"), TypeError, r"inputs\['x'\]\[0\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: ps.Rep("nodes"), TypeError, "groups, slots"),
+        (lambda: ps.Rep(3), TypeError, "groups, slots"),
+        (lambda: ps.Rep(NODES * SPACE), TypeError, "is a product"),
+        (lambda: ps.Rep(None, RAGGED), ValueError, "must come first"),
+        (lambda: ps.Rep(RAGGED, RAGGED), ValueError, "must come first"),
+        (lambda: as_spec({"x": [1]}, "inputs"), TypeError, r"inputs\['x'\]\[0\]"),
+    ],
+)
 def test_malformed_reps(make, error, says):
     with pytest.raises(error, match=says):
         make()
@@ -126,12 +134,16 @@ def test_specs():
 
 
 def test_inputs_read_sizes_and_types():
-    x = Inputs.bind({"a": ps.Rep(NODES, None), "b": ps.Rep()}, (), {"a": torch.zeros(2, 5, 3, 7).bfloat16(), "b": torch.zeros(2), "c": 4})
+    x = Inputs.bind(
+        {"a": ps.Rep(NODES, None), "b": ps.Rep()},
+        (),
+        {"a": torch.zeros(2, 5, 3, 7).bfloat16(), "b": torch.zeros(2), "c": 4},
+    )
     assert (x.count, x.layouts[NODES].size, x.dtype) == (2, 5, torch.float32)
     assert x.leaves[("kwargs", "a")].channels == (7,)
     assert x.kwargs["c"] == 4
     tiled = x.tile(3)
     assert tiled.count == 6
     assert tiled.kwargs["a"].shape == (6, 5, 3, 7)
-    with pytest.raises(ValueError, match="argument 'c'.*declare it Rep"):
+    with pytest.raises(ValueError, match=r"argument 'c'.*declare it Rep"):
         Inputs.bind({"a": ps.Rep()}, (), {"a": torch.zeros(2), "c": torch.zeros(2)}).tile(2)

@@ -84,7 +84,7 @@ class EquivariantDistribution(nn.Module, ABC):
         """The distribution for outputs of the given Reps; itself unless what is exact depends on them."""
         return self
 
-    def split(self) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
+    def split(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         """Two independent parts: one whose elements `support` lists, and the rest; None where there is none."""
         return (self, None) if self.has_enumerate_support else (None, self)
 
@@ -181,8 +181,8 @@ class Independent(EquivariantDistribution):
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
         return all(part.has_enumerate_support for part in self.members)
 
-    def split(self) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
-        sides = zip(*(part.split() for part in self.members), strict=True)
+    def split(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
+        sides = zip(*(part.split(x) for part in self.members), strict=True)
         return tuple(_together([p for p in side if p is not None]) for side in sides)  # type: ignore[return-value]
 
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:

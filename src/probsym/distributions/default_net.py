@@ -36,6 +36,12 @@ class DefaultNet(nn.Module):
 
     def __init__(self, spec: Any, group: Group) -> None:
         super().__init__()
+        strange = [f for f in group.factors if not isinstance(f, LinearGroup | NodeAxis)]
+        if strange:
+            raise ValueError(
+                f"no default net orients by {strange[0]!r}: give Learned or Canonical a net that returns features of "
+                f"shape (B, ...) along {', '.join(map(repr, strange[0].ambient))}, or use Haar"
+            )
         self.spec = spec
         self.views = _views(spec, group)
         self.nets = nn.ModuleList(_net(spec, view) for view in self.views)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from probsym.distributions.geometry import centred, centroid, dense, is_point, size, spatial
 from probsym.groups import E, Group, LinearGroup, NodeAxis
-from probsym.groups.axis import Edges, Nodes
+from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Det, Vector
+from probsym.groups.orthogonal import Vector
 from probsym.reps import Inputs, Leaf
 
 
@@ -65,8 +65,8 @@ def _view(x: Inputs, leaf: Leaf, axis: NodeAxis | None, space: LinearGroup | Non
     slots = [slot for slot, _ in leaf.rep.axes]
     mine = [slot for slot in slots if isinstance(slot, Nodes) and slot.group == axis]
     directed = [slot for slot in slots if isinstance(slot, Point | Vector)]
-    edged = any(isinstance(slot, Edges) for slot in slots)
-    if edged or len(mine) > 2 or len(directed) > 1 or any(isinstance(slot, Det) for slot in slots):
+    strange = any(not isinstance(slot, Nodes | Point | Vector) for slot in slots)
+    if strange or len(mine) > 2 or len(directed) > 1:
         return "", leaf.value
     value = _normalised(x, leaf)
     own = bool(directed) and directed[0].group == space
@@ -158,11 +158,13 @@ def check_features(found: Any, x: Inputs, group: Group) -> dict[Group, Any]:
         value = found[f]
         if isinstance(f, E) and isinstance(value, Tensor):
             value = (centroid(x, f), value)
-        want = _ambient_shape(x, f)
-        for tensor in value if isinstance(value, tuple) else (value,):
-            tail = want if tensor.ndim == len(want) else want[:-1]
-            if tuple(tensor.shape[: len(tail)]) != tail:
-                raise ValueError(f"net: expected features of {f!r} of shape {want}, got {tuple(tensor.shape)}")
+        want, parts = _ambient_shape(x, f), value if isinstance(value, tuple) else (value,)
+        for tensor in parts:
+            columns = isinstance(f, LinearGroup) and tensor is parts[-1]
+            ranked = not isinstance(f, LinearGroup | NodeAxis) or tensor.ndim == len(want) + columns
+            if not ranked or tuple(tensor.shape[: len(want)]) != want:
+                shape = f"{want[:-1]} + ({want[-1]}, M)" if columns else f"{want}"
+                raise ValueError(f"net: expected features of {f!r} of shape {shape}, got {tuple(tensor.shape)}")
         checked[f] = tuple(t.to(x.dtype) for t in value) if isinstance(value, tuple) else value.to(x.dtype)
     return checked
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from itertools import permutations
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from probsym.distributions.base import Projecting, Support
+from probsym.distributions.base import EquivariantDistribution, Projecting, Support
 from probsym.distributions.geometry import centroid
-from probsym.groups import Axis, E, Group, Permutation, S
-from probsym.groups.axis import Still
+from probsym.groups import E, Group, product
+from probsym.groups.permutation import LARGEST_LIST
 from probsym.reps import Inputs
 
-LARGEST_LIST = math.factorial(8)
+LARGEST_SPLIT = 1024
 
 
 class Haar(Projecting):
@@ -48,32 +47,51 @@ class Haar(Projecting):
 
     @property
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
-        return all(isinstance(f, S | Axis) for f in self.group.factors)
+        return self.group.finite
 
     def ambient(self, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
         return {f: (centroid(x, f), noise) if isinstance(f, E) else noise for f, noise in z.items()}
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
-        """All n! permutations, where the group is one S_n with n <= 8 and every input has n nodes.
+        """All elements of a finite group of at most 8! of them: small S_n, C(n), D(n), shifts, signs O(1).
 
         Raises:
             TypeError: the group is infinite or too large to be listed.
         """
-        real = [f for f in self.group.factors if not isinstance(f, Axis)]
-        layouts = [x.layouts[f] for f in real if isinstance(f, S)]
-        even = all(layout.mask is None and layout.batch is None for layout in layouts)
-        listed = math.prod(math.factorial(layout.size) for layout in layouts) if even else math.inf
-        if len(layouts) != len(real) or len(real) > 1 or listed > LARGEST_LIST:
+        order = _order(x, self.group.factors)
+        if order is None or order > LARGEST_LIST:
             return super().support(x)
-        parts: dict[Group, Any] = {
-            f: Still(f, x.layouts[f], (max(1, int(listed)), x.count)) for f in self.group.factors if isinstance(f, Axis)
-        }
-        for f, layout in zip(real, layouts, strict=True):
-            index = torch.tensor(list(permutations(range(layout.size))), device=x.device).reshape(-1, layout.size)
-            parts[f] = Permutation(f, layout, index[:, None].expand(-1, x.count, -1))
-        weight = torch.full((max(1, int(listed)), x.count), 1 / listed, dtype=x.dtype, device=x.device)
-        return Support(self.join(parts), weight, torch.ones(x.count, dtype=torch.bool, device=x.device), {})
+        every = self.group.elements(_layouts(x, self.group), x.device)
+
+        def spread(t: Tensor, event: int) -> Tensor:
+            t = t.to(x.dtype) if t.is_floating_point() else t
+            return t.unsqueeze(1).expand(-1, x.count, *t.shape[1:])
+
+        weight = torch.full((order, x.count), 1 / order, dtype=x.dtype, device=x.device)
+        return Support(every.map(spread), weight, torch.ones(x.count, dtype=torch.bool, device=x.device), {})
+
+    def split(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
+        """The small finite factors, as many as have no more than 1,024 elements together, and the rest."""
+        small: list[Group] = []
+        for f in sorted(self.group.factors, key=lambda f: _order(x, [f]) or math.inf):
+            if (_order(x, [*small, f]) or math.inf) <= LARGEST_SPLIT:
+                small.append(f)
+        large = [f for f in self.group.factors if f not in small]
+        parts = [Haar(product(factors), self.origin) if factors else None for factors in (small, large)]
+        return parts[0], parts[1]
 
     def __repr__(self) -> str:
         origin = "" if self.origin is None else f", origin={self.origin!r}"
         return f"Haar({self.group!r}{origin})"
+
+
+def _layouts(x: Inputs, group: Group) -> Any:
+    """What `elements` needs to know of the storage."""
+    found = {f: x.layouts.get(f) for f in group.factors}  # type: ignore[call-overload]
+    return found if len(found) != 1 else next(iter(found.values()))
+
+
+def _order(x: Inputs, factors: Iterable[Group]) -> int | None:
+    """Number of elements of a product of factors; None if infinite or uneven."""
+    orders = [f.order(x.layouts.get(f)) for f in factors]  # type: ignore[call-overload]
+    return None if None in orders else math.prod(orders)  # type: ignore[arg-type]

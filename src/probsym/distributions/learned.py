@@ -192,11 +192,11 @@ class AtInput:
         path, eps = next(iter(z.items()))
         sample = eps.shape[: eps.ndim - x.leaves[path].value.ndim]
         times = sample.numel()
-        paths = {id(leaf): path for path, leaf in x.leaves.items()}
+        paths = {leaf.name: path for path, leaf in x.leaves.items()}
 
         def perturbed(leaf: Leaf) -> Tensor:
             value = leaf.value.expand(times, *leaf.value.shape)
-            eps = z.get(paths[id(leaf)])
+            eps = z.get(paths[leaf.name])
             return value if eps is None else value + p.scale * _size(x, leaf) * eps.reshape(value.shape)
 
         features = p.features(x.fold(perturbed, times))

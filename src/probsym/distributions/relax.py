@@ -41,19 +41,45 @@ class Relaxation:
 
         P = Sinkhorn(softmax_i(-|z_i - sort(z)_r| / tau))^T
         """
+        log_p = self._logits(z, mask)
+        for axis in self._axes:
+            log_p = log_p - log_p.logsumexp(axis, keepdim=True)
+        return log_p
+
+    @property
+    def _axes(self) -> list[int]:
+        """What is normalised in turn: the softmax over nodes, then rows and columns."""
+        return [-2, *[-1, -2] * self.sinkhorn]
+
+    def _logits(self, z: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
-            logits = (z.unsqueeze(-1) - z.sort(-1).values.unsqueeze(-2)).abs() / -self.temperature
-        else:
-            ordered = z.masked_fill(~mask, math.inf).sort(-1).values.masked_fill(~mask, 0)
-            logits = (z.unsqueeze(-1) - ordered.unsqueeze(-2)).abs() / -self.temperature
-            padded = ~(mask.unsqueeze(-1) & mask.unsqueeze(-2))
-            logits = logits.masked_fill(padded, FAR)
-            logits = torch.where(torch.eye(z.shape[-1], dtype=torch.bool, device=z.device) & padded, 0.0, logits)
-        logits = logits - logits.logsumexp(-2, keepdim=True)
-        for _ in range(self.sinkhorn):
-            logits = logits - logits.logsumexp(-1, keepdim=True)
-            logits = logits - logits.logsumexp(-2, keepdim=True)
-        return logits
+            return (z.unsqueeze(-1) - z.sort(-1).values.unsqueeze(-2)).abs() / -self.temperature
+        ordered = z.masked_fill(~mask, math.inf).sort(-1).values.masked_fill(~mask, 0)
+        logits = (z.unsqueeze(-1) - ordered.unsqueeze(-2)).abs() / -self.temperature
+        padded = ~(mask.unsqueeze(-1) & mask.unsqueeze(-2))
+        logits = logits.masked_fill(padded, FAR)
+        return torch.where(torch.eye(z.shape[-1], dtype=torch.bool, device=z.device) & padded, 0.0, logits)
+
+    def pull(self, z: Tensor, mask: Tensor | None, grad: Tensor) -> Tensor:
+        """The gradient of sum(grad * P) with respect to the scores z, in closed form.
+
+        Each normalisation y = x - logsumexp(x) sends g_y to g_y - exp(y) sum(g_y); going back it is undone by adding the
+        logsumexp that was taken off, so that two (*shape, N, N) tensors are held whatever the number of passes.
+        """
+        log_p, taken = self._logits(z, mask), []
+        for axis in self._axes:
+            taken.append(log_p.logsumexp(axis, keepdim=True))
+            log_p = log_p - taken[-1]
+        slope = grad * log_p.exp()
+        for axis, off in zip(reversed(self._axes), reversed(taken), strict=True):
+            slope = slope - log_p.exp() * slope.sum(axis, keepdim=True)
+            log_p = log_p + off
+        if mask is not None:
+            slope = slope.masked_fill(~(mask.unsqueeze(-1) & mask.unsqueeze(-2)), 0)
+        ordered, order = (z if mask is None else z.masked_fill(~mask, math.inf)).sort(-1)
+        ordered = ordered if mask is None else ordered.masked_fill(~mask, 0)
+        slope = slope * (z.unsqueeze(-1) - ordered.unsqueeze(-2)).sign() / -self.temperature
+        return slope.sum(-1) - torch.zeros_like(z).scatter(-1, order, slope.sum(-2))
 
     def __call__(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.log_matrix(z, mask).exp()
@@ -79,6 +105,8 @@ class Relaxation:
 class _Relaxed(torch.autograd.Function):
     """A token of the soft matrix: no values and no memory forward, Sinkhorn's gradient backward, once a step."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(z: Tensor, mask: Tensor | None, relaxation: Relaxation) -> Tensor:
         return z.new_zeros(()).expand(*z.shape, z.shape[-1])
@@ -91,8 +119,4 @@ class _Relaxed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         z, mask = ctx.saved_tensors
-        with torch.enable_grad():
-            scores = z.detach().requires_grad_()
-            soft = ctx.relaxation(scores, mask)
-        (slope,) = torch.autograd.grad(soft, scores, grad.to(soft.dtype))
-        return slope, None, None
+        return ctx.relaxation.pull(z, mask, grad.to(z.dtype)), None, None

@@ -49,7 +49,9 @@ class Adaptive(Estimator):
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
     def __call__(self, integrand: Integrand) -> Estimate:
-        pilot, aux = _Totals(integrand), {}
+        if integrand.noise is not None:
+            raise ValueError("noise: Adaptive draws its own; pass a generator instead")
+        pilot, aux = _Totals(integrand), dict[str, Tensor]()
         for step in self._steps(self.pilot):
             g, aux = integrand.draw(step)
             pilot.add(integrand.evaluate(g, None), integrand)
@@ -95,7 +97,7 @@ class _Totals:
         self.square: list[Tensor] = []
 
     def add(self, outputs: list[Tensor], part: Integrand, active: Tensor | None = None) -> None:
-        """Add outputs (K, ...) of the inputs marked in `active`, all of which have seen as many samples as the others."""
+        """Add outputs (K, ...) of the inputs marked in `active`, each of which has `count` samples already."""
         fresh = len(outputs[0])
         for i, y in enumerate(outputs):
             mean = y.mean(0)
@@ -124,5 +126,3 @@ class _Totals:
     def counts(self, wanted: Tensor) -> list[Tensor]:
         """Samples (B,) of the inputs, shaped to broadcast on every output."""
         return [n[0] for n in self.integrand.align(wanted[None], [s[None] for s in self.square])]
-
-

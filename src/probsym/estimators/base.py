@@ -96,7 +96,7 @@ class Integrand:
     def size(self, variances: list[Tensor]) -> Tensor:
         """A size (B,) of the variances (rows, ...) of the outputs that no group element changes.
 
-            max over outputs, nodes and channels of the trace of the covariance over the space axes
+        max over outputs, nodes and channels of the trace of the covariance over the space axes
         """
         found = torch.zeros(self.x.count, dtype=self.x.dtype, device=self.x.device)
         for i, (v, rep) in enumerate(zip(variances, self.reps, strict=True)):

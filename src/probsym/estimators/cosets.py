@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -22,7 +23,8 @@ from probsym.estimators.design import (
     paths,
     repeat,
 )
-from probsym.groups import Element, Group, Layout, LinearGroup, Permutation, S
+from probsym.groups import Element, Group, Layout, LinearGroup, Permutation, S, product
+from probsym.reps import Rep
 
 
 class Coset(Design):
@@ -53,32 +55,42 @@ class Coset(Design):
         """Number of elements of H."""
         return int(self.size)  # type: ignore[arg-type]
 
+    def chosen(self, group: Group) -> dict[Group, Coset]:
+        """What acts on which factor."""
+        return {self.factor(group): self}
+
     def draw(self, integrand: Integrand, k: int) -> Drawn:
         p, x = integrand.p, integrand.x
-        factor = self.factor(p.group)
-        layout = x.layouts.get(factor)  # type: ignore[call-overload]
-        block = self.count(factor, layout)
-        others = any(is_other(path, factor) for path in paths(p.noise_rep(x)))
-        noise = integrand.noise
+        chosen, layouts = self.chosen(p.group), dict[Group, Any](x.layouts)
+        counts = {f: coset.count(f, layouts.get(f)) for f, coset in chosen.items()}
+        g, aux = self._shared(integrand, k, math.prod(counts.values()), chosen)
+        numbers = torch.arange(g.shape[0], device=x.device)
+        for f, coset in chosen.items():
+            h = coset.translations(f, layouts.get(f), g[f]).select(numbers % counts[f])
+            g = exchange(g, f, f.compose(g[f], h))
+            numbers = numbers // counts[f]
+        return g, math.prod(counts.values()), aux
+
+    def _shared(
+        self, integrand: Integrand, k: int, block: int, chosen: dict[Group, Coset]
+    ) -> tuple[Element, dict[str, Tensor]]:
+        """Elements (K, B) whose chosen factors are the same within each block; p is asked once a block if it can be."""
+        p, x, noise = integrand.p, integrand.x, integrand.noise
+        others = any(is_other(path, chosen) for path in paths(p.noise_rep(x)))
         if noise is None:
             check_multiple(k, block, self)
             noise = p.noise(x, (k if others else k // block,), integrand.generator)
         else:
             check_multiple(noise_count(integrand, noise), block, self)
             noise = noise if others else map_noise(integrand, noise, lambda path, rep, eps: eps[::block])
-        if others:
-            g, aux = integrand.push(map_noise(integrand, noise, lambda path, rep, eps: self._shared(
-                path, eps, factor, block)))  # fmt: skip
-        else:
+        if not others:
             g, aux = integrand.push(noise)
-            g = g.map(lambda t, _: repeat(t, block))
-        h = self.translations(factor, layout, g[factor])
-        h = h.map(lambda t, _: t.expand(g.shape[0] // block, *t.shape).flatten(0, 1))
-        return exchange(g, factor, g[factor] @ h), block, aux
+            return g.map(lambda t, _: repeat(t, block)), aux
 
-    def _shared(self, path: tuple[Any, ...], eps: Tensor, factor: Group, block: int) -> Tensor:
-        """The noise of H's factor once a block, that of other factors as it is."""
-        return eps if is_other(path, factor) else repeat(eps[::block], block)
+        def shared(path: tuple[Any, ...], rep: Rep, eps: Tensor) -> Tensor:
+            return eps if is_other(path, chosen) else repeat(eps[::block], block)
+
+        return integrand.push(map_noise(integrand, noise, shared))
 
 
 class _Matrices(Coset):
@@ -112,10 +124,12 @@ class Polyhedral(_Matrices):
 
         tetrahedral 12 (t = 2), octahedral 24 (t = 3), icosahedral 60 (t = 5)
 
-    On O(3) and E(3) these leave the handedness to g: what depends on the determinant is averaged over k / m draws only,
-    and they are exact for all but the determinant part (degree 3 and more). The groups times {1, -1} average it too, and
-    every odd degree with it: "pyritohedral" (24, the tetrahedral group times the inversion, t = 3) is the best of its
-    size there, "full-octahedral" (48, t = 3), "full-icosahedral" (120, t = 5). They need reflections: O(3) or E(3).
+    On O(3) and E(3) these leave the handedness to g: what depends on the determinant, a polynomial of degree 3, is
+    averaged over the k / m draws of g only, and t falls to 2. Independent random signs within the coset would be worse:
+    they would spoil the odd degrees, the linear part first. The groups times {1, -1} are right there; they need
+    reflections:
+
+        pyritohedral 24 (tetrahedral times inversion, t = 3), full-octahedral 48 (t = 3), full-icosahedral 120 (t = 5)
 
     Args:
         name: one of the names above.
@@ -250,6 +264,39 @@ class Dihedral(Cyclic):
 
     def matrices(self, order: int) -> Tensor:
         return finite.reflections(order // 2)
+
+
+@dataclass(frozen=True)
+class Joint(Coset):
+    """Cosets of a product H_1 x H_2 x ... of groups on different factors; the block is the product of theirs.
+
+    Where several factors matter, the interplay of their noise dominates the error, and a coset of one of them alone
+    gains little. Written as a tuple: `design=("octahedral", "shifts")`.
+
+    Args:
+        parts: designs by cosets.
+    """
+
+    parts: tuple[Coset, ...]
+    needs: ClassVar[str] = "a factor for each part"
+
+    @property
+    def size(self) -> int | None:
+        sizes = [part.size for part in self.parts]
+        return None if None in sizes else math.prod(sizes)  # type: ignore[arg-type]
+
+    def fits(self, factor: Group) -> bool:
+        return any(part.fits(factor) for part in self.parts)
+
+    def translations(self, factor: Any, layout: Any, like: Element) -> Element:
+        raise NotImplementedError("the parts have the translations")
+
+    def chosen(self, group: Group) -> dict[Group, Coset]:
+        found: dict[Group, Coset] = {}
+        for part in self.parts:
+            left = product(f for f in group.factors if f not in found)
+            found[part.factor(left)] = part
+        return found
 
 
 def shifts(layout: Layout, order: int, like: Tensor) -> Tensor:

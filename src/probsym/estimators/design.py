@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,9 +81,9 @@ def noise_count(integrand: Integrand, noise: Noise) -> int:
     return len(eps)
 
 
-def is_other(path: tuple[Any, ...], factor: Group) -> bool:
-    """Whether the noise at this path belongs to another factor that is not trivial."""
-    return any(isinstance(key, Group) and key != factor and bool(key.ambient) for key in path)
+def is_other(path: tuple[Any, ...], chosen: Container[Group]) -> bool:
+    """Whether the noise at this path belongs to a factor that is neither among the chosen nor trivial."""
+    return any(isinstance(key, Group) and key not in chosen and bool(key.ambient) for key in path)
 
 
 def repeat(tensor: Tensor, times: int) -> Tensor:

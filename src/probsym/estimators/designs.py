@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from probsym.estimators import finite
-from probsym.estimators.cosets import Coset, Cyclic, Dihedral, Polyhedral, Shifts, SignedPermutations, Signs
+from probsym.estimators.cosets import Coset, Cyclic, Dihedral, Joint, Polyhedral, Shifts, SignedPermutations, Signs
 from probsym.estimators.design import Design, Independent, check_multiple
 from probsym.estimators.quasi import Antithetic, Sobol, Stratified
 
@@ -34,7 +34,7 @@ DESIGNS: dict[str, Design] = {
 
 
 def as_design(given: Any) -> Design:
-    """A design by name; None is independent samples.
+    """A design by name, a tuple of cosets; None is independent samples.
 
     Raises:
         ValueError: unknown name.
@@ -44,6 +44,8 @@ def as_design(given: Any) -> Design:
         return Independent()
     if isinstance(given, Design):
         return given
+    if isinstance(given, tuple):
+        return Joint(tuple(_coset(part) for part in given))
     if not isinstance(given, str):
         raise TypeError(f"design: expected a name or a Design, got {type(given).__name__} {given!r}")
     if given not in DESIGNS:
@@ -51,7 +53,14 @@ def as_design(given: Any) -> Design:
     return DESIGNS[given]
 
 
+def _coset(given: Any) -> Coset:
+    design = as_design(given)
+    if not isinstance(design, Coset):
+        raise TypeError(f"design: a tuple joins cosets, got {design!r}")
+    return design
+
+
 __all__ = [
-    "DESIGNS", "Antithetic", "Coset", "Cyclic", "Design", "Dihedral", "Independent", "Polyhedral", "Shifts",
+    "DESIGNS", "Antithetic", "Coset", "Cyclic", "Design", "Dihedral", "Independent", "Joint", "Polyhedral", "Shifts",
     "SignedPermutations", "Signs", "Sobol", "Stratified", "as_design", "check_multiple",
 ]  # fmt: skip

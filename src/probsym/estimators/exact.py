@@ -20,7 +20,8 @@ class Exact(Estimator):
 
         mean = sum_m w_m g_m f(g_m^-1 x)
 
-    Poses g_m^-1 x that are equal, and those of weight zero, are not evaluated twice in evaluation mode. Inputs that
+    In evaluation mode poses g_m^-1 x of weight zero are not evaluated, and equal ones once (unless a gradient flows to
+    the inputs). Inputs that
     only sampling can serve (a continuous stabilizer, too many elements) are sampled, counted in `aux`, and have a
     standard error; for all others it is zero.
 
@@ -52,11 +53,12 @@ class Exact(Estimator):
 def weighted(integrand: Integrand, support: Support, chunk: int | None) -> Moments:
     """Weighted mean and spread over the elements of a support."""
     count, moments = len(support.weight), Moments()
-    step = chunk or count
+    step = chunk or max(count, 1)
+    evaluate = integrand.run if step < count else integrand.evaluate
     for start in range(0, count, step):
         part = slice(start, start + step)
         needed = None if integrand.training else support.weight[part] > 0
-        y = integrand.run(support.element.select(part), needed)
+        y = evaluate(support.element.select(part), needed)
         moments.add(y, integrand.align(support.weight[part], y), integrand.statistics)
     return moments
 
@@ -95,7 +97,9 @@ class Hybrid(Estimator):
             positive("chunk", self.chunk)
 
     def __call__(self, integrand: Integrand) -> Estimate:
-        finite, rest = integrand.p.split()
+        if integrand.noise is not None:
+            raise ValueError("noise: Hybrid draws its own; pass a generator instead")
+        finite, rest = integrand.p.split(integrand.x)
         if finite is None:
             raise TypeError(f"{integrand.p!r} has no finite factor to enumerate: use MonteCarlo(k)")
         if rest is None:
@@ -122,5 +126,3 @@ class Hybrid(Estimator):
 def _join(integrand: Integrand, *elements: Element) -> Element:
     group = integrand.p.group
     return ProductElement(group, {f: g[f] for g in elements for f in g.group.factors})
-
-

@@ -22,8 +22,8 @@ class MonteCarlo(Estimator):
         k: number of samples, a multiple of the design's block.
         chunk: samples evaluated at once; bounds memory, in training by recomputing chunks in backward. The result does
             not depend on it, up to rounding.
-        design: a name of `probsym.designs.DESIGNS` ("octahedral", "antithetic", "sobol", ...) or a `Design`; None
-            takes independent samples.
+        design: a name of `probsym.designs.DESIGNS` ("octahedral", "antithetic", "sobol", ...) or a `Design`; a tuple
+            of them joins cosets on several factors; None takes independent samples.
 
     Raises:
         ValueError: k or chunk below one, an unknown design, k no multiple of its block; at the call, a design that
@@ -35,7 +35,7 @@ class MonteCarlo(Estimator):
 
     k: int
     chunk: int | None = None
-    design: str | Design | None = None
+    design: str | Design | tuple[str | Design, ...] | None = None
 
     def __post_init__(self) -> None:
         positive("k", self.k)

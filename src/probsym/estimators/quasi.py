@@ -66,7 +66,9 @@ class _Uniform(Design):
         return self.block
 
     @abstractmethod
-    def points(self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    def points(
+        self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device
+    ) -> Tensor:
         """(J * block, B, dim) in (0, 1), float64, independent between blocks."""
 
     def draw(self, integrand: Integrand, k: int) -> Drawn:
@@ -132,7 +134,9 @@ class Sobol(_Uniform):
     def __post_init__(self) -> None:
         positive("block", self.block)
 
-    def points(self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    def points(
+        self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device
+    ) -> Tensor:
         seeds = torch.randint(2**31 - 1, (blocks,), generator=generator, device=device).tolist()
         drawn = [SobolEngine(dim, scramble=True, seed=seed).draw(self.block, dtype=torch.float64) for seed in seeds]
         digits = (torch.stack(drawn).to(device) * 2**BITS).long()
@@ -153,7 +157,9 @@ class Stratified(_Uniform):
     def __post_init__(self) -> None:
         positive("block", self.block)
 
-    def points(self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    def points(
+        self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device
+    ) -> Tensor:
         shape = (blocks, self.block, count, dim)
         order, place = torch.rand(2, *shape, generator=generator, dtype=torch.float64, device=device)
         return ((order.argsort(1) + place) / self.block).flatten(0, 1)

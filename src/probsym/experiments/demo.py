@@ -22,7 +22,7 @@ from .batches import Batch, rows
 from .evaluation import Score, errors_by_samples, score
 from .figures import sample_axis, save
 from .nbody.data import DRAWN, System, generate, tensors
-from .nbody.experiment import Loss, errors, mse
+from .nbody.loss import Loss, errors, mse
 from .nbody.models import inputs
 from .recipe import Recipe, TrainerOptions
 from .training import Problem, fit
@@ -84,7 +84,7 @@ def train(name: str, wrap: Callable[[nn.Module, Batch], nn.Module], data: dict[s
     torch.manual_seed(0)
     model = wrap(ParticleGNN(hidden=32, layers=3), rows(data["train"], slice(0, 2)))
     with tempfile.TemporaryDirectory() as folder:
-        problem = Problem(model, Loss(0.0), errors, data["train"], data["valid"])
+        problem = Problem(model, Loss(), errors, data["train"], data["valid"])
         history = fit(problem, RECIPE, Path(folder)).history
     few = inputs(rows(data["test"], slice(0, 16)))
     generator = torch.Generator().manual_seed(0)

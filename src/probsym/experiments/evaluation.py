@@ -54,7 +54,7 @@ def errors_by_samples(
     phi: ps.Symmetrizer,
     data: Batch,
     inputs: Callable[[Batch], dict[str, Any]],
-    error: Callable[[Tensor, Batch], Tensor],
+    error: Callable[[Any, Batch], Tensor],
     samples: Iterable[int],
     repeats: int,
     seed: int,
@@ -73,8 +73,7 @@ def errors_by_samples(
             reseed(stream(seed, "test", page, repeat))
             outputs = phi.sample(**inputs(batch), samples=counts[-1])  # (K, B, ...)
             for k in counts:
-                groups = outputs[: outputs.shape[0] // k * k].unflatten(0, (-1, k)).mean(1)
-                per_repeat[k].append(error(groups, batch))
+                per_repeat[k].append(error(_means(outputs, k), batch))
         for k in counts:
             found[k].append(torch.cat(per_repeat[k]))
     return [score(torch.cat(found[k], dim=1), k) for k in counts]
@@ -85,7 +84,7 @@ def exact_errors(
     phi: ps.Symmetrizer,
     data: Batch,
     inputs: Callable[[Batch], dict[str, Any]],
-    error: Callable[[Tensor, Batch], Tensor],
+    error: Callable[[Any, Batch], Tensor],
 ) -> Score:
     """The error of a method whose average is finite, with the number of elements averaged as `samples`."""
     found, most = [], 0
@@ -94,6 +93,13 @@ def exact_errors(
         found.append(error(estimate.mean, batch))
         most = max(most, int(estimate.samples.max()))
     return score(torch.cat(found)[None], most)
+
+
+def _means(outputs: Any, k: int) -> Any:
+    """Outputs (K, ...), or a dict of them, to the means of disjoint groups of k, (K // k, ...)."""
+    if isinstance(outputs, dict):
+        return {name: _means(value, k) for name, value in outputs.items()}
+    return outputs[: len(outputs) // k * k].unflatten(0, (-1, k)).mean(1)
 
 
 def _device(phi: ps.Symmetrizer) -> torch.device:

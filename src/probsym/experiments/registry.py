@@ -54,6 +54,36 @@ EXPERIMENTS = {
             "test MSE",
             "probsym.experiments.nbody",
         ),
+        Experiment(
+            "graph8c",
+            "which pairs of the 11,117 connected graphs on 8 nodes does an untrained model tell apart?",
+            "pairs never separated",
+            "probsym.experiments.graphs.graph8c",
+        ),
+        Experiment(
+            "exp",
+            "which of 600 pairs of 1-WL-equivalent graphs does an untrained model tell apart?",
+            "pairs never separated",
+            "probsym.experiments.graphs.exp",
+        ),
+        Experiment(
+            "exp-classify",
+            "which graph of a 1-WL-equivalent pair is satisfiable?",
+            "test accuracy",
+            "probsym.experiments.graphs.exp_classify",
+        ),
+        Experiment(
+            "automorphism",
+            "do nodes that a symmetry exchanges get equal outputs?",
+            "spread within orbits over total spread",
+            "probsym.experiments.graphs.automorphism",
+        ),
+        Experiment(
+            "sample-size",
+            "how much does an average over k samples vary before training?",
+            "output variance, PS over GA",
+            "probsym.experiments.graphs.sample_size",
+        ),
     )
 }
 

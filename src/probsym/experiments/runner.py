@@ -111,8 +111,9 @@ def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: boo
     if not (out / IDENTITY).is_file():
         raise UserError(f"--resume: {out}: expected a folder that holds a run; there is no {IDENTITY}")
     other = read_json(out / IDENTITY)
+    older = asdict(experiment(name).config()) | other.get("config", {})  # fields that are younger than the run
     differ = [f"{k}: {other.get(k)!r}, not {me[k]!r}" for k in ("experiment", "preset") if other.get(k) != me[k]]
-    differ += [f"{k}: {was!r}, not {now!r}" for k, (was, now) in _differences(other.get("config", {}), config).items()]
+    differ += [f"{k}: {was!r}, not {now!r}" for k, (was, now) in _differences(older, config).items()]
     if differ:
         raise UserError(f"--resume: {out} holds a run of {'; '.join(differ)}")
     return read_json(out / RESULT) if (out / RESULT).exists() else None

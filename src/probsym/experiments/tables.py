@@ -65,6 +65,11 @@ def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
     }
 
 
+def ours(runs: Path) -> dict[str, list[Row]]:
+    """`collect` from `results` (here, or in the checkout) and `runs`."""
+    return collect(next((p for p in (Path("results"), CHECKOUT / "results") if p.is_dir()), Path("results")), runs)
+
+
 def _check(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     needed = ("experiment", "preset", "value", "stderr", "seed", "samples", "steps", "wall_s", "params", "overrides")
     if missing := [name for name in needed if name not in result]:
@@ -73,10 +78,9 @@ def _check(path: Path, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables(runs: Path) -> list[Table]:
-    """One table an experiment; ours from `results` (here, or in the checkout) and `runs`."""
-    results = next((p for p in (Path("results"), CHECKOUT / "results") if p.is_dir()), Path("results"))
-    ours = collect(results, runs)
-    return [table(experiment, ours.get(name, [])) for name, experiment in EXPERIMENTS.items()]
+    """One table an experiment."""
+    found = ours(runs)
+    return [table(experiment, found.get(name, [])) for name, experiment in EXPERIMENTS.items()]
 
 
 def table(experiment: Experiment, rows: Iterable[Row]) -> Table:

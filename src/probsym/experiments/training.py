@@ -46,6 +46,7 @@ class Problem:
         errors: (model, batch) to one number a sample; their mean over `valid` picks the weights that are kept.
         train: Tensors by name, samples first.
         valid: The same.
+        begin: Told the number of each step before it; schedules follow it.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class Problem:
     errors: Callable[[nn.Module, Batch], Tensor]
     train: Batch
     valid: Batch
+    begin: Callable[[int], None] = lambda step: None
 
 
 @dataclass
@@ -146,6 +148,7 @@ class Training(pl.LightningModule):
         reseed(stream(self.recipe.seed, "step", self.global_rank, self.global_step))
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.recipe.rate(self.global_step)
+        self.problem.begin(self.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.problem.loss(self.model, batch)

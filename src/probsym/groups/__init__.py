@@ -5,13 +5,16 @@ A new group is one new file here and one line in `FAMILIES`, which the property 
 
 from probsym.groups.axis import Axis, Layout, NodeAxis
 from probsym.groups.base import Element, Group, Product, Slot, product
+from probsym.groups.cyclic import C
+from probsym.groups.dihedral import D
 from probsym.groups.euclidean import SE, E, Motion
 from probsym.groups.orthogonal import SO, LinearGroup, O, Rotation
 from probsym.groups.permutation import Permutation, S
+from probsym.groups.shift import Shift
 
-FAMILIES: tuple[type[Group], ...] = (S, Axis, O, SO, E, SE)
+FAMILIES: tuple[type[Group], ...] = (S, Axis, O, SO, E, SE, C, D, Shift)
 
 __all__ = [
-    "FAMILIES", "SE", "SO", "Axis", "E", "Element", "Group", "Layout", "LinearGroup", "Motion", "NodeAxis", "O",
-    "Permutation", "Product", "Rotation", "S", "Slot", "product",
+    "FAMILIES", "SE", "SO", "Axis", "C", "D", "E", "Element", "Group", "Layout", "LinearGroup", "Motion", "NodeAxis",
+    "O", "Permutation", "Product", "Rotation", "S", "Shift", "Slot", "product",
 ]  # fmt: skip

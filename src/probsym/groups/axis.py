@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
+from probsym.groups.lazy import lazy
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,19 +36,19 @@ class Layout:
     def ragged(self) -> bool:
         return self.batch is not None
 
-    @cached_property
+    @lazy
     def sizes(self) -> Tensor:
         """Number of nodes of each graph of a ragged batch (B,)."""
         return torch.bincount(self.batch, minlength=self.count)  # type: ignore[arg-type]
 
-    @cached_property
+    @lazy
     def width(self) -> int:
         """Nodes of the largest input: the length of the axis after `pad`."""
         if self.batch is None:
             return self.size
         return int(self.sizes.max()) if self.count and self.size else 0
 
-    @cached_property
+    @lazy
     def position(self) -> Tensor:
         """Flat index b * width + (place of the node within its graph) of every ragged node (sum N,)."""
         batch: Tensor = self.batch  # type: ignore[assignment]
@@ -167,6 +167,12 @@ class NodeElement(Element):
     def permute(self, x: Tensor, axis: int, lead: int) -> Tensor:
         """(g x)_i = x_{g^-1(i)} along `axis`."""
 
+    def permute_pairs(self, x: Tensor, axis: int, lead: int) -> Tensor:
+        """`permute` along `axis` and the next: one gather where it can be."""
+        moved = self.permute(x, axis, lead)
+        lead, axis = lead + moved.ndim - x.ndim, axis + moved.ndim - x.ndim
+        return self.permute(moved, axis + 1, lead)
+
     @abstractmethod
     def relabel(self, labels: Tensor, lead: int) -> Tensor:
         """Node number i becomes g(i); negative numbers mark padding and stay."""
@@ -218,6 +224,16 @@ class Axis(NodeAxis):
     @property
     def ambient(self) -> tuple[Slot | None, ...]:
         return ()
+
+    @property
+    def finite(self) -> bool:
+        return True
+
+    def order(self, layout: Any = None) -> int:
+        return 1
+
+    def elements(self, layout: Any = None, device: Any = None) -> Element:
+        return Still(self, self.layout(layout), (1,))
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         return Still(self, self.layout(kwargs.get("n")), tuple(shape))

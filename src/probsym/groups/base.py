@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -96,6 +97,23 @@ class Group(ABC):
         return None
 
     @property
+    def finite(self) -> bool:
+        """Whether the group has finitely many elements."""
+        return False
+
+    def order(self, layout: Any = None) -> int | None:
+        """Number of elements; None if infinite, or not the same for all inputs of a batch."""
+        return None
+
+    def elements(self, layout: Any = None, device: torch.device | str | None = None) -> Element:
+        """All elements of a finite group, batch shape (order,), the identity first.
+
+        Raises:
+            TypeError: infinitely many, or more than can be listed.
+        """
+        raise TypeError(f"the elements of {self!r} cannot be listed")
+
+    @property
     def vector(self) -> Slot:
         raise TypeError(f"{self!r} has no linear part: .vector is a slot of O, SO, E and SE")
 
@@ -110,6 +128,10 @@ class Group(ABC):
     @property
     def edges(self) -> Slot:
         raise TypeError(f"{self!r} has no edges: .edges is a slot of S and Axis")
+
+    @property
+    def regular(self) -> Slot:
+        raise TypeError(f"{self!r} has no finite list of elements: .regular is a slot of C and D")
 
     def __mul__(self, other: Group) -> Group:
         if not isinstance(other, Group):
@@ -131,7 +153,7 @@ class Slot(ABC):
 
     @abstractmethod
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
-        """g x along `axis`; g has batch shape L, the first `lead` dims of x are a suffix of L, the rest of L is added."""
+        """g x along `axis`, for g of batch shape L; the first `lead` dims of x are a suffix of L, the rest is added."""
 
     def __repr__(self) -> str:
         return f"{self.group!r}{self.suffix}"
@@ -157,7 +179,7 @@ class Element(ABC):
         """Apply fn(tensor, number of trailing dims) to every tensor: reshape, index or move the batch dims."""
         present = {name: getattr(self, name) for name in self.event if getattr(self, name) is not None}
         changed = {name: fn(tensor, self.event[name]) for name, tensor in present.items()}
-        return dataclasses.replace(self, **changed)
+        return dataclasses.replace(self, **changed)  # type: ignore[arg-type]
 
     def select(self, index: Any) -> Element:
         """Index the first batch dim."""
@@ -224,6 +246,24 @@ class Product(Group):
     def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Any:
         layout = layout or {}
         return {f: f.ambient_noise(shape, layout.get(f), **kwargs) for f in self.parts}
+
+    @property
+    def finite(self) -> bool:
+        return all(f.finite for f in self.parts)
+
+    def order(self, layout: Any = None) -> int | None:
+        orders = [f.order((layout or {}).get(f)) for f in self.parts]
+        return None if None in orders else math.prod(orders)  # type: ignore[arg-type]
+
+    def elements(self, layout: Any = None, device: torch.device | str | None = None) -> Element:
+        """All combinations of the elements of the factors, the last factor running fastest."""
+        lists = [f.elements((layout or {}).get(f), device) for f in self.parts]
+        numbers = torch.arange(math.prod(g.shape[0] for g in lists), device=device)
+        parts = {}
+        for f, g in reversed(list(zip(self.parts, lists, strict=True))):
+            parts[f] = g.select(numbers % g.shape[0])
+            numbers = numbers // g.shape[0]
+        return ProductElement(self, parts)
 
     def layout(self, n: Any = None) -> dict[Group, Any]:
         return {f: f.layout(_size_of(n, f)) for f in self.parts}

@@ -70,6 +70,18 @@ class O(LinearGroup):  # noqa: E742
         kwargs.pop("n", None)
         return Rotation(self, torch.eye(self.dim, **kwargs).expand(*shape, self.dim, self.dim))
 
+    @property
+    def finite(self) -> bool:
+        return self.dim == 1
+
+    def order(self, layout: Any = None) -> int | None:
+        return (1 if self.special else 2) if self.dim == 1 else None
+
+    def elements(self, layout: Any = None, device: Any = None) -> Element:
+        if self.dim > 1:
+            return super().elements(layout, device)
+        return Rotation(self, torch.tensor([1.0, -1.0], device=device)[: self.order(), None, None])
+
     def compose(self, g: Rotation, h: Rotation) -> Element:
         return Rotation(self, g.matrix @ h.matrix)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from probsym.groups.axis import Axis, Layout, NodeAxis, NodeElement
 from probsym.groups.base import Element, Slot
 from probsym.groups.orthogonal import tolerance, wide
+
+LARGEST_LIST = math.factorial(8)
+SHORT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,14 @@ class Permutation(NodeElement):
         if self.relaxed is None or not self.relaxed.requires_grad or not x.is_floating_point():
             return moved
         return _attach(moved, x.detach(), self, axis, lead)
+
+    def permute_pairs(self, x: Tensor, axis: int, lead: int) -> Tensor:
+        n = self.index.shape[-1]
+        if (self.relaxed is not None and self.relaxed.requires_grad) or x.shape[axis : axis + 2] != (n, n):
+            return super().permute_pairs(x, axis, lead)
+        index = (n * self.index.unsqueeze(-1) + self.index.unsqueeze(-2)).flatten(-2)
+        moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, lead)
+        return moved.unflatten(axis + self.index.ndim - 1 - lead, (n, n))
 
     def relabel(self, labels: Tensor, lead: int) -> Tensor:
         place = inverse_index(self.index)
@@ -70,6 +82,26 @@ class S(NodeAxis):
     @property
     def ambient(self) -> tuple[Slot | None, ...]:
         return (self.natural,)
+
+    @property
+    def finite(self) -> bool:
+        return True
+
+    def order(self, layout: Any = None) -> int | None:
+        if layout is None and self.size is None:
+            return None
+        layout = self.layout(layout)
+        return None if layout.ragged or layout.mask is not None else math.factorial(layout.size)
+
+    def elements(self, layout: Any = None, device: Any = None) -> Element:
+        order = self.order(layout)
+        if order is None or order > LARGEST_LIST:
+            raise TypeError(
+                f"the elements of {self!r} cannot be listed: more than {LARGEST_LIST}, or inputs of any size"
+            )
+        layout = self.layout(layout)
+        index = torch.tensor(list(permutations(range(layout.size))), dtype=torch.long, device=device)
+        return Permutation(self, layout, index.reshape(order, layout.size))
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         layout = self.layout(kwargs.get("n"))
@@ -123,7 +155,7 @@ def tied(z: Tensor, layout: Layout) -> Tensor:
     if part is not None:
         step = step | (part.expand_as(z).gather(-1, order).diff(dim=-1) > 0)
     rank = torch.nn.functional.pad(step.long().cumsum(-1), (min(1, z.shape[-1]), 0))
-    return torch.empty_like(order).scatter_(-1, order, rank)
+    return torch.zeros_like(order).scatter(-1, order, rank)
 
 
 def _extent(z: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
@@ -163,22 +195,24 @@ def _moved_token(g: Permutation, h: Permutation, shape: tuple[int, ...]) -> Tens
 def inverse_index(index: Tensor) -> Tensor:
     """The gather index of the inverse permutation."""
     places = torch.arange(index.shape[-1], device=index.device).expand_as(index)
-    return torch.empty_like(index, memory_format=torch.contiguous_format).scatter_(-1, index, places)
+    return torch.zeros_like(index, memory_format=torch.contiguous_format).scatter(-1, index, places)
 
 
 def gather_nodes(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
     """x_{index_i} along `axis`; index (*L, N), and the first `lead` dims of x are a suffix of L.
 
-    Whole rows are copied when the axis comes first after the batch, so the samples of one input share its memory.
+    Rows of what follows the axis are copied whole, and the samples of one input share its memory, unless rows are so
+    short that their numbers would cost more than the entries.
     """
     shape, n = index.shape[:-1], index.shape[-1]
     if x.shape[axis] != n:
         raise ValueError(f"expected {n} nodes on axis {axis}, got a tensor of shape {tuple(x.shape)}")
-    if axis == lead:
-        batch, rest = x.shape[:lead], x.shape[lead + 1 :]
-        first = n * torch.arange(math.prod(batch), device=x.device).reshape(*batch, 1)
-        rows = x.reshape(math.prod(batch) * n, *rest)
-        return rows.index_select(0, (index + first).reshape(-1)).reshape(*shape, n, *rest)
+    batch, middle, rest = x.shape[:lead], x.shape[lead:axis], x.shape[axis + 1 :]
+    if axis == lead or math.prod(rest) >= SHORT:
+        count = math.prod(batch) * math.prod(middle)
+        first = n * torch.arange(count, device=x.device).reshape(*batch, math.prod(middle), 1)
+        places = (index.unsqueeze(-2) + first).reshape(-1)
+        return x.reshape(count * n, *rest).index_select(0, places).reshape(*shape, *middle, n, *rest)
     x = x.expand(*shape, *x.shape[lead:])
     axis += len(shape) - lead
     view = index.reshape(*shape, *[1] * (axis - len(shape)), n, *[1] * (x.ndim - axis - 1))

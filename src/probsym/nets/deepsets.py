@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .masking import keep, mean
+from .masking import keep, lifted, mean
 
 
 class DeepSets(nn.Module):
@@ -25,7 +25,7 @@ class DeepSets(nn.Module):
         h = keep(nodes, mask)
         for layer in self.layers:
             h = layer(h, mask)
-        return keep(self.head(h), mask)
+        return keep(lifted(self.head, h, mask), mask)
 
 
 class DeepSetsLayer(nn.Module):

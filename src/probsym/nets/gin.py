@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .masking import channels, keep, mean, pairwise
+from .masking import channels, keep, lifted, mean, pairwise
 
 
 class GIN(nn.Module):
@@ -43,7 +43,7 @@ class GIN(nn.Module):
         g = torch.zeros_like(mean(h, mask))
         for layer in self.layers:
             h, g = layer(h, g, adjacency, mask)
-        return keep(self.head(h), mask)
+        return keep(lifted(self.head, h, mask), mask)
 
 
 class GINLayer(nn.Module):

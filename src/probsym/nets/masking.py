@@ -1,6 +1,6 @@
 """Padded batches: zero what is masked, and average over what is not. All that the nets know of masks."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def keep(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -27,6 +27,15 @@ def mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """
     total = keep(x, mask).sum(1)
     return total / max(x.shape[1], 1) if mask is None else total / size(mask)[(...,) + (None,) * (x.ndim - 2)]
+
+
+def lifted(head: nn.Linear, h: Tensor, mask: Tensor | None) -> Tensor:
+    """`W h_i + b + mean_j |W| |h_j|`: scores to sort by, which a common shift leaves alone.
+
+    The shift is the size of what was added up. Whoever asks whether two scores are equal up to rounding, relative to
+    their size, then asks for the right size also where the sum cancels: (B, N, F) to (B, N, outputs).
+    """
+    return head(h) + mean(h.abs() @ head.weight.abs().mT, mask).unsqueeze(1)
 
 
 def size(mask: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from .masking import channels, keep, mean, pairwise, size
+from .masking import channels, keep, lifted, mean, pairwise, size
 
 
 class VectorNeurons(nn.Module):
@@ -21,7 +21,8 @@ class VectorNeurons(nn.Module):
 
     `forward(vectors (B, N, D, C), scalars (B, N, F), pairs (B, N, N[, P]), mask (B, N))` returns scores
     (B, N) and frame (B, D, M): `scores(Q v) = scores(v)`, `frame(Q v) = Q frame(v)`; scores follow
-    permutations, the frame ignores them. Without `scores` they are None. M is `columns`, or D if None; C, D, F and P are fixed by the first call.
+    permutations, the frame ignores them. Without `scores` they are None. M is `columns`, or D if None; C, D, F
+    and P are fixed by the first call.
     There is no norm and no root, so zero vectors are harmless.
 
     >>> net, v = VectorNeurons(hidden=8), torch.randn(2, 5, 3, 2)
@@ -57,7 +58,7 @@ class VectorNeurons(nn.Module):
         s = mean(e.transpose(1, 2), mask)
         for layer, w in zip(self.layers, self.diffusions(e, mask), strict=True):
             v, s = layer(v, s, w)
-        scores = None if self.score is None else keep(self.score(s).squeeze(-1), mask)
+        scores = None if self.score is None else keep(lifted(self.score, s, mask).squeeze(-1), mask)
         return scores, self.frame(balance(v, mask))
 
     def edges(self, v: Tensor, scalars: Tensor | None, pairs: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -119,7 +120,7 @@ def inner_products(v: Tensor) -> Tensor:
 
 
 def balance(v: Tensor, mask: Tensor | None) -> Tensor:
-    """`mean_i v_i`, exactly zero for channels that cancel up to rounding, as symmetric clouds do: (B, N, D, C) to (B, D, C).
+    """`mean_i v_i`, exactly zero where they cancel up to rounding, as in symmetric clouds: (B, N, D, C) to (B, D, C).
 
     A remainder of rounding would look like a direction to whoever normalises it.
     """

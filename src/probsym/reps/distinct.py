@@ -12,7 +12,8 @@ from probsym.reps.rep import Rep
 class Distinct:
     """A batch without the rows that nobody needs, and with one of each set of bitwise equal rows.
 
-    Equal rows are found by a 64-bit hash and then compared. In ragged batches only unneeded graphs are left out.
+    Equal rows are found by a 64-bit hash and then compared. In ragged batches only unneeded graphs are left out; so it
+    is where gradients flow to the rows, since equal rows may be different functions of the input.
 
     Args:
         rows: the whole batch of R inputs.
@@ -25,7 +26,8 @@ class Distinct:
     def __init__(self, rows: Inputs, needed: Tensor) -> None:
         self.rows, self.needed = rows, needed
         self.source = torch.arange(rows.count, device=needed.device)
-        if not any(layout.ragged for layout in rows.layouts.values()):
+        learns = torch.is_grad_enabled() and any(leaf.value.requires_grad for leaf in rows.leaves.values())
+        if not learns and not any(layout.ragged for layout in rows.layouts.values()):
             chosen = needed.nonzero().squeeze(-1)
             self.source[chosen] = chosen[_first_equal(rows, chosen)]
         self.keep = needed & (self.source == torch.arange(rows.count, device=needed.device))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from probsym.groups import Element, Group, Layout, NodeAxis
 from probsym.groups.axis import Edges, Nodes
+from probsym.groups.lazy import lazy
 from probsym.groups.orthogonal import LinearGroup
 from probsym.reps import containers
 from probsym.reps.containers import Path, Spec
@@ -85,7 +85,7 @@ class Inputs:
     def kwargs(self) -> dict[str, Any]:
         return self.values["kwargs"]
 
-    @cached_property
+    @lazy
     def leaves(self) -> dict[Path, Leaf]:
         """The declared tensors by path."""
         found = {}
@@ -98,7 +98,7 @@ class Inputs:
     def group(self) -> Group:
         return containers.group_of(self.spec)
 
-    @cached_property
+    @lazy
     def node_axes(self) -> tuple[NodeAxis, ...]:
         return tuple(f for f in self.group.factors if isinstance(f, NodeAxis))
 

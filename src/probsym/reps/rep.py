@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -96,12 +96,19 @@ class Rep:
         """
         full = len(g.shape) - (1 - self.lead())
         lead = full if lead is None else lead
-        for slot, place in self.axes:
-            part, packed = g[slot.group], 0
+        axes = list(self.axes)
+        while axes:
+            slot, place = axes.pop(0)
+            part: Any = g[slot.group]
+            packed = 0
             if self.ragged is not None and not isinstance(part, NodeElement):
                 part, packed = self._spread(g, part), 1
             before = x.ndim
-            x = slot.act(part, x, lead + place, lead + packed)
+            if isinstance(slot, Nodes) and axes and axes[0] == (slot, place + 1):
+                x = part.permute_pairs(x, lead + place, lead)
+                axes.pop(0)
+            else:
+                x = slot.act(part, x, lead + place, lead + packed)
             lead += x.ndim - before
         x = x if lead == full else x.expand(*g.shape[: full - lead], *x.shape)
         return self.masked(g, x, full)
@@ -118,7 +125,9 @@ class Rep:
             if isinstance(slot, Nodes):
                 mask = g[slot.group].layout.mask  # type: ignore[attr-defined]
                 if mask is not None:
-                    view = mask.reshape(*mask.shape[:-1], *[1] * place, mask.shape[-1], *[1] * (x.ndim - lead - place - 1))
+                    view = mask.reshape(
+                        *mask.shape[:-1], *[1] * place, mask.shape[-1], *[1] * (x.ndim - lead - place - 1)
+                    )
                     x = x.masked_fill(~view, 0)
         return x
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -143,7 +144,8 @@ class _Checks:
         total = found.weight.sum(0)
         if not torch.allclose(total, torch.ones_like(total), atol=self.tolerance):
             self.fail(f"the weights of support must sum to one, got {total.tolist()}")
-        return found
+        element = found.element.map(lambda tensor, _: tensor.double() if tensor.is_floating_point() else tensor)
+        return replace(found, element=element)
 
     def support_moves(self, h: Element) -> None:
         """support(hx) = h support(x) as measures, on the inputs where both list all elements."""
@@ -172,9 +174,9 @@ class _Checks:
                 self.fail(f"support and transport disagree: difference {gap:.2f}, allowed {limit:.2f} by chance")
 
     def means(self, support: Support, element: Element | None = None) -> list[Tensor]:
-        """Means of 8 random cosines of the images of each probe, an input (in a ragged batch a node) where exact.
+        """Means of 8 random cosines of the images of each probe, for every exact input (ragged: node).
 
-        Where anything is degenerate, means of the images themselves: a finite set may stand for a continuous stabilizer.
+        Where anything is degenerate, of the images themselves: a finite set may stand for a continuous stabilizer.
         """
         g, linear = support.element if element is None else element, _degenerate(support)
         found: list[Tensor] = []

@@ -13,7 +13,7 @@ from probsym.groups.axis import Edges, Labels
 from probsym.groups.base import ProductElement
 from probsym.reps import Inputs, Rep
 
-SLOTS = ("natural", "vector", "det", "labels", "edges")
+SLOTS = ("natural", "vector", "det", "labels", "edges", "regular")
 
 
 def seeded(generator: torch.Generator | None, device: Any = "cpu") -> torch.Generator:
@@ -110,7 +110,8 @@ def _probe(slot: Slot, layout: Any, generator: torch.Generator) -> Tensor:
         return torch.randint(-1, max(layout.size, 1), (2, 3), **options) if layout.size else torch.full((2, 3), -1)
     if isinstance(slot, Edges):
         return torch.randn(3, 2, dtype=torch.float64, **options)
-    axes = () if not slot.width else (layout.size,) if layout else ambient_shape(slot.group, layout)[:1]
+    axes = () if not slot.width else (layout.size,) if layout else ambient_shape(slot.group, layout)[: slot.width]
+    axes = axes if len(axes) >= slot.width else (5,) * slot.width  # images of any size
     return torch.randn(*axes, 2, dtype=torch.float64, **options)
 
 

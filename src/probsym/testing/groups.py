@@ -163,7 +163,7 @@ class _Checks:
 
     def rounded(self, z: Tensor, f: Group) -> Tensor:
         """z as a net would give it: exact ties and dependences blurred by rounding."""
-        axes = tuple(range(z.ndim - len(f.ambient), z.ndim))
+        axes = tuple(range(z.ndim - Rep(*f.ambient).ndim, z.ndim))
         if not axes or not z.numel():
             return z
         return z + 4 * torch.finfo(z.dtype).eps * z.abs().amax(axes, keepdim=True) * self.noise(f, z.shape[: axes[0]])

@@ -1,5 +1,6 @@
 """n-body dynamics: charged particles, their simulator, models and experiment."""
 
-from .experiment import Config, run
+from .config import Config
+from .experiment import run
 
 __all__ = ["Config", "run"]

@@ -29,13 +29,18 @@ Arrays = dict[str, NDArray]
 
 @dataclass(frozen=True)
 class System:
-    """Which particles, and how many simulations of each part are used (the first ones of those drawn)."""
+    """Which particles, how many simulations of each part are used (the first ones of those drawn), and what is asked.
+
+    Args:
+        velocity: Whether velocities at the target frame belong to the data.
+    """
 
     particles: int = 5
     dims: int = 3
     train: int = 3_000
     valid: int = 2_000
     test: int = 2_000
+    velocity: bool = False
 
     def __post_init__(self) -> None:
         for name, low in (("particles", 2), ("dims", 1), *((part, 1) for part in DRAWN)):
@@ -49,6 +54,7 @@ class System:
         other = [f"{self.dims}d"] if self.dims != 3 else []
         sizes = self.train, self.valid, self.test
         other += ["-".join(map(str, sizes))] if sizes != (3_000, 2_000, 2_000) else []
+        other += ["velocity"] if self.velocity else []
         return "_".join([f"nbody_charged{self.particles}_initvel1small_seed{SEED}", *other]) + ".npz"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -56,7 +62,7 @@ class System:
         found: dict[str, tuple[int, ...]] = {}
         for part in DRAWN:
             sizes = getattr(self, part), self.particles, self.dims
-            moving = [f"loc{SOURCE}", f"vel{SOURCE}", f"loc{TARGET}"]
+            moving = [f"loc{SOURCE}", f"vel{SOURCE}", f"loc{TARGET}", *([f"vel{TARGET}"] if self.velocity else [])]
             found |= {f"{name}_{part}": sizes for name in moving} | {f"charges_{part}": sizes[:2]}
         return found
 
@@ -69,7 +75,8 @@ def generate(system: System) -> Arrays:
         start = draw(rng, drawn, getattr(system, part), system.particles, system.dims)
         loc, vel = simulate(start, FRAMES)
         arrays |= {f"loc{frame}_{part}": x.astype(np.float32) for frame, x in zip(FRAMES, loc, strict=True)}
-        arrays |= {f"vel{frame}_{part}": x.astype(np.float32) for frame, x in zip(FRAMES[:-1], vel, strict=False)}
+        kept = FRAMES if system.velocity else FRAMES[:-1]
+        arrays |= {f"vel{frame}_{part}": x.astype(np.float32) for frame, x in zip(kept, vel, strict=False)}
         arrays[f"charges_{part}"] = start.charges.astype(np.int8)
     return arrays
 
@@ -101,11 +108,22 @@ def _read(path: Path, system: System) -> Arrays:
 
 
 def tensors(arrays: Arrays, part: str) -> Batch:
-    """What a model gets and should give: pos, vel and target (B, N, D), edge (B, N, N, 1) = q_i q_j."""
+    """What a model gets and should give: pos, vel and target (B, N, D), edge (B, N, N, 1) = q_i q_j.
+
+    If the arrays have velocities at the target frame, also target_vel (B, N, D).
+    """
     charges = torch.from_numpy(arrays[f"charges_{part}"]).float()
-    return {
+    batch = {
         "pos": torch.from_numpy(arrays[f"loc{SOURCE}_{part}"]),
         "vel": torch.from_numpy(arrays[f"vel{SOURCE}_{part}"]),
         "edge": (charges[:, :, None] * charges[:, None, :]).unsqueeze(-1),
         "target": torch.from_numpy(arrays[f"loc{TARGET}_{part}"]),
     }
+    final = arrays.get(f"vel{TARGET}_{part}")
+    return batch if final is None else batch | {"target_vel": torch.from_numpy(final)}
+
+
+def centred(batch: Batch) -> Batch:
+    """The centroid of the positions is the origin, of the targets too: what a group without translations needs."""
+    origin = batch["pos"].mean(-2, keepdim=True)
+    return batch | {name: batch[name] - origin for name in ("pos", "target")}

@@ -1,74 +1,148 @@
-"""Base networks and ways to symmetrize them, by name: a new one is one line here."""
+"""Base networks, groups and ways to symmetrize, by name: a new one is one line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 import probsym as ps
-from probsym.nets import ParticleGNN, ParticleTransformer
+from probsym.distributions import DefaultNet, EquivariantDistribution, Relaxation, by_name
+from probsym.nets import EGNN, ParticleGNN, ParticleNodeTransformer, ParticleTransformer
+from probsym.reps import group_of
 
 from ..batches import Batch, rows
-from ..errors import choose
 from .data import System
+
+if TYPE_CHECKING:
+    from .config import Config
 
 INPUTS = ("pos", "vel", "edge")
 
 
 @dataclass(frozen=True)
 class Base:
-    """A network and what acts on its particles: S_n, or nothing where the network is S_n-equivariant as it is."""
+    """A network for a system, and whether it is S_n-equivariant as it is."""
 
     build: Callable[[System], nn.Module]
-    particles: ps.S | ps.Axis
+    permutes: bool
+
+
+@dataclass(frozen=True)
+class Acts:
+    """A group by what acts: permutations or not, and which motions of space."""
+
+    permutes: bool
+    space: type[ps.O | ps.E]
+
+    @property
+    def about_origin(self) -> bool:
+        """Whether nothing is translated, so that data are to be centred."""
+        return issubclass(self.space, ps.O)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A distribution by the library's name; `random` if its average is an estimate that more samples improve."""
+    """How a distribution is made from fields, the Reps of the inputs and the group.
 
-    distribution: str
+    Args:
+        distribution: None is the bare base network.
+        random: Whether its average is an estimate that more samples improve.
+    """
+
+    distribution: Callable[[Config, Any, ps.Group], EquivariantDistribution] | None
     random: bool
 
 
 BASES = {
-    "gnn": Base(lambda system: ParticleGNN(system.dims), ps.Axis("particles")),
-    "transformer": Base(lambda system: ParticleTransformer(system.particles, system.dims), ps.S("particles")),
+    "gnn": Base(lambda s: ParticleGNN(s.dims, velocity=s.velocity), permutes=True),
+    "egnn": Base(lambda s: EGNN(velocity=s.velocity), permutes=True),
+    "transformer": Base(lambda s: ParticleTransformer(s.particles, s.dims, velocity=s.velocity), permutes=False),
+    "node-transformer": Base(
+        lambda s: ParticleNodeTransformer(s.particles, s.dims, velocity=s.velocity), permutes=False
+    ),
 }
+
+GROUPS = {
+    prefix + space.__name__: Acts(bool(prefix), space) for prefix in ("", "Sx") for space in (ps.E, ps.SE, ps.O, ps.SO)
+}
+
+
+def _learned(config: Config, spec: Any, group: ps.Group) -> EquivariantDistribution:
+    return ps.Learned(DefaultNet(spec, group), group, config.noise, config.noise_scale, _relaxation(config))
+
+
+def _canonical(config: Config, spec: Any, group: ps.Group) -> EquivariantDistribution:
+    return ps.Canonical(DefaultNet(spec, group), group, _relaxation(config))
+
+
+def _relaxation(config: Config) -> Relaxation:
+    return Relaxation(config.temperature, config.sinkhorn)
+
 
 METHODS = {
-    "ps": Method("learned", random=True),
-    "ga": Method("haar", random=True),
-    "fa": Method("frame", random=False),
-    "canonical": Method("canonical", random=False),
+    "ps": Method(_learned, random=True),
+    "ga": Method(lambda config, spec, group: by_name("haar", spec, group), random=True),
+    "fa": Method(lambda config, spec, group: by_name("frame", spec, group), random=False),
+    "canonical": Method(_canonical, random=False),
+    "none": Method(None, random=False),
 }
 
 
-def build(base: str, method: str, system: System, example: Batch, samples: tuple[int | None, int]) -> ps.Symmetrizer:
-    """The base network, equivariant to E(d) and, unless it already is, to permutations of the particles.
+def group_name(config: Config) -> str:
+    """The group that acts: the field, or S_n x E(d) less the S_n of a base that has it."""
+    return config.group or ("E" if BASES[config.base].permutes else "SxE")
+
+
+def reps(config: Config, permuted: bool) -> tuple[dict[str, ps.Rep], Any]:
+    """How the config's motions of space, and permutations if asked, act on the inputs and the output."""
+    particles = ps.S("particles") if permuted else ps.Axis("particles")
+    space = GROUPS[group_name(config)].space(config.dims, "space")
+    points, vectors = ps.Rep(particles, space), ps.Rep(particles, space.vector)
+    given = {"pos": points, "vel": vectors, "edge": ps.Rep(particles, particles)}
+    return given, {"pos": points, "vel": vectors} if config.velocity_weight else points
+
+
+def claimed(config: Config) -> tuple[dict[str, ps.Rep], Any]:
+    """`reps` of all that the whole model should be equivariant to, the S_n of its base included.
+
+    Of a bare base the same group is claimed, so that the result tells how far it is from that.
+    """
+    return reps(config, GROUPS[group_name(config)].permutes or BASES[config.base].permutes)
+
+
+def build(config: Config, example: Batch) -> ps.Symmetrizer:
+    """The base network, symmetrized; for `none` over the trivial group, which costs nothing and changes nothing.
 
     Args:
-        base, method: Names in BASES and METHODS.
         example: A batch that tells the number of channels.
-        samples: Drawn in training (None: the method's own number) and in evaluation (methods that are random).
     """
-    chosen, how = choose("base", BASES, base), choose("symmetrizer", METHODS, method)
-    particles, space = chosen.particles, ps.E(system.dims, "space")
+    base, method = BASES[config.base].build(config.system()), METHODS[config.symmetrizer]
+    if method.distribution is None:
+        particles = ps.Axis("particles")
+        still, pairs = ps.Rep(particles, None), ps.Rep(particles, particles)
+        output = {"pos": still, "vel": still} if config.velocity_weight else still
+        given = {"pos": still, "vel": still, "edge": pairs}
+        return ps.symmetrize(base, given, output, "haar", ps.Exact(), ps.Exact())
+    given, output = reps(config, GROUPS[group_name(config)].permutes)
+    distribution = method.distribution(config, given, group_of(given, output))
     return ps.symmetrize(
-        chosen.build(system),
-        inputs={
-            "pos": ps.Rep(particles, space),
-            "vel": ps.Rep(particles, space.vector),
-            "edge": ps.Rep(particles, particles),
-        },
-        output=ps.Rep(particles, space),
-        distribution=how.distribution,
-        train_samples=samples[0],
-        eval_samples=samples[1] if how.random else None,
+        base,
+        given,
+        output,
+        distribution,
+        train_samples=config.train_samples,
+        eval_samples=config.valid_samples if method.random else None,
         example=inputs(rows(example, slice(0, 2))),
     )
+
+
+def haar(phi: ps.Symmetrizer) -> ps.Symmetrizer:
+    """The same base network averaged over uniform poses, one a call."""
+    distribution = by_name("haar", phi.inputs, phi.distribution.group)
+    return ps.symmetrize(phi.model, phi.inputs, phi.output, distribution, train_samples=1, eval_samples=1)
 
 
 def inputs(batch: Batch) -> Batch:

@@ -1,0 +1,108 @@
+"""Padded batches of graphs: adjacency (B, N, N), nodes (B, N, F), mask (B, N); what is not a graph is an error.
+
+Letters: B graphs, N nodes of the largest, F features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..batches import Batch
+from ..errors import UserError
+
+Arrays = dict[str, NDArray]
+
+
+def check(graphs: Arrays, largest: int) -> None:
+    """Raises UserError unless the arrays are undirected graphs of 1 to `largest` nodes; the schema is that of `pad`."""
+    for name in ("num_nodes", "num_edges", "edge_index"):
+        if graphs[name].dtype.kind not in "iu":
+            raise UserError(f"{name}: expected integers; got {graphs[name].dtype}")
+    nodes, links, index = (graphs[name].astype(np.int64) for name in ("num_nodes", "num_edges", "edge_index"))
+    if nodes.ndim != 1 or not len(nodes) or links.shape != nodes.shape:
+        raise UserError(f"num_nodes, num_edges: expected one number a graph; got shapes {nodes.shape}, {links.shape}")
+    if (wrong := np.flatnonzero((nodes < 1) | (nodes > largest))).size:
+        raise UserError(f"graph {wrong[0]}: expected 1 to {largest} nodes; got {nodes[wrong[0]]}")
+    if (links < 0).any() or index.shape != (2, links.sum()):
+        raise UserError(f"edge_index: expected shape (2, {links.sum()}), the sum of num_edges; got {index.shape}")
+    graph = np.repeat(np.arange(len(nodes)), links)
+    if (wrong := np.flatnonzero(((index < 0) | (index >= nodes[graph])).any(0))).size:
+        place = wrong[0]
+        edge, owner = index[:, place].tolist(), graph[place]
+        raise UserError(f"graph {owner}: expected node numbers below {nodes[owner]}; got edge {edge}")
+    there, back = ((graph * largest + i) * largest + j for i, j in (index, index[::-1]))
+    if (wrong := np.flatnonzero(~np.isin(there, back))).size:
+        place = wrong[0]
+        edge, owner = index[:, place].tolist(), graph[place]
+        raise UserError(f"graph {owner}: expected each edge in both directions; got only {edge}")
+
+
+def pad(graphs: Arrays, width: int) -> Batch:
+    """Checked graphs as tensors: a self loop is a 1 on the diagonal, an edge that is given twice counts once.
+
+    Args:
+        graphs: num_nodes (B,), num_edges (B,), edge_index (2, sum of edges) with node numbers local to each graph, and
+            perhaps x (sum of nodes, F).
+        width: N.
+    """
+    check(graphs, width)
+    nodes, links, index = (
+        torch.from_numpy(graphs[n].astype(np.int64)) for n in ("num_nodes", "num_edges", "edge_index")
+    )
+    graph = torch.repeat_interleave(torch.arange(len(nodes)), links)
+    batch = {"adjacency": torch.zeros(len(nodes), width, width), "mask": torch.arange(width) < nodes[:, None]}
+    batch["adjacency"][graph, index[0], index[1]] = 1
+    if "x" in graphs:
+        if graphs["x"].ndim != 2 or len(graphs["x"]) != nodes.sum():
+            raise UserError(f"x: expected shape ({nodes.sum()}, F), the sum of num_nodes; got {graphs['x'].shape}")
+        batch["nodes"] = torch.zeros(len(nodes), width, graphs["x"].shape[1])
+        batch["nodes"][batch["mask"]] = torch.from_numpy(graphs["x"].astype(np.float32))
+    return batch
+
+
+def ragged(adjacencies: list[NDArray]) -> Arrays:
+    """The schema of `pad` from adjacencies (n, n) of any sizes.
+
+    >>> ragged([np.ones((2, 2)) - np.eye(2)])["edge_index"].tolist()
+    [[0, 1], [1, 0]]
+    """
+    links = [np.argwhere(a).T for a in adjacencies]
+    return {
+        "num_nodes": np.array([len(a) for a in adjacencies]),
+        "num_edges": np.array([e.shape[1] for e in links]),
+        "edge_index": np.concatenate(links, 1),
+    }
+
+
+def relabelled(batch: Batch, generator: torch.Generator) -> Batch:
+    """Every graph with its nodes in a random order; padding stays at the tail."""
+    count, width = batch["adjacency"].shape[:2]
+    key = torch.rand(count, width, generator=generator)
+    order = (key if "mask" not in batch else key.masked_fill(~batch["mask"], 2.0)).argsort(dim=1, stable=True)
+    row = torch.arange(count)[:, None]
+    moved = {"adjacency": batch["adjacency"][row[..., None], order[:, :, None], order[:, None, :]]}
+    if "nodes" in batch:
+        moved["nodes"] = batch["nodes"][row, order]
+    return batch | moved
+
+
+def return_probabilities(adjacency: Tensor, steps: int) -> Tensor:
+    """Probability that a random walk from each node is back after t = 1, ..., `steps` steps: (B, N, N) to (B, N, T).
+
+    diag((D^-1 A)^t) = diag(S^t) with the symmetric S = D^-1/2 A D^-1/2, so that half of the powers tell all:
+    (S^{a+b})_ii = sum_j (S^a)_ij (S^b)_ij. A node without edges never returns. Symmetric adjacencies only.
+
+    >>> return_probabilities(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), 4)[0, 0].tolist()
+    [0.0, 1.0, 0.0, 1.0]
+    """
+    degree = adjacency.sum(-1)
+    root = torch.where(degree > 0, degree.clamp_min(1e-12).rsqrt(), 0.0)
+    powers = [root[..., None] * adjacency * root[..., None, :]]
+    while 2 * len(powers) < steps:
+        powers.append(powers[-1] @ powers[0])
+    found = [powers[0].diagonal(dim1=-2, dim2=-1)]
+    found += [(powers[(t + 1) // 2 - 1] * powers[t // 2 - 1]).sum(-1) for t in range(2, steps + 1)]
+    return torch.stack(found, -1)

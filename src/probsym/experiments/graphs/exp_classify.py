@@ -1,0 +1,190 @@
+"""EXP-classify (arXiv 2306.02866, section 4.1): which graph of a pair that 1-WL cannot tell apart is satisfiable?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torchmetrics.functional.classification import binary_accuracy
+
+import probsym as ps
+
+from ..batches import Batch, rows, size, stream
+from ..errors import UserError, choose
+from ..evaluation import Score, errors_by_samples, exact_errors
+from ..published import published
+from ..recipe import Recipe, at_least
+from ..runner import Outcome, Place
+from ..training import Problem, fit
+from .exp_data import load
+from .figures import accuracy_by_samples
+from .models import ACTIVATIONS, BASES, METHODS, Design, build, inputs, parameters
+from .soft import Soft
+
+
+@dataclass(kw_only=True)
+class Config(Recipe):
+    """Which model, how it is symmetrized, how it is trained and tested.
+
+    Args:
+        base: mlp or gin-id.
+        symmetrizer: ps (learned), ga (Haar), fa (frames), canonical, and two ablations: ps-fixed-noise, ps-soft.
+        train_samples: Samples a training step; null is the method's own choice (fa: all frames, canonical: one pose).
+        valid_samples: Samples at each validation; ps and ga only, as the next three.
+        eval_samples: Numbers of samples at which the test accuracy is measured.
+        samples: The one of them that is the result.
+        repeats: Times that the largest of them is drawn anew.
+        entropy_weight: Of the entropy of the soft permutations in the loss; ps and canonical only.
+        temperature: Of the relaxation, in standard deviations of the scores.
+        sinkhorn: Normalisations of the relaxation.
+        noise: Where noise enters p: late (its scores) or input (node features).
+        scale: Of that noise; late, in standard deviations of the scores.
+        walks: Steps of random walks whose return probabilities the net of p sees; 0 is none.
+        activation: Of the base network: tanh or relu.
+        hidden: Widths of the MLP.
+        width: Of GIN-ID.
+        layers: Of GIN-ID.
+        head: Widths of the MLP after its pooling.
+        valid_size: Graphs of the validation set, the first ones.
+        test_size: Graphs of the test set, the next ones; the others are trained on.
+    """
+
+    base: str = "mlp"
+    symmetrizer: str = "ps"
+    train_samples: int | None = None
+    valid_samples: int = 10
+    eval_samples: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200])
+    samples: int = 10
+    repeats: int = 5
+    entropy_weight: float = 0.1
+    temperature: float = 0.05
+    sinkhorn: int = 1
+    noise: str = "late"
+    scale: float = 0.05
+    walks: int = 12
+    activation: str = "tanh"
+    hidden: list[int] = field(default_factory=lambda: [512, 512])
+    width: int = 64
+    layers: int = 3
+    head: list[int] = field(default_factory=list)
+    valid_size: int = 200
+    test_size: int = 200
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = ["train_samples"] if self.train_samples is not None else []
+        at_least(self, 1, "valid_samples", "repeats", "width", "layers", "valid_size", "test_size", *given)
+        at_least(self, 0, "entropy_weight", "sinkhorn", "walks")
+        choose("base", BASES, self.base)
+        choose("symmetrizer", METHODS, self.symmetrizer)
+        choose("activation", ACTIVATIONS, self.activation)
+        choose("noise", {"late": 0, "input": 0}, self.noise)
+        for name in ("temperature", "scale"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}: expected a positive number; got {getattr(self, name)}")
+        if not self.hidden or min([*self.hidden, *self.head]) < 1:
+            raise UserError(f"hidden, head: expected positive widths; got {self.hidden}, {self.head}")
+        if self.samples not in self.eval_samples or min(self.eval_samples) < 1:
+            raise UserError(
+                f"eval_samples: expected positive numbers, {self.samples} among them; got {self.eval_samples}"
+            )
+
+    def split(self, data: Batch) -> dict[str, Batch]:
+        """The published parts: [0:200] for validation, [200:400] for testing, the rest for training."""
+        first, second = self.valid_size, self.valid_size + self.test_size
+        if second >= size(data):
+            raise UserError(f"valid_size, test_size: expected a sum below {size(data)} graphs; got {second}")
+        return {
+            "valid": rows(data, slice(0, first)),
+            "test": rows(data, slice(first, second)),
+            "train": rows(data, slice(second, None)),
+        }
+
+    def model(self, example: Batch) -> ps.Symmetrizer | Soft:
+        """The model to train, with weights of the seed."""
+        torch.manual_seed(self.seed)
+        names = "activation", "width", "layers", "walks", "noise", "scale", "temperature", "sinkhorn", "seed"
+        given = {name: getattr(self, name) for name in names}
+        design = Design(out=1, hidden=tuple(self.hidden), head=tuple(self.head), **given)
+        drawn = self.valid_samples if METHODS[self.symmetrizer].random else None
+        return build(self.base, self.symmetrizer, example, design, (self.train_samples, drawn))
+
+
+def run(config: Config, place: Place) -> Outcome:
+    """Trains and tests; the figure shows test accuracy against the number of samples."""
+    parts = config.split(load(place.data))
+    phi = config.model(parts["train"])
+    problem = Problem(phi, Loss(config.entropy_weight), losses, parts["train"], parts["valid"])
+    progress = fit(problem, config, place.out, place.resume)
+    if isinstance(phi, ps.Symmetrizer):
+        ps.save(phi, place.out / "model", overwrite=True)
+    scores = test(phi, parts["test"], config)
+    lines = [row for row in published("exp-classify") if row.figure and row.preset]
+    accuracy_by_samples({place.preset: scores}, place.out / "accuracy_by_samples.png", lines)
+    headline = next((s for s in scores if s.samples == config.samples), scores[-1])
+    return Outcome(
+        value=headline.value,
+        stderr=headline.stderr,
+        samples=headline.samples,
+        steps=config.steps,
+        params=parameters(phi),
+        earlier_s=progress.earlier,
+        details={
+            "stderr_test": headline.stderr_test,
+            "by_samples": [s.row() for s in scores],
+            "best_valid": progress.best,
+            "equivariance": equivariance(phi, parts["test"], config.seed),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Cross-entropy of one batch, plus the weighted entropy of the soft permutations (appendix A.1)."""
+
+    entropy_weight: float
+
+    def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
+        if not self.entropy_weight:
+            return losses(phi, batch).mean()
+        estimate = phi(**inputs(batch), return_estimate=True)
+        loss = cross_entropy(estimate.mean, batch).mean()
+        return loss + self.entropy_weight * estimate.aux["entropy"] if "entropy" in estimate.aux else loss
+
+
+def losses(phi: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy of each graph of a batch (B,)."""
+    return cross_entropy(phi(**inputs(batch)), batch)
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Logits (..., B, 1) to cross-entropies (..., B)."""
+    return binary_cross_entropy_with_logits(logits[..., 0], batch["target"].expand(logits.shape[:-1]), reduction="none")
+
+
+def correct(logits: Tensor, batch: Batch) -> Tensor:
+    """Logits (..., B, 1) to 1 where the label is right and 0 where not (..., B).
+
+    Probabilities, not logits, go into torchmetrics: it applies a sigmoid only if some value lies outside [0, 1].
+    """
+    guess = logits.sigmoid().reshape(-1, 1)
+    target = batch["target"].long().expand(logits.shape[:-1]).reshape(-1, 1)
+    return binary_accuracy(guess, target, multidim_average="samplewise").reshape(logits.shape[:-1])
+
+
+def test(phi: nn.Module, data: Batch, config: Config) -> list[Score]:
+    """Test accuracies at each number of samples; a single one where the average is exact."""
+    if METHODS[config.symmetrizer].random:
+        return errors_by_samples(phi, data, inputs, correct, config.eval_samples, config.repeats, config.seed)  # type: ignore[arg-type]
+    return [exact_errors(phi, data, inputs, correct)]  # type: ignore[arg-type]
+
+
+def equivariance(phi: nn.Module, data: Batch, seed: int) -> dict[str, float] | None:
+    """A test of the trained model on a few graphs; None for one that is no Symmetrizer."""
+    if not isinstance(phi, ps.Symmetrizer):
+        return None
+    generator = torch.Generator().manual_seed(stream(seed, "equivariance"))
+    report = ps.testing.equivariance_error(phi.cpu(), inputs(data, slice(0, 8)), samples=128, generator=generator)
+    return {key: float(getattr(report, key)) for key in ("error", "stderr", "p_value")}

@@ -1,0 +1,48 @@
+"""An ablation of the paper: a learned p(g|x) whose noise is drawn once and for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import probsym as ps
+from probsym.distributions import Noise
+from probsym.groups import Element
+from probsym.reps import Inputs
+
+
+class FixedNoise(ps.EquivariantDistribution):
+    """p with the same noise at every call and for every input, so the average is over the same k poses for ever.
+
+    Such a model is not equivariant, not even in distribution: relabelling the nodes does not relabel the noise
+    (arXiv 2306.02866, "PS (fixed noise)"). Ties are broken by fixed noise too.
+
+    Args:
+        p: What the noise goes into. seed: Of the noise.
+    """
+
+    def __init__(self, p: ps.EquivariantDistribution, seed: int = 0) -> None:
+        super().__init__(p.group)
+        self.p, self.seed = p, seed
+
+    def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
+        one = x.map(lambda leaf: leaf.value[:1])
+        layouts = {axis: type(layout)(layout.size) for axis, layout in x.layouts.items()}
+        one = Inputs(one.values, one.spec, 1, layouts)
+        drawn = self.p.noise(one, shape, torch.Generator(device=x.device).manual_seed(self.seed))
+        return _spread(drawn, len(shape), x.count)
+
+    def noise_rep(self, x: Inputs) -> Any:
+        return self.p.noise_rep(x)
+
+    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
+        return self.p.push(x, noise, diagnose)
+
+
+def _spread(noise: Any, axis: int, count: int) -> Any:
+    """The noise (*shape, 1, ...) of one input, given to `count` inputs."""
+    if isinstance(noise, Tensor):
+        return noise.expand(*noise.shape[:axis], count, *noise.shape[axis + 1 :])
+    return {key: _spread(value, axis, count) for key, value in noise.items()}

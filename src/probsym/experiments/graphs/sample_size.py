@@ -1,0 +1,185 @@
+"""How much an average over k samples varies, before training: learned p (PS) against group averaging (GA).
+
+Both share the base network, EXP graphs, and everything but p. Letters: M initialisations, K samples, B graphs, N nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import probsym as ps
+
+from ..batches import Batch, reseed, rows, size, stream
+from ..errors import UserError, choose
+from ..files import write
+from ..recipe import at_least
+from ..runner import Outcome, Place
+from ..training import table
+from .exp_classify import cross_entropy
+from .exp_data import load
+from .figures import sample_size as draw
+from .models import BASES, Design, build, inputs, parameters
+
+ROWS = 2_000  # samples times graphs that the base network sees at once
+METHODS = ("ps", "ga")
+QUANTITIES = ("output_variance", "loss_variance", "entropy", "gradient_norm")
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Which model, on how many graphs, with how many samples.
+
+    Args:
+        base: mlp or gin-id.
+        seed: Of all weights and samples.
+        initialisations: Models drawn; they give the standard errors.
+        graphs: The first training graphs of EXP.
+        eval_samples: Numbers of samples k.
+        samples: The one of them that is the result.
+        repeats: Independent averages at the largest k; more at smaller ones, from the same draws.
+        gradient_samples: Largest k at which gradients are measured.
+        noise: Where noise enters p: late (its scores) or input (node features).
+        scale: Of that noise; late, in standard deviations of the scores.
+        walks: Steps of random walks whose return probabilities the net of p sees; 0 is none.
+        hidden: Widths of the MLP.
+    """
+
+    base: str = "mlp"
+    seed: int = 1
+    initialisations: int = 20
+    graphs: int = 40
+    eval_samples: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200])
+    samples: int = 10
+    repeats: int = 5
+    gradient_samples: int = 50
+    noise: str = "late"
+    scale: float = 0.05
+    walks: int = 12
+    hidden: list[int] = field(default_factory=lambda: [512, 512])
+
+    def __post_init__(self) -> None:
+        at_least(self, 2, "initialisations", "repeats")
+        at_least(self, 1, "graphs", "gradient_samples")
+        at_least(self, 0, "seed", "walks")
+        choose("base", BASES, self.base)
+        choose("noise", {"late": 0, "input": 0}, self.noise)
+        if not self.scale > 0:
+            raise UserError(f"scale: expected a positive number; got {self.scale}")
+        if self.samples not in self.eval_samples or min(self.eval_samples) < 1:
+            raise UserError(
+                f"eval_samples: expected positive numbers, {self.samples} among them; got {self.eval_samples}"
+            )
+
+    def model(self, method: str, example: Batch, number: int) -> ps.Symmetrizer:
+        """One initialisation; its base network is the same for both methods."""
+        torch.manual_seed(stream(self.seed, "initialisation", number))
+        design = Design(out=1, hidden=tuple(self.hidden), walks=self.walks, noise=self.noise, scale=self.scale)
+        phi = build(self.base, method, example, design)
+        assert isinstance(phi, ps.Symmetrizer)
+        return phi.eval()
+
+
+def run(config: Config, place: Place) -> Outcome:
+    """Measures variances, entropies and gradients at every k; the result is the ratio of output variances, PS to GA."""
+    data = load(place.data)
+    if 400 + config.graphs > size(data):
+        raise UserError(f"graphs: expected at most {max(size(data) - 400, 0)}; got {config.graphs}")
+    batch = rows(data, slice(400, 400 + config.graphs))
+    counts = sorted(set(config.eval_samples))
+    found = torch.full((len(METHODS), config.initialisations, len(QUANTITIES), len(counts)), torch.nan).double()
+    params: dict[str, int] = {}
+    for number in tqdm(range(config.initialisations), unit="model", disable=None, dynamic_ncols=True):
+        for i, method in enumerate(METHODS):
+            phi = config.model(method, batch, number)
+            params = params or parameters(phi)
+            reseed(stream(config.seed, "samples", number, i))
+            found[i, number] = measure(phi, batch, counts, config)
+    made = summary(found, counts)
+    write(place.out / "sample_size.csv", table(made))
+    draw(made, place.preset, place.out / "sample_size.png")
+    headline = next(row for row in made if row["samples"] == config.samples)
+    return Outcome(
+        value=headline["output_variance_ratio"],
+        stderr=headline["output_variance_ratio_stderr"],
+        samples=config.samples,
+        steps=0,
+        params=params,
+        details={"by_samples": made},
+    )
+
+
+def measure(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], config: Config) -> Tensor:
+    """The quantities of one model at every k: (4, len(counts))."""
+    y, places = draw_pool(phi, batch, counts[-1] * config.repeats)
+    columns = []
+    for k in counts:
+        means = y[: len(y) // k * k].unflatten(0, (-1, k)).mean(1)
+        losses = cross_entropy(means, batch).mean(-1)
+        norm = gradient_norm(phi, batch, k, config.repeats) if k <= config.gradient_samples else torch.nan
+        columns.append([means.var(0).mean(), losses.var(), entropy(places[:k], batch["mask"]), norm])
+    return torch.tensor(columns, dtype=torch.float64).T
+
+
+@torch.no_grad()
+def draw_pool(phi: ps.Symmetrizer, batch: Batch, count: int) -> tuple[Tensor, Tensor]:
+    """Outputs (K, B, 1) and permutations, as gather indices (K, B, N), of independent samples."""
+    given, outputs, places = inputs(batch), [], []
+    step = max(1, ROWS // size(batch))
+    for start in range(0, count, step):
+        noise = phi.draw_noise(**given, samples=min(step, count - start))
+        outputs.append(phi.sample(**given, noise=noise))
+        places.append(phi.distribution.transport(phi.bind((), given), noise).index)  # type: ignore[attr-defined]
+    return torch.cat(outputs), torch.cat(places)
+
+
+def entropy(places: Tensor, mask: Tensor) -> Tensor:
+    """Entropy of the rows of the mean permutation matrix, in nats, averaged over nodes: (K, B, N) to a scalar.
+
+    At most log k, and log n for uniform permutations.
+    """
+    width = places.shape[-1]
+    share = torch.nn.functional.one_hot(places, width).double().mean(0)
+    rows = torch.special.entr(share).sum(-1)
+    return rows[mask].mean()
+
+
+def gradient_norm(phi: ps.Symmetrizer, batch: Batch, k: int, repeats: int) -> float:
+    """Norm of the gradient of the loss to the base network's weights, averaged over draws before the norm is taken."""
+    weights = list(phi.model.parameters())
+    total = [torch.zeros_like(w) for w in weights]
+    for _ in range(repeats):
+        loss = cross_entropy(phi(**inputs(batch), estimator=ps.MonteCarlo(k)), batch).mean()
+        torch._foreach_add_(total, torch.autograd.grad(loss, weights))
+    return torch.stack([t.norm() for t in total]).norm().item() / repeats
+
+
+def summary(found: Tensor, counts: Sequence[int]) -> list[dict[str, float]]:
+    """Rows by k: each quantity (method, M, quantity, k) of both methods and their ratio, with errors over models."""
+    made = []
+    for column, k in enumerate(counts):
+        row: dict[str, float] = {"samples": k}
+        for q, name in enumerate(QUANTITIES):
+            values = found[:, :, q, column]
+            for method, value in zip(METHODS, values, strict=True):
+                row[f"{name}_{method}"] = value.mean().item()
+                row[f"{name}_{method}_stderr"] = (value.std() / value.shape[0] ** 0.5).item()
+            row[f"{name}_ratio"], row[f"{name}_ratio_stderr"] = jackknife_ratio(*values)
+        made.append(row)
+    return made
+
+
+def jackknife_ratio(above: Tensor, below: Tensor) -> tuple[float, float]:
+    """sum above / sum below for paired values (M,), with its delete-one standard error.
+
+    >>> jackknife_ratio(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))
+    (0.5, 0.0)
+    """
+    count = len(above)
+    left = (above.sum() - above) / (below.sum() - below)
+    spread = ((left - left.mean()).square().sum() * (count - 1) / count).sqrt()
+    return (above.sum() / below.sum()).item(), spread.item()

@@ -1,0 +1,127 @@
+"""The fields of the n-body experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from probsym.distributions import Relaxation
+
+from ..errors import UserError, choose
+from ..recipe import Recipe, at_least
+from .data import System
+from .models import BASES, GROUPS, METHODS, group_name
+
+RELAXED = Relaxation()
+
+
+@dataclass(kw_only=True)
+class Config(Recipe):
+    """Which model, how it is symmetrized, how it is trained and tested.
+
+    Args:
+        base: gnn or egnn (S_n-equivariant themselves, egnn to E(d) too), transformer (a token each pair of particles)
+            or node-transformer (a token each particle), which are equivariant to nothing.
+        symmetrizer: ps (learned), ga (Haar), fa (frames), canonical, or none, the bare base.
+        group: E, SE, O, SO, or with permutations SxE, SxSE, SxO, SxSO; null is SxE, less what the base has by itself.
+            For O and SO the data are centred first.
+        train_samples: Samples a training step; null is the library's choice: 1, or all frames, or the one pose.
+        late_samples: Samples a training step in the last part of training; ps and ga only. Null is no change.
+        late_from: Share of the steps after which that part begins.
+        valid_samples: Samples at each validation; ps and ga only, as the next four.
+        eval_samples: Numbers of samples at which the test error is measured.
+        samples: The one of them that is the result.
+        repeats: Times that the largest of them is drawn anew.
+        tolerances: Standard errors for which the samples needed are measured, in units of the positions.
+        noise: Where noise enters the net of p: late (its features) or input; ps only, as the next.
+        noise_scale: Size of that noise relative to what it is added to.
+        temperature: Of soft permutations; symmetrizers of S_n with ps or canonical only, as the next two.
+        sinkhorn: Row and column normalisations of soft permutations.
+        entropy_weight: Of the entropy of soft permutations in the loss.
+        haar_share: Share of each training batch that is averaged over Haar poses; ps and canonical only.
+        input_noise: Standard deviation of Gaussian noise on training positions and velocities.
+        velocity_weight: Of the velocities' MSE in the loss; above 0 they are predicted too, and a rollout is made.
+        particles: Number of particles.
+        dims: Dimensions of their space.
+        train_size: Training simulations used, of 10,000 drawn.
+        valid_size: Validation simulations used, of 2,000 drawn.
+        test_size: Test simulations used, of 2,000 drawn.
+    """
+
+    base: str = "gnn"
+    symmetrizer: str = "ps"
+    group: str | None = None
+    train_samples: int | None = None
+    late_samples: int | None = None
+    late_from: float = 0.8
+    valid_samples: int = 10
+    eval_samples: list[int] = field(default_factory=lambda: [1, 10, 20, 100])
+    samples: int = 20
+    repeats: int = 5
+    tolerances: list[float] = field(default_factory=lambda: [0.02, 0.01, 0.005])
+    noise: str = "late"
+    noise_scale: float = 1.0
+    temperature: float = RELAXED.temperature
+    sinkhorn: int = RELAXED.sinkhorn
+    entropy_weight: float = 0.0
+    haar_share: float = 0.0
+    input_noise: float = 0.0
+    velocity_weight: float = 0.0
+    particles: int = 5
+    dims: int = 3
+    train_size: int = 3_000
+    valid_size: int = 2_000
+    test_size: int = 2_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("base", BASES, self.base)
+        choose("symmetrizer", METHODS, self.symmetrizer)
+        if self.group is not None:
+            choose("group", GROUPS, self.group)
+        given = [name for name in ("train_samples", "late_samples") if getattr(self, name) is not None]
+        at_least(self, 1, "valid_samples", "repeats", *given)
+        at_least(self, 0, "entropy_weight", "input_noise", "velocity_weight", "haar_share", "late_from", "sinkhorn")
+        for name in ("haar_share", "late_from"):
+            if getattr(self, name) > 1:
+                raise UserError(f"{name}: expected 0 to 1; got {getattr(self, name)}")
+        for name in ("noise_scale", "temperature"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}: expected a positive number; got {getattr(self, name)}")
+        if self.noise not in ("late", "input"):
+            raise UserError(f"noise: expected late or input; got {self.noise!r}")
+        if self.samples not in self.eval_samples or min(self.eval_samples) < 1:
+            raise UserError(
+                f"eval_samples: expected positive numbers, {self.samples} among them; got {self.eval_samples}"
+            )
+        if not all(tol > 0 for tol in self.tolerances):
+            raise UserError(f"tolerances: expected positive numbers; got {self.tolerances}")
+        self._check_use()
+        self.system()
+
+    def _check_use(self) -> None:
+        """A field that would change nothing is refused."""
+        learned, sorts = self.symmetrizer in ("ps", "canonical"), GROUPS[group_name(self)].permutes
+        uses = {
+            "symmetrizer ps or ga": (METHODS[self.symmetrizer].random, ["late_samples"]),
+            "symmetrizer ps": (self.symmetrizer == "ps", ["noise", "noise_scale"]),
+            "symmetrizer ps or canonical": (learned, ["haar_share"]),
+            "symmetrizer ps or canonical of a group with S": (
+                learned and sorts,
+                ["temperature", "sinkhorn", "entropy_weight"],
+            ),
+            "late_samples": (self.late_samples is not None, ["late_from"]),
+        }
+        defaults = {f.name: f.default for f in fields(self)}
+        for where, (fits, names) in uses.items():
+            for name in names:
+                if not fits and getattr(self, name) != defaults[name]:
+                    raise UserError(f"{name}: expected only with {where}; got {getattr(self, name)}")
+
+    def system(self) -> System:
+        """The particles and the sizes of the data."""
+        sizes = self.train_size, self.valid_size, self.test_size
+        return System(self.particles, self.dims, *sizes, velocity=self.velocity_weight > 0)
+
+    def train_samples_at(self, step: int) -> int | None:
+        """Samples of one training step; None leaves it to the Symmetrizer."""
+        return self.late_samples if step >= self.late_from * self.steps else None

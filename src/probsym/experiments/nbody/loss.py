@@ -1,0 +1,84 @@
+"""What is minimised, and what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import probsym as ps
+
+from ..batches import Batch, rows, size
+from .models import inputs
+
+
+@dataclass
+class Loss:
+    """Mean of `errors` over a batch, and what a recipe adds; the defaults add nothing.
+
+    Args:
+        entropy_weight: Of the mean entropy of soft permutations (arXiv 2306.02866, appendix A.1).
+        velocity_weight: Of the velocities' MSE, for models that predict them.
+        input_noise: Standard deviation of Gaussian noise on positions and velocities; targets stay.
+        haar_share: Share of the batch that goes to `haar`, the same base network averaged over uniform poses.
+        samples: A step's number of samples; None is the model's own.
+    """
+
+    entropy_weight: float = 0.0
+    velocity_weight: float = 0.0
+    input_noise: float = 0.0
+    haar_share: float = 0.0
+    haar: ps.Symmetrizer | None = None
+    samples: Callable[[int], int | None] = lambda step: None
+    step: int = 0
+
+    def begin(self, step: int) -> None:
+        """Told the number of each step before it."""
+        self.step = step
+
+    def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
+        if self.input_noise:
+            moving = {name: batch[name] for name in ("pos", "vel")}
+            batch = batch | {name: x + self.input_noise * torch.randn_like(x) for name, x in moving.items()}
+        count = size(batch)
+        cut = round(self.haar_share * count)
+        loss = batch["pos"].new_zeros(())
+        if cut and self.haar is not None:
+            few = rows(batch, slice(0, cut))
+            loss = loss + cut / count * self.error(self.haar(**inputs(few)), few)
+        if cut < count:
+            loss = loss + self.symmetrized(phi, rows(batch, slice(cut, None))) * (1 - cut / count)
+        return loss
+
+    def symmetrized(self, phi: nn.Module, batch: Batch) -> Tensor:
+        """The loss of the rows that the model itself sees."""
+        options: dict[str, Any] = {} if (k := self.samples(self.step)) is None else {"samples": k}
+        if not self.entropy_weight:
+            return self.error(phi(**inputs(batch), **options), batch)
+        estimate = phi(**inputs(batch), **options, return_estimate=True)
+        return self.error(estimate.mean, batch) + self.entropy_weight * estimate.aux["entropy"]
+
+    def error(self, predicted: Any, batch: Batch) -> Tensor:
+        """MSE of positions, plus the weighted one of velocities."""
+        loss = mse(predicted, batch).mean()
+        if self.velocity_weight:
+            loss = loss + self.velocity_weight * (predicted["vel"] - batch["target_vel"]).square().mean()
+        return loss
+
+
+def errors(phi: nn.Module, batch: Batch) -> Tensor:
+    """Squared error of each sample of a batch (B,)."""
+    return mse(phi(**inputs(batch)), batch)
+
+
+def mse(predicted: Any, batch: Batch) -> Tensor:
+    """Predicted positions (..., B, N, D), alone or as "pos", to mean squared errors (..., B)."""
+    return (positions(predicted) - batch["target"]).square().mean((-2, -1))
+
+
+def positions(predicted: Any) -> Any:
+    """The positions of an output, or their Rep, where velocities may come with them."""
+    return predicted["pos"] if isinstance(predicted, dict) else predicted

@@ -1,0 +1,189 @@
+"""The cyclic group C(n): rotations of images by multiples of 360/n degrees."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from probsym.groups.base import Element, Group, Slot
+from probsym.groups.orthogonal import tolerance, wide
+from probsym.groups.permutation import gather_nodes
+
+BORDERS = ("zeros", "border", "reflection")
+
+
+@dataclass(frozen=True, eq=False)
+class Turn(Element):
+    """A flip of the columns if `flips`, then a counterclockwise rotation by `turns` steps of 360/n degrees.
+
+    Args:
+        turns: integers below n, of batch shape. flips: 0 or 1.
+    """
+
+    turns: Tensor = torch.empty(0)
+    flips: Tensor = torch.empty(0)
+    event: ClassVar[dict[str, int]] = {"turns": 0, "flips": 0}
+
+
+@dataclass(frozen=True, repr=False)
+class C(Group):
+    """Rotations of an image about its centre by multiples of 360/n degrees; takes two axes, rows and columns.
+
+    Quarter turns move pixels by indexing and are exact; they need square images (half turns do not). Other angles
+    interpolate linearly, so they are a group action only up to interpolation: exact equivariance holds for n = 1, 2, 4.
+    `C(n).regular` is an axis with one entry an element, as in group convolutions.
+
+    Args:
+        n: order of the rotation.
+        name: tells this group from others.
+        border: what lies outside the image: "zeros", "border" (the nearest pixel) or "reflection".
+
+    Raises:
+        ValueError: n below one, or an unknown border.
+
+    >>> from probsym.reps import Rep
+    >>> g = C(4).elements().select(slice(1, 2))                          # a quarter turn
+    >>> Rep(C(4)).act(g, torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
+    [[[2.0, 4.0], [1.0, 3.0]]]
+    """
+
+    n: int
+    name: str | None = None
+    border: str = "zeros"
+    mirrored: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, int) or isinstance(self.n, bool) or self.n < 1:
+            raise ValueError(f"{type(self).__name__}(n): n must be an integer of at least 1, got {self.n!r}")
+        if self.border not in BORDERS:
+            raise ValueError(f"border: expected one of {', '.join(map(repr, BORDERS))}, got {self.border!r}")
+
+    @property
+    def natural(self) -> Slot:
+        return Turned(self)
+
+    @property
+    def regular(self) -> Slot:
+        """An axis with one entry an element: the entries are permuted as the elements are by multiplication."""
+        return Regular(self)
+
+    @property
+    def ambient(self) -> tuple[Slot | None, ...]:
+        return (self.regular,)
+
+    @property
+    def finite(self) -> bool:
+        return True
+
+    def order(self, layout: Any = None) -> int:
+        return self.n * (1 + self.mirrored)
+
+    def elements(self, layout: Any = None, device: Any = None) -> Element:
+        return self.numbered(torch.arange(self.order(), device=device))
+
+    def numbered(self, number: Tensor) -> Turn:
+        """The elements by number, in the order of `regular`: rotations, then flips followed by rotations."""
+        return Turn(self, number % self.n, number // self.n)
+
+    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
+        return self.numbered(torch.zeros(shape, dtype=torch.long, device=kwargs.get("device")))
+
+    def compose(self, g: Turn, h: Turn) -> Element:
+        return Turn(self, (g.turns + _sign(g) * h.turns) % self.n, (g.flips + h.flips) % 2)
+
+    def inverse(self, g: Turn) -> Element:
+        return Turn(self, (-_sign(g) * g.turns) % self.n, g.flips)
+
+    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
+        """The element with the largest score z (*shape, order); `tie` decides between equals."""
+        return self.numbered(strongest(z, tie))
+
+    def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
+        return leading(z).sum(-1) > 1
+
+    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+        return torch.randn(*shape, self.order(), **kwargs)
+
+    def __repr__(self) -> str:
+        shown = [repr(self.n), *([] if self.name is None else [repr(self.name)])]
+        shown += [] if self.border == "zeros" else [f"border={self.border!r}"]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _sign(g: Turn) -> Tensor:
+    """A flip turns rotations around: s r = r^-1 s."""
+    return 1 - 2 * g.flips
+
+
+def leading(z: Tensor) -> Tensor:
+    """Entries that are largest along the last axis, up to rounding."""
+    z = wide(z.detach())
+    return z >= z.amax(-1, keepdim=True) - tolerance(z.dtype) * z.abs().amax(-1, keepdim=True)
+
+
+def strongest(z: Tensor, tie: Tensor) -> Tensor:
+    """Place of the largest entry along the last axis; of equal ones that with the largest tie."""
+    z, tie = torch.broadcast_tensors(z, tie)
+    return tie.detach().masked_fill(~leading(z), -math.inf).argmax(-1)
+
+
+@dataclass(frozen=True, repr=False)
+class Regular(Slot):
+    """One entry an element e: (g x)_e = x_{g^-1 e}."""
+
+    group: C
+    suffix: ClassVar[str] = ".regular"
+
+    def act(self, g: Turn, x: Tensor, axis: int, lead: int) -> Tensor:
+        every = self.group.elements(device=x.device)
+        back = self.group.inverse(g).map(lambda t, _: t.unsqueeze(-1))
+        moved: Any = self.group.compose(back, every)  # type: ignore[arg-type]
+        return gather_nodes(x, moved.turns + self.group.n * moved.flips, axis, lead)
+
+
+@dataclass(frozen=True, repr=False)
+class Turned(Slot):
+    """An image: rows and columns."""
+
+    group: C
+    width: ClassVar[int] = 2
+
+    def act(self, g: Turn, x: Tensor, axis: int, lead: int) -> Tensor:
+        n, rows, columns = self.group.n, x.shape[axis], x.shape[axis + 1]
+        if rows != columns and n > 2:
+            raise ValueError(f"{self!r} needs square images on axes {axis} and {axis + 1}, got shape {tuple(x.shape)}")
+        index = _quarters(rows, columns).to(x.device)[4 * g.flips + 4 * g.turns // n]
+        moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, lead)
+        axis += len(g.shape) - lead
+        moved = moved.unflatten(axis, (rows, columns))
+        if 4 % n == 0:
+            return moved
+        rest = 4 * g.turns % n
+        between = _rotated(moved, rest * (math.pi / 2 / n), axis, self.group.border)
+        return torch.where(rest.reshape(*rest.shape, *[1] * (moved.ndim - rest.ndim)) > 0, between, moved)
+
+
+@cache
+def _quarters(rows: int, columns: int) -> Tensor:
+    """Gather indices (8, rows * columns) of no flip and flip, followed by 0 to 3 quarter turns."""
+    places = torch.arange(rows * columns).reshape(rows, columns)
+    return torch.stack([image.rot90(q).flatten() for image in (places, places.flip(1)) for q in range(4)])
+
+
+def _rotated(x: Tensor, angle: Tensor, axis: int, border: str) -> Tensor:
+    """Images on axes (axis, axis + 1) of x rotated counterclockwise by angles of the leading shape, bilinear."""
+    shape, (rows, columns) = angle.shape, x.shape[axis : axis + 2]
+    images = x.movedim((axis, axis + 1), (-2, -1))
+    flat = images.reshape(math.prod(shape), -1, rows, columns)
+    angle = angle.to(x.dtype).reshape(-1, 1, 1)
+    up = (rows - 1) / 2 - torch.arange(rows, device=x.device, dtype=x.dtype)[:, None]
+    right = torch.arange(columns, device=x.device, dtype=x.dtype) - (columns - 1) / 2
+    source = [angle.cos() * right + angle.sin() * up, angle.sin() * right - angle.cos() * up]
+    grid = torch.stack([source[0] * 2 / columns, source[1] * 2 / rows], -1)
+    turned = torch.nn.functional.grid_sample(flat, grid, padding_mode=border, align_corners=False)
+    return turned.reshape(images.shape).movedim((-2, -1), (axis, axis + 1))

@@ -1,0 +1,125 @@
+"""Cyclic shifts of images: translations of a torus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from probsym.groups.base import Element, Group, Slot
+from probsym.groups.cyclic import leading, strongest
+from probsym.groups.permutation import gather_nodes
+
+
+@dataclass(frozen=True, eq=False)
+class Roll(Element):
+    """(g x)_{ij} = x_{i - down, j - right}, round the edges.
+
+    Args:
+        down, right: integers of batch shape.
+    """
+
+    down: Tensor = torch.empty(0)
+    right: Tensor = torch.empty(0)
+    event: ClassVar[dict[str, int]] = {"down": 0, "right": 0}
+
+
+@dataclass(frozen=True, repr=False)
+class Shift(Group):
+    """All shifts of an image round its edges; takes two axes, rows and columns.
+
+    Args:
+        size: rows and columns, or one number for both.
+        name: tells this group from others.
+
+    Raises:
+        ValueError: a size below one.
+
+    >>> from probsym.reps import Rep
+    >>> g = Roll(Shift((1, 3)), torch.tensor([0]), torch.tensor([1]))
+    >>> Rep(Shift((1, 3))).act(g, torch.tensor([[[1.0, 2.0, 3.0]]])).tolist()
+    [[[3.0, 1.0, 2.0]]]
+    """
+
+    size: int | tuple[int, int]
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        if len(size) != 2 or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in size):
+            raise ValueError(f"Shift: expected rows and columns, integers of at least 1, got {self.size!r}")
+        object.__setattr__(self, "size", size)
+
+    @property
+    def rows(self) -> int:
+        return self.size[0]  # type: ignore[index]
+
+    @property
+    def columns(self) -> int:
+        return self.size[1]  # type: ignore[index]
+
+    @property
+    def natural(self) -> Slot:
+        return Rolled(self)
+
+    @property
+    def ambient(self) -> tuple[Slot | None, ...]:
+        return (self.natural,)
+
+    @property
+    def finite(self) -> bool:
+        return True
+
+    def order(self, layout: Any = None) -> int:
+        return self.rows * self.columns
+
+    def elements(self, layout: Any = None, device: Any = None) -> Element:
+        return self.numbered(torch.arange(self.order(), device=device))
+
+    def numbered(self, number: Tensor) -> Roll:
+        """The shift that moves the first pixel to the place of that number."""
+        return Roll(self, number // self.columns, number % self.columns)
+
+    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
+        return self.numbered(torch.zeros(shape, dtype=torch.long, device=kwargs.get("device")))
+
+    def compose(self, g: Roll, h: Roll) -> Element:
+        return Roll(self, (g.down + h.down) % self.rows, (g.right + h.right) % self.columns)
+
+    def inverse(self, g: Roll) -> Element:
+        return Roll(self, -g.down % self.rows, -g.right % self.columns)
+
+    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
+        """The shift to the largest score of the map z (*shape, rows, columns); `tie` decides between equals."""
+        return self.numbered(strongest(z.flatten(-2), tie.flatten(-2)))
+
+    def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
+        return leading(z.flatten(-2)).sum(-1) > 1
+
+    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+        return torch.randn(*shape, self.rows, self.columns, **kwargs)
+
+    def __repr__(self) -> str:
+        size = self.rows if self.rows == self.columns else self.size
+        return f"Shift({size}{'' if self.name is None else f', {self.name!r}'})"
+
+
+@dataclass(frozen=True, repr=False)
+class Rolled(Slot):
+    """An image: rows and columns."""
+
+    group: Shift
+    width: ClassVar[int] = 2
+
+    def act(self, g: Roll, x: Tensor, axis: int, lead: int) -> Tensor:
+        rows, columns = self.group.rows, self.group.columns
+        if tuple(x.shape[axis : axis + 2]) != (rows, columns):
+            raise ValueError(f"expected {rows} x {columns} pixels on axes {axis} and {axis + 1} for {self!r}, "
+                             f"got shape {tuple(x.shape)}")  # fmt: skip
+        down = (torch.arange(rows, device=x.device) - g.down.unsqueeze(-1)) % rows
+        right = (torch.arange(columns, device=x.device) - g.right.unsqueeze(-1)) % columns
+        index = (down.unsqueeze(-1) * columns + right.unsqueeze(-2)).flatten(-2)
+        moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, lead)
+        return moved.unflatten(axis + len(g.shape) - lead, (rows, columns))

@@ -1,0 +1,164 @@
+"""Enumeration: exact, hybrid, and no row evaluated twice."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import probsym as ps
+from cases import SETTINGS, particles, rotated
+from probsym.reps import Inputs
+from probsym.reps.distinct import Distinct
+
+
+class Counted(nn.Module):
+    """A model that notes how many rows it sees."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.rows = model, 0
+
+    def forward(self, *args, **kwargs):
+        first = next(iter(kwargs.values())) if kwargs else args[0]
+        self.rows += len(first)
+        return self.model(*args, **kwargs)
+
+
+def image_net() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.Tanh(), nn.Linear(16, 2)).double()
+
+
+def test_equal_poses_are_evaluated_once():
+    """Orbits of images with 8, 4, 2 and 1 poses under D(4)."""
+    generic = torch.randn(6, 6, dtype=torch.float64)
+    flipped = generic + generic.flip(-1)
+    half = flipped + flipped.rot90(2)
+    x = torch.stack([generic, flipped, half, torch.full_like(generic, -0.0)])
+    counted = Counted(image_net())
+    phi = ps.symmetrize(counted, ps.Rep(ps.D(4)), ps.Rep(), "haar", eval_samples=ps.Exact()).eval()
+    y = phi(x)
+    assert counted.rows == 8 + 4 + 2 + 1
+    expected = torch.stack(
+        [counted.model(p) for q in range(4) for p in (x.rot90(q, (1, 2)), x.flip(-1).rot90(q, (1, 2)))]
+    ).mean(0)
+    assert torch.allclose(y, expected, atol=1e-12)
+    counted.rows = 0
+    phi.train()(x, estimator=ps.Exact())
+    assert counted.rows == 8 * 4
+
+
+def test_gradients_of_equal_poses_are_kept_apart():
+    """Equal poses are different functions of the input; weights get the same gradient either way."""
+    x = torch.zeros(2, 6, 6, dtype=torch.float64, requires_grad=True)
+    phi = ps.symmetrize(image_net(), ps.Rep(ps.D(4)), ps.Rep(), "haar", eval_samples=ps.Exact()).eval()
+    for wanted in ([x], list(phi.model.parameters())):
+        values = x if wanted[0] is x else x.detach()
+        shared = torch.autograd.grad(phi.eval()(values).square().sum(), wanted)
+        plain = torch.autograd.grad(phi.train()(values, estimator=ps.Exact()).square().sum(), wanted)
+        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(shared, plain, strict=True))
+
+
+@pytest.mark.parametrize("setting", ["S x E(3)", "padded S x E(3)", "ragged S x E(3)", "labels", "Axis x E(3)"])
+def test_unneeded_rows_are_left_out(setting):
+    """Supports of different sizes: frames of a symmetric input are many, of the others few, in every layout."""
+    s = SETTINGS[setting]()
+    phi = s.symmetrized("haar")
+    x = phi.bind((), s.call)
+    g = phi.distribution.transport(x, phi.draw_noise(**s.call, samples=4))
+    needed = torch.rand(4, x.count) < 0.5
+    needed[0] = True
+    whole, part = phi._evaluate(x, g), phi._evaluate(x, g, needed)
+    integrand = phi._integrand(x, ps.MonteCarlo(1), None, None, True)
+    for a, b, mask in zip(whole, part, integrand.align(needed, whole), strict=True):
+        assert torch.allclose(a.masked_fill(~mask, 0), b.masked_fill(~mask, 0), atol=1e-12)
+
+
+def test_frames_of_unequal_number():
+    space = ps.O(2)
+    square = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]], dtype=torch.float64)
+    x = torch.stack([square, torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)])
+    nodes = ps.S("nodes")
+    counted = Counted(nn.Sequential(nn.Flatten(), nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1)).double())
+    phi = ps.symmetrize(counted, ps.Rep(nodes, space), ps.Rep(), "frame").eval()
+    estimate = phi.estimate(x)
+    assert estimate.samples[0] > estimate.samples[1] == estimate.samples[2]
+    assert counted.rows <= int(estimate.samples.sum())
+    alone = torch.cat([phi(x[i : i + 1]) for i in range(3)])
+    assert torch.allclose(estimate.mean, alone, atol=1e-10)
+
+
+def test_rows_that_are_almost_equal_are_kept():
+    x = torch.zeros(3, 4)
+    x[1, 0], x[2, 3] = 1e-45, -0.0
+    distinct = Distinct(Inputs.bind(ps.Rep(None), (x,), {}), torch.ones(3, dtype=torch.bool))
+    assert distinct.keep.tolist() == [True, True, False]
+
+
+def test_hybrid_enumerates_the_finite_factors():
+    """D(4) on the image, SO(3) on a vector: exactly D(4)-equivariant at every k, error bars from the k samples."""
+    image, space = ps.D(4), ps.SO(3)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(28, 32), nn.Tanh(), nn.Linear(32, 28)).double()
+
+        def forward(self, x, v):
+            y = self.net(torch.cat([x.flatten(1), v], 1))
+            return y[:, :25].view_as(x), y[:, 25:]
+
+    x, v = torch.randn(3, 5, 5, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
+    phi = ps.symmetrize(
+        Model(), {"x": ps.Rep(image), "v": ps.Rep(space)}, (ps.Rep(image), ps.Rep(space)), "haar"
+    ).eval()
+    seeded = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    estimate = phi.estimate(x=x, v=v, estimator=ps.Hybrid(5), generator=seeded())
+    assert estimate.samples.tolist() == [40] * 3
+    assert all((e > 0).all() and e.isfinite().all() for e in estimate.stderr)
+    turned = phi(x=x.rot90(1, (1, 2)), v=v, estimator=ps.Hybrid(5), generator=seeded())
+    assert torch.allclose(turned[0], estimate.mean[0].rot90(1, (1, 2)), atol=1e-12)
+    assert torch.allclose(turned[1], estimate.mean[1], atol=1e-12)
+    chunked = phi(x=x, v=v, estimator=ps.Hybrid(5, chunk=3), generator=seeded())
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(chunked, estimate.mean, strict=True))
+    truth = phi.estimate(x=x, v=v, samples=20_000, generator=seeded())
+    long = phi.estimate(x=x, v=v, estimator=ps.Hybrid(500), generator=seeded())
+    for a, b, ea, eb in zip(long.mean, truth.mean, long.stderr, truth.stderr, strict=True):
+        assert ((a - b).abs() < 6 * (ea**2 + eb**2).sqrt()).all()
+
+
+def test_hybrid_of_products_and_frames():
+    s = particles(ps.E(3))
+    nodes, space = s.group.factors[1], s.group.factors[0]
+    phi = s.symmetrized(ps.Haar(nodes) * ps.Frame(space))
+    estimate = phi.estimate(**s.call, estimator=ps.Hybrid(3))
+    assert estimate.samples.tolist() == [24 * 8] * 3
+    assert (estimate.stderr == 0).all()
+    assert torch.allclose(estimate.mean, phi(**s.call, estimator=ps.Exact()), atol=1e-10)
+    learned = s.symmetrized(ps.Frame(space) * ps.Learned(ps.distributions.DefaultNet(s.inputs, nodes), nodes))
+    estimate = learned.estimate(**s.call, estimator=ps.Hybrid(3))
+    assert estimate.samples.tolist() == [24] * 3
+    assert (estimate.stderr > 0).all()
+    assert learned.estimate(**s.call, estimator=ps.Hybrid(1)).stderr.isinf().all()
+
+
+def test_signs_are_a_finite_group():
+    s = rotated(ps.O(1))
+    phi = s.symmetrized("haar")
+    estimate = phi.estimate(**s.call, estimator=ps.Exact())
+    assert estimate.samples.tolist() == [2] * 3
+    flipped = {k: -v for k, v in s.call.items()}
+    for a, b, sign in zip(phi(**flipped, estimator=ps.Exact()), estimate.mean, (-1, -1, 1, 1), strict=True):
+        assert torch.allclose(a, sign * b, atol=1e-12)
+
+
+def test_what_is_refused():
+    s = rotated(ps.SO(3))
+    phi = s.symmetrized("haar")
+    for estimator in (ps.Exact(), ps.Hybrid(4)):
+        with pytest.raises(TypeError, match="MonteCarlo"):
+            phi(**s.call, estimator=estimator)
+    for make in (lambda: ps.Exact(0), lambda: ps.Hybrid(0), lambda: ps.Hybrid(1, chunk=0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            make()
+    assert math.factorial(4) == ps.S(4).order()

@@ -1,0 +1,90 @@
+"""The loss and what a recipe adds to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import probsym as ps
+from probsym.experiments.nbody import Config
+from probsym.experiments.nbody.loss import Loss, errors, mse
+from probsym.experiments.nbody.models import build, haar, inputs
+from probsym.nets import ParticleGNN
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    found = {name: torch.randn(10, 5, 3) for name in ("pos", "vel", "target", "target_vel")}
+    return found | {"edge": torch.randn(10, 5, 5, 1).sign()}
+
+
+class Still(nn.Module):
+    """Nothing moves."""
+
+    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> dict[str, Tensor]:
+        return {"pos": pos, "vel": vel}
+
+
+def test_plain_loss_is_the_mean_of_the_errors(batch: dict[str, Tensor]) -> None:
+    net = ParticleGNN()
+    torch.testing.assert_close(Loss()(net, batch), errors(net, batch).mean())
+    torch.testing.assert_close(errors(net, batch).mean(), (net(**inputs(batch)) - batch["target"]).square().mean())
+
+
+def test_velocities_are_weighted(batch: dict[str, Tensor]) -> None:
+    position = (batch["pos"] - batch["target"]).square().mean()
+    velocity = (batch["vel"] - batch["target_vel"]).square().mean()
+    torch.testing.assert_close(Loss(velocity_weight=0.5)(Still(), batch), position + 0.5 * velocity)
+    torch.testing.assert_close(mse(Still()(**inputs(batch)), batch).mean(), position)
+
+
+def test_input_noise_has_its_size_and_leaves_the_batch_alone(batch: dict[str, Tensor]) -> None:
+    big = {name: value.repeat(500, *[1] * (value.ndim - 1)) for name, value in batch.items()}
+    kept = {name: value.clone() for name, value in big.items()}
+    clean, noisy = Loss()(Still(), big), Loss(input_noise=0.5)(Still(), big)
+    assert noisy - clean == pytest.approx(0.25, rel=0.1)
+    assert all(torch.equal(big[name], kept[name]) for name in big)
+
+
+def test_haar_share_mixes_by_rows(batch: dict[str, Tensor]) -> None:
+    """A share of 1 never asks p, so its net has no gradient; in between both parts are weighted by their rows."""
+    phi = build(Config(), batch)
+    uniform = haar(phi)
+    assert isinstance(uniform.distribution, ps.Haar)
+    Loss(haar_share=1.0, haar=uniform)(phi, batch).backward()
+    assert all(p.grad is None for p in phi.distribution.parameters())
+    assert all(p.grad is not None for p in phi.model.parameters())
+    mixed = Loss(haar_share=0.3, haar=lambda **x: x["pos"] + 1)  # type: ignore[arg-type]
+    expected = 0.3 * mse(batch["pos"][:3] + 1, {"target": batch["target"][:3]}).mean()
+    expected = expected + 0.7 * mse(batch["pos"][3:], {"target": batch["target"][3:]}).mean()
+    torch.testing.assert_close(mixed(Still(), batch), expected)
+
+
+def test_late_samples_follow_the_step(batch: dict[str, Tensor]) -> None:
+    config = Config(steps=100, late_samples=4, late_from=0.6)
+    assert [config.train_samples_at(step) for step in (0, 59, 60, 99)] == [None, None, 4, 4]
+    asked: list[int | None] = []
+
+    class Counting(Still):
+        def forward(self, samples: int | None = None, **x: Tensor) -> Tensor:  # type: ignore[override]
+            asked.append(samples)
+            return x["pos"]
+
+    loss = Loss(samples=config.train_samples_at)
+    for step in (0, 60):
+        loss.begin(step)
+        loss(Counting(), batch)
+    assert asked == [None, 4]
+
+
+def test_entropy_is_added(batch: dict[str, Tensor]) -> None:
+    phi = build(Config(base="node-transformer", entropy_weight=0.1), batch)
+    values = []
+    for weight in (0.0, 2.0):
+        torch.manual_seed(0)
+        values.append(Loss(weight)(phi, batch))
+    torch.manual_seed(0)
+    entropy = phi.estimate(**inputs(batch)).aux["entropy"]
+    torch.testing.assert_close(values[1] - values[0], 2 * entropy)

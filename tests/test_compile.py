@@ -1,0 +1,229 @@
+"""A core that compilers, exporters and function transforms accept, in every precision, from any thread."""
+
+import copy
+import importlib.util
+import threading
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import probsym as ps
+from cases import SETTINGS, particles, rotated, sets
+
+DENSE = [("S x E(3)", "learned"), ("SO(3)", "haar")]
+MORE = [
+    ("S x E(3)", "haar"), ("S x E(3)", "learned-input"), ("S x E(3)", "canonical"), ("padded S x E(3)", "learned"),
+    ("labels", "learned"), ("Axis x E(3)", "learned"),
+]  # fmt: skip
+slow = pytest.mark.slow
+
+
+def flat(y) -> list[torch.Tensor]:
+    return list(y.values()) if isinstance(y, dict) else list(y) if isinstance(y, tuple) else [y]
+
+
+def agree(a, b, atol: float = 1e-9) -> bool:
+    return all(torch.allclose(s, t, atol=atol) for s, t in zip(flat(a), flat(b), strict=True))
+
+
+def prepared(setting: str, distribution: str, samples: int = 3):
+    s = SETTINGS[setting]()
+    phi = s.symmetrized(distribution)
+    torch._dynamo.reset()
+    return phi, s.call, phi.draw_noise(**s.call, samples=samples, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("setting", "distribution"), DENSE + [pytest.param(*case, marks=slow) for case in MORE])
+def test_full_graph(setting, distribution):
+    """One graph, forward and backward, with the noise as an input."""
+    phi, call, noise = prepared(setting, distribution)
+    compiled = torch.compile(phi.train(), backend="aot_eager", fullgraph=True)
+    slopes = []
+    for module in (compiled, phi):
+        phi.zero_grad()
+        y = module(**call, noise=noise)
+        sum(t.square().sum() for t in flat(y)).backward()
+        slopes.append([p.grad.clone() for p in phi.parameters() if p.grad is not None])
+    assert agree(compiled(**call, noise=noise), phi(**call, noise=noise))
+    assert agree(tuple(slopes[0]), tuple(slopes[1]), 1e-8)
+
+
+def test_full_graph_that_draws_its_noise():
+    phi, call, _ = prepared("S x E(3)", "haar")
+    compiled = torch.compile(phi, backend="eager", fullgraph=True)
+    torch.manual_seed(0)
+    a, b = (compiled(**call, samples=2) for _ in range(2))
+    assert a.isfinite().all()
+    assert not torch.allclose(a, b)
+
+
+def test_full_graph_of_a_design_and_of_d4():
+    phi, call, noise = prepared("SO(3)", "haar", 24)
+    estimator = ps.MonteCarlo(24, design="octahedral")
+    compiled = torch.compile(phi, backend="eager", fullgraph=True)
+    assert agree(compiled(**call, noise=noise, estimator=estimator), phi(**call, noise=noise, estimator=estimator))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).double()
+    phi = ps.symmetrize(net, ps.Rep(ps.D(4)), ps.Rep(), "haar", eval_samples=ps.Exact()).eval()
+    x = torch.randn(2, 6, 6, dtype=torch.float64)
+    assert agree(torch.compile(phi, backend="eager", fullgraph=True)(x), phi(x))
+
+
+@slow
+@pytest.mark.parametrize(("setting", "distribution"), [("ragged S x E(3)", "learned"), ("S x E(3)", "frame")])
+def test_shapes_that_depend_on_data_break_the_graph_but_not_the_result(setting, distribution):
+    phi, call, noise = prepared(setting, distribution)
+    assert agree(torch.compile(phi, backend="eager")(**call, noise=noise), phi(**call, noise=noise))
+
+
+@pytest.mark.parametrize(
+    ("setting", "distribution"), [DENSE[0], pytest.param("padded S x E(3)", "learned", marks=slow), ("SO(3)", "haar")]
+)
+def test_export(setting, distribution):
+    phi, call, noise = prepared(setting, distribution)
+    program = torch.export.export(phi, (), {**call, "noise": noise}, strict=False)
+    fresh = phi.draw_noise(**call, samples=3, generator=torch.Generator().manual_seed(5))
+    assert agree(program.module()(**call, noise=fresh), phi(**call, noise=fresh))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="torch's ONNX exporter needs onnxscript")
+def test_onnx(tmp_path):
+    phi, call, noise = prepared("SO(3)", "haar")
+    program = torch.onnx.export(phi, (), kwargs={**call, "noise": noise}, dynamo=True)
+    program.save(tmp_path / "phi.onnx")
+    assert (tmp_path / "phi.onnx").stat().st_size > 0
+
+
+def positions(phi, call, noise):
+    def f(pos: torch.Tensor) -> torch.Tensor:
+        return flat(phi(**{**call, "pos": pos}, noise=noise))[0]
+
+    return f
+
+
+@pytest.mark.parametrize(
+    ("setting", "distribution"), [("S x E(3)", "haar"), ("S x E(3)", "learned"), ("padded S x E(3)", "canonical")]
+)
+def test_function_transforms(setting, distribution):
+    phi, call, noise = prepared(setting, distribution)
+    f, x = positions(phi, call, noise), call["pos"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batch = torch.func.vmap(f)(torch.stack([x, 2 * x]))
+    assert agree(batch, torch.stack([f(x), f(2 * x)]))
+    jacobian = torch.func.jacrev(lambda v: f(v).sum(0))(x)
+    assert agree(jacobian, torch.autograd.functional.jacobian(lambda v: f(v).sum(0), x))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("distribution", ["haar", "learned", "canonical", "frame"])
+def test_autocast(kind, distribution):
+    """The model runs in half precision, p in single: its elements are those without autocast."""
+    s = particles(ps.E(3), kind=torch.float32)
+    phi = s.symmetrized(distribution)
+    x = phi.bind((), s.call)
+    noise = phi.draw_noise(**s.call, samples=3)
+    seen = []
+    phi.model.layers[0].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    with torch.autocast("cpu", dtype=kind):
+        y = phi(**s.call, noise=noise)
+        g = phi.distribution.transport(x, noise)
+    assert seen == [kind]
+    reference = phi.distribution.transport(x, noise)
+    for f in phi.group.factors:
+        part, other = g[f], reference[f]
+        for name in part.event:
+            if name != "relaxed":
+                assert torch.allclose(getattr(part, name), getattr(other, name), atol=1e-5)
+    assert (y - phi(**s.call, noise=noise)).abs().max() < 0.05
+    y.square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in phi.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("distribution", ["haar", "learned", "learned-input", "canonical", "frame"])
+def test_copies_and_precisions(distribution):
+    """A deep copy gives the same bits; float32 and float64 agree; nothing is kept on self by a call."""
+    s, narrow = particles(ps.E(3)), particles(ps.E(3), kind=torch.float32)
+    phi = s.symmetrized(distribution)
+    before = {name: dict(vars(m)) for name, m in phi.named_modules()}
+    draw = lambda: torch.Generator().manual_seed(4)  # noqa: E731
+    y = phi(**s.call, samples=3, generator=draw())
+    assert {name: dict(vars(m)) for name, m in phi.named_modules()} == before
+    assert torch.equal(copy.deepcopy(phi)(**s.call, samples=3, generator=draw()), y)
+    noise = phi.draw_noise(**s.call, samples=2, generator=draw())
+    single = torch.utils._pytree.tree_map(lambda t: t.float(), noise)
+    assert torch.allclose(
+        copy.deepcopy(phi).float()(**narrow.call, noise=single).double(), phi(**s.call, noise=noise), atol=1e-3
+    )
+
+
+def test_threads_share_one_model():
+    """Four threads on one model, each with inputs of its own: the results are those of one after the other."""
+    settings = [sets(b) for b in (1, 2, 3, 4)]
+    phi = settings[0].symmetrized("learned")
+    results: list = [None] * 4
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            results[i] = phi(**settings[i].call, samples=3, generator=torch.Generator().manual_seed(i))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, s in enumerate(settings):
+        assert agree(results[i], phi(**s.call, samples=3, generator=torch.Generator().manual_seed(i)))
+
+
+def test_a_symmetrized_model_inside_another():
+    inner = rotated(ps.SO(3))
+    once = inner.symmetrized("frame")
+    outer = ps.symmetrize(once, inner.inputs, inner.output, "haar", eval_samples=2).eval()
+    assert agree(outer(**inner.call), once(**inner.call))
+
+
+class Energy(nn.Module):
+    """A smooth energy of four points that knows no symmetry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 1)).double()
+
+    def forward(self, pos: torch.Tensor) -> torch.Tensor:
+        return self.layers(pos)
+
+
+CLOUDS = {
+    "generic": torch.tensor([[0.3, 1.1, -0.2], [1.0, -0.7, 0.4], [-0.9, 0.2, 0.8], [0.1, -0.3, -1.3]]),
+    "collinear": torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [4, 0, 0]]),
+    "square": torch.tensor([[1.0, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]),
+    "tetrahedron": torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]),
+    "coincident": torch.ones(4, 3),
+}
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+@pytest.mark.parametrize("group", [ps.E(3), ps.SE(3)], ids=repr)
+def test_forces_through_frames(cloud, group):
+    """F = -dE/dx of a frame-averaged energy: finite everywhere, exact and equivariant where E is smooth."""
+    torch.manual_seed(0)
+    phi = ps.symmetrize(Energy(), {"pos": ps.Rep(None, group)}, ps.Rep(), "frame").eval()
+
+    def force(pos: torch.Tensor) -> torch.Tensor:
+        pos = pos.detach().requires_grad_()
+        return -torch.autograd.grad(phi(pos=pos).sum(), pos, create_graph=True)[0]
+
+    x = CLOUDS[cloud].double()[None]
+    found = force(x)
+    assert found.isfinite().all()
+    found.square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in phi.parameters())
+    if cloud != "generic":
+        return
+    h = torch.randn_like(x)
+    slope = (phi(pos=x + 1e-6 * h) - phi(pos=x - 1e-6 * h)) / 2e-6
+    assert torch.allclose(slope.sum(), -(found * h).sum(), atol=1e-6)
+    turn = ps.SO(3).haar((), generator=torch.Generator().manual_seed(1), dtype=torch.float64).matrix
+    assert torch.allclose(force(x @ turn.T + 5), found @ turn.T, atol=1e-9)

@@ -1,0 +1,114 @@
+"""Estimates: what mean, standard error and counts mean; their arguments. Designs are tested in tests/estimators."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import probsym as ps
+from cases import NODES, SETTINGS, particles, randn, seeded, sets
+
+LINEAR = nn.Linear(4, 4, bias=False).double()
+LINEAR.weight.data = randn(4, 4) / 2
+STEPS = ps.symmetrize(LINEAR, ps.Rep(NODES), ps.Rep(NODES), "haar")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ps.MonteCarlo(0), "k: expected an integer of at least 1, got 0"),
+        (lambda: ps.MonteCarlo(2.0), "k: expected an integer"),
+        (lambda: ps.MonteCarlo(True), "k: expected an integer"),
+        (lambda: ps.MonteCarlo(4, chunk=0), "chunk: expected an integer of at least 1"),
+        (lambda: ps.Exact(chunk=-1), "chunk: expected an integer"),
+        (lambda: ps.Adaptive(0.0), "tol: expected a positive number"),
+        (lambda: ps.Adaptive(0.1, max_samples=1), "max_samples: expected"),
+        (lambda: ps.Adaptive(0.1, pilot=8), "pilot: expected an integer of at least 32"),
+        (lambda: ps.MonteCarlo(4, design="heptagonal"), "design.*heptagonal"),
+    ],
+)
+def test_bad_arguments(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_one_sample_has_infinite_and_exact_zero_standard_error():
+    s = sets()
+    phi = s.symmetrized("haar")
+    one, exact = phi.estimate(**s.call, samples=1), phi.estimate(**s.call, estimator=ps.Exact())
+    assert all(torch.isinf(e).all() and e.shape == one.mean[k].shape for k, e in one.stderr.items())
+    assert all((e == 0).all() for e in exact.stderr.values())
+    chunked = phi.estimate(**s.call, estimator=ps.MonteCarlo(1, chunk=1))
+    assert all(torch.isinf(e).all() for e in chunked.stderr.values())
+
+
+def test_degenerate_canonical_inputs_have_a_standard_error():
+    """Equal nodes were drawn once: their error is unknown (inf), that of the others zero, and the count says so."""
+    x = torch.cat([torch.ones(1, 4, 2), torch.randn(1, 4, 2)])
+    phi = ps.symmetrize(nn.Sequential(nn.Flatten(1), nn.Linear(8, 4)), ps.Rep(NODES), ps.Rep(NODES), "canonical")
+    est = phi.estimate(x)
+    assert torch.isinf(est.stderr[0]).all()
+    assert (est.stderr[1] == 0).all()
+    assert est.aux["degenerate"] == 1
+
+
+def test_standard_errors_are_right():
+    """Over 2000 repetitions the variance of the mean agrees with the mean of stderr^2 to six standard deviations."""
+    x = torch.randn(2000, 4, generator=seeded()).double() * 0 + torch.arange(4)
+    est = STEPS.estimate(x, samples=6, generator=seeded())
+    exact = STEPS(x[:1], estimator=ps.Exact())
+    spread, claimed = (est.mean - exact).square(), est.stderr.square()
+    slack = 6 * ((spread - claimed).std(0) / math.sqrt(2000))
+    assert ((spread - claimed).mean(0).abs() < slack).all()
+    assert (slack < 0.5 * claimed.mean(0)).all()
+
+
+@pytest.mark.parametrize("tol", [0.3, 0.1, 0.05])
+def test_adaptive_covers(tol):
+    """At least 0.98 of 500 inputs end within 3 tol of the exact answer, unbiased to six standard deviations."""
+    x = torch.randn(500, 4, generator=seeded()).double()
+    est = STEPS.estimate(x, tol=tol, max_samples=4096, generator=seeded(1))
+    gap = est.mean - STEPS(x, estimator=ps.Exact())
+    assert ((gap.abs() < 3 * tol).all(1)).double().mean() > 0.98
+    assert gap.mean(0).abs().max() < 6 * (gap.std(0) / math.sqrt(500)).max()
+    assert est.stderr.square().mean().sqrt() <= 1.1 * tol
+    assert est.aux["above_tol"] == 0
+    assert est.samples.shape == (500,)
+
+
+def test_adaptive_spends_where_it_is_needed():
+    x = torch.cat([torch.full((1, 4), 1e-3), torch.tensor([[5.0, -5.0, 3.0, -1.0]])]).double()
+    est = STEPS.estimate(x, tol=0.05, max_samples=300, generator=seeded())
+    assert est.samples[1] == 300
+    assert est.samples[0] <= 32
+    assert est.aux["above_tol"] == 1
+
+
+def test_adaptive_on_ragged_graphs_and_several_outputs():
+    for name in ("ragged S x E(3)", "S"):
+        s = SETTINGS[name]()
+        phi = s.symmetrized("haar")
+        est = phi.estimate(**s.call, tol=0.05, generator=seeded())
+        one = est.mean[0] if isinstance(est.mean, tuple) else est.mean["node"]
+        assert one.shape == phi(**s.call)[0 if isinstance(est.mean, tuple) else "node"].shape
+        assert est.samples.shape == (3,)
+        assert len(set(est.samples.tolist())) > 1
+
+
+def test_exact_averages_every_frame_and_counts_them():
+    s = particles(ps.E(3))
+    est = s.symmetrized("frame").estimate(**s.call)
+    assert est.samples.tolist() == [8, 8, 8]
+    assert (est.stderr == 0).all()
+
+
+def test_estimates_need_no_global_randomness():
+    s = particles(ps.E(3))
+    phi = s.symmetrized("learned")
+    state = torch.get_rng_state()
+    for options in ({"samples": 3}, {"tol": 0.5}, {"estimator": ps.MonteCarlo(5, chunk=2)}):
+        a, b = (phi.estimate(**s.call, **options, generator=seeded(4)) for _ in range(2))
+        assert torch.equal(a.mean, b.mean)
+        assert torch.equal(a.stderr, b.stderr)
+    assert torch.equal(state, torch.get_rng_state())
