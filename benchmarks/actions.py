@@ -63,7 +63,7 @@ def exponent(sizes: tuple[int, ...], seconds: list[float]) -> float:
 
 
 PEAK = """
-import resource, torch, probsym as ps
+import torch, probsym as ps
 from probsym.nets import MLP
 torch.set_num_threads(1)
 k, chunk, train = {k}, {chunk}, {train}
@@ -71,16 +71,19 @@ nodes = ps.S("nodes")
 net = torch.nn.Sequential(torch.nn.Flatten(), MLP(20 * 20, (512, 512), 4))
 phi = ps.symmetrize(net, ps.Rep(nodes, nodes), ps.Rep(), "haar").train(train)
 x = torch.randn(64, 20, 20)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+phi(x, samples=1)
+status = lambda key: int(open("/proc/self/status").read().split(key + ":")[1].split()[0])
+open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
+before = status("VmRSS")
 with torch.set_grad_enabled(train):
     y = phi(x, estimator=ps.MonteCarlo(k, chunk))
     y.sum().backward() if train else None
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(status("VmHWM") - before)
 """
 
 
 def memory(quick: bool) -> None:
-    """Growth of the peak memory of one call, each in a process of its own."""
+    """Growth of the peak memory of one call, each in a process of its own (Linux)."""
 
     def peak(**options: object) -> str:
         command = [sys.executable, "-c", PEAK.format(**options)]

@@ -19,7 +19,8 @@ PLAIN: dict[str, list[Any]] = {
     "SO(2)": ["cyclic", ps.designs.Cyclic(16), "signs", "signed-permutations", "antithetic", "stratified", "sobol", 64],
     "O(2)": ["cyclic", "dihedral", ps.designs.Dihedral(8), "signs", "signed-permutations", "antithetic", "sobol", 64],
     "S(5)": ["shifts", "antithetic", "stratified", "sobol", 64, 256],
-    "S(5) x SO(3)": ["octahedral", "shifts", ("shifts", "octahedral"), ("shifts", "signs"), "antithetic", "stratified", "sobol", 64],
+    "S(5) x SO(3)": ["octahedral", "shifts", ("shifts", "signs"), ("shifts", "octahedral"), "antithetic", "stratified",
+                     "sobol", 64],
 }  # fmt: skip
 
 

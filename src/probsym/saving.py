@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ GROUPS = {family.__name__: family for family in FAMILIES}
 KINDS_OF_SLOT = (Nodes, Labels, Edges, Point, Vector, Det, Turned, Regular, Rolled)
 SLOTS: dict[str, Callable[[Any], Slot]] = {slot.__name__: slot for slot in KINDS_OF_SLOT}
 ESTIMATORS = {kind.__name__: kind for kind in (MonteCarlo, Exact, Hybrid, Adaptive)}
-KINDS = {type(design).__name__: type(design) for design in designs.DESIGNS.values()}
+KINDS = {kind.__name__: kind for kind in (designs.Joint, *map(type, designs.DESIGNS.values()))}
 
 
 def save(phi: Symmetrizer, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -141,17 +141,30 @@ def _decode_group(data: list[dict[str, Any]]) -> Group:
 
 
 def _encode_estimator(estimator: Estimator) -> dict[str, Any]:
-    data = {"kind": type(estimator).__name__, **asdict(estimator)}  # type: ignore[call-overload]
-    design = getattr(estimator, "design", None)
-    return {**data, "design": {"kind": type(design).__name__, **data["design"]}} if isinstance(design, Design) else data
+    return {"kind": type(estimator).__name__, **_encode_fields(estimator)}
+
+
+def _encode_fields(value: Any) -> dict[str, Any]:
+    return {field.name: _encode_option(getattr(value, field.name)) for field in fields(value)}
+
+
+def _encode_option(value: Any) -> Any:
+    """A number, a name, a design, or a tuple of these."""
+    if isinstance(value, tuple):
+        return [_encode_option(part) for part in value]
+    return {"kind": type(value).__name__, **_encode_fields(value)} if isinstance(value, Design) else value
 
 
 def _decode_estimator(data: dict[str, Any]) -> Estimator:
-    options = {key: value for key, value in data.items() if key != "kind"}
-    if isinstance(options.get("design"), dict):
-        kind = KINDS[options["design"]["kind"]]
-        options["design"] = kind(**{key: value for key, value in options["design"].items() if key != "kind"})
-    return ESTIMATORS[data["kind"]](**options)
+    return ESTIMATORS[data["kind"]](**{key: _decode_option(value) for key, value in data.items() if key != "kind"})
+
+
+def _decode_option(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode_option(part) for part in value)
+    if isinstance(value, dict):
+        return KINDS[value["kind"]](**{key: _decode_option(part) for key, part in value.items() if key != "kind"})
+    return value
 
 
 def _encode_distribution(p: EquivariantDistribution) -> dict[str, Any]:

@@ -153,13 +153,13 @@ class Symmetrizer(nn.Module):
     def _evaluate(self, x: Inputs, g: Element, needed: Tensor | None = None) -> list[Tensor]:
         """g_k f(g_k^-1 x) for elements (K, B): the only place where samples become rows, row = k B + b.
 
-        With `needed` (K, B) bool, rows that are not needed or equal to others are not evaluated.
+        With `needed` (K, B) bool, others are not evaluated, nor, under a finite group, equal ones twice.
         """
         times = g.shape[0]
         inverse = g.inverse()
         rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
         spare = needed is not None and times > 1 and not torch.compiler.is_compiling()
-        distinct = Distinct(rows, needed.reshape(-1)) if spare else None  # type: ignore[union-attr]
+        distinct = Distinct(rows, needed.reshape(-1), self.group.finite) if spare else None  # type: ignore[union-attr]
         part = rows if distinct is None else distinct.inputs
         y = self.model(*part.args, **part.kwargs)
         moved = []

@@ -75,7 +75,8 @@ def test_rotations_of_the_plane():
 
 FINITE = {
     "T": finite.tetrahedral, "O": finite.octahedral, "I": finite.icosahedral,
-    "cube": lambda: finite.signed_permutations(3), "signs": lambda: finite.signs(4), "C(5)": lambda: finite.rotations(5), "D(4)": lambda: finite.reflections(4),
+    "cube": lambda: finite.signed_permutations(3), "signs": lambda: finite.signs(4),
+    "C(5)": lambda: finite.rotations(5), "D(4)": lambda: finite.reflections(4),
 }  # fmt: skip
 
 
@@ -215,10 +216,11 @@ def test_every_design_is_registered_and_saved(tmp_path):
             for k in ({c} if not getattr(c, "__abstractmethods__", None) else set()) | concrete(c)
         }
 
-    named = {type(d) for d in designs.DESIGNS.values()} | {designs.Independent}
+    named = {type(d) for d in designs.DESIGNS.values()} | {designs.Independent, designs.Joint}
     assert concrete(Design) == named
     assert set(designs.DESIGNS) == set(FITTING)
-    for design in ("octahedral", designs.Sobol(32), designs.Cyclic(5)):
+    joint = designs.Joint((designs.Shifts(), designs.Polyhedral("octahedral")))
+    for design in ("octahedral", designs.Sobol(32), designs.Cyclic(5), ("signs", "shifts"), joint):
         s = rotated(ps.SO(2) if design == designs.Cyclic(5) else ps.SO(3))
         phi = s.symmetrized("haar", eval_samples=ps.MonteCarlo(480, design=design))
         ps.save(phi, tmp_path, overwrite=True)
@@ -305,3 +307,27 @@ def test_rough_net_on_so3_needs_fifteen_times_fewer_evaluations():
             )
         ratios.append(float(plain.square().sum() / design.square().sum()))
     assert min(ratios) > 15
+
+
+def test_joint_cosets_average_over_both_groups():
+    """One block is the mean over all pairs (shift, rotation), for one permutation and one rotation."""
+    s = particles(ps.SO(3))
+    phi = s.symmetrized("haar")
+    nodes, space = s.group.factors
+    estimator = ps.MonteCarlo(4 * 24, design=("shifts", "octahedral"))
+    noise = phi.draw_noise(**s.call, samples=96)
+    x = phi.bind((), s.call)
+    y = phi(**s.call, noise=noise, estimator=estimator)
+    base = phi.distribution.transport(x, torch.utils._pytree.tree_map(lambda t: t[:1].expand(96, *t.shape[1:]), noise))
+    numbers, parts = torch.arange(96), {}
+    for factor, name, number in ((nodes, "shifts", numbers % 4), (space, "octahedral", numbers // 4)):
+        h = designs.DESIGNS[name].translations(factor, x.layouts.get(factor), base[factor])
+        parts[factor] = base[factor] @ h.select(number)
+    pairs = ps.testing.elements.join(s.group, parts)
+    assert torch.allclose(y, phi._evaluate(x, pairs)[0].mean(0), atol=1e-12)
+    with pytest.raises(ValueError, match=r"96.*97"):
+        phi(**s.call, estimator=ps.MonteCarlo(97, design=("shifts", "octahedral")))
+    with pytest.raises(ValueError, match="fits no factor"):
+        phi(**s.call, estimator=ps.MonteCarlo(576, design=("octahedral", "octahedral")))
+    with pytest.raises(TypeError, match="joins cosets"):
+        ps.MonteCarlo(96, design=("octahedral", "sobol"))

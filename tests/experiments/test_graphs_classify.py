@@ -17,7 +17,7 @@ from probsym.experiments.graphs.dense import relabelled
 from probsym.experiments.graphs.exp_classify import correct
 from probsym.experiments.graphs.exp_data import tensors
 from probsym.experiments.graphs.models import Design, Shape, build, inputs
-from probsym.experiments.graphs.pairs import complete, dataset, rings
+from probsym.experiments.graphs.pairs import cfi, complete, dataset, rings
 from probsym.experiments.graphs.soft import Soft
 from probsym.experiments.registry import experiment
 
@@ -84,7 +84,7 @@ def test_learned_is_equivariant() -> None:
 
 def soft(**design: float) -> tuple[Soft, dict[str, torch.Tensor]]:
     """In float64, with a pair of graphs."""
-    data = inputs(tensors(dataset(1)))
+    data = inputs(tensors(dataset(1, kinds=[cfi(complete(4))])))
     phi = build("mlp", "ps-soft", data, Design(hidden=(8,), out=1, walks=4, **design), (2, 2))  # type: ignore[arg-type]
     assert isinstance(phi, Soft)
     return phi.double(), {name: v.double() if v.is_floating_point() else v for name, v in data.items()}
@@ -109,6 +109,7 @@ def test_soft_at_low_temperature_is_the_hard_model() -> None:
 
 def test_soft_has_gradients() -> None:
     phi, batch = soft(temperature=0.5)
+    batch["nodes"] = torch.randn_like(batch["nodes"]) * batch["mask"][..., None]  # without features all nodes are alike
     phi(**batch).sum().backward()
     slopes = [p.grad for p in phi.distribution.parameters()]
     assert all(g is not None and g.isfinite().all() for g in slopes)

@@ -93,6 +93,13 @@ def test_centring_is_what_the_orthogonal_group_lacks() -> None:
     torch.testing.assert_close(*outputs)
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_depth_is_the_bases_own_or_the_field(base: str) -> None:
+    nets = {n: BASES[base].build(Config(base=base, layers=n)) for n in (None, 2, 8 if base == "transformer" else 4)}
+    count = [sum(p.numel() for p in net.parameters()) for net in nets.values()]
+    assert count[0] == count[2] > count[1]
+
+
 def test_fields_reach_the_distribution() -> None:
     config = Config(base="node-transformer", noise="input", noise_scale=0.3, temperature=0.2, sinkhorn=4, **SMALL)
     p = build(config, batch(config)).distribution

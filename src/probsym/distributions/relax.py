@@ -63,8 +63,8 @@ class Relaxation:
     def pull(self, z: Tensor, mask: Tensor | None, grad: Tensor) -> Tensor:
         """The gradient of sum(grad * P) with respect to the scores z, in closed form.
 
-        Each normalisation y = x - logsumexp(x) sends g_y to g_y - exp(y) sum(g_y); going back it is undone by adding the
-        logsumexp that was taken off, so that two (*shape, N, N) tensors are held whatever the number of passes.
+        Each normalisation y = x - logsumexp(x) sends g_y to g_y - exp(y) sum(g_y); going back it is undone by adding
+        the logsumexp that was taken off, so that two (*shape, N, N) tensors are held whatever the number of passes.
         """
         log_p, taken = self._logits(z, mask), []
         for axis in self._axes:

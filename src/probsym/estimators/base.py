@@ -129,7 +129,7 @@ class Moments:
         for i, (y, w) in enumerate(zip(outputs, weights, strict=True)):
             total = w.sum(0)
             mean = (w * y).sum(0) / torch.where(total > 0, total, 1)
-            square = (w * (y - mean).detach().square()).sum(0) if spread else torch.zeros_like(mean)
+            square = (w * (y - mean).detach().square()).sum(0) if spread else torch.zeros_like(total)
             if i == len(self.mean):
                 self.mean.append(mean)
                 self.square.append(square)
@@ -138,8 +138,9 @@ class Moments:
             joint = self.total[i] + total
             share = total / torch.where(joint > 0, joint, 1)
             delta = mean - self.mean[i]
+            if spread:
+                self.square[i] = self.square[i] + square + delta.detach().square() * self.total[i] * share
             self.mean[i] = self.mean[i] + delta * share
-            self.square[i] = self.square[i] + square + delta.detach().square() * self.total[i] * share
             self.total[i] = joint
 
 

@@ -61,7 +61,8 @@ class Coset(Design):
 
     def draw(self, integrand: Integrand, k: int) -> Drawn:
         p, x = integrand.p, integrand.x
-        chosen, layouts = self.chosen(p.group), dict[Group, Any](x.layouts)
+        chosen = self.chosen(p.group)
+        layouts: dict[Any, Any] = {**x.layouts}
         counts = {f: coset.count(f, layouts.get(f)) for f, coset in chosen.items()}
         g, aux = self._shared(integrand, k, math.prod(counts.values()), chosen)
         numbers = torch.arange(g.shape[0], device=x.device)

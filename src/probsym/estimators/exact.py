@@ -13,6 +13,8 @@ from probsym.estimators.base import Blocks, Estimate, Estimator, Integrand, Mome
 from probsym.groups import Element
 from probsym.groups.base import ProductElement
 
+CACHED = 2**15
+
 
 @dataclass(frozen=True)
 class Exact(Estimator):
@@ -20,13 +22,12 @@ class Exact(Estimator):
 
         mean = sum_m w_m g_m f(g_m^-1 x)
 
-    In evaluation mode poses g_m^-1 x of weight zero are not evaluated, and equal ones once (unless a gradient flows to
-    the inputs). Inputs that
-    only sampling can serve (a continuous stabilizer, too many elements) are sampled, counted in `aux`, and have a
-    standard error; for all others it is zero.
+    In evaluation mode poses g_m^-1 x of weight zero are not evaluated, and under a finite group equal ones once (unless
+    a gradient flows to the inputs). Inputs that only sampling can serve (a continuous stabilizer, too many elements)
+    are sampled, counted in `aux`, and have a standard error; for all others it is zero.
 
     Args:
-        chunk: elements evaluated at once.
+        chunk: elements evaluated at once. None is all, but on a CPU without gradients as many as suit its caches.
 
     Raises:
         TypeError: at the call, the distribution has no finite support; `Hybrid` samples the infinite factors.
@@ -53,7 +54,7 @@ class Exact(Estimator):
 def weighted(integrand: Integrand, support: Support, chunk: int | None) -> Moments:
     """Weighted mean and spread over the elements of a support."""
     count, moments = len(support.weight), Moments()
-    step = chunk or max(count, 1)
+    step = chunk or _fitting(integrand, max(count, 1))
     evaluate = integrand.run if step < count else integrand.evaluate
     for start in range(0, count, step):
         part = slice(start, start + step)
@@ -61,6 +62,14 @@ def weighted(integrand: Integrand, support: Support, chunk: int | None) -> Momen
         y = evaluate(support.element.select(part), needed)
         moments.add(y, integrand.align(support.weight[part], y), integrand.statistics)
     return moments
+
+
+def _fitting(integrand: Integrand, count: int) -> int:
+    """Elements at once: all where gradients keep their memory anyway, on a CPU about `CACHED` entries of input."""
+    if torch.is_grad_enabled() or integrand.x.device.type != "cpu" or torch.compiler.is_compiling():
+        return count
+    entries = sum(leaf.value.numel() for leaf in integrand.x.leaves.values())
+    return max(1, min(count, CACHED // max(entries, 1)))
 
 
 def _error(square: Tensor, scale: Tensor) -> Tensor:

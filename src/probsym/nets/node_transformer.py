@@ -30,7 +30,7 @@ class NodeTransformer(nn.Module):
         pair_features: int,
         out_features: int,
         width: int = 64,
-        layers: int = 8,
+        layers: int = 4,
         heads: int = 4,
         pair_width: int = 16,
     ) -> None:

@@ -8,26 +8,30 @@ from torch import Tensor
 from probsym.reps.inputs import Inputs
 from probsym.reps.rep import Rep
 
+LOOK = 256
+
 
 class Distinct:
     """A batch without the rows that nobody needs, and with one of each set of bitwise equal rows.
 
-    Equal rows are found by a 64-bit hash and then compared. In ragged batches only unneeded graphs are left out; so it
-    is where gradients flow to the rows, since equal rows may be different functions of the input.
+    Equal rows are found by a 64-bit hash of up to `LOOK` entries and then compared. In ragged batches only unneeded
+    graphs are left out; so it is where gradients flow to the rows, since equal rows may be different functions of the
+    input.
 
     Args:
         rows: the whole batch of R inputs.
         needed: (R,) bool.
+        alike: whether equal rows are worth looking for.
 
     Attributes:
         inputs: the smaller batch.
     """
 
-    def __init__(self, rows: Inputs, needed: Tensor) -> None:
+    def __init__(self, rows: Inputs, needed: Tensor, alike: bool = True) -> None:
         self.rows, self.needed = rows, needed
         self.source = torch.arange(rows.count, device=needed.device)
         learns = torch.is_grad_enabled() and any(leaf.value.requires_grad for leaf in rows.leaves.values())
-        if not learns and not any(layout.ragged for layout in rows.layouts.values()):
+        if alike and not learns and not any(layout.ragged for layout in rows.layouts.values()):
             chosen = needed.nonzero().squeeze(-1)
             self.source[chosen] = chosen[_first_equal(rows, chosen)]
         self.keep = needed & (self.source == torch.arange(rows.count, device=needed.device))
@@ -61,13 +65,14 @@ def _first_equal(rows: Inputs, chosen: Tensor) -> Tensor:
 
 
 def _hash(value: Tensor) -> Tensor:
-    """A 64-bit number a row, exact in the bits; 0 and -0 are the same."""
+    """A 64-bit number a row, from the bits of evenly spaced entries; 0 and -0 are the same."""
     if value.is_complex():
         value = torch.view_as_real(value)
     if value.is_floating_point():
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()]
         value = (value.detach() + 0.0).contiguous().view(bits)
-    flat = value.flatten(1).long()
+    flat = value.flatten(1)
+    flat = flat[:, :: max(1, flat.shape[1] // LOOK)].long()
     generator = torch.Generator(value.device).manual_seed(flat.shape[1])
     factor = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=generator, device=value.device)
     return (flat * (2 * factor + 1)).sum(1)

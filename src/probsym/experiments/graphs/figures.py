@@ -47,7 +47,12 @@ def distances(other: Tensor, same: Tensor, threshold: float, title: str, path: P
         share = torch.histogram(value.float(), bins)[0] / len(value)
         axes.stairs(share.tolist(), (10**bins).tolist(), fill=True, alpha=0.55, color=colour, label=name)
     axes.axvline(threshold, color=GREY, linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
-    axes.set(xscale="log", xlabel="L1 distance of the two outputs, zeros at the left end", ylabel="share of pairs", title=title)
+    axes.set(
+        xscale="log",
+        xlabel="L1 distance of the two outputs, zeros at the left end",
+        ylabel="share of pairs",
+        title=title,
+    )
     axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     save(figure, path)
 
@@ -105,7 +110,7 @@ def sample_size(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> 
 
 
 def orbits(curves: Sequence[Curve], graphs: Sequence[Example], title: str, path: Path) -> None:
-    """Outputs as colours of the nodes, one row of graphs a method at its largest k, and below the share within orbits against k."""
+    """Outputs at the largest k as colours, one row of graphs a method, and below the share within orbits against k."""
     figure = Figure(figsize=(2.6 * len(graphs) + 1, 2.3 * len(curves) + 3.2), layout="constrained")
     heights = [*[1.0] * len(curves), 1.25]
     grid = figure.subplots(len(curves) + 1, len(graphs), height_ratios=heights, squeeze=False)

@@ -21,6 +21,7 @@ class Config(Recipe):
     Args:
         base: gnn or egnn (S_n-equivariant themselves, egnn to E(d) too), transformer (a token each pair of particles)
             or node-transformer (a token each particle), which are equivariant to nothing.
+        layers: Of the base; null is its own number: 4, and 8 of transformer.
         symmetrizer: ps (learned), ga (Haar), fa (frames), canonical, or none, the bare base.
         group: E, SE, O, SO, or with permutations SxE, SxSE, SxO, SxSO; null is SxE, less what the base has by itself.
             For O and SO the data are centred first.
@@ -48,6 +49,7 @@ class Config(Recipe):
     """
 
     base: str = "gnn"
+    layers: int | None = None
     symmetrizer: str = "ps"
     group: str | None = None
     train_samples: int | None = None
@@ -78,7 +80,7 @@ class Config(Recipe):
         choose("symmetrizer", METHODS, self.symmetrizer)
         if self.group is not None:
             choose("group", GROUPS, self.group)
-        given = [name for name in ("train_samples", "late_samples") if getattr(self, name) is not None]
+        given = [name for name in ("layers", "train_samples", "late_samples") if getattr(self, name) is not None]
         at_least(self, 1, "valid_samples", "repeats", *given)
         at_least(self, 0, "entropy_weight", "input_noise", "velocity_weight", "haar_share", "late_from", "sinkhorn")
         for name in ("haar_share", "late_from"):

@@ -14,7 +14,6 @@ from probsym.nets import EGNN, ParticleGNN, ParticleNodeTransformer, ParticleTra
 from probsym.reps import group_of
 
 from ..batches import Batch, rows
-from .data import System
 
 if TYPE_CHECKING:
     from .config import Config
@@ -24,9 +23,9 @@ INPUTS = ("pos", "vel", "edge")
 
 @dataclass(frozen=True)
 class Base:
-    """A network for a system, and whether it is S_n-equivariant as it is."""
+    """A network for a config, and whether it is S_n-equivariant as it is."""
 
-    build: Callable[[System], nn.Module]
+    build: Callable[[Config], nn.Module]
     permutes: bool
 
 
@@ -57,13 +56,17 @@ class Method:
 
 
 BASES = {
-    "gnn": Base(lambda s: ParticleGNN(s.dims, velocity=s.velocity), permutes=True),
-    "egnn": Base(lambda s: EGNN(velocity=s.velocity), permutes=True),
-    "transformer": Base(lambda s: ParticleTransformer(s.particles, s.dims, velocity=s.velocity), permutes=False),
-    "node-transformer": Base(
-        lambda s: ParticleNodeTransformer(s.particles, s.dims, velocity=s.velocity), permutes=False
-    ),
+    "gnn": Base(lambda c: ParticleGNN(c.dims, **_options(c)), permutes=True),
+    "egnn": Base(lambda c: EGNN(**_options(c)), permutes=True),
+    "transformer": Base(lambda c: ParticleTransformer(c.particles, c.dims, **_options(c)), permutes=False),
+    "node-transformer": Base(lambda c: ParticleNodeTransformer(c.particles, c.dims, **_options(c)), permutes=False),
 }
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """What all bases understand: their depth, and whether they predict velocities."""
+    return {"velocity": config.velocity_weight > 0} | ({"layers": config.layers} if config.layers else {})
+
 
 GROUPS = {
     prefix + space.__name__: Acts(bool(prefix), space) for prefix in ("", "Sx") for space in (ps.E, ps.SE, ps.O, ps.SO)
@@ -119,7 +122,7 @@ def build(config: Config, example: Batch) -> ps.Symmetrizer:
     Args:
         example: A batch that tells the number of channels.
     """
-    base, method = BASES[config.base].build(config.system()), METHODS[config.symmetrizer]
+    base, method = BASES[config.base].build(config), METHODS[config.symmetrizer]
     if method.distribution is None:
         particles = ps.Axis("particles")
         still, pairs = ps.Rep(particles, None), ps.Rep(particles, particles)
