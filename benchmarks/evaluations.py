@@ -56,7 +56,7 @@ def designs(quick: bool) -> None:
     total = 1920 if quick else 7680
     for title, scale in (("Rough net (weights times 3)", 3.0), ("Smooth net", 1.0)):
         rows = (row for name in PLAIN for row in compared(name, scale, total))
-        columns = ["group", "design", "block", "evaluations for 1 %", "plain / design", "range over nets"]
+        columns = ["group", "design", "block", "evaluations for 1 %", "variance, plain / design", "range over nets"]
         table(f"{title}: evaluations for an error of 1 % of the standard deviation over the group", columns, rows)
 
 
@@ -72,7 +72,14 @@ def compared(name: str, scale: float, total: int) -> Iterator[list[object]]:
         found = [needed(rep, model, x, design, count).sum() for model in models]
         ratios = sorted(float(a / b) for a, b in zip(plain, found, strict=True))
         middle = float(sum(plain) / sum(found))
-        yield [name, design, block, f"{1e4 / middle:,.0f}", f"{middle:.1f}", f"{ratios[0]:.1f} to {ratios[-1]:.1f}"]
+        yield [
+            name,
+            " x ".join(design) if isinstance(design, tuple) else design,
+            block,
+            f"{max(block, 1e4 / middle):,.0f}",
+            f"{middle:.1f}",
+            f"{ratios[0]:.1f} to {ratios[-1]:.1f}",
+        ]
 
 
 def _block(rep: ps.Rep, x: Tensor, design: Any) -> int:

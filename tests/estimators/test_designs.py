@@ -221,7 +221,7 @@ def test_every_design_is_registered_and_saved(tmp_path):
     assert set(designs.DESIGNS) == set(FITTING)
     joint = designs.Joint((designs.Shifts(), designs.Polyhedral("octahedral")))
     for design in ("octahedral", designs.Sobol(32), designs.Cyclic(5), ("signs", "shifts"), joint):
-        s = rotated(ps.SO(2) if design == designs.Cyclic(5) else ps.SO(3))
+        s = rotated(ps.SO(2)) if design == designs.Cyclic(5) else particles(ps.SO(3))
         phi = s.symmetrized("haar", eval_samples=ps.MonteCarlo(480, design=design))
         ps.save(phi, tmp_path, overwrite=True)
         assert ps.load(tmp_path, model=s.model).eval_estimator == phi.eval_estimator

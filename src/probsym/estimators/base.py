@@ -124,6 +124,11 @@ class Moments:
         self.square: list[Tensor] = []
         self.total: list[Tensor] = []
 
+    def add_shares(self, outputs: list[Tensor], weights: list[Tensor]) -> None:
+        """Add outputs (K, ...) whose weights (K, ...) sum to one over all that will be added; no spread."""
+        parts = [(w * y).sum(0) if len(y) > 1 else w[0] * y[0] for y, w in zip(outputs, weights, strict=True)]
+        self.mean = [a + b for a, b in zip(self.mean, parts, strict=True)] if self.mean else parts
+
     def add(self, outputs: list[Tensor], weights: list[Tensor], spread: bool) -> None:
         """Add outputs (K, ...) with weights (K, ...) that broadcast on them."""
         for i, (y, w) in enumerate(zip(outputs, weights, strict=True)):

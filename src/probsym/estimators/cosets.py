@@ -63,14 +63,15 @@ class Coset(Design):
         p, x = integrand.p, integrand.x
         chosen = self.chosen(p.group)
         layouts: dict[Any, Any] = {**x.layouts}
-        counts = {f: coset.count(f, layouts.get(f)) for f, coset in chosen.items()}
-        g, aux = self._shared(integrand, k, math.prod(counts.values()), chosen)
+        counts = [coset.count(f, layouts.get(f)) for f, coset in chosen.items()]
+        block = math.prod(counts)
+        g, aux = self._shared(integrand, k, block, chosen)
         numbers = torch.arange(g.shape[0], device=x.device)
-        for f, coset in chosen.items():
-            h = coset.translations(f, layouts.get(f), g[f]).select(numbers % counts[f])
+        for (f, coset), count in zip(chosen.items(), counts, strict=True):
+            h = coset.translations(f, layouts.get(f), g[f]).select(numbers % count)
             g = exchange(g, f, f.compose(g[f], h))
-            numbers = numbers // counts[f]
-        return g, math.prod(counts.values()), aux
+            numbers = numbers // count
+        return g, block, aux
 
     def _shared(
         self, integrand: Integrand, k: int, block: int, chosen: dict[Group, Coset]
@@ -295,8 +296,10 @@ class Joint(Coset):
     def chosen(self, group: Group) -> dict[Group, Coset]:
         found: dict[Group, Coset] = {}
         for part in self.parts:
-            left = product(f for f in group.factors if f not in found)
-            found[part.factor(left)] = part
+            left = [f for f in group.factors if f not in found and part.fits(f)]
+            if not left:
+                raise ValueError(f"design: {part!r} fits no factor of {group!r} that is left: it needs {part.needs}")
+            found[part.factor(product(left))] = part
         return found
 
 

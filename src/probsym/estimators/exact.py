@@ -60,7 +60,8 @@ def weighted(integrand: Integrand, support: Support, chunk: int | None) -> Momen
         part = slice(start, start + step)
         needed = None if integrand.training else support.weight[part] > 0
         y = evaluate(support.element.select(part), needed)
-        moments.add(y, integrand.align(support.weight[part], y), integrand.statistics)
+        weights = integrand.align(support.weight[part], y)
+        moments.add(y, weights, True) if integrand.statistics else moments.add_shares(y, weights)
     return moments
 
 

@@ -126,10 +126,10 @@ class Sobol(_Uniform):
     21,201 entries an input stays random beyond them.
 
     Args:
-        block: points of one scramble, best a power of two.
+        block: points of one scramble, best a power of two; the more, the better, but the fewer independent blocks.
     """
 
-    block: int = 16
+    block: int = 32
 
     def __post_init__(self) -> None:
         positive("block", self.block)

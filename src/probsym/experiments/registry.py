@@ -28,6 +28,7 @@ class Experiment:
     help: str
     metric: str
     module: str  # imported on first use; it holds Config, a dataclass, and run(config, place)
+    control: str | None = None  # entry of result.json without which the value says little: a column of the table
 
     @property
     def config(self) -> type[Any]:
@@ -59,12 +60,14 @@ EXPERIMENTS = {
             "which pairs of the 11,117 connected graphs on 8 nodes does an untrained model tell apart?",
             "pairs never separated",
             "probsym.experiments.graphs.graph8c",
+            "isomorphic called different",
         ),
         Experiment(
             "exp",
             "which of 600 pairs of 1-WL-equivalent graphs does an untrained model tell apart?",
             "pairs never separated",
             "probsym.experiments.graphs.exp",
+            "isomorphic called different",
         ),
         Experiment(
             "exp-classify",

@@ -89,19 +89,22 @@ def table(experiment: Experiment, rows: Iterable[Row]) -> Table:
     made.add_column("row")
     for heading in ("published", "ours", "± seeds", "± samples", "seeds", "k", "steps", "wall", "params"):
         made.add_column(heading, justify="right", no_wrap=True)
+    if experiment.control:
+        made.add_column(experiment.control, justify="right")
     left = list(rows)
     for paper in published(experiment.name):
         made.add_row(paper.row, str(paper))
         for row in [row for row in left if row.family == paper.preset]:
-            made.add_row(*_cells(row))
+            made.add_row(*_cells(row, experiment.control))
             left.remove(row)
     for row in left:
-        made.add_row(*_cells(row))
+        made.add_row(*_cells(row, experiment.control))
     return made
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, control: str | None) -> list[str]:
     error, first = row.stderr(), row.results[0]
+    beside = [f"{row.mean(control):.3g}"] if control else []
     return [
         f"  {row.name}",
         "",
@@ -113,4 +116,5 @@ def _cells(row: Row) -> list[str]:
         f"{first['steps']:,}",
         f"{row.mean('wall_s') / 60:.1f} min",
         f"{first['params']:,}",
+        *beside,
     ]

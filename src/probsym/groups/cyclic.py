@@ -157,7 +157,9 @@ class Turned(Slot):
         n, rows, columns = self.group.n, x.shape[axis], x.shape[axis + 1]
         if rows != columns and n > 2:
             raise ValueError(f"{self!r} needs square images on axes {axis} and {axis + 1}, got shape {tuple(x.shape)}")
-        index = _quarters(rows, columns).to(x.device)[4 * g.flips + 4 * g.turns // n]
+        number = 4 * g.flips + 4 * g.turns // n
+        index = _quarters(rows, columns).to(x.device).index_select(0, number.reshape(-1))
+        index = index.reshape(*number.shape, rows * columns)
         moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, lead)
         axis += len(g.shape) - lead
         moved = moved.unflatten(axis, (rows, columns))

@@ -52,16 +52,19 @@ class Distinct:
 
 def _first_equal(rows: Inputs, chosen: Tensor) -> Tensor:
     """For each of the chosen rows the place of the first one equal to it."""
-    parts = [leaf.value[chosen] for leaf in rows.leaves.values()]
-    parts += [layout.mask[chosen] for layout in rows.layouts.values() if layout.mask is not None]
-    code = sum((_hash(part) for part in parts), torch.zeros_like(chosen))
-    order = torch.argsort(code, stable=True)
-    fresh = torch.ones_like(code, dtype=torch.bool)
-    fresh[1:] = code[order].diff() != 0
+    parts = [leaf.value for leaf in rows.leaves.values()]
+    parts += [layout.mask for layout in rows.layouts.values() if layout.mask is not None]
+    code = torch.stack([_hash(part) for part in parts]).sum(0)[chosen]
+    every = torch.arange(len(chosen), device=chosen.device)
+    ordered, order = code.sort(stable=True)
+    fresh = torch.nn.functional.pad(ordered[1:] != ordered[:-1], (1, 0), value=True)
+    if bool(fresh.all()):
+        return every
     first = torch.empty_like(chosen)
     first[order] = order[fresh.nonzero().squeeze(-1)][fresh.cumsum(0) - 1]
-    same = torch.stack([(part == part[first]).flatten(1).all(1) for part in parts]).all(0)
-    return torch.where(same, first, torch.arange(len(chosen), device=chosen.device))
+    pairs = ((part[chosen], part[chosen[first]]) for part in parts)
+    same = torch.stack([(a == b).flatten(1).all(1) for a, b in pairs]).all(0)
+    return torch.where(same, first, every)
 
 
 def _hash(value: Tensor) -> Tensor:

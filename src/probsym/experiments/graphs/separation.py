@@ -174,7 +174,7 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
         steps=0,
         params=parameters(phi),
         details={
-            "isomorphic": 1 - tally.controls.shape[1] / controls.shape[1],
+            "isomorphic called different": 1 - tally.controls.shape[1] / controls.shape[1],
             "isomorphic_largest": tally.largest,
             "initialisations": number + 1,
             "first": tally.first,

@@ -1,0 +1,150 @@
+"""Training that needs fewer samples: a variance penalty, a prior towards the identity, a schedule for k.
+
+All are plain functions for a training loop of any kind:
+
+    samples = Growing(total_steps, last=10)
+    for step, (x, y) in enumerate(batches):
+        noise = phi.draw_noise(**x, samples=samples(step))
+        outputs = phi.sample(**x, noise=noise)                          # (K, B, ...)
+        loss = mse(mean(outputs), y) + 0.1 * variance(outputs) + 0.01 * away(phi, x, noise)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probsym.distributions import Noise
+from probsym.groups import Axis, Element, LinearGroup, Permutation
+from probsym.groups.cyclic import Turn
+from probsym.groups.shift import Roll
+from probsym.reps import Rep
+from probsym.symmetrizer import Symmetrizer
+
+
+def mean(outputs: Any) -> Any:
+    """The mean over the samples of `phi.sample`: a tensor (K, B, ...), or a dict or tuple of them."""
+    if isinstance(outputs, Mapping):
+        return {key: mean(value) for key, value in outputs.items()}
+    return tuple(mean(value) for value in outputs) if isinstance(outputs, tuple) else outputs.mean(0)
+
+
+def variance(outputs: Any) -> Tensor:
+    """The variance of one sample, averaged over all entries; zero for one sample.
+
+        1/(K - 1) sum_k (y_k - mean y)^2
+
+    The error of k samples is this over k, so a model that is penalised for it needs fewer; where it vanishes, the base
+    model is equivariant on the support of p. Unbiased, with a gradient to the base model and to p.
+
+    Args:
+        outputs: of `phi.sample`: a tensor (K, B, ...), or a dict or tuple of them, whose variances are added.
+
+    >>> float(variance(torch.tensor([[0.0, 1.0], [2.0, 1.0]])))
+    1.0
+    """
+    if isinstance(outputs, Mapping):
+        outputs = tuple(outputs.values())
+    if isinstance(outputs, tuple):
+        return torch.stack([variance(value) for value in outputs]).sum()
+    return outputs.var(0).mean() if len(outputs) > 1 else 0.0 * outputs.sum()
+
+
+def away(phi: Symmetrizer, call: Mapping[str, Any] | tuple[Any, ...], noise: Noise) -> Tensor:
+    """Mean distance of p's elements from the identity: a prior regulariser (Mondal et al., arXiv 2310.01647).
+
+    Added to the loss, it lets a pretrained base model see inputs in the poses it was trained on. p stays equivariant:
+    of all poses that it may choose freely, it learns those of the training data.
+
+    Args:
+        phi: the symmetrized model. call: its arguments, a dict of keywords or a tuple.
+        noise: of `phi.draw_noise`; give the same to the model. With late noise the elements cost one pass of the net.
+    """
+    x = phi.bind((), dict(call)) if isinstance(call, Mapping) else phi.bind(tuple(call), {})
+    return distance(phi.distribution.transport(x, noise)).mean()
+
+
+def distance(g: Element) -> Tensor:
+    """How far group elements are from the identity, in [0, 1], summed over the factors; batch shape of g.
+
+    O, SO, E, SE: |R - 1|^2 / (4 d), the translation does not count. S_n: the share of nodes that move, with the
+    straight-through gradient of the scores. C, D, Shift: 0 or 1, without a gradient.
+
+    Raises:
+        TypeError: a group of another kind.
+
+    >>> from probsym.groups import SO
+    >>> half_turn = SO(2).identity().map(lambda t, _: -t)
+    >>> float(distance(half_turn)), float(distance(SO(2).identity()))
+    (1.0, 0.0)
+    """
+    parts = [_distance(g[f], f) for f in g.group.factors if not isinstance(f, Axis)]
+    return torch.stack(torch.broadcast_tensors(*parts)).sum(0) if parts else torch.zeros(g.shape)
+
+
+def _distance(g: Any, factor: Any) -> Tensor:
+    if isinstance(factor, LinearGroup):
+        trace = g.matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+        return (factor.dim - trace) / (2 * factor.dim)
+    if isinstance(g, Permutation):
+        return _moved_share(g)
+    if isinstance(g, Turn):
+        return ((g.turns != 0) | (g.flips != 0)).to(torch.get_default_dtype())
+    if isinstance(g, Roll):
+        return ((g.down != 0) | (g.right != 0)).to(torch.get_default_dtype())
+    raise TypeError(f"no distance is known for {factor!r}")
+
+
+def _moved_share(g: Permutation) -> Tensor:
+    """1 - (number of fixed nodes) / n, from the trace of P, whose soft matrix receives the gradient."""
+    layout = g.layout
+    mask = layout.padded_mask()
+    if layout.ragged:
+        place = layout.position % max(layout.width, 1)
+        label = torch.nn.functional.one_hot(place, max(layout.width, 1))
+    else:
+        label = torch.eye(layout.size, device=g.index.device)
+    kind = torch.get_default_dtype() if g.relaxed is None else g.relaxed.dtype
+    label = label.to(kind).expand(*g.index.shape, label.shape[-1])
+    stays = (Rep(g.group).act(g, label) * label).sum(-1)
+    if layout.ragged:
+        stays = layout.pad(stays, stays.ndim - 1)
+        return 1 - stays.sum(-1) / layout.sizes.clamp_min(1)
+    count = layout.size if mask is None else mask.sum(-1).clamp_min(1)
+    return 1 - (stays if mask is None else stays * mask).sum(-1) / count
+
+
+@dataclass(frozen=True)
+class Growing:
+    """Number of training samples that grows with the step: few while the gradient is large, many at the end.
+
+        k(step) = round(first (last / first)^(step / (total - 1))),    between first and last
+
+    Args:
+        total: training steps. first, last: samples at the start and at the end.
+
+    Raises:
+        ValueError: total below one, or not 1 <= first <= last.
+
+    >>> [Growing(5, last=16)(step) for step in range(5)]
+    [1, 2, 4, 8, 16]
+    """
+
+    total: int
+    first: int = 1
+    last: int = 10
+
+    def __post_init__(self) -> None:
+        if self.total < 1 or not 1 <= self.first <= self.last:
+            raise ValueError(
+                f"expected total >= 1 and 1 <= first <= last, got total={self.total}, first={self.first}, "
+                f"last={self.last}"
+            )
+
+    def __call__(self, step: int) -> int:
+        share = min(max(step / max(self.total - 1, 1), 0.0), 1.0)
+        return round(self.first * (self.last / self.first) ** share)
