@@ -96,3 +96,11 @@ def memory(quick: bool) -> None:
 
     columns = ["k", "evaluation", "evaluation, chunk 10", "training", "training, chunk 10"]
     table("Peak memory of a call, S_20 on matrices, B = 64, MLP of 512", columns, rows())
+
+
+def samples(quick: bool) -> None:
+    """What the permutations of all samples hold in memory."""
+    n, batch, k = 444, 128, 10
+    g = ps.S("nodes").haar((k, batch), n=n)
+    held, dense = g.index.untyped_storage().nbytes(), 4 * k * batch * n * n
+    print(f"\nn = {n}, B = {batch}, k = {k}: {held / 1e6:.1f} MB as indices, {dense / 1e9:.2f} GB as float32 matrices")
