@@ -63,17 +63,18 @@ class Relaxation:
     def pull(self, z: Tensor, mask: Tensor | None, grad: Tensor) -> Tensor:
         """The gradient of sum(grad * P) with respect to the scores z, in closed form.
 
-        Each normalisation y = x - logsumexp(x) sends g_y to g_y - exp(y) sum(g_y); going back it is undone by adding
-        the logsumexp that was taken off, so that two (*shape, N, N) tensors are held whatever the number of passes.
+        A normalisation y = x / sum(x) sends the slope y g_y of log y to itself less y times its sum; going back it is
+        undone by the sum that was taken out, so that two (*shape, N, N) tensors are held whatever the number of passes.
+        Plain sums do not vanish: every row and column has an entry that starts at 1, its own rank.
         """
-        log_p, taken = self._logits(z, mask), []
+        p, taken = self._logits(z, mask).exp(), []
         for axis in self._axes:
-            taken.append(log_p.logsumexp(axis, keepdim=True))
-            log_p = log_p - taken[-1]
-        slope = grad * log_p.exp()
-        for axis, off in zip(reversed(self._axes), reversed(taken), strict=True):
-            slope = slope - log_p.exp() * slope.sum(axis, keepdim=True)
-            log_p = log_p + off
+            taken.append(p.sum(axis, keepdim=True))
+            p = p / taken[-1]
+        slope = grad * p
+        for axis, total in zip(reversed(self._axes), reversed(taken), strict=True):
+            slope = slope - p * slope.sum(axis, keepdim=True)
+            p = p * total
         if mask is not None:
             slope = slope.masked_fill(~(mask.unsqueeze(-1) & mask.unsqueeze(-2)), 0)
         ordered, order = (z if mask is None else z.masked_fill(~mask, math.inf)).sort(-1)
