@@ -190,7 +190,7 @@ class Symmetrizer(nn.Module):
         if need - have:
             missing = ", ".join(map(repr, need - have))
             raise ValueError(
-                f"distribution: {missing} acts on the declared axes, but {self.distribution!r} does not cover it; "
+                f"distribution: {missing} acts on the declared axes, but {self.distribution.brief} does not cover it; "
                 "multiply distributions (p1 * p2), or declare the axis None or ps.Axis(...)"
             )
         if have - need:

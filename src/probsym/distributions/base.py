@@ -78,7 +78,12 @@ class EquivariantDistribution(nn.Module, ABC):
         Raises:
             TypeError: there are infinitely many, or more than can be listed.
         """
-        raise TypeError(f"{self!r} has infinite or too large support: use MonteCarlo(k) instead of Exact()")
+        raise TypeError(f"{self.brief} has infinite or too large support: use MonteCarlo(k) instead of Exact()")
+
+    @property
+    def brief(self) -> str:
+        """One line for messages, where the repr of a Module would list its nets."""
+        return f"{type(self).__name__}({self.group!r})"
 
     def for_output(self, spec: Any) -> EquivariantDistribution:
         """The distribution for outputs of the given Reps; itself unless what is exact depends on them."""

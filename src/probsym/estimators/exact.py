@@ -111,7 +111,7 @@ class Hybrid(Estimator):
             raise ValueError("noise: Hybrid draws its own; pass a generator instead")
         finite, rest = integrand.p.split(integrand.x)
         if finite is None:
-            raise TypeError(f"{integrand.p!r} has no finite factor to enumerate: use MonteCarlo(k)")
+            raise TypeError(f"{integrand.p.brief} has no finite factor to enumerate: use MonteCarlo(k)")
         if rest is None:
             return Exact(self.chunk)(integrand)
         support = finite.support(integrand.x, integrand.generator)

@@ -93,7 +93,7 @@ class _Checks:
         self.seen = probes(p.group, layouts_of(p.group, x), generator)
 
     def fail(self, law: str) -> None:
-        raise AssertionError(f"{self.p!r}: {law}")
+        raise AssertionError(f"{self.p.brief}: {law}")
 
     def own(self, h: Element, k: int) -> Element:
         """The part of h in the group of p, (k, B)."""
