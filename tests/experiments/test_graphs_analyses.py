@@ -17,7 +17,8 @@ from probsym.experiments.errors import UserError
 from probsym.experiments.graphs.automorphism import share
 from probsym.experiments.graphs.enumeration import edges
 from probsym.experiments.graphs.pairs import dataset
-from probsym.experiments.graphs.sample_size import entropy, jackknife_ratio
+from probsym.experiments.graphs.sample_size import jackknife_ratio
+from probsym.experiments.graphs.spread import entropy
 from probsym.experiments.graphs.symmetric import GRAPHS
 from probsym.experiments.registry import experiment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from probsym.cli import main
 from probsym.experiments.config import load_config
 from probsym.experiments.errors import UserError
 from probsym.experiments.graphs.dense import relabelled
-from probsym.experiments.graphs.exp_classify import correct
 from probsym.experiments.graphs.exp_data import tensors
+from probsym.experiments.graphs.logits import correct
 from probsym.experiments.graphs.models import Design, Shape, build, inputs
 from probsym.experiments.graphs.pairs import cfi, complete, dataset, rings
 from probsym.experiments.graphs.soft import Soft
@@ -51,6 +52,9 @@ def test_every_preset_runs(preset: str, data: Path) -> None:
     assert (result["metric"], result["steps"]) == ("test accuracy", 2)
     random = result["config"]["symmetrizer"] not in ("fa", "canonical")
     assert [row["samples"] for row in result["by_samples"]][: 2 if random else 0] == ([1, 2] if random else [])
+    spread = result["spread_by_samples"]
+    assert [row["samples"] for row in spread] == ([1, 2] if random and "soft" not in preset else [])
+    assert all(0 <= row["entropy"] <= math.log(row["samples"]) for row in spread)
     assert (data / "out" / "accuracy_by_samples.png").exists()
 
 

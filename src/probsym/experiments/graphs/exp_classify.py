@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
-from torchmetrics.functional.classification import binary_accuracy
 
 import probsym as ps
 
-from ..batches import Batch, rows, size, stream
+from ..batches import Batch, reseed, rows, size, stream
 from ..errors import UserError, choose
 from ..evaluation import Score, errors_by_samples, exact_errors
 from ..published import published
@@ -20,8 +18,12 @@ from ..runner import Outcome, Place
 from ..training import Problem, fit
 from .exp_data import load
 from .figures import accuracy_by_samples
+from .logits import correct, cross_entropy
 from .models import ACTIVATIONS, BASES, METHODS, Design, build, inputs, parameters
 from .soft import Soft
+from .spread import QUANTITIES, measure
+
+SPREAD_GRAPHS, SPREAD_SAMPLES = 40, 50  # how many test graphs, and the largest k, of the variances of a trained model
 
 
 @dataclass(kw_only=True)
@@ -135,6 +137,7 @@ def run(config: Config, place: Place) -> Outcome:
             "stderr_test": headline.stderr_test,
             "by_samples": [s.row() for s in scores],
             "best_valid": progress.best,
+            "spread_by_samples": spread(phi, parts["test"], config),
             "equivariance": equivariance(phi, parts["test"], config.seed),
         },
     )
@@ -159,26 +162,22 @@ def losses(phi: nn.Module, batch: Batch) -> Tensor:
     return cross_entropy(phi(**inputs(batch)), batch)
 
 
-def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Logits (..., B, 1) to cross-entropies (..., B)."""
-    return binary_cross_entropy_with_logits(logits[..., 0], batch["target"].expand(logits.shape[:-1]), reduction="none")
-
-
-def correct(logits: Tensor, batch: Batch) -> Tensor:
-    """Logits (..., B, 1) to 1 where the label is right and 0 where not (..., B).
-
-    Probabilities, not logits, go into torchmetrics: it applies a sigmoid only if some value lies outside [0, 1].
-    """
-    guess = logits.sigmoid().reshape(-1, 1)
-    target = batch["target"].long().expand(logits.shape[:-1]).reshape(-1, 1)
-    return binary_accuracy(guess, target, multidim_average="samplewise").reshape(logits.shape[:-1])
-
-
 def test(phi: nn.Module, data: Batch, config: Config) -> list[Score]:
     """Test accuracies at each number of samples; a single one where the average is exact."""
     if METHODS[config.symmetrizer].random:
         return errors_by_samples(phi, data, inputs, correct, config.eval_samples, config.repeats, config.seed)  # type: ignore[arg-type]
     return [exact_errors(phi, data, inputs, correct)]  # type: ignore[arg-type]
+
+
+def spread(phi: nn.Module, data: Batch, config: Config) -> list[dict[str, float]]:
+    """Variances, entropy and mean gradient of the trained model on a few test graphs, a row for each k."""
+    if not (isinstance(phi, ps.Symmetrizer) and METHODS[config.symmetrizer].random):
+        return []
+    counts = [k for k in sorted(set(config.eval_samples)) if k <= SPREAD_SAMPLES]
+    reseed(stream(config.seed, "spread"))
+    found = measure(phi, rows(data, slice(0, SPREAD_GRAPHS)), counts, config.repeats, counts[-1])
+    columns = dict(zip(("samples", *QUANTITIES), (counts, *found.tolist()), strict=True))
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def equivariance(phi: nn.Module, data: Batch, seed: int) -> dict[str, float] | None:

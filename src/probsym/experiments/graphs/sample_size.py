@@ -20,14 +20,12 @@ from ..files import write
 from ..recipe import at_least
 from ..runner import Outcome, Place
 from ..training import table
-from .exp_classify import cross_entropy
 from .exp_data import load
 from .figures import sample_size as draw
-from .models import BASES, Design, build, inputs, parameters
+from .models import BASES, Design, build, parameters
+from .spread import QUANTITIES, measure
 
-ROWS = 2_000  # samples times graphs that the base network sees at once
 METHODS = ("ps", "ga")
-QUANTITIES = ("output_variance", "loss_variance", "entropy", "gradient_norm")
 
 
 @dataclass(kw_only=True)
@@ -98,7 +96,7 @@ def run(config: Config, place: Place) -> Outcome:
             phi = config.model(method, batch, number)
             params = params or parameters(phi)
             reseed(stream(config.seed, "samples", number, i))
-            found[i, number] = measure(phi, batch, counts, config)
+            found[i, number] = measure(phi, batch, counts, config.repeats, config.gradient_samples)
     made = summary(found, counts)
     write(place.out / "sample_size.csv", table(made))
     draw(made, place.preset, place.out / "sample_size.png")
@@ -111,51 +109,6 @@ def run(config: Config, place: Place) -> Outcome:
         params=params,
         details={"by_samples": made},
     )
-
-
-def measure(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], config: Config) -> Tensor:
-    """The quantities of one model at every k: (4, len(counts))."""
-    y, places = draw_pool(phi, batch, counts[-1] * config.repeats)
-    columns = []
-    for k in counts:
-        means = y[: len(y) // k * k].unflatten(0, (-1, k)).mean(1)
-        losses = cross_entropy(means, batch).mean(-1)
-        norm = gradient_norm(phi, batch, k, config.repeats) if k <= config.gradient_samples else torch.nan
-        columns.append([means.var(0).mean(), losses.var(), entropy(places[:k], batch["mask"]), norm])
-    return torch.tensor(columns, dtype=torch.float64).T
-
-
-@torch.no_grad()
-def draw_pool(phi: ps.Symmetrizer, batch: Batch, count: int) -> tuple[Tensor, Tensor]:
-    """Outputs (K, B, 1) and permutations, as gather indices (K, B, N), of independent samples."""
-    given, outputs, places = inputs(batch), [], []
-    step = max(1, ROWS // size(batch))
-    for start in range(0, count, step):
-        noise = phi.draw_noise(**given, samples=min(step, count - start))
-        outputs.append(phi.sample(**given, noise=noise))
-        places.append(phi.distribution.transport(phi.bind((), given), noise).index)  # type: ignore[attr-defined]
-    return torch.cat(outputs), torch.cat(places)
-
-
-def entropy(places: Tensor, mask: Tensor) -> Tensor:
-    """Entropy of the rows of the mean permutation matrix, in nats, averaged over nodes: (K, B, N) to a scalar.
-
-    At most log k, and log n for uniform permutations.
-    """
-    width = places.shape[-1]
-    share = torch.nn.functional.one_hot(places, width).double().mean(0)
-    rows = torch.special.entr(share).sum(-1)
-    return rows[mask].mean()
-
-
-def gradient_norm(phi: ps.Symmetrizer, batch: Batch, k: int, repeats: int) -> float:
-    """Norm of the gradient of the loss to the base network's weights, averaged over draws before the norm is taken."""
-    weights = list(phi.model.parameters())
-    total = [torch.zeros_like(w) for w in weights]
-    for _ in range(repeats):
-        loss = cross_entropy(phi(**inputs(batch), estimator=ps.MonteCarlo(k)), batch).mean()
-        torch._foreach_add_(total, torch.autograd.grad(loss, weights))
-    return torch.stack([t.norm() for t in total]).norm().item() / repeats
 
 
 def summary(found: Tensor, counts: Sequence[int]) -> list[dict[str, float]]:
