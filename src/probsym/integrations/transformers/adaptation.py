@@ -1,0 +1,45 @@
+"""What is trained of a backbone: everything, low-rank updates, or nothing; and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from probsym.integrations.transformers.encoder import Encoder
+
+LoRA = int | Mapping[str, Any] | None
+
+
+def add_lora(encoder: Encoder, lora: int | Mapping[str, Any], targets: tuple[str, ...]) -> None:
+    """Low-rank updates of the encoder's linear maps (arXiv 2106.09685) through `peft`; all else in it is frozen.
+
+    Args:
+        lora: rank, or keyword arguments of `peft.LoraConfig`.
+        targets: names of linear maps that are adapted where `lora` does not say.
+
+    Raises:
+        ImportError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError('lora= needs peft: pip install "probsym[lora]"') from error
+    given = {"r": lora, "lora_alpha": lora} if isinstance(lora, int) else dict(lora)
+    inject_adapter_in_model(LoraConfig(**{"target_modules": list(targets), **given}), encoder)
+
+
+def parameter_groups(model: nn.Module, lr: float = 1e-4, backbone_lr: float = 1e-5) -> list[dict[str, Any]]:
+    """Parameters for `torch.optim`: those of pretrained encoders at `backbone_lr`, all others at `lr`.
+
+    Frozen parameters are left out, and groups without parameters too. Works on a GraphTransformer, on a Symmetrizer
+    around one (the net of p is among the others), and on modules that hold them.
+    """
+    inside = {id(p) for encoder in model.modules() if isinstance(encoder, Encoder) for p in encoder.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) not in inside], "lr": lr, "name": "new"},
+        {"params": [p for p in trained if id(p) in inside], "lr": backbone_lr, "name": "backbone"},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,188 @@
+"""Where each family of transformers keeps its parts, and how to take an `Encoder` out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probsym.integrations.transformers.encoder import Encoder, relative_bias, resized_line, resized_plane
+from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens
+
+ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Family:
+    """Dotted attribute paths of a family's parts.
+
+    Args:
+        blocks: where the list of blocks may lie, the first that is there counts.
+        positions: table of positions, (M, W) or (1, M, W); may be None where there are biases.
+        patches: number of positions on a square grid; none if the positions are those of a line.
+        prefix: tokens before the others, in order. The first ones have positions, those that the table has over.
+        start, norm: what comes before the first and after the last block; absent ones are left out.
+        shift: an embedding whose row 0 is added to every token (token type 0 of BERT).
+        bias: relative position bias of the whole model; `block_bias`: of each block.
+        marks: further attributes by which the family is known.
+        foreign: attributes of look-alikes, which compute something that an `Encoder` does not.
+        antialias: whether positions are low-pass filtered where the new grid is coarser.
+        lora: names of the linear maps that LoRA adapts by default.
+    """
+
+    blocks: tuple[str, ...]
+    positions: str
+    patches: str = ""
+    prefix: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    norm: tuple[str, ...] = ()
+    shift: str = ""
+    bias: str = ""
+    block_bias: str = ""
+    marks: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    antialias: bool = False
+    lora: tuple[str, ...] = ()
+
+    def lacks(self, model: nn.Module) -> list[str]:
+        """What was looked for and is not there, or is there and must not be."""
+        lacking = [] if any(found(model, path) for path in self.blocks) else [" or ".join(self.blocks)]
+        for path in filter(None, (self.positions, self.patches, *self.marks)):
+            value = read(model, path)
+            if value is ABSENT or (value is None and not self.block_bias):
+                lacking.append(path)
+        return lacking + [f"no {path}" for path in self.foreign if found(model, path)]
+
+    def reads(self) -> tuple[str, ...]:
+        """All paths whose weights an encoder takes over."""
+        single = (self.positions, self.shift, self.bias)
+        return tuple(path for path in (*self.blocks, *self.prefix, *self.start, *self.norm, *single) if path)
+
+    def encoder(self, model: nn.Module, tokens: ImagePatches | NodeTokens, layers: int | None) -> Encoder:
+        """The family's parts in an Encoder for these tokens, which shares the weights of its blocks with `model`."""
+        path = next(path for path in self.blocks if found(model, path))
+        blocks = list(read(model, path))
+        if layers is not None and not 1 <= layers <= len(blocks):
+            raise ValueError(
+                f"layers: expected a number from 1 to {len(blocks)}, the layers of the backbone; got {layers}"
+            )
+        blocks = blocks[:layers]
+        prefix, position = self._positions(model, tokens)
+        return Encoder(
+            blocks,
+            position,
+            prefix,
+            [read(model, path) for path in self.start if found(model, path)],
+            [read(model, path) for path in self.norm if found(model, path)],
+            self._biases(model, blocks, tokens),
+        )
+
+    def _positions(self, model: nn.Module, tokens: ImagePatches | NodeTokens) -> tuple[Tensor | None, Tensor | None]:
+        """Prefix (P, W) with its positions, and the positions (T, W) of the tokens."""
+        parts = [read(model, path).detach() for path in self.prefix if found(model, path)]
+        prefix = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]) if parts else None
+        table = read(model, self.positions)
+        if not isinstance(table, Tensor | nn.Embedding):
+            return prefix, None
+        table, skipped = _table(table)
+        if not self.patches:
+            table = resized_line(table[skipped:], tokens.length)
+            return prefix, table + read(model, self.shift).weight.detach()[0] if found(model, self.shift) else table
+        ahead = len(table) - int(read(model, self.patches))
+        if prefix is not None:
+            prefix = torch.cat([prefix[:ahead] + table[:ahead], prefix[ahead:]])
+        return prefix, resized_plane(table[ahead:], tokens.plane, self.antialias)[: tokens.length]
+
+    def _biases(self, model: nn.Module, blocks: list[nn.Module], tokens: ImagePatches | NodeTokens) -> list[nn.Module]:
+        given = [read(model, self.bias)] if found(model, self.bias) else []
+        for block in blocks:
+            if found(block, self.block_bias):
+                given.append(read(block, self.block_bias))
+                setattr(block, self.block_bias, None)  # the encoder adds it to the mask instead
+        return [
+            relative_bias(bias.relative_position_bias_table, tuple(bias.window_size), tokens.plane) for bias in given
+        ]
+
+
+VISION: dict[str, Any] = {
+    "blocks": ("layers", "encoder.layer", "encoder.layers"),
+    "positions": "embeddings.position_embeddings",
+    "patches": "embeddings.patch_embeddings.num_patches",
+    "prefix": ("embeddings.cls_token", "embeddings.distillation_token", "embeddings.register_tokens"),
+    "start": ("embeddings.dropout",),
+    "lora": ("q_proj", "v_proj", "query", "value"),
+}
+FAMILIES: dict[str, Family] = {
+    "BEiT": Family(
+        **VISION,
+        norm=("layernorm", "pooler.layernorm"),
+        bias="shared_position_bias",
+        block_bias="relative_position_bias",
+        marks=("shared_position_bias",),
+    ),
+    "DINOv2 with registers": Family(
+        **VISION, norm=("layernorm",), marks=("embeddings.register_tokens",), antialias=True
+    ),
+    "ViT, DeiT, DINOv2": Family(**VISION, norm=("layernorm",)),
+    "BERT": Family(
+        blocks=("encoder.layer", "transformer.layer"),
+        positions="embeddings.position_embeddings",
+        start=("embeddings.LayerNorm", "embeddings.dropout"),
+        shift="embeddings.token_type_embeddings",
+        marks=("embeddings.word_embeddings", "embeddings.LayerNorm"),
+        foreign=("embeddings_project", "encoder.relative_attention_bias", "encoder.rel_embeddings"),
+        lora=("query", "value", "q_proj", "v_proj", "q_lin", "v_lin"),
+    ),
+    "timm ViT": Family(
+        blocks=("blocks",),
+        positions="pos_embed",
+        patches="patch_embed.num_patches",
+        prefix=("cls_token", "dist_token", "reg_token"),
+        start=("pos_drop", "norm_pre"),
+        norm=("norm", "fc_norm"),
+        antialias=True,
+        foreign=("rope", "rel_pos_bias", "blocks.0.attn.relative_position_bias_table"),
+        lora=("qkv",),
+    ),
+}
+
+
+def read(model: Any, path: str) -> Any:
+    """The attribute at a dotted path, `ABSENT` if there is none."""
+    for name in path.split("."):
+        model = model[int(name)] if name.isdigit() else getattr(model, name, ABSENT)
+        if model is ABSENT:
+            return ABSENT
+    return model
+
+
+def found(model: Any, path: str) -> bool:
+    """Whether there is something other than None."""
+    value = read(model, path) if path else None
+    return value is not ABSENT and value is not None
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family whose attributes a model has.
+
+    Raises:
+        TypeError: no family fits; lists the attributes that were looked for.
+    """
+    lacking = {name: family.lacks(model) for name, family in FAMILIES.items()}
+    fitting = [name for name, paths in lacking.items() if not paths]
+    if fitting:
+        return FAMILIES[fitting[0]]
+    looked = "; ".join(f"{name}: {', '.join(paths)}" for name, paths in lacking.items())
+    raise TypeError(
+        f"backbone: {type(model).__name__} has the interface of no known family. Looked for, and not found: {looked}. "
+        "A new family is one more row of probsym.integrations.transformers.FAMILIES"
+    )
+
+
+def _table(table: Tensor | nn.Embedding) -> tuple[Tensor, int]:
+    """A table (M, W), and its first row in use (RoBERTa counts from behind its padding row)."""
+    if isinstance(table, nn.Embedding):
+        return table.weight.detach(), 0 if table.padding_idx is None else table.padding_idx + 1
+    return table.detach().reshape(-1, table.shape[-1]), 0

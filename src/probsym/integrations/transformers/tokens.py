@@ -1,0 +1,232 @@
+"""Graph to tokens and back: image patches of the adjacency, or one token a node."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad
+
+
+@dataclass(frozen=True)
+class ImagePatches:
+    """The edge tensor as an image, cut into patches (Kim et al., arXiv 2306.02866, section 4): one token a patch.
+
+        t_rc = Conv2d(edge)_rc + Conv1d(x)_rc               r, c = 1 .. grid
+
+    The image of n <= max_nodes nodes is padded to grid * patch pixels a side; what `max_nodes` leaves over is split
+    evenly between both ends. Row r of the grid shows `patch` nodes, and the 1-d convolution deals these out over the
+    tokens of the row, ceil(patch / grid) nodes each; node outputs come back from the same tokens. With 14 x 14 patches
+    of 14 that is one node a token. Rows of the grid below the last node are left out.
+
+    Args:
+        max_nodes: largest number of nodes. patch: pixels (nodes) a patch and side.
+        grid: patches a side; None takes as many as `max_nodes` needs.
+
+    Raises:
+        ValueError: a number below 1, or a grid that is too small.
+
+    >>> ImagePatches(max_nodes=444, patch=32)
+    ImagePatches(max_nodes=444, patch=32, grid=14)
+    """
+
+    max_nodes: int
+    patch: int
+    grid: int = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_nodes", "patch")
+        if self.grid is None:
+            object.__setattr__(self, "grid", -(-self.max_nodes // self.patch))
+        if self.grid * self.patch < self.max_nodes:
+            raise ValueError(
+                f"grid: expected at least {-(-self.max_nodes // self.patch)} patches of {self.patch} for "
+                f"{self.max_nodes} nodes, got {self.grid}"
+            )
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """The grid on which tokens lie, row by row."""
+        return (self.grid, self.grid)
+
+    @property
+    def length(self) -> int:
+        """Largest number of tokens."""
+        return self.grid * self.grid
+
+    @property
+    def margin(self) -> int:
+        """Empty pixels before the first node."""
+        return (self.grid * self.patch - self.max_nodes) // 2
+
+    @property
+    def share(self) -> int:
+        """Nodes a token."""
+        return -(-self.patch // self.grid)
+
+    def rows(self, nodes: int) -> int:
+        """Rows of the grid that n nodes reach."""
+        return -(-(self.margin + nodes) // self.patch)
+
+    def embedding(self, width: int, node_channels: int, edge_channels: int) -> nn.Module:
+        return PatchEmbedding(self, width, node_channels, edge_channels)
+
+    def node_decoder(self, width: int, channels: int) -> nn.Module:
+        return PatchToNodes(self, width, channels)
+
+    def pair_decoder(self, width: int, channels: int) -> nn.Module:
+        return PatchToPairs(self, width, channels)
+
+
+class PatchEmbedding(nn.Module):
+    """(x (B, N, Cx), edge (B, N, N, Ce), mask (B, N)) -> tokens (B, R grid, width), which of them count (B, R grid)."""
+
+    def __init__(self, spec: ImagePatches, width: int, node_channels: int, edge_channels: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.pairs = nn.Conv2d(edge_channels, width, spec.patch, spec.patch)
+        self.nodes = nn.Conv1d(node_channels, width, spec.share, spec.share, bias=False)
+
+    def forward(self, x: Tensor, edge: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        spec, n = self.spec, x.shape[1]
+        rows = spec.rows(n)
+        before, right = spec.margin, spec.grid * spec.patch - n - spec.margin
+        below = rows * spec.patch - n - spec.margin
+        image = pad(edge, (0, 0, before, right, before, below)).permute(0, 3, 1, 2)
+        dealt = deal(spec, x, rows).flatten(0, 1).mT
+        nodes = self.nodes(dealt).mT.unflatten(0, (-1, rows))
+        return (self.pairs(image).permute(0, 2, 3, 1) + nodes).flatten(1, 2), self._counting(n, rows, mask, x.device)
+
+    def _counting(self, n: int, rows: int, mask: Tensor | None, device: torch.device) -> Tensor | None:
+        """Tokens that show a pair or hold a node; None if all do."""
+        spec = self.spec
+        if mask is None:
+            if rows == spec.grid and spec.margin < spec.patch:
+                return None
+            mask = torch.ones(1, n, dtype=torch.bool, device=device)
+        held = deal(spec, mask.unsqueeze(-1), rows).squeeze(-1).unflatten(-1, (spec.grid, spec.share)).any(-1)
+        row = held.any(-1)
+        column = pad(row, (0, spec.grid - rows))
+        return (row.unsqueeze(2) & (column.unsqueeze(1) | held)).flatten(1)
+
+
+def deal(spec: ImagePatches, x: Tensor, rows: int) -> Tensor:
+    """Node features (B, N, C) by rows of the grid, (B, R, grid * share, C): zero where there is no node."""
+    below = rows * spec.patch - x.shape[1] - spec.margin
+    lines = pad(x, (0, 0, spec.margin, below)).unflatten(1, (rows, spec.patch))
+    return pad(lines, (0, 0, 0, spec.grid * spec.share - spec.patch))
+
+
+class PatchToNodes(nn.Module):
+    """Tokens (B, R grid, width) -> (B, N, channels): a transposed 1-d convolution along each row of the grid."""
+
+    def __init__(self, spec: ImagePatches, width: int, channels: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.nodes = nn.ConvTranspose1d(width, channels, spec.share, spec.share)
+
+    def forward(self, tokens: Tensor, n: int) -> Tensor:
+        spec = self.spec
+        rows = tokens.unflatten(1, (-1, spec.grid))
+        y = self.nodes(rows.flatten(0, 1).mT).mT[:, : spec.patch]
+        return y.unflatten(0, rows.shape[:2]).flatten(1, 2)[:, spec.margin : spec.margin + n]
+
+
+class PatchToPairs(nn.Module):
+    """Tokens (B, R grid, width) -> (B, N, N, channels): a transposed 2-d convolution."""
+
+    def __init__(self, spec: ImagePatches, width: int, channels: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.pairs = nn.ConvTranspose2d(width, channels, spec.patch, spec.patch)
+
+    def forward(self, tokens: Tensor, n: int) -> Tensor:
+        part = slice(self.spec.margin, self.spec.margin + n)
+        image = tokens.unflatten(1, (-1, self.spec.grid)).permute(0, 3, 1, 2)
+        return self.pairs(image)[:, :, part, part].permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class NodeTokens:
+    """One token a node: its features and its row of the (permuted) edge tensor, both linear.
+
+        t_i = W x_i + b + sum_j W_j edge_ij                 j = 1 .. n <= max_nodes
+
+    Node outputs are linear in the node's token; pair outputs transpose the embedding, y_ij = W'_j h_i + b'_j.
+
+    Args:
+        max_nodes: largest number of nodes.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+
+    max_nodes: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_nodes")
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """The grid on which tokens lie, row by row: the smallest square that holds them."""
+        side = math.isqrt(self.max_nodes - 1) + 1
+        return (side, side)
+
+    @property
+    def length(self) -> int:
+        """Largest number of tokens."""
+        return self.max_nodes
+
+    def embedding(self, width: int, node_channels: int, edge_channels: int) -> nn.Module:
+        return NodeEmbedding(self, width, node_channels, edge_channels)
+
+    def node_decoder(self, width: int, channels: int) -> nn.Module:
+        return TokenToNode(width, channels)
+
+    def pair_decoder(self, width: int, channels: int) -> nn.Module:
+        return TokenToRow(self, width, channels)
+
+
+class NodeEmbedding(nn.Module):
+    """(x (B, N, Cx), edge (B, N, N, Ce), mask (B, N)) -> tokens (B, N, width), the mask."""
+
+    def __init__(self, spec: NodeTokens, width: int, node_channels: int, edge_channels: int) -> None:
+        super().__init__()
+        self.nodes = nn.Linear(node_channels, width)
+        self.rows = nn.Linear(spec.max_nodes * edge_channels, width, bias=False)
+
+    def forward(self, x: Tensor, edge: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        row = edge.flatten(2)
+        return self.nodes(x) + linear(row, self.rows.weight[:, : row.shape[-1]]), mask
+
+
+class TokenToNode(nn.Module):
+    """Tokens (B, N, width) -> (B, N, channels)."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.nodes = nn.Linear(width, channels)
+
+    def forward(self, tokens: Tensor, n: int) -> Tensor:
+        return self.nodes(tokens)
+
+
+class TokenToRow(nn.Module):
+    """Tokens (B, N, width) -> (B, N, N, channels): each token gives its row."""
+
+    def __init__(self, spec: NodeTokens, width: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.rows = nn.Linear(width, spec.max_nodes * channels)
+
+    def forward(self, tokens: Tensor, n: int) -> Tensor:
+        size = n * self.channels
+        return linear(tokens, self.rows.weight[:size], self.rows.bias[:size]).unflatten(-1, (n, self.channels))
+
+
+def _positive(spec: ImagePatches | NodeTokens, *names: str) -> None:
+    for name in names:
+        if not isinstance(getattr(spec, name), int) or getattr(spec, name) < 1:
+            raise ValueError(f"{name}: expected a whole number from 1 on, got {getattr(spec, name)!r}")
