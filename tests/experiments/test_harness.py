@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import torchmetrics
 
 from probsym.experiments.average import Average
-from probsym.experiments.batches import Pages, Shuffled, size, stream
+from probsym.experiments.batches import Pages, Shuffled, Tensors, size, stream
 from probsym.experiments.evaluation import score
-from probsym.experiments.recipe import Recipe
+from probsym.experiments.recipe import Recipe, TrainerOptions
+from probsym.experiments.training import Problem, fit
 
 
 def test_a_pass_sees_every_sample_once_in_a_new_order() -> None:
-    batches = Shuffled({"x": torch.arange(12)}, length=4, seed=0)
+    batches = Shuffled(Tensors({"x": torch.arange(12)}), length=4, seed=0)
     passes = [torch.cat([batches[turn * 3 + i]["x"] for i in range(3)]) for turn in range(2)]
     for order in passes:
         assert torch.equal(order.sort().values, torch.arange(12))
@@ -22,7 +25,7 @@ def test_a_pass_sees_every_sample_once_in_a_new_order() -> None:
 
 
 def test_a_batch_is_a_function_of_its_step() -> None:
-    data = {"x": torch.arange(10)}
+    data = Tensors({"x": torch.arange(10)})
     forward, jump = Shuffled(data, 4, seed=1), Shuffled(data, 4, seed=1)
     walked = [forward[step]["x"] for step in range(8)]
     assert torch.equal(walked[7], jump[7]["x"])
@@ -30,14 +33,14 @@ def test_a_batch_is_a_function_of_its_step() -> None:
 
 
 def test_ranks_share_a_batch() -> None:
-    data = {"x": torch.arange(10)}
+    data = Tensors({"x": torch.arange(10)})
     whole = Shuffled(data, 4, seed=1)[3]["x"]
     parts = [Shuffled(data, 4, seed=1, rank=rank, world=2)[3]["x"] for rank in range(2)]
     assert torch.equal(torch.cat(parts).sort().values, whole.sort().values)
 
 
 def test_pages_hold_everything_in_order() -> None:
-    pages = Pages({"x": torch.arange(7)}, 3)
+    pages = Pages(Tensors({"x": torch.arange(7)}), 3)
     assert [size(page) for page in pages] == [3, 3, 1]
     assert len(pages) == 3
 
@@ -73,3 +76,63 @@ def test_two_standard_errors() -> None:
     assert inputs.stderr_test == pytest.approx(math.sqrt(2) / math.sqrt(2))
     draws = score(torch.tensor([[1.0, 1.0], [3.0, 3.0]]), 1)
     assert (draws.stderr, draws.stderr_test) == (pytest.approx(1.0), 0.0)
+
+
+def test_ranks_share_the_pages() -> None:
+    data = Tensors({"x": torch.arange(7)})
+    parts = [[page["x"] for page in Pages(data, 2, rank, world=2)] for rank in range(2)]
+    assert [len(pages) for pages in parts] == [len(Pages(data, 2, rank, 2)) for rank in range(2)]
+    assert torch.equal(torch.cat([torch.cat(pages) for pages in parts]).sort().values, torch.arange(7))
+
+
+def test_batches_of_like_size() -> None:
+    """Every sample once a pass, sizes within a batch close together, and batches in no order of size."""
+    sizes = torch.randperm(100)
+    batches = Shuffled(Tensors({"x": sizes}, sizes), length=5, seed=0)
+    found = [batches[step]["x"] for step in range(20)]
+    assert torch.equal(torch.cat(found).sort().values, torch.arange(100))
+    assert all(int(x.max() - x.min()) == 4 for x in found)
+    assert not torch.equal(torch.stack(found)[:, 0].sort().values, torch.stack(found)[:, 0])
+
+
+def test_linear_schedule_starts_where_the_warm_up_ends() -> None:
+    recipe = Recipe(steps=110, lr=2.0, warmup=10, schedule="linear")
+    assert [recipe.rate(step) for step in (0, 4, 9, 10, 60, 110)] == pytest.approx([0.2, 1.0, 2.0, 2.0, 1.0, 0.0])
+
+
+class Recall(torchmetrics.Metric):
+    """Share of ones among what it was given: higher is better."""
+
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("values", [], dist_reduce_fx="cat")
+
+    def update(self, values: torch.Tensor) -> None:
+        self.values.append(values)
+
+    def compute(self) -> torch.Tensor:
+        return torch.cat(self.values).mean()
+
+
+def test_groups_have_rates_of_their_own_and_a_metric_may_grow(tmp_path: Path) -> None:
+    """One step of a linear model: each weight moves by its own rate, and the best validation is the largest one."""
+    model = torch.nn.ParameterDict({"a": torch.zeros(()), "b": torch.zeros(())})
+    data = Tensors({"x": torch.ones(4)})
+    problem = Problem(
+        model,
+        lambda model, batch: -(model["a"] + model["b"]) * batch["x"].mean(),
+        lambda model, batch: batch["x"] * model["b"],
+        data,
+        data,
+        metric=Recall,
+        groups=lambda: [{"params": [model["a"]], "lr": 0.1}, {"params": [model["b"]], "lr": 0.01}],
+    )
+    options = TrainerOptions(accelerator="cpu", progress=False)
+    recipe = Recipe(steps=4, lr=1.0, lr_end=1.0, validate_every=1, batch_size=4, clip=0.0, trainer=options)
+    progress = fit(problem, recipe, tmp_path)
+    assert model["a"].item() == pytest.approx(0.4)
+    assert model["b"].item() == pytest.approx(0.04)
+    assert progress.best == pytest.approx(0.04)
+    assert [row["valid"] for row in progress.history] == pytest.approx([0.01, 0.02, 0.03, 0.04])

@@ -29,6 +29,10 @@ class Average:
             live.copy_(average)
             average.copy_(kept)
 
+    def to(self, device: torch.device) -> None:
+        """Follows a model that was moved."""
+        self.weights = [average.to(device) for average in self.weights]
+
     def state(self) -> dict[str, int | list[Tensor]]:
         return {"updates": self.updates, "weights": self.weights}
 

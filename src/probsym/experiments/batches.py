@@ -1,10 +1,11 @@
-"""Data in memory and batches of it by index; randomness as a function of where one is in a run."""
+"""Data and batches of it by index; randomness as a function of where one is in a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 from zlib import crc32
 
 import numpy as np
@@ -12,6 +13,35 @@ import torch
 from torch import Tensor
 
 Batch = dict[str, Tensor]
+POOL = 20  # batches among which samples are sorted by size
+
+
+class Source(Protocol):
+    """Samples that become a batch when they are asked for.
+
+    `sizes` (samples,) tells how big each is, so that batches may hold samples of like size; None if all are alike.
+    """
+
+    @property
+    def sizes(self) -> Tensor | None: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor | slice) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The plainest source: tensors that lead with the sample."""
+
+    data: Batch
+    sizes: Tensor | None = None
+
+    def __len__(self) -> int:
+        return size(self.data)
+
+    def __getitem__(self, index: Tensor | slice) -> Batch:
+        return rows(self.data, index)
 
 
 def stream(seed: int, purpose: str, *index: int) -> int:
@@ -43,41 +73,51 @@ def size(data: Batch) -> int:
 
 @dataclass(frozen=True)
 class Pages:
-    """All samples in order, `length` at a time."""
+    """All samples in order, `length` at a time; of several processes each gets every `world`-th sample."""
 
-    data: Batch
+    data: Source
     length: int
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
-        return -(-size(self.data) // self.length)
+        return -(-len(range(self.rank, len(self.data), self.world)) // self.length)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, size(self.data), self.length):
-            yield rows(self.data, slice(start, start + self.length))
+        for start in range(self.rank, len(self.data), self.length * self.world):
+            yield self.data[slice(start, start + self.length * self.world, self.world)]
 
 
 class Shuffled:
     """Batches addressed by step: every pass over the data has its own order, a short rest of a pass is dropped.
 
-    >>> batches = Shuffled({"x": torch.arange(10)}, length=4, seed=0)
+    Samples of different sizes are sorted by size within stretches of `POOL` batches, then the batches are shuffled.
+
+    >>> batches = Shuffled(Tensors({"x": torch.arange(10)}), length=4, seed=0)
     >>> torch.equal(batches[7]["x"], batches[7]["x"])
     True
     """
 
-    def __init__(self, data: Batch, length: int, seed: int, rank: int = 0, world: int = 1):
+    def __init__(self, data: Source, length: int, seed: int, rank: int = 0, world: int = 1):
         self.data, self.seed, self.rank, self.world = data, seed, rank, world
-        self.length = min(length, size(data))
-        self.per_pass = size(data) // self.length
+        self.length = min(length, len(data))
+        self.per_pass = len(data) // self.length
         self.order = lru_cache(maxsize=1)(self._order)
 
     def _order(self, turn: int) -> Tensor:
         generator = torch.Generator().manual_seed(stream(self.seed, "order", turn))
-        return torch.randperm(size(self.data), generator=generator)
+        order = torch.randperm(len(self.data), generator=generator)
+        if self.data.sizes is None:
+            return order
+        whole, rest = order[: self.per_pass * self.length], order[self.per_pass * self.length :]
+        pools = [pool[self.data.sizes[pool].argsort(stable=True)] for pool in whole.split(POOL * self.length)]
+        batches = torch.cat(pools).reshape(self.per_pass, self.length)
+        return torch.cat([batches[torch.randperm(self.per_pass, generator=generator)].reshape(-1), rest])
 
     def __getitem__(self, step: int) -> Batch:
         turn, place = divmod(step, self.per_pass)
         batch = self.order(turn)[place * self.length : (place + 1) * self.length]
-        return rows(self.data, batch[self.rank :: self.world])
+        return self.data[batch[self.rank :: self.world]]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import nn
 import probsym as ps
 from probsym.nets import ParticleGNN
 
-from .batches import Batch, rows
+from .batches import Batch, Tensors, rows
 from .evaluation import Score, errors_by_samples, score
 from .figures import sample_axis, save
 from .nbody.data import DRAWN, System, generate, tensors
@@ -84,7 +84,7 @@ def train(name: str, wrap: Callable[[nn.Module, Batch], nn.Module], data: dict[s
     torch.manual_seed(0)
     model = wrap(ParticleGNN(hidden=32, layers=3), rows(data["train"], slice(0, 2)))
     with tempfile.TemporaryDirectory() as folder:
-        problem = Problem(model, Loss(), errors, data["train"], data["valid"])
+        problem = Problem(model, Loss(), errors, Tensors(data["train"]), Tensors(data["valid"]))
         history = fit(problem, RECIPE, Path(folder)).history
     few = inputs(rows(data["test"], slice(0, 16)))
     generator = torch.Generator().manual_seed(0)

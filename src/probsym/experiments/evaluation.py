@@ -11,7 +11,7 @@ from torch import Tensor
 
 import probsym as ps
 
-from .batches import Batch, Pages, reseed, stream, to
+from .batches import Batch, Pages, Tensors, reseed, stream, to
 
 ROWS = 5_000  # samples times inputs that the base network sees at once
 
@@ -67,7 +67,7 @@ def errors_by_samples(
     """
     counts = sorted(set(samples))
     found: dict[int, list[Tensor]] = {k: [] for k in counts}
-    for page, batch in enumerate(Pages(to(data, _device(phi)), max(1, ROWS // counts[-1]))):
+    for page, batch in enumerate(Pages(Tensors(to(data, _device(phi))), max(1, ROWS // counts[-1]))):
         per_repeat: dict[int, list[Tensor]] = {k: [] for k in counts}
         for repeat in range(repeats):
             reseed(stream(seed, "test", page, repeat))
@@ -88,7 +88,7 @@ def exact_errors(
 ) -> Score:
     """The error of a method whose average is finite, with the number of elements averaged as `samples`."""
     found, most = [], 0
-    for batch in Pages(to(data, _device(phi)), 100):
+    for batch in Pages(Tensors(to(data, _device(phi))), 100):
         estimate = phi.estimate(**inputs(batch))
         found.append(error(estimate.mean, batch))
         most = max(most, int(estimate.samples.max()))

@@ -5,7 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from .errors import UserError
+from .errors import UserError, choose
+
+
+def cosine(step: int, steps: int, warmup: int) -> float:
+    """(1 + cos(pi step / steps)) / 2, from the first step on."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def linear(step: int, steps: int, warmup: int) -> float:
+    """From 1 at the end of the warm-up to 0 at the last step."""
+    return 1 - max(0, step - warmup) / max(1, steps - warmup)
+
+
+SCHEDULES = {"cosine": cosine, "linear": linear}
 
 
 @dataclass(kw_only=True)
@@ -35,13 +48,14 @@ class TrainerOptions:
 
 @dataclass(kw_only=True)
 class Recipe:
-    """Adam with decoupled weight decay, linear warm-up, cosine decay, clipping, and the best validation checkpoint.
+    """Adam with decoupled weight decay, linear warm-up, decay, clipping, and the best validation checkpoint.
 
     Args:
         seed: Of the weights, the order of the data and all samples.
         steps: Optimizer steps.
         batch_size: Over all devices together.
         lr: Peak learning rate.
+        schedule: How it decays: cosine or linear.
         lr_end: Its share that is left at the last step; 1 keeps it constant.
         warmup: Steps over which it rises linearly.
         weight_decay: Decoupled (AdamW).
@@ -55,6 +69,7 @@ class Recipe:
     steps: int = 20_000
     batch_size: int = 100
     lr: float = 1e-3
+    schedule: str = "cosine"
     lr_end: float = 0.0
     warmup: int = 0
     weight_decay: float = 0.0
@@ -66,14 +81,18 @@ class Recipe:
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "batch_size", "validate_every")
         at_least(self, 0, "seed", "lr", "lr_end", "warmup", "weight_decay", "clip", "ema")
+        choose("schedule", SCHEDULES, self.schedule)
         if self.ema >= 1:
             raise UserError(f"ema: expected less than 1; got {self.ema}")
 
-    def rate(self, step: int) -> float:
-        """Learning rate: lr * min(1, (step + 1) / warmup) * (end + (1 - end) (1 + cos(pi step / steps)) / 2)."""
+    def share(self, step: int) -> float:
+        """Of every peak learning rate, at a step: min(1, (step + 1) / warmup) * (end + (1 - end) * schedule)."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return self.lr * rise * (self.lr_end + (1 - self.lr_end) * cosine)
+        return rise * (self.lr_end + (1 - self.lr_end) * SCHEDULES[self.schedule](step, self.steps, self.warmup))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        return self.lr * self.share(step)
 
 
 def at_least(config: object, low: float, *names: str) -> None:

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
 from tqdm import tqdm
 
 from .average import Average
-from .batches import Batch, Pages, Shuffled, Steps, reseed, stream
+from .batches import Batch, Pages, Shuffled, Source, Steps, reseed, stream
 from .errors import UserError
 from .files import write
 from .recipe import Recipe
@@ -43,25 +45,32 @@ class Problem:
     Args:
         model: Trained in place.
         loss: (model, batch) to the scalar that is minimised.
-        errors: (model, batch) to one number a sample; their mean over `valid` picks the weights that are kept.
-        train: Tensors by name, samples first.
-        valid: The same.
+        judge: (model, batch) to what `metric` is updated with, such as one error a sample.
+        train: Samples to learn from.
+        valid: Samples on which `metric` picks the weights that are kept.
         begin: Told the number of each step before it; schedules follow it.
+        metric: Of the whole of `valid`, over all processes; the mean of what `judge` says unless given.
+        groups: Parameters with learning rates of their own, as torch.optim takes them; None is one group at the
+            recipe's rate.
+        page: Samples judged at a time.
     """
 
     model: nn.Module
     loss: Callable[[nn.Module, Batch], Tensor]
-    errors: Callable[[nn.Module, Batch], Tensor]
-    train: Batch
-    valid: Batch
+    judge: Callable[[nn.Module, Batch], Tensor]
+    train: Source
+    valid: Source
     begin: Callable[[int], None] = lambda step: None
+    metric: Callable[[], Metric] = partial(MeanMetric, nan_strategy="disable")  # a NaN is told, not skipped
+    groups: Callable[[], list[dict[str, Any]]] | None = None
+    page: int = PAGE
 
 
 @dataclass
 class Progress:
     """What a run has come to; all of it lies in the checkpoint."""
 
-    best: float = math.inf
+    best: float = math.nan  # of the metric
     weights: dict[str, Tensor] = field(default_factory=dict)  # of the best validation
     history: list[dict[str, float]] = field(default_factory=list)  # one row a validation: metrics.csv
     seconds: float = 0.0  # spent so far, interrupted runs included
@@ -127,12 +136,27 @@ class Training(pl.LightningModule):
         self.problem, self.recipe, self.model = problem, recipe, problem.model
         self.progress = Progress()
         self.average = Average(self.model, recipe.ema) if recipe.ema else None
-        self.sums = {"train": torch.zeros(()), "valid": torch.zeros(())}
-        self.counts = {"train": 0, "valid": 0}
+        self.metric = problem.metric()
+        self.loss_sum, self.loss_count = torch.zeros(()), 0
+
+    def setup(self, stage: str) -> None:
+        world = self.trainer.world_size
+        if min(self.recipe.batch_size, len(self.problem.train)) % world:
+            raise UserError(f"batch_size: expected a multiple of the {world} processes; got {self.recipe.batch_size}")
+        if len(self.problem.valid) < world:
+            raise UserError(
+                f"expected a validation sample for each of {world} processes; got {len(self.problem.valid)}"
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         weights = [p for p in self.model.parameters() if p.requires_grad]
-        return torch.optim.AdamW(weights, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
+        groups = [{"params": weights, "lr": self.recipe.lr}] if self.problem.groups is None else self.problem.groups()
+        groups = [group | {"peak": group["lr"]} for group in groups]
+        return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
+
+    def on_fit_start(self) -> None:
+        if self.average:
+            self.average.to(self.device)
 
     def train_dataloader(self) -> Steps:
         recipe, every = self.recipe, self.recipe.validate_every
@@ -142,17 +166,19 @@ class Training(pl.LightningModule):
         return Steps(batches, lambda: (self.global_step, min(self.global_step + every, recipe.steps)))
 
     def val_dataloader(self) -> Pages:
-        return Pages(self.problem.valid, PAGE)
+        return Pages(self.problem.valid, self.problem.page, self.global_rank, self.trainer.world_size)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         reseed(stream(self.recipe.seed, "step", self.global_rank, self.global_step))
+        share = self.recipe.share(self.global_step)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.recipe.rate(self.global_step)
+            group["lr"] = group["peak"] * share
         self.problem.begin(self.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.problem.loss(self.model, batch)
-        self._add("train", loss.detach(), 1)
+        self.loss_sum = self.loss_sum.to(loss.device) + loss.detach()  # no .item(): it would wait for the GPU
+        self.loss_count += 1
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -164,16 +190,18 @@ class Training(pl.LightningModule):
             self.average.swap()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        reseed(stream(self.recipe.seed, "valid", batch_idx))  # the same draws at every validation
-        errors = self.problem.errors(self.model, batch)
-        self._add("valid", errors.sum(), len(errors))
+        page = batch_idx * self.trainer.world_size + self.global_rank
+        reseed(stream(self.recipe.seed, "valid", page))  # the same draws at every validation
+        self.metric.update(self.problem.judge(self.model, batch))
 
     def on_validation_end(self) -> None:
-        train, valid = self._take("train"), self._take("valid")
+        train, valid = self._mean_loss(), float(self.metric.compute())
+        self.metric.reset()
         step = self.global_step
         if not math.isfinite(train + valid):
             raise UserError(f"lr: training diverged before step {step} (loss {train}); try less than {self.recipe.lr}")
-        if valid < self.progress.best:
+        gain = valid - self.progress.best if self.metric.higher_is_better else self.progress.best - valid
+        if gain > 0 or not self.progress.weights:
             self.progress.best = valid
             self.progress.weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
         row = {"step": step, "lr": self.recipe.rate(step - 1), "train_loss": train, "valid": valid}
@@ -183,14 +211,11 @@ class Training(pl.LightningModule):
         if self.average:
             self.average.swap()
 
-    def _add(self, what: str, value: Tensor, count: int) -> None:
-        self.sums[what] = self.sums[what].to(value.device) + value  # no .item(): it would wait for the GPU
-        self.counts[what] += count
-
-    def _take(self, what: str) -> float:
-        mean = float(self.sums[what]) / self.counts[what]
-        self.sums[what], self.counts[what] = torch.zeros(()), 0
-        return mean
+    def _mean_loss(self) -> float:
+        """Of the steps since it was last asked for, over all processes."""
+        mean = self.trainer.strategy.reduce(self.loss_sum / self.loss_count, reduce_op="mean")
+        self.loss_sum, self.loss_count = torch.zeros(()), 0
+        return float(mean)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["progress"] = vars(self.progress) | {"average": self.average.state() if self.average else None}

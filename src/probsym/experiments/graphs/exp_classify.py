@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import probsym as ps
 
-from ..batches import Batch, reseed, rows, size, stream
+from ..batches import Batch, Tensors, reseed, rows, size, stream
 from ..errors import UserError, choose
 from ..evaluation import Score, errors_by_samples, exact_errors
 from ..published import published
@@ -118,7 +118,7 @@ def run(config: Config, place: Place) -> Outcome:
     """Trains and tests; the figure shows test accuracy against the number of samples."""
     parts = config.split(load(place.data))
     phi = config.model(parts["train"])
-    problem = Problem(phi, Loss(config.entropy_weight), losses, parts["train"], parts["valid"])
+    problem = Problem(phi, Loss(config.entropy_weight), losses, Tensors(parts["train"]), Tensors(parts["valid"]))
     progress = fit(problem, config, place.out, place.resume)
     if isinstance(phi, ps.Symmetrizer):
         ps.save(phi, place.out / "model", overwrite=True)

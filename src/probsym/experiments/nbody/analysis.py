@@ -13,7 +13,7 @@ from probsym.groups import Element
 from probsym.reps import Inputs
 from probsym.testing.elements import moving
 
-from ..batches import Batch, Pages, reseed, rows, stream
+from ..batches import Batch, Pages, Tensors, reseed, rows, stream
 from ..evaluation import ROWS
 from .config import Config
 from .loss import positions
@@ -50,7 +50,7 @@ def _draws(phi: ps.Symmetrizer, x: dict[str, Any], samples: int | None) -> Tenso
     """Positions (K, B, N, D) of single samples, a page of inputs at a time; None is the exact average, K = 1."""
     if samples is None:
         return positions(phi(**x))[None]
-    pages: Iterable[dict[str, Any]] = Pages(x, max(1, ROWS // samples))
+    pages: Iterable[dict[str, Any]] = Pages(Tensors(x), max(1, ROWS // samples))
     return torch.cat([positions(phi.sample(**page, samples=samples)) for page in pages], 1)
 
 
@@ -74,7 +74,7 @@ def samples_for_tolerance(phi: ps.Symmetrizer, data: Batch, config: Config) -> l
     for tol in config.tolerances:
         reseed(stream(config.seed, "tolerance", round(1e6 * tol)))
         needed, above = [], 0
-        for page in Pages(inputs(rows(data, slice(0, MEASURED))), MEASURED):
+        for page in Pages(Tensors(inputs(rows(data, slice(0, MEASURED)))), MEASURED):
             estimate = phi.estimate(**page, tol=tol, max_samples=MOST)
             needed.append(estimate.samples)
             above += int(estimate.aux["above_tol"])

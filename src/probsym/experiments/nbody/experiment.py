@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import probsym as ps
 
-from ..batches import Batch, rows, stream
+from ..batches import Batch, Tensors, rows, stream
 from ..evaluation import Score, errors_by_samples, exact_errors
 from ..figures import error_by_samples
 from ..published import published
@@ -39,7 +39,7 @@ def run(config: Config, place: Place) -> Outcome:
         haar(phi) if config.haar_share else None,
         config.train_samples_at,
     )
-    problem = Problem(phi, loss, errors, data["train"], data["valid"], loss.begin)
+    problem = Problem(phi, loss, errors, Tensors(data["train"]), Tensors(data["valid"]), loss.begin)
     progress = fit(problem, config, place.out, place.resume)
     ps.save(phi, place.out / "model", overwrite=True)
     scores = test(phi, data["test"], config)
