@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "probsym"
 FLOORS = {
-    "groups": 0, "nets": 0, "reps": 1, "distributions": 2, "estimators": 3, "symmetrizer": 4,
+    "groups": 0, "nets": 0, "files": 0, "reps": 1, "distributions": 2, "estimators": 3, "symmetrizer": 4,
     "testing": 5, "integrations": 5, "saving": 5, "learning": 5, "experiments": 6, "cli": 7, "__main__": 8,
     "__init__": 4,
 }  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from probsym.distributions import (
     Relaxation,
 )
 from probsym.estimators import Adaptive, Design, Estimator, Exact, Hybrid, MonteCarlo, designs
+from probsym.files import write
 from probsym.groups import FAMILIES, Group, Slot, product
 from probsym.groups.axis import Edges, Labels, Nodes
 from probsym.groups.cyclic import Regular, Turned
@@ -60,8 +60,8 @@ def save(phi: Symmetrizer, folder: str | os.PathLike[str], overwrite: bool = Fal
         raise FileExistsError(f"{folder / CONFIG} exists: pass overwrite=True to replace the saved model")
     weights = {name: tensor.detach().contiguous().clone() for name, tensor in phi.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS, to_bytes(weights))
-    _write(folder / CONFIG, json.dumps(describe(phi), indent=2).encode())
+    write(folder / WEIGHTS, to_bytes(weights))
+    write(folder / CONFIG, json.dumps(describe(phi), indent=2))
 
 
 def load(
@@ -200,15 +200,3 @@ def _decode_distribution(data: dict[str, Any], inputs: Any) -> EquivariantDistri
             f"the saved distribution {data.get('repr')} has a net of its own: build it and pass it as distribution="
         )
     return makers[data["kind"]]()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All or nothing: a temporary file in the same folder takes the name when it is complete."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -1,4 +1,4 @@
-"""Transformers for other data as graph models: `GraphTransformer`, made equivariant by `symmetrized`.
+"""Transformers for other data as graph models: `GraphTransformer`, made equivariant by `symmetrize_transformer`.
 
 >>> from transformers import ViTConfig, ViTModel
 >>> config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -15,10 +15,16 @@ from probsym.integrations.transformers.adaptation import parameter_groups
 from probsym.integrations.transformers.encoder import Encoder
 from probsym.integrations.transformers.families import FAMILIES, Family
 from probsym.integrations.transformers.heads import GraphHead, NodeHead, PairHead
-from probsym.integrations.transformers.model import GraphTransformer, symmetrized
+from probsym.integrations.transformers.model import GraphTransformer
+from probsym.integrations.transformers.symmetrization import (
+    load_pretrained,
+    save_pretrained,
+    symmetrize_transformer,
+    symmetrized,
+)
 from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens
 
 __all__ = [
     "FAMILIES", "Encoder", "Family", "GraphHead", "GraphTransformer", "ImagePatches", "NodeHead", "NodeTokens",
-    "PairHead", "parameter_groups", "symmetrized",
+    "PairHead", "load_pretrained", "parameter_groups", "save_pretrained", "symmetrize_transformer", "symmetrized",
 ]  # fmt: skip

@@ -1,26 +1,28 @@
-"""GraphTransformer: a transformer for other data, reading and writing graphs; and its symmetrization in one call."""
+"""GraphTransformer: a transformer for other data, reading and writing graphs."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from probsym.distributions import EquivariantDistribution
-from probsym.groups import NodeAxis, S
-from probsym.integrations.transformers import adaptation, sources
+from probsym.groups import NodeAxis
+from probsym.integrations.transformers import adaptation, saving, sources
 from probsym.integrations.transformers.adaptation import LoRA
 from probsym.integrations.transformers.encoder import Encoder
 from probsym.integrations.transformers.families import family_of
 from probsym.integrations.transformers.heads import GraphHead, NodeHead, PairHead
+from probsym.integrations.transformers.sources import Source
 from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens
 from probsym.reps import Rep
-from probsym.symmetrizer import Samples, Symmetrizer, symmetrize
 
 Tokens = ImagePatches | NodeTokens
 Head = GraphHead | NodeHead | PairHead
+KINDS = {kind.__name__: kind for kind in (ImagePatches, NodeTokens, GraphHead, NodeHead, PairHead)}
 
 
 class GraphTransformer(nn.Module):
@@ -103,31 +105,75 @@ class GraphTransformer(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        source: str | os.PathLike[str],
-        tokens: Tokens,
-        head: Head,
-        node_channels: int,
-        edge_channels: int,
+        source: Source,
+        tokens: Tokens | None = None,
+        head: Head | None = None,
+        node_channels: int | None = None,
+        edge_channels: int | None = None,
         pretrained: bool = True,
         **options: Any,
     ) -> GraphTransformer:
-        """A backbone by name with new tokens and a new head.
+        """A backbone by name with new tokens and a new head, or a whole model that `save_pretrained` wrote.
 
         Args:
             source: hub name, folder in Hugging Face layout, or `timm:NAME`.
+            tokens, head, node_channels, edge_channels: as for the class; not given for a saved GraphTransformer.
             pretrained: False takes the same architecture with random weights.
             options: those of the class.
 
         Raises:
-            FileNotFoundError: no such folder or name. ValueError: weights are missing (listed by name).
+            FileNotFoundError: no such folder or name.
+            ValueError: weights are missing (listed by name), or arguments are too many or too few.
         """
+        given = {"tokens": tokens, "head": head, "node_channels": node_channels, "edge_channels": edge_channels}
+        known = [name for name, value in {**given, **options}.items() if value is not None]
+        if saving.is_saved(source):
+            if known:
+                raise ValueError(f"source: {str(source)!r} is a whole GraphTransformer; leave out {', '.join(known)}")
+            return saving.load(source, cls.from_description, pretrained)
+        absent = [name for name, value in given.items() if value is None]
+        if absent:
+            raise ValueError(f"source: {str(source)!r} is a backbone; give {', '.join(absent)} too")
         opened = sources.open_source(source, pretrained)
-        read = family_of(opened.model).reads()
-        missing = [name for name in opened.missing if name.startswith(read)]
-        if missing:
-            raise ValueError(f"source: {len(missing)} weights are missing in {str(source)!r}: {', '.join(missing)}")
-        model = cls(opened.model, tokens, head, node_channels, edge_channels, **options)
+        opened.check(family_of(opened.model).reads())
+        model = cls(opened.model, **given, **options)  # type: ignore[arg-type]
         model.recipe = opened.recipe
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write model.safetensors and config.json, from which `from_pretrained(folder)` makes the whole model again.
+
+        The folder can be pushed as it is: `huggingface_hub.upload_folder(repo_id=..., folder_path=folder)`.
+
+        Raises:
+            FileExistsError: a model lies there, and `overwrite` is false.
+            ValueError: the backbone has no Hugging Face config, so that it could not be built again.
+        """
+        saving.save(self.state_dict(), self.description(), folder, overwrite)
+
+    def description(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON."""
+        if self.recipe is None:
+            raise ValueError("backbone: it has no Hugging Face config; save its state_dict() yourself")
+        return {
+            "architectures": ["GraphTransformer"],
+            "backbone": self.recipe,
+            "tokens": {"kind": type(self.tokens).__name__, **asdict(self.tokens)},
+            "head": {"kind": type(self.head).__name__, **asdict(self.head)},
+            "node_channels": self.channels["x"],
+            "edge_channels": self.channels["edge"],
+            **self.options,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> GraphTransformer:
+        """The model of a `description`, with random weights."""
+        given = {key: value for key, value in description.items() if key in signature(cls).parameters}
+        parts = {key: KINDS[given[key].pop("kind")](**given[key]) for key in ("tokens", "head")}
+        backbone, dtype = sources.rebuild(description["backbone"]), getattr(torch, description["dtype"])
+        model = cls(**{**given, **parts, "backbone": backbone, "dtype": dtype})
+        model.recipe = description["backbone"]
         return model
 
     def forward(self, x: Tensor, edge: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -163,30 +209,3 @@ class GraphTransformer(nn.Module):
     def parameter_groups(self, lr: float = 1e-4, backbone_lr: float = 1e-5) -> list[dict[str, Any]]:
         """See `parameter_groups`."""
         return adaptation.parameter_groups(self, lr, backbone_lr)
-
-
-NODES = S("nodes", mask="mask")
-
-
-def symmetrized(
-    model: GraphTransformer,
-    distribution: str | EquivariantDistribution = "learned",
-    nodes: NodeAxis = NODES,
-    train_samples: Samples = None,
-    eval_samples: Samples = None,
-) -> Symmetrizer:
-    """The permutation equivariant Symmetrizer of a GraphTransformer, called as phi(x=x, edge=edge, mask=mask).
-
-    Args:
-        distribution, train_samples, eval_samples: as for `ps.symmetrize`.
-        nodes: the node axis, padded with `mask` if not given.
-    """
-    b, n = 1, min(2, model.tokens.max_nodes)
-    example = {
-        "x": torch.zeros(b, n, model.channels["x"]),
-        "edge": torch.zeros(b, n, n, model.channels["edge"]),
-        "mask": torch.ones(b, n, dtype=torch.bool),
-    }
-    return symmetrize(
-        model, model.inputs(nodes), model.output(nodes), distribution, train_samples, eval_samples, example=example
-    )

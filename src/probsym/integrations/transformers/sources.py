@@ -22,6 +22,12 @@ class Opened:
     recipe: dict[str, Any]
     missing: tuple[str, ...] = ()
 
+    def check(self, read: tuple[str, ...]) -> None:
+        """Raises ValueError where one of the weights that are read, by the head of its name, is missing."""
+        missing = [name for name in self.missing if name.startswith(read)]
+        if missing:
+            raise ValueError(f"source: its files lack {len(missing)} weights of the backbone: {', '.join(missing)}")
+
 
 def open_source(source: Source, pretrained: bool = True) -> Opened:
     """The backbone of a hub name, a folder in Hugging Face layout, or `timm:NAME`.
@@ -30,15 +36,19 @@ def open_source(source: Source, pretrained: bool = True) -> Opened:
         FileNotFoundError: neither a folder with config.json nor a name that the hub (or the cache) knows.
         ValueError: files that are no model.
     """
-    library, colon, name = str(source).partition(":")
-    if colon and library in LIBRARIES:
-        return LIBRARIES[library].by_name(name, pretrained)
-    return _from_hub(str(source), pretrained)
+    library, name = _split(source)
+    return library.open(name, pretrained)
+
+
+def config_dict(source: Source) -> dict[str, Any]:
+    """config.json of a folder or a hub name; empty for timm."""
+    library, name = _split(source)
+    return library.config(name)
 
 
 def rebuild(recipe: dict[str, Any]) -> nn.Module:
     """The architecture of `Opened.recipe`, with random weights."""
-    return LIBRARIES[recipe["library"]].by_recipe(recipe)
+    return LIBRARIES[recipe["library"]].rebuild(recipe)
 
 
 def recipe_of(model: nn.Module) -> dict[str, Any] | None:
@@ -47,69 +57,72 @@ def recipe_of(model: nn.Module) -> dict[str, Any] | None:
     return _recipe(config) if hasattr(config, "to_diff_dict") else None
 
 
-def config_dict(source: Source) -> dict[str, Any]:
-    """config.json of a folder or a hub name."""
-    from transformers import PretrainedConfig
-
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise FileNotFoundError(f"source: no config.json in the folder {source}")
-    try:
-        return PretrainedConfig.get_config_dict(str(source))[0]
-    except OSError as error:
-        raise FileNotFoundError(
-            f"source: expected a folder with config.json, a name on the Hugging Face hub, or timm:NAME; got {source!r}"
-        ) from error
-
-
-def _from_hub(source: str, pretrained: bool) -> Opened:
-    from transformers import AutoConfig, AutoModel
-
-    config_dict(source)
-    try:
-        config = AutoConfig.from_pretrained(source)
-        if not pretrained:
-            return Opened(AutoModel.from_config(config, dtype=torch.float32), _recipe(config))
-        model, report = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-    except OSError as error:
-        raise FileNotFoundError(f"source: no weights in {source!r}: {error}") from error
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"source: {source!r} is no model that transformers can load: {error}") from error
-    return Opened(model, _recipe(config), tuple(sorted(report["missing_keys"])))
+def _split(source: Source) -> tuple[Library, str]:
+    library, colon, name = str(source).partition(":")
+    return (LIBRARIES[library], name) if colon and library in LIBRARIES else (LIBRARIES["transformers"], str(source))
 
 
 def _recipe(config: Any) -> dict[str, Any]:
     return {"library": "transformers", "config": config.to_diff_dict()}
 
 
-def _named_on_hub(name: str, pretrained: bool) -> Opened:
-    return _from_hub(name, pretrained)
+def _config_on_hub(name: str) -> dict[str, Any]:
+    from transformers import PretrainedConfig
+
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise FileNotFoundError(f"source: no config.json in the folder {name}")
+    try:
+        return PretrainedConfig.get_config_dict(name)[0]
+    except OSError as error:
+        raise FileNotFoundError(
+            f"source: expected a folder with config.json, a name on the Hugging Face hub, or timm:NAME; got {name!r}"
+        ) from error
 
 
-def _built_by_transformers(recipe: dict[str, Any]) -> nn.Module:
+def _open_on_hub(name: str, pretrained: bool) -> Opened:
+    from transformers import AutoConfig, AutoModel
+
+    _config_on_hub(name)
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if not pretrained:
+            return Opened(AutoModel.from_config(config, dtype=torch.float32), _recipe(config))
+        model, report = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    except OSError as error:
+        raise FileNotFoundError(f"source: no weights in {name!r}: {error}") from error
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"source: {name!r} is no model that transformers can load: {error}") from error
+    return Opened(model, _recipe(config), tuple(sorted(report["missing_keys"])))
+
+
+def _rebuild_by_transformers(recipe: dict[str, Any]) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
     return AutoModel.from_config(AutoConfig.for_model(**recipe["config"]), dtype=torch.float32)
 
 
-def _named_in_timm(name: str, pretrained: bool) -> Opened:
-    import timm
-
+def _open_in_timm(name: str, pretrained: bool) -> Opened:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(f"source: timm:{name} needs timm, which is not installed") from error
     return Opened(timm.create_model(name, pretrained=pretrained, num_classes=0), {"library": "timm", "name": name})
 
 
-def _built_by_timm(recipe: dict[str, Any]) -> nn.Module:
-    return _named_in_timm(recipe["name"], False).model
+def _rebuild_by_timm(recipe: dict[str, Any]) -> nn.Module:
+    return _open_in_timm(recipe["name"], False).model
 
 
 @dataclass(frozen=True)
 class Library:
-    """How a library makes a model: from a name (with weights or without), or from a recipe."""
+    """How a library opens a model by name (with weights or without), reads its config, rebuilds it from a recipe."""
 
-    by_name: Callable[[str, bool], Opened]
-    by_recipe: Callable[[dict[str, Any]], nn.Module]
+    open: Callable[[str, bool], Opened]
+    config: Callable[[str], dict[str, Any]]
+    rebuild: Callable[[dict[str, Any]], nn.Module]
 
 
 LIBRARIES: dict[str, Library] = {
-    "transformers": Library(_named_on_hub, _built_by_transformers),
-    "timm": Library(_named_in_timm, _built_by_timm),
+    "transformers": Library(_open_on_hub, _config_on_hub, _rebuild_by_transformers),
+    "timm": Library(_open_in_timm, lambda name: {}, _rebuild_by_timm),
 }

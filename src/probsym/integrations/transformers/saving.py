@@ -1,0 +1,79 @@
+"""Folders in Hugging Face layout: model.safetensors and config.json, on disk or on the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from probsym.files import write
+from probsym.integrations.transformers.sources import Source, config_dict
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MODEL_TYPE = "probsym-graph-transformer"
+M = TypeVar("M", bound=nn.Module)
+
+
+def save(weights: dict[str, Tensor], description: dict[str, Any], folder: Source, overwrite: bool) -> None:
+    """Write both files, each in one go."""
+    from safetensors.torch import save as to_bytes
+
+    folder = refuse(folder, overwrite)
+    weights = {name: tensor.detach().contiguous().clone() for name, tensor in weights.items()}
+    write(folder / WEIGHTS, to_bytes(weights, metadata={"format": "pt"}))
+    save_config(description, folder)
+
+
+def save_config(description: dict[str, Any], folder: Path) -> None:
+    write(folder / CONFIG, json.dumps({"model_type": MODEL_TYPE, "format": 1, **description}, indent=2))
+
+
+def refuse(folder: Source, overwrite: bool) -> Path:
+    """The folder, if nothing in it would be overwritten unasked."""
+    folder = Path(folder)
+    if (folder / CONFIG).exists() and not overwrite:
+        raise FileExistsError(f"{folder / CONFIG} exists: pass overwrite=True to replace the saved model")
+    return folder
+
+
+def is_saved(source: Source) -> bool:
+    """Whether a source is a model of ours, not a backbone."""
+    return config_dict(source).get("model_type") == MODEL_TYPE
+
+
+def load(source: Source, build: Callable[[dict[str, Any]], M], weights: bool = True) -> M:
+    """The model that `build` makes of config.json, with the saved weights.
+
+    Raises:
+        ValueError: the weights do not fit; names them.
+    """
+    from safetensors.torch import load_file
+
+    folder = local(source)
+    model = build(json.loads((folder / CONFIG).read_text()))
+    if weights:
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS))
+        except RuntimeError as error:
+            raise ValueError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
+    return model
+
+
+def local(source: Source) -> Path:
+    """The folder itself, or the local copy of a model on the hub.
+
+    Raises:
+        FileNotFoundError: files are missing.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(str(source), allow_patterns=[WEIGHTS, "*.json"]))
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: no such file; expected a folder written by save_pretrained")
+    return folder

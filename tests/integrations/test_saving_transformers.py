@@ -1,0 +1,190 @@
+"""Folders in Hugging Face layout: bit-equal after loading, nothing overwritten, what does not fit is named."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from backbones import BACKBONES, backbone, graphs
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from cases import seeded
+from probsym.integrations.transformers import (
+    GraphHead,
+    GraphTransformer,
+    ImagePatches,
+    NodeHead,
+    NodeTokens,
+    PairHead,
+    load_pretrained,
+    save_pretrained,
+    symmetrize_transformer,
+    symmetrized,
+)
+
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("PROBSYM_SHARED", ROOT.parent / "shared"))
+MODELS = Path(os.environ.get("PROBSYM_MODELS", SHARED / "models"))
+CHANNELS = {"node_channels": 3, "edge_channels": 2}
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+@pytest.mark.parametrize(
+    ("tokens", "head", "options"),
+    [
+        (ImagePatches(12, 4), PairHead(2), {"layers": 1, "frozen": True}),
+        (NodeTokens(12), NodeHead(2), {"checkpointing": True, "dtype": torch.bfloat16}),
+    ],
+)
+def test_graph_transformer_comes_back_whole(name, tokens, head, options, tmp_path):
+    f = GraphTransformer(backbone(name), tokens, head, **CHANNELS, **options).eval()
+    f.save_pretrained(tmp_path)
+    again = GraphTransformer.from_pretrained(tmp_path).eval()
+    call = graphs((9, 4), 9)
+    assert torch.equal(f(**call), again(**call))
+    assert (again.tokens, again.head, again.options, again.dtype) == (tokens, head, f.options, f.dtype)
+    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in f.parameters()]
+    scratch = GraphTransformer.from_pretrained(tmp_path, pretrained=False).eval()
+    assert not torch.equal(f(**call), scratch(**call))
+
+
+@pytest.mark.parametrize("distribution", ["learned", "haar", "canonical"])
+def test_symmetrized_comes_back_whole(distribution, tmp_path):
+    f = GraphTransformer(backbone("vit"), ImagePatches(12, 4), GraphHead(2), **CHANNELS)
+    phi = symmetrized(f, distribution, eval_samples=3).eval()
+    save_pretrained(phi, tmp_path)
+    again = load_pretrained(tmp_path).eval()
+    call = graphs((9, 4), 9)
+    assert torch.equal(phi(**call, generator=seeded(1)), again(**call, generator=seeded(1)))
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "probsym.json"}
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    f.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    nn.init.zeros_(f.decoder.graph.weight)
+    for save in (f.save_pretrained, lambda folder: save_pretrained(symmetrized(f), folder)):
+        with pytest.raises(FileExistsError, match="overwrite=True"):
+            save(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    f.save_pretrained(tmp_path, overwrite=True)
+    assert (tmp_path / "model.safetensors").read_bytes() != before
+
+
+# ---------------------------------------------------------------- backbones in folders
+
+
+@pytest.fixture(params=["vit", "bert"])
+def folder(request, tmp_path):
+    """A backbone as its own library saves it."""
+    backbone(request.param).save_pretrained(tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
+def rewritten(folder: Path, change) -> Path:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def opened(folder, **options):
+    return GraphTransformer.from_pretrained(folder, NodeTokens(6), GraphHead(2), **CHANNELS, **options)
+
+
+def test_pretrained_and_scratch(folder):
+    """The weights are those of the file, or fresh ones; the architecture is the same."""
+    name = "vit" if "vit" in (folder / "config.json").read_text() else "bert"
+    own = [*backbone(name).modules()]
+    norm = next(m for m in own if isinstance(m, nn.LayerNorm)).weight
+    pretrained, scratch = opened(folder), opened(folder, pretrained=False)
+    found = [any(torch.equal(norm, p) for p in f.parameters()) for f in (pretrained, scratch)]
+    assert found == [True, False]
+    assert [p.shape for p in pretrained.parameters()] == [p.shape for p in scratch.parameters()]
+
+
+def test_half_precision_files_are_read_as_float32(folder):
+    rewritten(folder, lambda weights: weights.update({k: v.half() for k, v in weights.items()}))
+    assert {p.dtype for p in opened(folder).parameters()} == {torch.float32}
+
+
+def test_missing_weights_are_listed(folder):
+    """By the names that the model gives them."""
+    norms = [n for n in load_file(folder / "model.safetensors") if "layer.1." in n and "norm" in n.lower()]
+    rewritten(folder, lambda weights: [weights.pop(name) for name in norms])
+    with pytest.raises(
+        ValueError, match=r"its files lack 4 weights of the backbone: .*1\..*[nN]orm.*\.weight"
+    ) as error:
+        opened(folder)
+    assert str(error.value).count(", ") == 3
+    opened(folder, pretrained=False)
+
+
+def test_weights_that_are_not_used_may_be_missing(folder):
+    rewritten(folder, lambda weights: [weights.pop(name) for name in list(weights) if name.startswith("pooler")])
+    opened(folder)
+
+
+def test_wrong_folders(tmp_path, folder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match=r"no config\.json in the folder"):
+        opened(tmp_path)
+    with pytest.raises(FileNotFoundError, match="expected a folder with"):
+        opened(tmp_path / "nowhere")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no weights in"):
+        opened(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "nothing"}))
+    with pytest.raises(ValueError, match="no model that transformers can load"):
+        opened(folder)
+
+
+def test_arguments_too_many_or_too_few(folder, tmp_path):
+    with pytest.raises(ValueError, match="is a backbone; give head, edge_channels too"):
+        GraphTransformer.from_pretrained(folder, tokens=NodeTokens(3), node_channels=1)
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    f.save_pretrained(tmp_path / "whole")
+    with pytest.raises(ValueError, match="is a whole GraphTransformer; leave out tokens, layers"):
+        GraphTransformer.from_pretrained(tmp_path / "whole", tokens=NodeTokens(3), layers=1)
+
+
+def test_files_that_do_not_fit_are_named(tmp_path):
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    f.save_pretrained(tmp_path)
+    rewritten(tmp_path, lambda weights: weights.pop("decoder.graph.weight"))
+    with pytest.raises(ValueError, match=r"(?s)does not fit.*decoder\.graph\.weight"):
+        GraphTransformer.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+        load_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="Symmetrizer of a GraphTransformer"):
+        save_pretrained(f, tmp_path)
+
+
+# ---------------------------------------------------------------- a real one
+
+
+@pytest.mark.skipif(not (MODELS / "dinov2-small").is_dir(), reason="no dinov2-small in PROBSYM_MODELS")
+def test_dinov2_small():
+    """A pretrained ViT-S/14: 12 layers, 37 x 37 positions brought to 14 x 14."""
+    from transformers import AutoModel
+
+    source = MODELS / "dinov2-small"
+    tokens = ImagePatches(188, patch=14)
+    phi = symmetrize_transformer(source, tokens, NodeHead(2), node_channels=3, edge_channels=1, layers=2)
+    original = AutoModel.from_pretrained(source, dtype=torch.float32)
+    f = phi.model
+    embeddings, image = original.embeddings, torch.zeros(1, 3, 196, 196)
+    expected = embeddings(image) - embeddings.patch_embeddings.projection.bias
+    assert torch.allclose(f.encoder.position, expected[0, 1:], atol=1e-5)
+    assert torch.allclose(f.encoder.prefix, embeddings.cls_token[0] + embeddings.position_embeddings[0, :1])
+    call = graphs((188, 70), 188)
+    with torch.no_grad():
+        y = phi.eval()(x=call["x"], edge=call["edge"][..., :1], mask=call["mask"], samples=1)
+    assert y.shape == (2, 188, 2)
+    assert (y[1, 70:] == 0).all()
