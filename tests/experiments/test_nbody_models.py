@@ -38,7 +38,7 @@ def error(config: Config, samples: int = 64) -> ps.testing.equivariance.Equivari
 
 
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("base", ["gnn", "node-transformer"])
+@pytest.mark.parametrize("base", ["gnn", "dynamics", "node-transformer"])
 def test_every_group_is_what_the_model_is_equivariant_to(base: str, group: str) -> None:
     config = Config(base=base, group=group, **SMALL)
     factors = {type(f).__name__ for f in build(config, batch(config)).group.factors} - {"Axis"}
@@ -75,7 +75,7 @@ def test_twenty_particles_in_the_plane_by_two_flags(base: str) -> None:
 
 def test_default_group_leaves_out_what_the_base_has() -> None:
     assert {base: group_name(Config(base=base)) for base in BASES} == {
-        "gnn": "E", "egnn": "E", "transformer": "SxE", "node-transformer": "SxE"
+        "gnn": "E", "dynamics": "E", "egnn": "E", "transformer": "SxE", "node-transformer": "SxE"
     }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_centring_is_what_the_orthogonal_group_lacks() -> None:
 
 @pytest.mark.parametrize("base", BASES)
 def test_depth_is_the_bases_own_or_the_field(base: str) -> None:
-    nets = {n: BASES[base].build(Config(base=base, layers=n)) for n in (None, 2, 8 if base == "transformer" else 4)}
+    nets = {n: BASES[base].build(Config(base=base, layers=n)) for n in (None, 2, 8 if base in ("transformer", "dynamics") else 4)}
     count = [sum(p.numel() for p in net.parameters()) for net in nets.values()]
     assert count[0] == count[2] > count[1]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from probsym.nets import GINID, MLP, MessagePassing, PairTransformer, ParticleGNN, ParticleTransformer
+from probsym.nets import GINID, MLP, MessagePassing, PairTransformer, ParticleDynamics, ParticleGNN, ParticleTransformer
 from probsym.nets.message_passing import off_diagonal
 
 
@@ -28,6 +28,7 @@ def particles(n: int = 5, d: int = 3, p: int = 1, rows: int = 4) -> tuple[Tensor
         (ParticleTransformer(), 208_387),
         (MessagePassing(), 92_103),
         (ParticleGNN(), 92_103),
+        (ParticleDynamics(), 25_931),
         (GINID(8, node_features=1), 9 * 64 + 64 + 2 * (64 * 64 + 64) + 64 * 10 + 10 + 3),
     ],
     ids=lambda x: type(x).__name__ if isinstance(x, nn.Module) else str(x),
@@ -37,7 +38,7 @@ def test_parameter_counts(net: nn.Module, parameters: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "d", "p"), [(5, 3, 1), (1, 3, 1), (2, 1, 3), (7, 2, 2), (4, 5, 1)])
-@pytest.mark.parametrize("kind", [ParticleGNN, ParticleTransformer])
+@pytest.mark.parametrize("kind", [ParticleGNN, ParticleDynamics, ParticleTransformer])
 def test_particles_of_any_number_and_dimension(kind: type, n: int, d: int, p: int) -> None:
     size = {"num_nodes": n} if kind is ParticleTransformer else {}
     net = kind(dim=d, pair_features=p, layers=2, **size).double()
@@ -50,7 +51,9 @@ def test_particles_of_any_number_and_dimension(kind: type, n: int, d: int, p: in
     assert all(q.grad is not None and q.grad.isfinite().all() for q in net.parameters())
 
 
-@pytest.mark.parametrize("net", [ParticleGNN(), ParticleTransformer()], ids=["gnn", "transformer"])
+@pytest.mark.parametrize(
+    "net", [ParticleGNN(), ParticleDynamics(), ParticleTransformer()], ids=["gnn", "dynamics", "transformer"]
+)
 def test_every_particle_input_counts(net: nn.Module) -> None:
     inputs, net = particles(), net.double()
     assert net(*inputs[:2], inputs[2][..., 0]).equal(net(*inputs))
@@ -59,19 +62,31 @@ def test_every_particle_input_counts(net: nn.Module) -> None:
         assert (net(*changed) - net(*inputs)).abs().max() > 1e-3
 
 
-def test_gnn_is_equivariant_to_permutations_and_the_others_to_nothing() -> None:
+def test_gnns_are_equivariant_to_permutations_and_the_others_to_nothing() -> None:
     torch.manual_seed(0)
     order, q = torch.tensor([3, 0, 4, 1, 2]), torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
     pos, vel, edge = particles()
     moved = pos[:, order], vel[:, order], edge[:, order][:, :, order]
     turned = pos @ q.T, vel @ q.T, edge
     errors = {}
-    for net in (ParticleGNN().double(), ParticleTransformer().double()):
+    for net in (ParticleGNN().double(), ParticleDynamics().double(), ParticleTransformer().double()):
         y = net(pos, vel, edge)
         errors[type(net)] = [(net(*moved) - y[:, order]).abs().max(), (net(*turned) - y @ q.T).abs().max()]
-    assert errors[ParticleGNN][0] <= 1e-10
-    assert errors[ParticleGNN][1] > 1e-2
+    assert max(errors[kind][0] for kind in (ParticleGNN, ParticleDynamics)) <= 1e-10
+    assert min(errors[kind][1] for kind in (ParticleGNN, ParticleDynamics)) > 1e-2
     assert min(errors[ParticleTransformer]) > 1e-2
+
+
+def test_a_particle_that_feels_nothing_flies_straight_on() -> None:
+    """The integrator with its forces off: x + v, whatever the number of layers."""
+    net = ParticleDynamics(layers=5).double()
+    nn.init.zeros_(net.force.weight)
+    pos, vel, edge = particles()
+    torch.testing.assert_close(net(pos, vel, edge), pos + vel)
+    both = ParticleDynamics(velocity=True).double()
+    out = both(pos, vel, edge)
+    assert out["vel"].shape == vel.shape
+    assert (out["vel"] - vel).abs().max() > 0
 
 
 def test_message_layer_is_the_concatenated_formula() -> None:

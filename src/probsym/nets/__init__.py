@@ -1,6 +1,7 @@
 """Equivariant networks that feed `project`, and base models to symmetrize. Floor 0: torch only."""
 
 from .deepsets import DeepSets
+from .dynamics import ParticleDynamics
 from .egnn import EGNN
 from .gin import GIN
 from .gin_id import GINID
@@ -20,6 +21,7 @@ __all__ = [
     "MessagePassing",
     "NodeTransformer",
     "PairTransformer",
+    "ParticleDynamics",
     "ParticleGNN",
     "ParticleNodeTransformer",
     "ParticleTransformer",

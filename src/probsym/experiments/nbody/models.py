@@ -10,7 +10,7 @@ from torch import nn
 
 import probsym as ps
 from probsym.distributions import DefaultNet, EquivariantDistribution, Relaxation, by_name
-from probsym.nets import EGNN, ParticleGNN, ParticleNodeTransformer, ParticleTransformer
+from probsym.nets import EGNN, ParticleDynamics, ParticleGNN, ParticleNodeTransformer, ParticleTransformer
 from probsym.reps import group_of
 
 from ..batches import Batch, rows
@@ -57,6 +57,7 @@ class Method:
 
 BASES = {
     "gnn": Base(lambda c: ParticleGNN(c.dims, **_options(c)), permutes=True),
+    "dynamics": Base(lambda c: ParticleDynamics(c.dims, **_options(c)), permutes=True),
     "egnn": Base(lambda c: EGNN(**_options(c)), permutes=True),
     "transformer": Base(lambda c: ParticleTransformer(c.particles, c.dims, **_options(c)), permutes=False),
     "node-transformer": Base(lambda c: ParticleNodeTransformer(c.particles, c.dims, **_options(c)), permutes=False),
