@@ -95,7 +95,8 @@ def test_centring_is_what_the_orthogonal_group_lacks() -> None:
 
 @pytest.mark.parametrize("base", BASES)
 def test_depth_is_the_bases_own_or_the_field(base: str) -> None:
-    nets = {n: BASES[base].build(Config(base=base, layers=n)) for n in (None, 2, 8 if base in ("transformer", "dynamics") else 4)}
+    own = 8 if base in ("transformer", "dynamics") else 4
+    nets = {n: BASES[base].build(Config(base=base, layers=n)) for n in (None, 2, own)}
     count = [sum(p.numel() for p in net.parameters()) for net in nets.values()]
     assert count[0] == count[2] > count[1]
 
