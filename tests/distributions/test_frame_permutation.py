@@ -258,3 +258,16 @@ def test_negative_control_listing_one_order_of_equal_nodes():
     )
     b, index = shuffled(a)
     assert (phi(edge=b[None])[0] - phi(edge=a[None])[0][:, index]).abs().max() > 1e-2
+
+
+def test_features_of_edges_do_not_disturb_the_frames_of_a_ragged_batch():
+    """More edges than nodes: the frames are those of the same graphs without features on their edges."""
+    nodes = ps.S("nodes", batch="batch")
+    batch = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    edges = torch.tensor([[0, 1, 1, 2, 3, 4, 4, 5, 5, 6, 6, 3], [1, 0, 2, 1, 4, 3, 5, 4, 6, 5, 3, 6]])
+    given = {"x": torch.randn(7, 2), "edge_index": edges, "batch": batch}
+    spec = {"x": ps.Rep(nodes), "edge_index": ps.Rep(nodes.labels)}
+    plain = Inputs.bind(spec, (), given)
+    rich = Inputs.bind(spec | {"bonds": ps.Rep(nodes.edges)}, (), given | {"bonds": torch.randn(12, 3)})
+    found = [ps.Frame(nodes).support(x).element for x in (plain, rich)]
+    assert torch.equal(found[0].index, found[1].index)

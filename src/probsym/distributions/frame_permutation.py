@@ -112,7 +112,7 @@ def _cleaned(x: Inputs, eps: dict[str, float]) -> tuple[Inputs, Tensor]:
 def _scaled(x: Inputs, leaf: Leaf) -> Tensor:
     """Values without directions, divided by the largest magnitude of each channel of each input."""
     rep = leaf.rep
-    if rep.labelled is not None or any(isinstance(slot.group, LinearGroup) for slot, _ in rep.axes):
+    if rep.labelled is not None or rep.on_edges or any(isinstance(slot.group, LinearGroup) for slot, _ in rep.axes):
         return leaf.value
     value = dense(x, leaf).double()
     for slot, place in rep.axes:

@@ -41,6 +41,23 @@ def error_by_samples(
     save(figure, path)
 
 
+def learning_curve(
+    history: Sequence[Mapping[str, float]], path: Path, metric: str, references: Sequence[Published] = ()
+) -> None:
+    """Training loss and the metric of the validation set against the step; grey lines are numbers from papers."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    losses, judged = figure.subplots(1, 2)
+    steps = [row["step"] for row in history]
+    losses.plot(steps, [row["train_loss"] for row in history])
+    losses.set(xlabel="step", ylabel="training loss")
+    judged.plot(steps, [row["valid"] for row in history], label="validation")
+    for style, row in zip(STYLES, references, strict=False):
+        judged.axhline(row.value, color="0.5", linestyle=style, linewidth=1, label=f"test, {row.row}: {row}")
+    judged.set(xlabel="step", ylabel=metric)
+    judged.legend(fontsize="x-small")
+    save(figure, path)
+
+
 def sample_axis(axes: Axes, samples: Sequence[int], metric: str) -> None:
     """Logarithmic axes with a tick at each k."""
     axes.set(xscale="log", yscale="log", xlabel="samples k", ylabel=metric)

@@ -87,6 +87,18 @@ EXPERIMENTS = {
             "output variance, PS over GA",
             "probsym.experiments.graphs.sample_size",
         ),
+        Experiment(
+            "pattern",
+            "which nodes of a random graph belong to a planted pattern?",
+            "test accuracy, classes alike",
+            "probsym.experiments.tasks.pattern",
+        ),
+        Experiment(
+            "peptides-func",
+            "which of ten functions does a peptide have?",
+            "test average precision",
+            "probsym.experiments.tasks.peptides_func",
+        ),
     )
 }
 

@@ -8,9 +8,11 @@ from .gin_id import GINID
 from .message_passing import MessagePassing
 from .mlp import MLP
 from .node_transformer import NodeTransformer
+from .packed_gnn import IdentifiedGNN, NodeScores, PackedGNN
 from .pair_transformer import PairTransformer
 from .particles import ParticleGNN, ParticleNodeTransformer, ParticleTransformer
 from .vector_neurons import VectorNeurons
+from .walk_transformer import WalkTransformer
 
 __all__ = [
     "EGNN",
@@ -18,12 +20,16 @@ __all__ = [
     "GINID",
     "MLP",
     "DeepSets",
+    "IdentifiedGNN",
     "MessagePassing",
+    "NodeScores",
     "NodeTransformer",
+    "PackedGNN",
     "PairTransformer",
     "ParticleDynamics",
     "ParticleGNN",
     "ParticleNodeTransformer",
     "ParticleTransformer",
     "VectorNeurons",
+    "WalkTransformer",
 ]

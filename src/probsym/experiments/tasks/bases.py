@@ -1,0 +1,156 @@
+"""Base networks on graphs, by name: a new one is one line here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from probsym import Rep, S
+from probsym.groups import NodeAxis
+from probsym.nets import IdentifiedGNN, WalkTransformer
+
+from ..errors import UserError
+from .collate import Channels, Packed, Padded
+from .task import Task
+
+if TYPE_CHECKING:
+    from .config import Config
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a base is given graphs: what makes a batch of them, and how the arguments move with the nodes."""
+
+    collate: Callable[[Channels], Padded | Packed]
+    nodes: NodeAxis
+    inputs: Callable[[NodeAxis], dict[str, Any]]
+
+
+PADDED = Layout(Padded, S("nodes", mask="mask"), lambda nodes: {"x": Rep(nodes), "edge": Rep(nodes, nodes)})
+PACKED = Layout(
+    Packed,
+    S("nodes", batch="batch"),
+    lambda nodes: {"x": Rep(nodes), "edge_index": Rep(nodes.labels), "bonds": Rep(nodes.edges), "size": Rep()},
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A network to symmetrize. kinds: of outputs that it can give, by the number of axes that move with the nodes."""
+
+    build: Callable[[Config, Task, Channels], nn.Module]
+    layout: Layout
+    kinds: tuple[int, ...] = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained transformer: a folder of PROBSYM_MODELS that may hold it, and its name on the Hugging Face hub."""
+
+    folder: str
+    hub: str
+
+    @property
+    def source(self) -> str:
+        """The folder, if it is there, else the hub."""
+        models = os.environ.get("PROBSYM_MODELS")
+        here = Path(models) / self.folder if models else None
+        return str(here) if here is not None and here.is_dir() else self.hub
+
+    def __call__(self, config: Config, task: Task, channels: Channels) -> nn.Module:
+        from probsym.integrations.transformers import GraphTransformer
+
+        try:
+            return GraphTransformer.from_pretrained(
+                self.source,
+                **parts(config, task, channels),
+                pretrained=config.pretrained,
+                layers=config.layers,
+                frozen=config.frozen,
+                lora=config.lora,
+                checkpointing=config.checkpointing,
+            )
+        except OSError as error:
+            raise UserError(
+                f"base: {config.base}: {error}; set PROBSYM_MODELS to a folder that holds {self.folder}"
+            ) from error
+
+
+def scratch(config: Config, task: Task, channels: Channels) -> nn.Module:
+    """A small vision transformer with random weights, of the architecture of the pretrained ones."""
+    from transformers import ViTConfig, ViTModel
+
+    from probsym.integrations.transformers import GraphTransformer
+
+    width = config.width
+    shape = ViTConfig(
+        hidden_size=width,
+        num_hidden_layers=config.layers or 6,
+        num_attention_heads=config.heads,
+        intermediate_size=4 * width,
+    )
+    return GraphTransformer(
+        ViTModel(shape, add_pooling_layer=False), **parts(config, task, channels), checkpointing=config.checkpointing
+    )
+
+
+def parts(config: Config, task: Task, channels: Channels) -> dict[str, Any]:
+    """How graphs become tokens, and tokens the output."""
+    from probsym.integrations.transformers import GraphHead, ImagePatches, NodeHead, NodeTokens, PairHead
+
+    heads = (GraphHead, NodeHead, PairHead)
+    tokens = {
+        "patches": lambda: ImagePatches(max_nodes=task.max_nodes, patch=config.patch or -(-task.max_nodes // 14)),
+        "nodes": lambda: NodeTokens(max_nodes=task.max_nodes),
+    }
+    return {
+        "tokens": tokens[config.tokens](),
+        "head": heads[kind(task)](task.goal.outputs),
+        "node_channels": channels.x,
+        "edge_channels": channels.edge,
+    }
+
+
+def kind(task: Task) -> int:
+    """Axes of the output that move with the nodes: 0 for graphs, 1 for nodes, 2 for pairs."""
+    return task.goal.rep(S("nodes")).ndim
+
+
+def walk_transformer(config: Config, task: Task, channels: Channels) -> nn.Module:
+    return WalkTransformer(
+        task.max_nodes,
+        channels.x,
+        channels.edge,
+        task.goal.outputs,
+        config.width,
+        config.layers or 4,
+        config.heads,
+        pooled=kind(task) == 0,
+    )
+
+
+def identified_gnn(config: Config, task: Task, channels: Channels) -> nn.Module:
+    return IdentifiedGNN(
+        task.max_nodes,
+        channels.x,
+        channels.edge,
+        task.goal.outputs,
+        config.width,
+        config.layers or 6,
+        config.dropout,
+    )
+
+
+BASES: Mapping[str, Base] = {
+    "vit-b16-in21k": Base(Backbone("vit-base-patch16-224-in21k", "google/vit-base-patch16-224-in21k"), PADDED),
+    "dinov2-s": Base(Backbone("dinov2-small", "facebook/dinov2-small"), PADDED),
+    "minilm": Base(Backbone("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"), PADDED),
+    "scratch": Base(scratch, PADDED),
+    "walk-transformer": Base(walk_transformer, PADDED, (0, 1)),
+    "gnn-id": Base(identified_gnn, PACKED, (0,)),
+}

@@ -1,0 +1,115 @@
+"""The fields that every task shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import probsym as ps
+
+from ..errors import UserError, choose
+from ..recipe import Recipe, at_least
+from .bases import BASES
+from .methods import METHODS
+
+RELAXED = ps.Relaxation()
+
+
+@dataclass(kw_only=True)
+class Config(Recipe):
+    """Which model, how it is symmetrized, how it is trained and tested.
+
+    Args:
+        base: vit-b16-in21k, dinov2-s, minilm (pretrained; weights in a folder of PROBSYM_MODELS or from the hub),
+            scratch (a small ViT), walk-transformer (a token each node), gnn-id (message passing, nodes with numbers).
+        symmetrizer: ps (learned), ga (Haar), fa (frames), canonical.
+        pretrained: Whether a pretrained base keeps its weights; false trains the same network from scratch.
+        tokens: Of transformers: patches (of the image of the adjacency) or nodes.
+        patch: Pixels a side of a patch; null is as many as make 14 x 14 patches.
+        width: Of scratch, walk-transformer and gnn-id, as the next.
+        heads: Of attention.
+        layers: Null is all layers of a pretrained base; scratch 6, walk-transformer 4, gnn-id 6.
+        dropout: Of gnn-id.
+        frozen: Whether the backbone stays as it is.
+        lora: Rank of low-rank updates of a backbone that else stays as it is; needs peft.
+        checkpointing: Whether a backbone is computed anew in backward, for memory.
+        backbone_lr: Peak learning rate of a backbone; null is lr.
+        walks: Steps of random walks whose return probabilities are features of the nodes.
+        train_samples: Samples a training step; null is 1.
+        valid_samples: Samples at each validation; ps and ga only, as the next three.
+        eval_samples: Numbers of samples at which the test metric is measured.
+        samples: The one of them that is the result.
+        repeats: Times that the largest of them is drawn anew.
+        rows: Samples times graphs that the base sees at once when it is judged.
+        bootstrap: Resamples of the test set for its standard error.
+        entropy_weight: Of the entropy of the soft permutations in the loss; ps and canonical only.
+        temperature: Of the relaxation, in standard deviations of the scores.
+        sinkhorn: Normalisations of the relaxation.
+        noise: Where noise enters p: late (its scores) or input (node features).
+        scale: Of that noise; late, in standard deviations of the scores.
+        max_support: Most frames of a graph that are averaged; fa only.
+        train_size: Training graphs, the first ones; null is all of them, as for the next two.
+        valid_size: Validation graphs.
+        test_size: Test graphs.
+    """
+
+    base: str = "scratch"
+    symmetrizer: str = "ps"
+    pretrained: bool = True
+    tokens: str = "patches"
+    patch: int | None = None
+    width: int = 96
+    heads: int = 4
+    layers: int | None = None
+    dropout: float = 0.0
+    frozen: bool = False
+    lora: int | None = None
+    checkpointing: bool = False
+    backbone_lr: float | None = None
+    walks: int = 0
+    train_samples: int | None = None
+    valid_samples: int = 1
+    eval_samples: list[int] = field(default_factory=lambda: [1, 10])
+    samples: int = 10
+    repeats: int = 3
+    rows: int = 64
+    bootstrap: int = 200
+    entropy_weight: float = 0.0
+    temperature: float = RELAXED.temperature
+    sinkhorn: int = RELAXED.sinkhorn
+    noise: str = "late"
+    scale: float = 1.0
+    max_support: int = 64
+    train_size: int | None = None
+    valid_size: int | None = None
+    test_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("base", BASES, self.base)
+        choose("symmetrizer", METHODS, self.symmetrizer)
+        choose("tokens", dict.fromkeys(("patches", "nodes")), self.tokens)
+        choose("noise", dict.fromkeys(("late", "input")), self.noise)
+        optional = ("patch", "layers", "lora", "train_samples", "train_size", "valid_size", "test_size")
+        given = [name for name in optional if getattr(self, name) is not None]
+        at_least(self, 1, "valid_samples", "repeats", "rows", "bootstrap", "width", "heads", "max_support", *given)
+        at_least(self, 0, "walks", "entropy_weight", "sinkhorn", "dropout")
+        for name in ("temperature", "scale"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}: expected a positive number; got {getattr(self, name)}")
+        if not self.dropout < 1:
+            raise UserError(f"dropout: expected less than 1; got {self.dropout}")
+        if self.width % self.heads:
+            raise UserError(f"width: expected a multiple of heads = {self.heads}; got {self.width}")
+        if self.samples not in self.eval_samples or min(self.eval_samples) < 1:
+            raise UserError(
+                f"eval_samples: expected positive numbers, {self.samples} among them; got {self.eval_samples}"
+            )
+
+    @property
+    def relaxation(self) -> ps.Relaxation:
+        return ps.Relaxation(self.temperature, self.sinkhorn)
+
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """Graphs of each part; None is all."""
+        return {"train": self.train_size, "valid": self.valid_size, "test": self.test_size}

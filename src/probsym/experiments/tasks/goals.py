@@ -1,0 +1,259 @@
+"""What is asked of a model, as data: the loss of a graph, and what of it the metric of the whole set is made.
+
+A metric that is no mean over graphs (recall of a class, average precision) still is a function of one row a graph: how
+many nodes were right, or the logits themselves. So a goal gives `rows` (S, B, P), one a graph, and `total` of the rows
+of a whole set; processes gather rows, and a bootstrap draws them anew.
+
+Letters: S draws, B graphs, N nodes of the largest, C outputs, T targets, P numbers of a row.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multilabel_average_precision
+
+from probsym import Rep
+from probsym.groups import NodeAxis
+
+from ..batches import Batch
+from ..errors import UserError
+from .ranking import ranks
+from .storage import Graphs
+
+
+class Goal(ABC):
+    """One task on graphs; higher: whether more of its metric, called `name`, is better."""
+
+    name: str
+    higher: bool
+    outputs: int  # C
+
+    @abstractmethod
+    def rep(self, nodes: NodeAxis) -> Rep:
+        """How the output moves with the nodes."""
+
+    @abstractmethod
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        """Outputs to the loss of each graph (B,); its mean over any graphs is an unbiased loss."""
+
+    @abstractmethod
+    def rows(self, output: Tensor, batch: Batch) -> Tensor:
+        """Outputs (S, ...) to what the metric needs of each graph (S, B, P)."""
+
+    @abstractmethod
+    def total(self, rows: Tensor) -> Tensor:
+        """The metric of the graphs whose rows (B, P) are given."""
+
+    def details(self, rows: Tensor) -> dict[str, float]:
+        """More numbers of the same kind by name."""
+        return {}
+
+    def fit(self, train: Graphs) -> Goal:
+        """The same goal with what it takes from the training set, such as the balance of classes."""
+        return self
+
+    def check(self, graphs: Graphs, part: str) -> None:
+        """Raises UserError if the metric is not defined on these graphs."""
+        if not len(graphs):
+            raise UserError(f"{part}: expected at least one graph; the split is empty")
+
+
+@dataclass(frozen=True)
+class NodeClasses(Goal):
+    """Classes of nodes by their mean recall, weighted in the loss so that each class counts alike (arXiv 2003.00982).
+
+    The loss of a graph is sum_i w_{y_i} CE_i over the mean weight sum of a training graph, so that a mean over graphs
+    is the loss of all their nodes, on however many processes they lie.
+    """
+
+    outputs: int
+    weights: tuple[float, ...] = ()  # of the classes, by `fit`
+    name: str = "accuracy, classes alike"
+    higher: bool = True
+
+    def rep(self, nodes: NodeAxis) -> Rep:
+        return Rep(nodes)
+
+    def fit(self, train: Graphs) -> NodeClasses:
+        counts = np.bincount(train.nodes.columns["label"], minlength=self.outputs)
+        return NodeClasses(self.outputs, tuple((len(train) / (self.outputs * np.maximum(counts, 1))).tolist()))
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        weights = output.new_tensor(self.weights, dtype=torch.float32)
+        errors = cross_entropy(output.float().movedim(-1, 1), batch["label"], weights, reduction="none")
+        return per_graph(errors, batch)
+
+    def rows(self, output: Tensor, batch: Batch) -> Tensor:
+        """Right nodes of each class, then all of each class (S, B, 2 C)."""
+        label = batch["label"]
+        right = output.argmax(-1) == label
+        classes = label.unsqueeze(-1) == torch.arange(self.outputs, device=label.device)
+        found = torch.stack([per_graph((right & classes[..., c]).float(), batch, 1) for c in range(self.outputs)], -1)
+        every = torch.stack([per_graph(classes[..., c].float(), batch) for c in range(self.outputs)], -1)
+        return torch.cat([found, every.expand_as(found)], -1)
+
+    def total(self, rows: Tensor) -> Tensor:
+        right, every = rows.double().sum(0).chunk(2)
+        return (right / every).nanmean()  # a class that a bootstrap sample lacks does not count
+
+    def check(self, graphs: Graphs, part: str) -> None:
+        super().check(graphs, part)
+        counts = np.bincount(graphs.nodes.columns["label"], minlength=self.outputs)
+        if not (counts > 0).all():
+            raise UserError(f"{part}: class {int(np.argmin(counts))} never occurs, so that its recall is not defined")
+
+
+@dataclass(frozen=True)
+class Labels(Goal):
+    """Labels of graphs, each there or not, by the mean of their average precisions over the whole set."""
+
+    outputs: int
+    name: str = "average precision"
+    higher: bool = True
+
+    def rep(self, nodes: NodeAxis) -> Rep:
+        return Rep()
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        return binary_cross_entropy_with_logits(output.float(), batch["target"], reduction="none").mean(-1)
+
+    def rows(self, output: Tensor, batch: Batch) -> Tensor:
+        """Logits, then labels (S, B, 2 C)."""
+        return torch.cat([output.float(), batch["target"].expand_as(output)], -1)
+
+    def total(self, rows: Tensor) -> Tensor:
+        return self._each(rows).nanmean()
+
+    def details(self, rows: Tensor) -> dict[str, float]:
+        return {f"label_{i}": float(value) for i, value in enumerate(self._each(rows))}
+
+    def _each(self, rows: Tensor) -> Tensor:
+        """Of every label, NaN for one that a bootstrap sample lacks; from probabilities, which no logit passes for."""
+        logits, target = rows.chunk(2, -1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="No positive samples")
+            each = multilabel_average_precision(logits.double().sigmoid(), target.long(), self.outputs, average="none")
+        return torch.where(target.sum(0) > 0, each, torch.nan)
+
+    def check(self, graphs: Graphs, part: str) -> None:
+        super().check(graphs, part)
+        counts = graphs.targets.sum(0)  # type: ignore[union-attr]
+        if not (counts > 0).all():
+            raise UserError(
+                f"{part}: label {int(np.argmin(counts))} never occurs: its average precision is not defined"
+            )
+
+
+@dataclass(frozen=True)
+class Numbers(Goal):
+    """Numbers of graphs, by their mean absolute error, in units in which the training set has mean 0 and variance 1."""
+
+    outputs: int
+    name: str = "mean absolute error"
+    higher: bool = False
+
+    def rep(self, nodes: NodeAxis) -> Rep:
+        return Rep()
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        return (output.float() - batch["target"]).abs().mean(-1)
+
+    def rows(self, output: Tensor, batch: Batch) -> Tensor:
+        """Absolute error of each number (S, B, C)."""
+        return (output.float() - batch["target"]).abs()
+
+    def total(self, rows: Tensor) -> Tensor:
+        return rows.double().mean()
+
+
+HITS = (1, 3, 10)
+FILTERS = ("raw", "filtered", "self_filtered")
+
+
+@dataclass(frozen=True)
+class Links(Goal):
+    """Pairs of nodes that belong together, by the mean reciprocal rank of the true end among all nodes of the graph.
+
+    Of every labelled pair (i, j) the score y_ij is ranked among y_ik over k: raw, over all other nodes k; filtered,
+    over nodes that are no true end of i; self-filtered, over those but i itself (arXiv 2309.00367). Ranks are averaged
+    over the pairs of a graph first, then over graphs (arXiv 2206.08164); a graph without pairs has no rank.
+    """
+
+    outputs: int = 1
+    name: str = "mean reciprocal rank"
+    higher: bool = True
+    names: tuple[str, ...] = field(
+        default=tuple(f"{which}_{name}" for which in FILTERS for name in ("mrr", *(f"hits{k}" for k in HITS)))
+    )
+
+    def rep(self, nodes: NodeAxis) -> Rep:
+        return Rep(nodes, nodes)
+
+    def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        graph, i, j = batch["pair"].unbind(-1)
+        errors = binary_cross_entropy_with_logits(
+            output[graph, i, j, 0].float(), batch["label"].float(), reduction="none"
+        )
+        count = torch.zeros(len(output), device=output.device).index_add_(0, graph, torch.ones_like(errors))
+        return torch.zeros_like(count).index_add_(0, graph, errors) / count.clamp_min(1)
+
+    def rows(self, output: Tensor, batch: Batch) -> Tensor:
+        """Means over the pairs of each graph of all that `names` says; NaN where there is no pair."""
+        return torch.stack([self._means(scores, batch) for scores in output[..., 0].float()])
+
+    def _means(self, scores: Tensor, batch: Batch) -> Tensor:
+        pair = batch["pair"][batch["label"] > 0]
+        found = []
+        for rank in ranks(scores, batch["mask"], pair):
+            found += [1 / rank, *(rank <= k for k in HITS)]
+        sums = scores.new_zeros(len(scores), len(found)).index_add_(0, pair[:, 0], torch.stack(found, 1).float())
+        count = torch.bincount(pair[:, 0], minlength=len(scores))[:, None]
+        return torch.where(count > 0, sums / count.clamp_min(1), torch.nan)
+
+    def total(self, rows: Tensor) -> Tensor:
+        return rows[:, self.names.index("raw_mrr")].double().nanmean()
+
+    def details(self, rows: Tensor) -> dict[str, float]:
+        return {name: float(value) for name, value in zip(self.names, rows.double().nanmean(0), strict=True)}
+
+    def check(self, graphs: Graphs, part: str) -> None:
+        super().check(graphs, part)
+        if not (graphs.pairs is not None and (graphs.pairs.columns["label"] > 0).any()):
+            raise UserError(f"{part}: no pair is labelled true, so that no rank is defined")
+
+
+def per_graph(values: Tensor, batch: Batch, lead: int = 0) -> Tensor:
+    """Sums over the nodes of each graph: padded (*S, B, N) or ragged (*S, sum N), `lead` axes S, to (*S, B)."""
+    if "mask" in batch:
+        return (values * batch["mask"]).sum(-1)
+    shape = *values.shape[:lead], len(batch["size"])
+    return values.new_zeros(shape).index_add_(lead, batch["batch"], values)
+
+
+class Whole(Metric):
+    """The metric of a goal over a whole set: gathers rows from all processes, however many each has."""
+
+    def __init__(self, goal: Goal) -> None:
+        super().__init__()
+        self.goal = goal
+        self.add_state("found", [], dist_reduce_fx="cat")
+
+    @property
+    def higher_is_better(self) -> bool:  # type: ignore[override]
+        return self.goal.higher
+
+    def update(self, rows: Tensor) -> None:
+        self.found.append(rows)  # type: ignore[union-attr, operator]
+
+    def compute(self) -> Any:
+        found = self.found
+        return self.goal.total(found if isinstance(found, Tensor) else torch.cat(found))  # type: ignore[arg-type]

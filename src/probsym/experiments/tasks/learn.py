@@ -1,0 +1,117 @@
+"""Train a symmetrized network on a task, and measure it: what the tasks have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import probsym as ps
+
+from ..batches import Batch, stream
+from ..errors import UserError
+from ..figures import learning_curve
+from ..published import published
+from ..runner import Outcome, Place
+from ..training import Problem, fit
+from .bases import BASES, kind
+from .collate import Channels, Collated
+from .config import Config
+from .goals import Goal, Whole
+from .judging import Judge
+from .methods import METHODS, arguments, build, groups, parameters
+from .task import Task
+
+CHECKED = 4  # graphs on which the trained model's equivariance is tested
+
+
+def learn(task: Task, config: Config, place: Place) -> Outcome:
+    """Trains and tests one model; the figure shows the metric of the validation set while training."""
+    check(task, config)
+    found = task.parts(place.data, config.counts, config.walks)
+    goal = task.goal.fit(found["train"])
+    channels = Channels(task.node_classes, task.edge_classes, config.walks)
+    collate = BASES[config.base].layout.collate(channels)
+    data = {part: Collated(graphs, collate) for part, graphs in found.items()}
+    torch.manual_seed(config.seed)
+    phi = build(config, task, channels, data["train"][slice(0, 2)])
+    random = METHODS[config.symmetrizer].random
+    problem = Problem(
+        phi,
+        Loss(goal, config.entropy_weight),
+        Rows(goal),
+        data["train"],
+        data["valid"],
+        metric=lambda: Whole(goal),
+        groups=lambda: groups(config, phi),
+        page=max(1, config.rows // (config.valid_samples if random else 1)),
+    )
+    progress = fit(problem, config, place.out, place.resume)
+    ps.save(phi, place.out / "model", overwrite=True)
+    lines = [row for row in published(task.name) if row.figure]
+    learning_curve(progress.history, place.out / "learning_curve.png", goal.name, lines)
+    judge = Judge(goal, config.rows, config.repeats, config.bootstrap, config.seed)
+    scores, rows = (
+        judge.by_samples(phi, data["test"], config.eval_samples) if random else judge.exact(phi, data["test"])
+    )
+    headline = next((s for s in scores if s.samples == config.samples), scores[-1])
+    return Outcome(
+        value=headline.value,
+        stderr=headline.stderr,
+        samples=headline.samples,
+        steps=config.steps,
+        params=parameters(phi),
+        earlier_s=progress.earlier,
+        details={
+            "stderr_test": headline.stderr_test,
+            "by_samples": [s.row() for s in scores],
+            "best_valid": progress.best,
+            "train_s": round(progress.seconds, 1),
+            "graphs": {part: len(graphs) for part, graphs in found.items()},
+            "learning_curve": progress.history,
+            **({"by_part": parts} if (parts := goal.details(rows)) else {}),
+            "equivariance": equivariance(phi, data["test"], config.seed),
+        },
+    )
+
+
+def check(task: Task, config: Config) -> None:
+    """Raises UserError for a base that cannot give what the task asks."""
+    if kind(task) not in BASES[config.base].kinds:
+        fit = ", ".join(name for name, base in BASES.items() if kind(task) in base.kinds)
+        raise UserError(f"base: expected one of {fit} for {task.name}; got {config.base!r}")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean loss of a batch's graphs, plus the weighted entropy of the soft permutations (appendix A.1)."""
+
+    goal: Goal
+    entropy_weight: float
+
+    def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
+        if not self.entropy_weight:
+            return self.goal.losses(phi(**arguments(batch)), batch).mean()
+        estimate = phi(**arguments(batch), return_estimate=True)
+        loss = self.goal.losses(estimate.mean, batch).mean()
+        return loss + self.entropy_weight * estimate.aux["entropy"] if "entropy" in estimate.aux else loss
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the metric needs of each graph of a batch (B, P)."""
+
+    goal: Goal
+
+    def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
+        return self.goal.rows(phi(**arguments(batch)).unsqueeze(0), batch)[0]
+
+
+def equivariance(phi: ps.Symmetrizer, data: Collated, seed: int) -> dict[str, float]:
+    """A test of the trained model on a few graphs of the test set."""
+    generator = torch.Generator().manual_seed(stream(seed, "equivariance"))
+    few: dict[str, Any] = arguments(data[slice(0, CHECKED)])
+    report = ps.testing.equivariance_error(phi.cpu(), few, samples=32, generator=generator)
+    return {key: float(getattr(report, key)) for key in ("error", "stderr", "p_value")}

@@ -1,0 +1,141 @@
+"""`probsym run pattern` and `peptides-func` on small graphs: it learns, every base and method runs, it resumes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import probsym as ps
+from molecules import molecules
+from probsym.cli import main
+from probsym.experiments import training
+from probsym.experiments.tasks import pattern
+from probsym.experiments.tasks.block_model import BlockModel, load
+from probsym.experiments.tasks.storage import keep
+from probsym.nets import WalkTransformer
+
+TINY = [
+    "--width=16", "--heads=2", "--layers=1", "--trainer.progress=false", "--trainer.accelerator=cpu", "--bootstrap=10",
+    "--eval_samples=[1,2]", "--samples=2", "--repeats=2", "--rows=16", "--batch_size=4", "--train_size=8",
+    "--valid_size=3", "--test_size=3", "--steps=4", "--validate_every=2", "--ema=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    keep(folder / "peptides_func.npz", molecules(90))
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Runs `probsym run EXPERIMENT --preset PRESET ...` tiny; gives exit code, stderr and the result."""
+    few = BlockModel(patterns=4, train=3, valid=1, test=1, communities=2, largest=8)
+    monkeypatch.setattr(pattern, "TASK", replace(pattern.TASK, load=lambda data: load(few, data)))
+
+    def start(name: str, preset: str, *arguments: str, out: Path | None = None):
+        out = out or tmp_path / "out"
+        given = ["run", name, "--preset", preset, "--data", str(folder), "--out", str(out), *TINY, *arguments]
+        code = main(given)
+        result = out / "result.json"
+        return code, capsys.readouterr().err, json.loads(result.read_text()) if result.is_file() else None
+
+    return start
+
+
+@pytest.mark.parametrize("method", ["ps", "ga", "fa", "canonical"])
+@pytest.mark.parametrize(
+    ("name", "preset", "base"),
+    [("pattern", "walk-transformer-ga", "walk-transformer"), ("peptides-func", "gnn-id-ga", "gnn-id")],
+)
+def test_every_method_runs_and_is_equivariant(run, name: str, preset: str, base: str, method: str) -> None:
+    sizes = ["--train_size=30", "--valid_size=30", "--test_size=30"] if name == "peptides-func" else []
+    code, error, result = run(name, preset, f"--base={base}", f"--symmetrizer={method}", *sizes)
+    assert code == 0, error
+    assert 0 <= result["value"] <= 1
+    assert result["equivariance"]["p_value"] >= 1e-6
+    assert result["stderr_test"] > 0 or name == "pattern"  # where all three graphs may be of one class
+    assert [row["step"] for row in result["learning_curve"]] == [2, 4]
+    assert (result["params_by_part"]["distribution"] > 0) == (method in ("ps", "canonical"))
+
+
+@pytest.mark.parametrize("tokens", ["patches", "nodes"])
+@pytest.mark.parametrize(("name", "preset"), [("pattern", "walk-transformer-ga"), ("peptides-func", "gnn-id-ga")])
+def test_a_vision_transformer_runs(run, name: str, preset: str, tokens: str) -> None:
+    pytest.importorskip("transformers")
+    sizes = ["--train_size=30", "--valid_size=30", "--test_size=30"] if name == "peptides-func" else []
+    code, error, result = run(name, preset, "--base=scratch", f"--tokens={tokens}", "--patch=47", *sizes)
+    assert code == 0, error
+    assert result["equivariance"]["p_value"] >= 1e-6
+
+
+def test_the_model_and_its_history_are_kept(run, tmp_path: Path) -> None:
+    _, _, result = run("pattern", "walk-transformer-ga")
+    rows = list(csv.DictReader((tmp_path / "out" / "metrics.csv").open()))
+    assert result["best_valid"] == max(float(row["valid"]) for row in rows)
+    assert (tmp_path / "out" / "learning_curve.png").is_file()
+    net = WalkTransformer(188, 3, 1, 2, 16, 1, 2)
+    assert isinstance(ps.load(tmp_path / "out" / "model", model=net), ps.Symmetrizer)
+
+
+def test_it_learns(run, folder: Path, tmp_path: Path) -> None:
+    """Label i is whether an atom of kind i occurs, in about a third of the molecules: the precision of a guess."""
+    arrays = molecules(900)
+    owner = np.repeat(np.arange(900), arrays["num_nodes"])
+    for label in range(10):
+        arrays["y"][:, label] = np.bincount(owner, arrays["x"][:, 0] == label, 900) > 0
+    keep(tmp_path / "data" / "peptides_func.npz", arrays)
+    sizes = ["--train_size=300", "--valid_size=100", "--test_size=100", "--batch_size=50", "--width=32"]
+    steps = ["--steps=150", "--validate_every=50", "--lr=1e-2", "--warmup=0", "--dropout=0", "--walks=0"]
+    code, error, result = run("peptides-func", "gnn-id-ga", *sizes, *steps, "--data", str(tmp_path / "data"))
+    assert code == 0, error
+    assert result["value"] > 0.7
+    curve = [row["train_loss"] for row in result["learning_curve"]]
+    assert curve[-1] < 0.7 * curve[0]
+
+
+def test_an_interrupted_run_ends_the_same(run, tmp_path: Path) -> None:
+    """Everything random is a function of the step: batches by size, samples, dropout."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ["--trainer.checkpoint_minutes=0", "--symmetrizer=ps", "--steps=6"]
+    _, _, straight = run("pattern", "walk-transformer-ga", *options, out=whole)
+    keep_on = training.Keeper.on_train_epoch_end
+
+    def stop(keeper, trainer, module) -> None:
+        keep_on(keeper, trainer, module)
+        if trainer.global_step == 4:
+            raise OSError("the disk is full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Keeper, "on_train_epoch_end", stop)
+        assert run("pattern", "walk-transformer-ga", *options, out=parts)[::2] == (2, None)
+    _, error, resumed = run("pattern", "walk-transformer-ga", *options, "--resume", out=parts)
+    assert resumed is not None, error
+    for field in ("value", "stderr", "by_samples", "best_valid", "equivariance", "learning_curve"):
+        assert resumed[field] == straight[field], field
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--base=gnn-id"], "base: expected one of .* for pattern; got 'gnn-id'"),
+        (["--train_size=99"], "train_size: expected at most 12; got 99"),
+        (["--patch=0"], "patch: expected at least 1"),
+        (["--tokens=words"], "tokens: expected one of patches, nodes; got 'words'"),
+        (["--width=15"], "width: expected a multiple of heads = 2; got 15"),
+        (["--schedule=step"], "schedule: expected one of cosine, linear; got 'step'"),
+        (["--dropout=1"], "dropout: expected less than 1"),
+    ],
+)
+def test_bad_arguments_are_named(run, arguments: list[str], named: str) -> None:
+    code, error, _ = run("pattern", "walk-transformer-ga", *arguments)
+    assert code == 2
+    assert error.count("\n") == 1
+    assert re.search(named, error), error

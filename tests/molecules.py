@@ -1,0 +1,31 @@
+"""Small graphs in the schemas of the tasks, for tests without the data sets."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probsym.experiments.tasks.molecules import PEPTIDE_ATOMS, PEPTIDE_BONDS
+
+
+def molecules(count: int = 30, seed: int = 0) -> dict[str, NDArray]:
+    """Random trees in the schema of peptides_func.npz, a third of them in each part; every label occurs in each."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 12, count)
+    links = [np.array([[rng.integers(i), i] for i in range(1, n)]) for n in sizes]
+    kinds = [rng.integers(0, PEPTIDE_BONDS, (len(link), 3)) for link in links]
+    part = count // 3
+    y = (rng.random((count, 10)) < 0.5).astype(np.int8)
+    for first in range(0, count, part):
+        y[first : first + 10] = np.eye(10, dtype=np.int8)
+    return {
+        "num_nodes": sizes.astype(np.int16),
+        "num_edges": (2 * (sizes - 1)).astype(np.int16),
+        "x": rng.integers(0, PEPTIDE_ATOMS, (sizes.sum(), 9)).astype(np.uint8),
+        "edge_index": np.concatenate([np.concatenate([link, link[:, ::-1]]) for link in links]).T.astype(np.int16),
+        "edge_attr": np.concatenate([np.concatenate([kind, kind]) for kind in kinds]).astype(np.uint8),
+        "y": y,
+        "train": np.arange(part),
+        "val": np.arange(part, 2 * part),
+        "test": np.arange(2 * part, 3 * part),
+    }
