@@ -15,11 +15,12 @@ BACKBONES = {
     "deit": lambda: hf.DeiTModel(hf.DeiTConfig(**SIZE, **IMAGE)),
     "dinov2": lambda: hf.Dinov2Model(hf.Dinov2Config(**SIZE, **IMAGE, mlp_ratio=2)),
     "dinov2-registers": lambda: hf.Dinov2WithRegistersModel(hf.Dinov2WithRegistersConfig(**SIZE, **IMAGE, mlp_ratio=2)),
-    "beit": lambda: hf.BeitModel(hf.BeitConfig(**SIZE, **IMAGE, use_relative_position_bias=True)),
+    "beit": lambda: hf.BeitModel(hf.BeitConfig(**SIZE, **IMAGE, drop_path_rate=0.0, use_relative_position_bias=True)),
     "beit-shared": lambda: hf.BeitModel(
         hf.BeitConfig(
             **SIZE, **IMAGE, use_shared_relative_position_bias=True, use_absolute_position_embeddings=True,
             use_mean_pooling=False,
+            drop_path_rate=0.0,
         )
     ),
     "bert": lambda: hf.BertModel(hf.BertConfig(**SIZE, **TEXT)),

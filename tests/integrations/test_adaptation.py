@@ -1,0 +1,265 @@
+"""What is trained and how fast; checkpointing, precision, gradients; backbones of other libraries."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import torch
+from backbones import BACKBONES, backbone, graphs
+from torch import nn
+
+import probsym as ps
+from probsym.integrations.transformers import (
+    FAMILIES,
+    GraphHead,
+    GraphTransformer,
+    ImagePatches,
+    NodeHead,
+    NodeTokens,
+    PairHead,
+    parameter_groups,
+    symmetrized,
+)
+
+CHANNELS = {"node_channels": 3, "edge_channels": 2}
+CALL = graphs((9, 4), 9)
+
+
+def model(name="vit", tokens=ImagePatches(12, 4), head=NodeHead(2), **options):  # noqa: B008
+    torch.manual_seed(1)
+    return GraphTransformer(backbone(name), tokens, head, **CHANNELS, **options)
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_every_weight_learns(name):
+    """Nothing of the backbone is carried along unused (which DDP would refuse), nor is the net of p."""
+    for tokens, head in (
+        (ImagePatches(12, 4), PairHead(1)),
+        (NodeTokens(12), NodeHead(2)),
+        (NodeTokens(9), GraphHead(3)),
+    ):
+        phi = symmetrized(model(name, tokens, head)).train()
+        phi(**CALL).square().sum().backward()
+        assert [n for n, p in phi.named_parameters() if p.grad is None] == []
+
+
+def test_parameter_groups():
+    phi = symmetrized(model())
+    groups = {g["name"]: g for g in parameter_groups(phi, lr=1e-3, backbone_lr=1e-6)}
+    assert {name: g["lr"] for name, g in groups.items()} == {"new": 1e-3, "backbone": 1e-6}
+    assert {id(p) for p in groups["backbone"]["params"]} == {id(p) for p in phi.model.encoder.parameters()}
+    assert sum(len(g["params"]) for g in groups.values()) == len(list(phi.parameters()))
+    assert torch.optim.AdamW(phi.model.parameter_groups())
+    (alone,) = model(frozen=True).parameter_groups()
+    assert alone["name"] == "new"
+
+
+def test_frozen_backbones_stay():
+    f = model(frozen=True)
+    before = {n: p.clone() for n, p in f.named_parameters()}
+    optimizer = torch.optim.SGD(f.parameter_groups(lr=1.0))
+    f(**CALL).square().sum().backward()
+    optimizer.step()
+    moved = {n.split(".")[0] for n, p in f.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {"embedding", "decoder"}
+
+
+@pytest.mark.parametrize("name", ["vit", "bert", "distilbert"])
+def test_lora(name):
+    """Zero updates change nothing at first; then they alone of the backbone learn."""
+    pytest.importorskip("peft")
+    plain, f = model(name), model(name, lora=2)
+    plain.embedding, plain.decoder = f.embedding, f.decoder
+    assert torch.equal(plain.eval()(**CALL), f.eval()(**CALL))
+    trained = {n for n, p in f.encoder.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora_" in n for n in trained)
+    assert len(trained) == 2 * 2 * 2  # two layers, query and value, A and B
+    f(**CALL).square().sum().backward()
+    assert max(p.grad.abs().max() for n, p in f.named_parameters() if "lora_B" in n) > 0
+
+
+def test_lora_without_peft(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ImportError, match=r"probsym\[lora\]"):
+        model(lora=2)
+
+
+@pytest.mark.parametrize("name", ["vit", "beit", "bert"])
+def test_checkpointing_changes_nothing_but_runs_blocks_twice(name):
+    found = {}
+    for checkpointing in (False, True):
+        f, calls = model(name, checkpointing=checkpointing), []
+        f.encoder.blocks[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        y = f(**CALL)
+        y.square().sum().backward()
+        found[checkpointing] = y, [p.grad for p in f.parameters()], len(calls)
+    (y, slopes, once), (again, same, twice) = found[False], found[True]
+    assert torch.equal(y, again)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(slopes, same, strict=True))
+    assert (once, twice) == (1, 2)
+
+
+def test_the_first_layers_alone():
+    f = model(layers=1)
+    assert len(f.encoder.blocks) == 1
+    for layers in (0, 3):
+        with pytest.raises(ValueError, match=f"layers: expected a number from 1 to 2, .* got {layers}"):
+            model(layers=layers)
+
+
+@pytest.mark.parametrize("name", ["vit", "beit", "bert"])
+def test_bfloat16_autocast_and_chunks(name):
+    """Half precision stays near; chunks change neither the mean nor the gradients."""
+    phi = symmetrized(model(name), train_samples=4)
+    noise = phi.draw_noise(**CALL, samples=4)
+    full = phi(**CALL, noise=noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = phi(**CALL, noise=noise)
+    assert (half.float() - full).abs().max() < 0.1 * full.abs().max()
+    slopes = []
+    for chunk in (None, 3):
+        phi.zero_grad()
+        phi(**CALL, noise=noise, estimator=ps.MonteCarlo(4, chunk=chunk)).square().sum().backward()
+        slopes.append([p.grad.clone() for p in phi.parameters()])
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4 * (1 + a.abs().max())) for a, b in zip(*slopes, strict=True))
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: graphs((13, 4), 13), "x: expected at most max_nodes = 12 nodes, got 13"),
+        (lambda c: {**c, "x": c["x"][..., :2]}, r"x: expected shape \(2, 9, 3\), got \(2, 9, 2\)"),
+        (lambda c: {**c, "edge": c["edge"][..., 0]}, r"edge: expected shape \(2, 9, 9, 2\), got \(2, 9, 9\)"),
+        (lambda c: {**c, "mask": c["mask"][:, :8]}, r"mask: expected shape \(2, 9\), got \(2, 8\)"),
+    ],
+)
+def test_inputs_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        model()(**change(CALL))
+
+
+def test_inputs_of_other_types():
+    call = {**CALL, "edge": CALL["edge"] > 0}
+    assert torch.equal(model()(**call), model()(**{**call, "edge": call["edge"].float()}))
+
+
+def test_empty_graphs_are_finite():
+    for head in (GraphHead(2), NodeHead(2), PairHead(2)):
+        for name, tokens in (("vit", ImagePatches(12, 4)), ("bert", ImagePatches(12, 4)), ("bert", NodeTokens(9))):
+            y = model(name, tokens, head)(**graphs((9, 0), 9))
+            assert y.isfinite().all()
+            assert isinstance(head, GraphHead) or (y[1] == 0).all()
+
+
+def test_unknown_interfaces_say_what_was_looked_for():
+    with pytest.raises(TypeError, match=r"Linear has the interface of no known family") as error:
+        GraphTransformer(nn.Linear(3, 3), NodeTokens(3), GraphHead(1), **CHANNELS)
+    for path in (
+        "layers or encoder.layer",
+        "embeddings.position_embeddings",
+        "embeddings.word_embeddings",
+        "pos_embed",
+    ):
+        assert path in str(error.value)
+    with pytest.raises(TypeError, match=r"backbone: expected an nn\.Module, got str"):
+        GraphTransformer("vit", NodeTokens(3), GraphHead(1), **CHANNELS)
+
+
+def test_look_alikes_are_refused():
+    """MPNet adds a bias that an encoder would leave out."""
+    import transformers as hf
+
+    config = hf.MPNetConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=9
+    )
+    with pytest.raises(TypeError, match=r"no encoder\.relative_attention_bias"):
+        GraphTransformer(hf.MPNetModel(config), NodeTokens(3), GraphHead(1), **CHANNELS)
+
+
+def test_more_tokens_than_positions_that_cannot_be_interpolated():
+    vit = backbone("vit")
+    vit.embeddings.position_embeddings = nn.Parameter(torch.randn(1, 1 + 24, 16))  # an image of 4 x 6 patches
+    vit.embeddings.patch_embeddings.num_patches = 24
+    GraphTransformer(vit, NodeTokens(16), GraphHead(1), **CHANNELS)
+    with pytest.raises(ValueError, match=r"expected at most 24 tokens.* no square grid .* got 25"):
+        GraphTransformer(vit, NodeTokens(25), GraphHead(1), **CHANNELS)
+
+
+# ---------------------------------------------------------------- timm
+
+
+class TimmBlock(nn.Module):
+    """The interface of timm.models.vision_transformer.Block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.attn = nn.LayerNorm(width), nn.MultiheadAttention(width, 1, batch_first=True)
+        self.qkv = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
+        h = self.norm(x)
+        mask = None if attn_mask is None else attn_mask.squeeze(1)
+        return x + self.qkv(self.attn(h, h, h, attn_mask=mask)[0])
+
+
+class TimmViT(nn.Module):
+    """The attributes of a timm VisionTransformer that an encoder reads."""
+
+    def __init__(self, width: int = 16, registers: int = 2) -> None:
+        super().__init__()
+        self.patch_embed = types.SimpleNamespace(num_patches=25)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, width))
+        self.reg_token = nn.Parameter(torch.randn(1, registers, width))
+        self.pos_embed = nn.Parameter(torch.randn(1, 25, width))  # no_embed_class
+        self.pos_drop, self.norm_pre = nn.Dropout(0.0), nn.Identity()
+        self.blocks = nn.Sequential(TimmBlock(width), TimmBlock(width))
+        self.norm, self.fc_norm, self.head = nn.LayerNorm(width), nn.Identity(), nn.Linear(width, 10)
+
+
+def test_timm_by_name(monkeypatch, tmp_path):
+    """timm itself is not needed: a stand-in with its interface, opened by name, masked, saved and rebuilt."""
+    asked = []
+
+    def create_model(name, pretrained, num_classes):
+        asked.append((name, pretrained))
+        return TimmViT()
+
+    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=create_model))
+    f = GraphTransformer.from_pretrained("timm:vit_x", ImagePatches(12, 4), NodeHead(2), **CHANNELS).eval()
+    assert len(f.encoder.prefix) == 3
+    alone = f(x=CALL["x"][1:, :4], edge=CALL["edge"][1:, :4, :4])
+    assert torch.allclose(f(**CALL)[1, :4], alone[0], atol=1e-5)
+    f.save_pretrained(tmp_path)
+    again = GraphTransformer.from_pretrained(tmp_path).eval()
+    assert torch.equal(f(**CALL), again(**CALL))
+    assert asked == [("vit_x", True), ("vit_x", False)]
+
+
+def test_without_timm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match="timm:vit_x needs timm"):
+        GraphTransformer.from_pretrained("timm:vit_x", NodeTokens(3), GraphHead(1), **CHANNELS)
+
+
+def test_a_family_of_ones_own(monkeypatch):
+    """One more row, and its models work."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.ModuleList([nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)])
+            self.places = nn.Embedding(5, 16)
+
+    from probsym.integrations.transformers import Family
+
+    monkeypatch.setitem(FAMILIES, "own", Family(blocks=("trunk",), positions="places"))
+    f = GraphTransformer(Own(), NodeTokens(12), NodeHead(2), **CHANNELS)
+    assert f(**CALL).shape == (2, 9, 2)
+    with pytest.raises(ValueError, match="no Hugging Face config"):
+        f.save_pretrained("nowhere")
