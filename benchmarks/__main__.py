@@ -13,12 +13,14 @@ from collections.abc import Callable
 
 import torch
 from actions import actions, memory, samples
+from backbones import backbones
 from evaluations import designs
 from packages import frames, images, imports
 from steps import places, steps, storage
 
 BENCHMARKS: dict[str, Callable[[bool], None]] = {
-    f.__name__: f for f in (steps, places, storage, actions, memory, samples, designs, frames, images, imports)
+    f.__name__: f
+    for f in (steps, places, storage, actions, memory, samples, designs, frames, images, imports, backbones)
 }
 
 
