@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.groups.orthogonal import orthonormalise, rank
+from probsym.groups.orthonormal import orthonormalise, rank
 
 GROUPS = [family(d) for family in (ps.O, ps.SO) for d in (1, 2, 3, 4)]
 

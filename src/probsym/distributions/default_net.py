@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,7 +59,9 @@ class DefaultNet(nn.Module):
                 raise ValueError(f"no input holds points or vectors of {view.space!r}: nothing to orient it by")
             scores, frame = net(seen.vectors, seen.scalars, seen.pairs, seen.mask)
             space = view.space
-            found[space] = (centroid(x, space), frame) if isinstance(space, E) else frame
+            found[space] = frame
+            if isinstance(space, E):
+                found[space] = (seen.origins[space] if space in seen.origins else centroid(x, space), frame)
             if view.scores:
                 found[view.axis] = self._scores(x, view.axis, scores)  # type: ignore[index, arg-type]
         return found
@@ -105,4 +107,4 @@ def _net(spec: Any, view: _View) -> nn.Module:
 
 def _cast(seen: NodeFeatures, dtype: torch.dtype) -> NodeFeatures:
     parts = {key: getattr(seen, key) for key in ("scalars", "vectors", "pairs")}
-    return NodeFeatures(**{k: v if v is None else v.to(dtype) for k, v in parts.items()}, mask=seen.mask)
+    return replace(seen, **{key: value.to(dtype) for key, value in parts.items() if value is not None})

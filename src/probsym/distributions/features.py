@@ -27,12 +27,14 @@ class NodeFeatures:
         vectors: (B, N, D, C), centred and scaled to unit size.
         pairs: (B, N, N, P).
         mask: (B, N), None where every node exists.
+        origins: centroids (B, D) of the spaces whose points were seen.
     """
 
     scalars: Tensor | None
     vectors: Tensor | None
     pairs: Tensor | None
     mask: Tensor | None
+    origins: Mapping[LinearGroup, Tensor]
 
 
 def node_features(x: Inputs, axis: NodeAxis | None, space: LinearGroup | None) -> NodeFeatures:
@@ -41,18 +43,24 @@ def node_features(x: Inputs, axis: NodeAxis | None, space: LinearGroup | None) -
     Without an axis there is one node an input, and axes that nothing permutes become channels.
     """
     rooms: dict[str, list[Tensor]] = {"scalars": [], "vectors": [], "pairs": []}
+    origins: dict[LinearGroup, Tensor] = {}
     for leaf in x.leaves.values():
         if leaf.rep.labelled is not None:
             if leaf.rep.labelled == axis:
                 rooms["pairs"].append(adjacency(x, leaf))
             continue
-        room, value = _view(x, leaf, axis, space)
+        room, value = _view(x, leaf, axis, space, origins)
         if room:
             rooms[room].append(value)
     nodes = 1 if axis is None else x.layouts[axis].width
     rooms = {key: [_broadcast(t, nodes) for t in found] for key, found in rooms.items()}
-    joined = {key: torch.cat(found, -1) if found else None for key, found in rooms.items()}
-    return NodeFeatures(mask=None if axis is None else x.layouts[axis].padded_mask(), **joined)
+    joined = {key: _joined(found) for key, found in rooms.items()}
+    mask = None if axis is None else x.layouts[axis].padded_mask()
+    return NodeFeatures(mask=mask, origins=origins, **joined)
+
+
+def _joined(found: list[Tensor]) -> Tensor | None:
+    return torch.cat(found, -1) if len(found) > 1 else found[0] if found else None
 
 
 def _broadcast(value: Tensor, nodes: int) -> Tensor:
@@ -60,7 +68,9 @@ def _broadcast(value: Tensor, nodes: int) -> Tensor:
     return value.expand(value.shape[0], nodes, *value.shape[2:]) if value.shape[1] == 1 else value
 
 
-def _view(x: Inputs, leaf: Leaf, axis: NodeAxis | None, space: LinearGroup | None) -> tuple[str, Tensor]:
+def _view(
+    x: Inputs, leaf: Leaf, axis: NodeAxis | None, space: LinearGroup | None, origins: dict[LinearGroup, Tensor]
+) -> tuple[str, Tensor]:
     """One input as scalars (B, N, F), vectors (B, N, D, C) or pairs (B, N, N, P), N = 1 for the whole input."""
     slots = [slot for slot, _ in leaf.rep.axes]
     mine = [slot for slot in slots if isinstance(slot, Nodes) and slot.group == axis]
@@ -68,7 +78,7 @@ def _view(x: Inputs, leaf: Leaf, axis: NodeAxis | None, space: LinearGroup | Non
     strange = any(not isinstance(slot, Nodes | Point | Vector) for slot in slots)
     if strange or len(mine) > 2 or len(directed) > 1:
         return "", leaf.value
-    value = _normalised(x, leaf)
+    value = _normalised(x, leaf, origins)
     own = bool(directed) and directed[0].group == space
     value = _arranged(x, leaf, value, axis, own)
     if own and len(mine) < 2:
@@ -78,17 +88,16 @@ def _view(x: Inputs, leaf: Leaf, axis: NodeAxis | None, space: LinearGroup | Non
     return ("scalars", value.unsqueeze(1)) if not mine else ("scalars" if len(mine) == 1 else "pairs", value)
 
 
-def _normalised(x: Inputs, leaf: Leaf) -> Tensor:
+def _normalised(x: Inputs, leaf: Leaf, origins: dict[LinearGroup, Tensor]) -> Tensor:
     """Points and vectors centred and scaled to unit size, other values as they are, as (B, ...)."""
     value = dense(x, leaf)
     for slot, place in leaf.rep.axes:
         if isinstance(slot, Point | Vector):
-            space = slot.group
-            origin = centroid(x, space) if is_point(leaf, space) else None
-            cols, present = centred(x, leaf, space, origin)
-            scale = size(cols, present)
-            moved = value.movedim(place + 1, 1)
-            value = (cols / scale[:, None, None]).reshape(moved.shape).movedim(1, place + 1)
+            if is_point(leaf, slot.group) and slot.group not in origins:
+                origins[slot.group] = centroid(x, slot.group)
+            cols, present = centred(x, leaf, slot.group, origins.get(slot.group))
+            cols = cols / size(cols, present)[:, None, None]
+            value = cols.reshape(value.movedim(place + 1, 1).shape).movedim(1, place + 1)
     return value
 
 

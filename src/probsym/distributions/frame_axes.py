@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probsym.distributions.geometry import centred, centroid, columns, is_point, spatial
+from probsym.distributions.geometry import centred, centroid, columns, exists, is_point, spatial
 from probsym.groups import E, LinearGroup
 from probsym.groups.axis import Edges
 from probsym.reps import Inputs, Leaf
@@ -77,6 +77,7 @@ def read_columns(x: Inputs, space: LinearGroup, eps: dict[str, float]) -> tuple[
     for leaf in oriented(x, space):
         raw, present = columns(x, leaf, space)
         value, _ = centred(x, leaf, space, origin)
+        present = exists(raw, present)
         noise = eps[leaf.name] ** 2 * (raw * present[:, None]).detach().square().sum((1, 2))
         stage.append(0 if is_point(leaf, space) or not stage else stage[-1] + 1)
         parts.append((value, present, noise, is_ordered(leaf, space)))

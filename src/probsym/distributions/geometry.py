@@ -11,6 +11,7 @@ from probsym.groups import LinearGroup, NodeAxis
 from probsym.groups.axis import Edges, Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Det, Vector
+from probsym.groups.peek import may_peek
 from probsym.reps import Inputs, Leaf
 
 
@@ -34,18 +35,21 @@ def dense(x: Inputs, leaf: Leaf) -> Tensor:
     return value if axis is None else x.layouts[axis].pad(value, 0)
 
 
-def columns(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor]:
-    """Points or vectors of one input as columns (B, D, M), and which of them exist (B, M)."""
+def columns(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor | None]:
+    """Points or vectors of one input as columns (B, D, M), and which of them exist (B, M), None for all."""
     value = dense(x, leaf)
     place = 1 + next(p for slot, p in leaf.rep.axes if slot.group == space)
     value = value.movedim(place, 1)
     rest = value.shape[2:]
-    present = torch.ones(value.shape[0], *rest, dtype=torch.bool, device=value.device)
+    present = None
     for slot, axis in leaf.rep.axes:
         if isinstance(slot, Nodes) and (mask := x.layouts[slot.group].padded_mask()) is not None:
             axis = axis + 1 - (axis + 1 > place)
-            present = present & mask.reshape(len(mask), *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
-    return value.reshape(*value.shape[:2], math.prod(rest)), present.reshape(len(value), math.prod(rest))
+            mask = mask.reshape(len(mask), *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
+            present = mask if present is None else present & mask
+    if present is not None:
+        present = present.expand(len(value), *rest).reshape(len(value), math.prod(rest))
+    return value.reshape(*value.shape[:2], math.prod(rest)), present
 
 
 def centroid(x: Inputs, space: LinearGroup) -> Tensor:
@@ -60,27 +64,49 @@ def centroid(x: Inputs, space: LinearGroup) -> Tensor:
             f"{space!r} moves points, but no input is declared as points: expected one such as Rep(nodes, "
             f"{space.name or 'space'}); for vectors alone use the group {'SO' if space.special else 'O'}({space.dim})"
         )
-    total = sum((points * keep[:, None]).sum(-1) for points, keep in clouds)
-    count = sum(keep.sum(-1, keepdim=True) for _, keep in clouds)
+    total = sum(_kept(points, present).sum(-1) for points, present in clouds)
+    if all(present is None for _, present in clouds):
+        return total / max(sum(points.shape[-1] for points, _ in clouds), 1)  # type: ignore[return-value]
+    count = sum(exists(points, present).sum(-1, keepdim=True) for points, present in clouds)
     return total / count.clamp_min(1)  # type: ignore[union-attr]
+
+
+def exists(value: Tensor, present: Tensor | None) -> Tensor:
+    """Which of the columns (B, D, M) exist, as a tensor (B, M)."""
+    shape = (len(value), value.shape[-1])
+    return torch.ones(shape, dtype=torch.bool, device=value.device) if present is None else present
+
+
+def _kept(value: Tensor, present: Tensor | None) -> Tensor:
+    return value if present is None else value * present[:, None]
 
 
 def _on_edges(leaf: Leaf) -> bool:
     return any(isinstance(slot, Edges) and slot.group.batch for slot, _ in leaf.rep.axes)
 
 
-def size(value: Tensor, present: Tensor) -> Tensor:
+def size(value: Tensor, present: Tensor | None) -> Tensor:
     """Root mean square length (B,) of the columns (B, D, M) that exist; one where all are zero."""
-    square = (value.square().sum(1) * present).sum(-1) / present.sum(-1).clamp_min(1)
-    return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 1.0)
+    if present is None:
+        square = value.square().sum((1, 2)) / max(value.shape[-1], 1)
+    else:
+        square = (value.square().sum(1) * present).sum(-1) / present.sum(-1).clamp_min(1)
+    return root(square)
 
 
-def centred(x: Inputs, leaf: Leaf, space: LinearGroup, origin: Tensor | None) -> tuple[Tensor, Tensor]:
+def root(square: Tensor, least: float = 0.0) -> Tensor:
+    """The root of a mean square, one where it is no greater than `least`; finite gradient."""
+    if may_peek(square) and bool((square > least).all()):
+        return square.sqrt()
+    return torch.where(square > least, torch.where(square > least, square, 1.0).sqrt(), 1.0)
+
+
+def centred(x: Inputs, leaf: Leaf, space: LinearGroup, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """`columns` with the origin (B, D) subtracted from points and padding set to zero."""
     value, present = columns(x, leaf, space)
     if origin is not None and is_point(leaf, space):
         value = value - origin[..., None]
-    return value * present[:, None], present
+    return _kept(value, present), present
 
 
 def node_axes(leaf: Leaf) -> list[tuple[NodeAxis, int]]:

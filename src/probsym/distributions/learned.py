@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from probsym.distributions.base import Noise, Projecting, Support
 from probsym.distributions.features import check_features
-from probsym.distributions.geometry import centroid, columns, is_point, size
+from probsym.distributions.geometry import centred, centroid, is_point, root, size
 from probsym.distributions.relax import Relaxation
 from probsym.groups import Element, Group, Layout, LinearGroup, NodeAxis, Permutation, S
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Vector, tolerance
+from probsym.groups.orthogonal import Vector
+from probsym.groups.orthonormal import tolerance
+from probsym.groups.peek import may_peek
 from probsym.reps import Inputs, Leaf, Rep
 
 
@@ -133,37 +135,44 @@ class Late:
 
     def ambient(self, p: Learned, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
         features = p.features(x)
-        return {f: self._add(x, f, features[f], p.scale * eps) for f, eps in z.items()}
+        return {f: self._add(x, f, features[f], eps, p.scale) for f, eps in z.items()}
 
-    def _add(self, x: Inputs, factor: Group, value: Any, eps: Tensor) -> Any:
+    def _add(self, x: Inputs, factor: Group, value: Any, eps: Tensor, scale: float) -> Any:
         if isinstance(value, tuple):
-            return (value[0], self._add(x, factor, value[1], eps))
+            return (value[0], self._add(x, factor, value[1], eps, scale))
         if isinstance(factor, NodeAxis):
-            return standardised(value, x.layouts[factor]) + eps
-        if not isinstance(factor, LinearGroup):
-            return value + eps
-        value = value / _root(value.square().sum(-2).mean(-1))[..., None, None]
-        kept = min(value.shape[-1], eps.shape[-1])
-        return value[..., :kept] + eps[..., :kept]
+            value = standardised(value, x.layouts[factor])
+        elif isinstance(factor, LinearGroup):
+            value, eps = unit_size(value), eps[..., : value.shape[-1]]
+        return torch.add(value[..., : eps.shape[-1]], eps, alpha=scale)
+
+
+def unit_size(vectors: Tensor) -> Tensor:
+    """Vectors (*shape, D, M) of each input divided by their root mean square length."""
+    square = vectors.square().sum((-2, -1)) / max(vectors.shape[-1], 1)
+    return vectors / root(square, _tiny(square))[..., None, None]
 
 
 def standardised(scores: Tensor, layout: Layout) -> Tensor:
     """Scores (*shape, N) of each input with mean zero and variance one; scores equal up to rounding become zero."""
     lead, mask = scores.ndim - 1, layout.padded_mask()
     z = layout.pad(scores, lead)
-    count = max(z.shape[-1], 1) if mask is None else mask.sum(-1, keepdim=True).clamp_min(1)
-    z = z - z.sum(-1, keepdim=True) / count if mask is None else (z - (z * mask).sum(-1, keepdim=True) / count) * mask
-    square = z.square().sum(-1, keepdim=True) / count
-    size = layout.pad(scores.detach().square(), lead)
-    size = (size if mask is None else size * mask).sum(-1, keepdim=True) / count
-    noise = 10 * tolerance(z.dtype) ** 2 * size
-    return layout.unpad(torch.where(square > noise, z / _root(square), 0.0), lead)
+    if mask is None:
+        square, mean = torch.var_mean(z, -1, correction=0, keepdim=True)
+        z, size = z - mean, (square + mean.square()).detach()
+    else:
+        count = mask.sum(-1, keepdim=True).clamp_min(1)
+        z = (z - (z * mask).sum(-1, keepdim=True) / count) * mask
+        square = z.square().sum(-1, keepdim=True) / count
+        size = (layout.pad(scores.detach().square(), lead) * mask).sum(-1, keepdim=True) / count
+    real = square > 10 * tolerance(z.dtype) ** 2 * size
+    z = z / root(square, _tiny(square))
+    return layout.unpad(z if may_peek(z) and bool(real.all()) else torch.where(real, z, 0.0), lead)
 
 
-def _root(square: Tensor) -> Tensor:
-    """The root of a mean square, one where it is next to nothing; finite gradient."""
-    tiny = torch.finfo(square.dtype).tiny ** 0.5
-    return torch.where(square > tiny, torch.where(square > tiny, square, 1.0).sqrt(), 1.0)
+def _tiny(square: Tensor) -> float:
+    """A mean square next to nothing."""
+    return torch.finfo(square.dtype).tiny ** 0.5
 
 
 class AtInput:
@@ -217,10 +226,7 @@ def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
     space = next((s.group for s, _ in leaf.rep.axes if isinstance(s, Point | Vector)), None)
     if space is None:
         return 1.0
-    cols, present = columns(x, leaf, space)
-    if is_point(leaf, space):
-        cols = cols - centroid(x, space)[..., None]
-    scale = size(cols * present[:, None], present)
+    scale = size(*centred(x, leaf, space, centroid(x, space) if is_point(leaf, space) else None))
     if leaf.rep.ragged is not None:
         scale = x.layouts[leaf.rep.ragged].spread(scale, 0)
     return scale.reshape(len(scale), *[1] * (leaf.value.ndim - 1))

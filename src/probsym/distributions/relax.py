@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups import Layout, Permutation
+from probsym.groups.peek import applied
 
 FAR = -1e9  # a log-weight that is zero after exp, and still finite under repeated normalisation
 
@@ -52,10 +53,12 @@ class Relaxation:
         return [-2, *[-1, -2] * self.sinkhorn]
 
     def _logits(self, z: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None:
-            return (z.unsqueeze(-1) - z.sort(-1).values.unsqueeze(-2)).abs() / -self.temperature
-        ordered = z.masked_fill(~mask, math.inf).sort(-1).values.masked_fill(~mask, 0)
+        return self._ranked(z, _sorted(z, mask)[0], mask)
+
+    def _ranked(self, z: Tensor, ordered: Tensor, mask: Tensor | None) -> Tensor:
         logits = (z.unsqueeze(-1) - ordered.unsqueeze(-2)).abs() / -self.temperature
+        if mask is None:
+            return logits
         padded = ~(mask.unsqueeze(-1) & mask.unsqueeze(-2))
         logits = logits.masked_fill(padded, FAR)
         return torch.where(torch.eye(z.shape[-1], dtype=torch.bool, device=z.device) & padded, 0.0, logits)
@@ -67,20 +70,25 @@ class Relaxation:
         undone by the sum that was taken out, so that two (*shape, N, N) tensors are held whatever the number of passes.
         Plain sums do not vanish: every row and column has an entry that starts at 1, its own rank.
         """
-        p, taken = self._logits(z, mask).exp(), []
-        for axis in self._axes:
+        ordered, order = _sorted(z, mask)
+        p, slant = self._ranked(z, ordered, mask).exp(), (z.unsqueeze(-1) - ordered.unsqueeze(-2)).sign()
+        if mask is not None:
+            slant = slant.masked_fill(~(mask.unsqueeze(-1) & mask.unsqueeze(-2)), 0)
+        last = z.numel() > z.shape[-1] ** 2  # many small matrices: they run fastest, and sums over a row are vectorised
+        if last:
+            p, slant, grad = (t.movedim((-2, -1), (0, 1)).contiguous() for t in (p, slant, grad))
+        node, pose = (0, 1) if last else (-2, -1)
+        axes, taken = [node if axis == -2 else pose for axis in self._axes], []
+        for axis in axes:
             taken.append(p.sum(axis, keepdim=True))
             p = p / taken[-1]
         slope = grad * p
-        for axis, total in zip(reversed(self._axes), reversed(taken), strict=True):
-            slope = slope - p * slope.sum(axis, keepdim=True)
+        for axis, total in zip(reversed(axes), reversed(taken), strict=True):
+            slope = torch.addcmul(slope, p, slope.sum(axis, keepdim=True), value=-1)
             p = p * total
-        if mask is not None:
-            slope = slope.masked_fill(~(mask.unsqueeze(-1) & mask.unsqueeze(-2)), 0)
-        ordered, order = (z if mask is None else z.masked_fill(~mask, math.inf)).sort(-1)
-        ordered = ordered if mask is None else ordered.masked_fill(~mask, 0)
-        slope = slope * (z.unsqueeze(-1) - ordered.unsqueeze(-2)).sign() / -self.temperature
-        return slope.sum(-1) - torch.zeros_like(z).scatter(-1, order, slope.sum(-2))
+        slope = slope * slant
+        by_node, by_pose = (t.movedim(0, -1) if last else t for t in (slope.sum(pose), slope.sum(node)))
+        return (torch.zeros_like(z).scatter(-1, order, by_pose) - by_node) / self.temperature
 
     def __call__(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.log_matrix(z, mask).exp()
@@ -90,7 +98,7 @@ class Relaxation:
         if not (z.requires_grad and torch.is_grad_enabled()):
             return g
         z = g.layout.pad(z.expand_as(g.index), g.index.ndim - 1)
-        return replace(g, relaxed=_Relaxed.apply(z, g.layout.padded_mask(), self))
+        return replace(g, relaxed=applied(_Relaxed, z, g.layout.padded_mask(), self))
 
     def entropy(self, z: Tensor, layout: Layout) -> Tensor:
         """Mean entropy of the rows and columns of P, in nats: low where the relaxation is nearly a permutation."""
@@ -101,6 +109,14 @@ class Relaxation:
         if mask is None:
             return rows.mean() + columns.mean()
         return ((rows + columns) * mask).sum() / mask.expand_as(rows).sum().clamp_min(1)
+
+
+def _sorted(z: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scores in ascending order, zero for the padding at the end, and the order."""
+    if mask is None:
+        return tuple(z.sort(-1))  # type: ignore[return-value]
+    ordered, order = z.masked_fill(~mask, math.inf).sort(-1)
+    return ordered.masked_fill(~mask, 0), order
 
 
 class _Relaxed(torch.autograd.Function):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
-from probsym.groups.orthogonal import tolerance, wide
+from probsym.groups.orthonormal import tolerance, wide
 from probsym.groups.permutation import gather_nodes
 
 BORDERS = ("zeros", "border", "reflection")

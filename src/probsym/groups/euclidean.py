@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Slot
-from probsym.groups.orthogonal import LinearGroup, orthonormalise, rank, rotate
+from probsym.groups.orthogonal import LinearGroup, rotate
+from probsym.groups.orthonormal import orthonormalise, rank
 
 
 @dataclass(frozen=True, eq=False)

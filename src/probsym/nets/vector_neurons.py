@@ -74,9 +74,11 @@ class VectorNeurons(nn.Module):
 
     def diffusions(self, e: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """For each layer L (B, K, N, N), K heads: `(L v)_i = v_i + mean_j w_ij (v_j - v_i)`."""
-        w = keep(self.weights(e), pairwise(mask)).movedim(-1, 1)
-        w = w / (max(w.shape[-1], 1) if mask is None else size(mask)[:, None, None, None])
-        return (w + torch.diag_embed(1 - w.sum(-1))).chunk(len(self.layers), 1)
+        b, n, _, _ = e.shape
+        w = keep(self.weights(e), pairwise(mask))
+        w = w / (max(n, 1) if mask is None else size(mask)[:, None, None, None])
+        w = w.view(b, n, n, len(self.layers), self.heads).permute(3, 0, 4, 1, 2)
+        return (w + torch.diag_embed(1 - w.sum(-1))).unbind(0)
 
 
 class VectorLayer(nn.Module):
@@ -114,9 +116,9 @@ class LazySquare(nn.LazyLinear):
 
 def inner_products(v: Tensor) -> Tensor:
     """All `<v_ic, v_jc'>` at once: (B, N, D, C) to (B, N, N, C*C)."""
-    n, c = v.shape[1], v.shape[3]
-    x = v.transpose(1, 2).flatten(2)
-    return (x.mT @ x).unflatten(2, (n, c)).unflatten(1, (n, c)).transpose(2, 3).flatten(3)
+    b, n, d, c = v.shape
+    x = v.transpose(1, 2).reshape(b, d, n * c)
+    return torch.bmm(x.mT, x).view(b, n, c, n, c).transpose(2, 3).reshape(b, n, n, c * c)
 
 
 def balance(v: Tensor, mask: Tensor | None) -> Tensor:
@@ -131,6 +133,7 @@ def balance(v: Tensor, mask: Tensor | None) -> Tensor:
 
 def propagate(diffusion: Tensor, u: Tensor) -> Tensor:
     """`sum_j L_kij u_j`, head k acts on its own C/K channels: (B, K, N, N), (B, N, D, C) to (B, N, D, C)."""
-    heads, d = diffusion.shape[1], u.shape[2]
-    split = u.unflatten(3, (heads, -1)).movedim(3, 1)
-    return (diffusion @ split.flatten(3)).unflatten(3, (d, -1)).movedim(1, 3).flatten(3)
+    (b, n, d, c), heads = u.shape, diffusion.shape[1]
+    split = u.reshape(b, n, d, heads, c // heads).permute(0, 3, 1, 2, 4).reshape(b * heads, n, d * c // heads)
+    moved = torch.bmm(diffusion.reshape(b * heads, n, n), split).view(b, heads, n, d, c // heads)
+    return moved.permute(0, 2, 3, 1, 4).reshape(b, n, d, c)

@@ -94,15 +94,16 @@ class Inputs:
             found[path] = Leaf(containers.dotted(path[1:], "argument "), rep, value)
         return found
 
-    @property
+    @lazy
     def group(self) -> Group:
         return containers.group_of(self.spec)
 
     @lazy
     def node_axes(self) -> tuple[NodeAxis, ...]:
-        return tuple(f for f in self.group.factors if isinstance(f, NodeAxis))
+        groups = (slot.group for leaf in self.leaves.values() for slot, _ in leaf.rep.axes)
+        return tuple(dict.fromkeys(group for group in groups if isinstance(group, NodeAxis)))
 
-    @property
+    @lazy
     def dtype(self) -> torch.dtype:
         """The widest floating type of the declared tensors, at least float32."""
         kinds = [leaf.value.dtype for leaf in self.leaves.values() if leaf.value.is_floating_point()]

@@ -29,11 +29,26 @@ class Rep:
     Rep(S('nodes'), E(3, 'space').vector)
     """
 
-    __slots__ = ("slots",)
+    __slots__ = ("_lead", "axes", "labelled", "ndim", "on_edges", "ragged", "slots")
     slots: tuple[Slot | None, ...]
+    axes: tuple[tuple[Slot, int], ...]  # every slot that acts, with its place among the axes after the batch
+    ndim: int  # number of axes after the batch, channels not counted
+    ragged: NodeAxis | None  # the axis that absorbs the batch, if any
+    labelled: NodeAxis | None  # the axis whose node numbers the tensor holds, if it holds any
+    on_edges: bool  # whether the axis that absorbs the batch holds edges rather than nodes
 
     def __init__(self, *slots: SlotLike) -> None:
         self.slots = tuple(_slot(s) for s in slots)
+        widths = [1 if slot is None else slot.width for slot in self.slots]
+        places = [sum(widths[:i]) for i in range(len(widths))]
+        self.axes = tuple((slot, at) for slot, at in zip(self.slots, places, strict=True) if slot is not None)
+        self.ndim = sum(widths)
+        first = next((slot for slot, width in zip(self.slots, widths, strict=True) if width), None)
+        self.ragged = first.group if _is_ragged(first) else None  # type: ignore[union-attr, assignment]
+        self.labelled = next((slot.group for slot in self.slots if isinstance(slot, Labels)), None)
+        self.on_edges = self.ragged is not None and isinstance(self.slots[0], Edges)
+        packed = self.ragged is not None or (self.labelled is not None and self.labelled.batch is not None)
+        self._lead = 0 if packed else 1
         ragged = [i for i, s in enumerate(self.slots) if _is_ragged(s) and s.width]  # type: ignore[union-attr]
         if ragged and ragged != [0]:
             raise ValueError(f"{self!r}: a ragged axis stands for (batch, nodes) and must come first, once")
@@ -43,41 +58,9 @@ class Rep:
         """The product of all groups that occur."""
         return product(slot.group for slot in self.slots if slot is not None)
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes after the batch, channels not counted."""
-        return sum(1 if slot is None else slot.width for slot in self.slots)
-
-    @property
-    def ragged(self) -> NodeAxis | None:
-        """The axis that absorbs the batch, if any."""
-        first = next((s for s in self.slots if s is None or s.width), None)
-        return first.group if _is_ragged(first) else None  # type: ignore[union-attr, return-value]
-
-    @property
-    def labelled(self) -> NodeAxis | None:
-        """The axis whose node numbers the tensor holds, if it holds any."""
-        return next((slot.group for slot in self.slots if isinstance(slot, Labels)), None)
-
-    @property
-    def on_edges(self) -> bool:
-        """Whether the axis that absorbs the batch holds edges rather than nodes."""
-        return self.ragged is not None and isinstance(self.slots[0], Edges)
-
-    @property
-    def axes(self) -> tuple[tuple[Slot, int], ...]:
-        """Every slot that acts, with its place among the axes after the batch."""
-        found, place = [], 0
-        for slot in self.slots:
-            if slot is not None:
-                found.append((slot, place))
-            place += 1 if slot is None else slot.width
-        return tuple(found)
-
     def lead(self) -> int:
         """Number of batch dims of one input batch: 0 where a ragged axis absorbs the batch, else 1."""
-        packed = self.ragged is not None or (self.labelled is not None and self.labelled.batch is not None)
-        return 0 if packed else 1
+        return self._lead
 
     def act(self, g: Element, x: Tensor, lead: int | None = None) -> Tensor:
         """g x, one axis after the other; padded nodes are set to zero.
