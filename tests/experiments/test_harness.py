@@ -11,6 +11,7 @@ import torchmetrics
 
 from probsym.experiments.average import Average
 from probsym.experiments.batches import Pages, Shuffled, Tensors, size, stream
+from probsym.experiments.cost import training_flops
 from probsym.experiments.evaluation import score
 from probsym.experiments.recipe import Recipe, TrainerOptions
 from probsym.experiments.training import Problem, fit
@@ -67,6 +68,15 @@ def test_learning_rate() -> None:
     assert recipe.rate(50) == pytest.approx(1.0)
     assert recipe.rate(100) == pytest.approx(0.0)
     assert Recipe(steps=100, lr=2.0, lr_end=1.0).rate(73) == 2.0
+
+
+def test_cost_of_a_training_is_counted_and_leaves_no_trace() -> None:
+    """A linear layer: 2 B I O operations forward and as many for the gradient of its weights; none for the inputs."""
+    net = torch.nn.Linear(3, 2, bias=False)
+    data = Tensors({"x": torch.randn(20, 3)})
+    problem = Problem(net, lambda f, b: f(b["x"]).square().mean(), lambda f, b: f(b["x"]).square().sum(-1), data, data)
+    assert training_flops(problem, Recipe(steps=7, batch_size=4)) == 7 * 2 * (2 * 4 * 3 * 2)
+    assert net.weight.grad is None
 
 
 def test_two_standard_errors() -> None:

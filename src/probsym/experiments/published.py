@@ -18,6 +18,8 @@ class Published:
         row: Its name there. value: Of the experiment's metric. source: Where it stands.
         preset: Our preset of the same method, if there is one, without -quick or -published.
         figure: Whether it is a line in figures.
+        steps: Optimizer steps of its recipe. train_flops: Operations of its matrix products, counted by our preset
+            of that recipe, PRESET-published.
     """
 
     row: str
@@ -26,6 +28,8 @@ class Published:
     source: str
     preset: str | None = None
     figure: bool = False
+    steps: int | None = None
+    train_flops: float | None = None
 
     def __str__(self) -> str:
         return f"{self.value:g}" + ("" if self.verified else " (unverified)")

@@ -43,6 +43,7 @@ class Outcome:
         value: Of the experiment's metric. stderr: Its Monte Carlo standard error.
         samples: Samples a prediction. steps: Optimizer steps. params: Trained numbers by part.
         earlier_s: Seconds that interrupted runs before this one took.
+        train_flops: Operations of the training's matrix products; None if nothing is trained.
         details: More entries.
     """
 
@@ -52,6 +53,7 @@ class Outcome:
     steps: int
     params: dict[str, int]
     earlier_s: float = 0.0
+    train_flops: int | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -84,6 +86,7 @@ def run(
         "samples": outcome.samples,
         "steps": outcome.steps,
         "wall_s": round(outcome.earlier_s + time.monotonic() - start, 1),
+        "train_flops": outcome.train_flops,
         "params": sum(outcome.params.values()),
         "params_by_part": outcome.params,
         **outcome.details,

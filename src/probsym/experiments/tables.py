@@ -87,13 +87,13 @@ def table(experiment: Experiment, rows: Iterable[Row]) -> Table:
     """Published rows in their order, each followed by our presets of the same method, then our others."""
     made = Table(title=f"{experiment.name}: {experiment.metric}", title_justify="left")
     made.add_column("row")
-    for heading in ("published", "ours", "± seeds", "± samples", "seeds", "k", "steps", "wall", "params"):
+    for heading in ("published", "ours", "± seeds", "± samples", "seeds", "k", "steps", "PFLOP", "wall", "params"):
         made.add_column(heading, justify="right", no_wrap=True)
     if experiment.control:
         made.add_column(experiment.control, justify="right")
     left = list(rows)
     for paper in published(experiment.name):
-        made.add_row(paper.row, str(paper))
+        made.add_row(paper.row, str(paper), *[""] * 5, _count(paper.steps), _petaflop(paper.train_flops))
         for row in [row for row in left if row.family == paper.preset]:
             made.add_row(*_cells(row, experiment.control))
             left.remove(row)
@@ -113,8 +113,17 @@ def _cells(row: Row, control: str | None) -> list[str]:
         f"{row.mean('stderr'):.1g}",
         str(len(row.results)),
         str(first["samples"]),
-        f"{first['steps']:,}",
+        _count(first["steps"]),
+        _petaflop(next((cost for result in row.results if (cost := result.get("train_flops"))), None)),
         f"{row.mean('wall_s') / 60:.1f} min",
         f"{first['params']:,}",
         *beside,
     ]
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _petaflop(operations: float | None) -> str:
+    return "" if operations is None else f"{operations / 1e15:.2g}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import probsym as ps
 
 from ..batches import Batch, Tensors, reseed, rows, size, stream
+from ..cost import training_flops
 from ..errors import UserError, choose
 from ..evaluation import Score, errors_by_samples, exact_errors
 from ..published import published
@@ -119,6 +120,7 @@ def run(config: Config, place: Place) -> Outcome:
     parts = config.split(load(place.data))
     phi = config.model(parts["train"])
     problem = Problem(phi, Loss(config.entropy_weight), losses, Tensors(parts["train"]), Tensors(parts["valid"]))
+    cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
     if isinstance(phi, ps.Symmetrizer):
         ps.save(phi, place.out / "model", overwrite=True)
@@ -133,6 +135,7 @@ def run(config: Config, place: Place) -> Outcome:
         steps=config.steps,
         params=parameters(phi),
         earlier_s=progress.earlier,
+        train_flops=cost,
         details={
             "stderr_test": headline.stderr_test,
             "by_samples": [s.row() for s in scores],

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import probsym as ps
 
 from ..batches import Batch, Tensors, rows, stream
+from ..cost import training_flops
 from ..evaluation import Score, errors_by_samples, exact_errors
 from ..figures import error_by_samples
 from ..published import published
@@ -40,6 +41,7 @@ def run(config: Config, place: Place) -> Outcome:
         config.train_samples_at,
     )
     problem = Problem(phi, loss, errors, Tensors(data["train"]), Tensors(data["valid"]), loss.begin)
+    cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
     ps.save(phi, place.out / "model", overwrite=True)
     scores = test(phi, data["test"], config)
@@ -53,6 +55,7 @@ def run(config: Config, place: Place) -> Outcome:
         steps=config.steps,
         params={"base": parameters(phi.model), "distribution": parameters(phi.distribution)},
         earlier_s=progress.earlier,
+        train_flops=cost,
         details={
             "stderr_test": headline.stderr_test,
             "by_samples": [s.row() for s in scores],
