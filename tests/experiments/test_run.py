@@ -141,7 +141,7 @@ def test_a_full_disk(run, monkeypatch: pytest.MonkeyPatch) -> None:
         os.close(handle)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/metrics.csv")
 
-    monkeypatch.setattr("probsym.experiments.files.os.fdopen", lambda handle, mode: full(handle))
+    monkeypatch.setattr("probsym.files.os.fdopen", lambda handle, mode: full(handle))
     code, error, _ = run()
     assert (code, error) == (2, "probsym: error: /full/metrics.csv: No space left on device\n")
 

@@ -167,8 +167,21 @@ def test_unknown_interfaces_say_what_was_looked_for():
         "pos_embed",
     ):
         assert path in str(error.value)
-    with pytest.raises(TypeError, match=r"backbone: expected an nn\.Module, got str"):
-        GraphTransformer("vit", NodeTokens(3), GraphHead(1), **CHANNELS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "vit"}, r"backbone: expected .*Module.*, got 'vit'"),
+        ({"tokens": 3}, "tokens: expected .*ImagePatches.*NodeTokens, got 3"),
+        ({"head": "graph"}, "head: expected .*PairHead, got 'graph'"),
+        ({"edge_channels": 0}, "edge_channels: expected a whole number from 1 on, got 0"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(change, message):
+    given = {"backbone": backbone("vit"), "tokens": NodeTokens(3), "head": GraphHead(1), **CHANNELS}
+    with pytest.raises((TypeError, ValueError), match=message):
+        GraphTransformer(**{**given, **change})
 
 
 def test_look_alikes_are_refused():

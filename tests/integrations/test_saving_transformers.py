@@ -130,8 +130,7 @@ def test_weights_that_are_not_used_may_be_missing(folder):
     opened(folder)
 
 
-def test_wrong_folders(tmp_path, folder, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_wrong_folders(tmp_path, folder):
     with pytest.raises(FileNotFoundError, match=r"no config\.json in the folder"):
         opened(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected a folder with"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from backbones import graphs
 
-from probsym.integrations.transformers import ImagePatches, NodeTokens
+from probsym.integrations.transformers import ImagePatches, NodeTokens, PairHead
 
 CASES = [ImagePatches(12, 3), ImagePatches(11, 4), ImagePatches(11, 4, grid=4), ImagePatches(7, 5, grid=2)]
 
@@ -76,6 +76,7 @@ def test_node_tokens_by_hand():
         (lambda: ImagePatches(10, 2.5), "patch: expected a whole number"),
         (lambda: ImagePatches(10, 3, grid=3), "grid: expected at least 4 patches of 3 for 10 nodes, got 3"),
         (lambda: NodeTokens(-1), "max_nodes"),
+        (lambda: PairHead(0), "channels: expected a whole number from 1 on, got 0"),
     ],
 )
 def test_sizes_out_of_range(make, message):

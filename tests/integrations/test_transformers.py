@@ -65,3 +65,23 @@ def test_padding_is_invisible(name, tokens, head):
         assert (part - alone).abs().max() < 1e-8
         assert alone.numel() == 1 or alone.std() > 1e-3
         assert head == "graph" or (y[b].abs().sum() - alone.abs().sum()).abs() < 1e-8
+
+
+@pytest.mark.parametrize(("n", "patch"), [(188, 14), (444, 32), (53, 4)])
+def test_published_sizes(n, patch):
+    """14 x 14 tokens each; an input of the largest size, and one of half of it."""
+    call = graphs((n, n // 2), n)
+    for head, shape in (GraphHead(2), (2, 2)), (NodeHead(2), (2, n, 2)), (PairHead(1), (2, n, n, 1)):
+        f = GraphTransformer(backbone("vit"), ImagePatches(n, patch), head, node_channels=3, edge_channels=2)
+        y = f(**call)
+        assert y.shape == shape
+        assert f.encoder.position.shape == (196, 16)
+        assert isinstance(head, GraphHead) or (y[1, n // 2 :] == 0).all()
+
+
+def test_compiles_as_one_graph():
+    phi = symmetrized(model(head="node"))
+    call = graphs((11, 4, 7), 11)
+    noise = phi.draw_noise(**call)
+    compiled = torch.compile(phi, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(**call, noise=noise), phi(**call, noise=noise), atol=1e-6)

@@ -33,8 +33,8 @@ def add_lora(encoder: Encoder, lora: int | Mapping[str, Any], targets: tuple[str
 def parameter_groups(model: nn.Module, lr: float = 1e-4, backbone_lr: float = 1e-5) -> list[dict[str, Any]]:
     """Parameters for `torch.optim`: those of pretrained encoders at `backbone_lr`, all others at `lr`.
 
-    Frozen parameters are left out, and groups without parameters too. Works on a GraphTransformer, on a Symmetrizer
-    around one (the net of p is among the others), and on modules that hold them.
+    Frozen parameters are left out, and groups without parameters too; updates by LoRA belong to the encoder. Works on
+    a GraphTransformer, on a Symmetrizer around one (the net of p is among the others), and on modules that hold them.
     """
     inside = {id(p) for encoder in model.modules() if isinstance(encoder, Encoder) for p in encoder.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]

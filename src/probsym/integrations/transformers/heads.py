@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from probsym.groups import NodeAxis
-from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens
+from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens, counted
 from probsym.nets.masking import keep, mean, pairwise
 from probsym.reps import Rep
 
@@ -17,6 +17,9 @@ class GraphHead:
     """(B, channels), linear in the pooled token: the class token where the backbone has one, else the mean."""
 
     channels: int
+
+    def __post_init__(self) -> None:
+        counted(channels=self.channels)
 
     def rep(self, nodes: NodeAxis) -> Rep:
         return Rep()
@@ -31,6 +34,9 @@ class NodeHead:
 
     channels: int
 
+    def __post_init__(self) -> None:
+        counted(channels=self.channels)
+
     def rep(self, nodes: NodeAxis) -> Rep:
         return Rep(nodes)
 
@@ -43,6 +49,9 @@ class PairHead:
     """(B, N, N, channels)."""
 
     channels: int
+
+    def __post_init__(self) -> None:
+        counted(channels=self.channels)
 
     def rep(self, nodes: NodeAxis) -> Rep:
         return Rep(nodes, nodes)

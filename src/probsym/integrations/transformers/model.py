@@ -17,7 +17,7 @@ from probsym.integrations.transformers.encoder import Encoder
 from probsym.integrations.transformers.families import family_of
 from probsym.integrations.transformers.heads import GraphHead, NodeHead, PairHead
 from probsym.integrations.transformers.sources import Source
-from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens
+from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens, counted
 from probsym.reps import Rep
 
 Tokens = ImagePatches | NodeTokens
@@ -45,8 +45,8 @@ class GraphTransformer(nn.Module):
         dtype: of the weights.
 
     Raises:
-        TypeError: the backbone has an unknown interface; says which attributes were looked for.
-        ValueError: more layers than there are, positions that cannot be interpolated.
+        TypeError: the backbone has an unknown interface; says which attributes were looked for. Other types.
+        ValueError: numbers below 1, more layers than there are, positions that cannot be interpolated.
 
     >>> from transformers import ViTConfig, ViTModel
     >>> config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -69,8 +69,10 @@ class GraphTransformer(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        if not isinstance(backbone, nn.Module):
-            raise TypeError(f"backbone: expected an nn.Module, got {type(backbone).__name__}")
+        for name, value, kinds in (("backbone", backbone, nn.Module), ("tokens", tokens, Tokens), ("head", head, Head)):
+            if not isinstance(value, kinds):
+                raise TypeError(f"{name}: expected {kinds!r}, got {value!r}")
+        counted(node_channels=node_channels, edge_channels=edge_channels)
         self.tokens, self.head = tokens, head
         self.channels = {"x": node_channels, "edge": edge_channels}
         self.recipe = sources.recipe_of(backbone)

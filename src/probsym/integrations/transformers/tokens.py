@@ -37,7 +37,7 @@ class ImagePatches:
     grid: int = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        _positive(self, "max_nodes", "patch")
+        counted(max_nodes=self.max_nodes, patch=self.patch)
         if self.grid is None:
             object.__setattr__(self, "grid", -(-self.max_nodes // self.patch))
         if self.grid * self.patch < self.max_nodes:
@@ -166,7 +166,7 @@ class NodeTokens:
     max_nodes: int
 
     def __post_init__(self) -> None:
-        _positive(self, "max_nodes")
+        counted(max_nodes=self.max_nodes)
 
     @property
     def plane(self) -> tuple[int, int]:
@@ -226,7 +226,8 @@ class TokenToRow(nn.Module):
         return linear(tokens, self.rows.weight[:size], self.rows.bias[:size]).unflatten(-1, (n, self.channels))
 
 
-def _positive(spec: ImagePatches | NodeTokens, *names: str) -> None:
-    for name in names:
-        if not isinstance(getattr(spec, name), int) or getattr(spec, name) < 1:
-            raise ValueError(f"{name}: expected a whole number from 1 on, got {getattr(spec, name)!r}")
+def counted(**numbers: int) -> None:
+    """Raises ValueError for the first that is no whole number from 1 on."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected a whole number from 1 on, got {value!r}")
