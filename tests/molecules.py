@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from probsym.experiments.tasks.molecules import PEPTIDE_ATOMS, PEPTIDE_BONDS
+from probsym.experiments.tasks.molecules import CONTACT_ATOMS, CONTACT_BONDS, PEPTIDE_ATOMS, PEPTIDE_BONDS
 
 
 def molecules(count: int = 30, seed: int = 0) -> dict[str, NDArray]:
@@ -29,3 +29,19 @@ def molecules(count: int = 30, seed: int = 0) -> dict[str, NDArray]:
         "val": np.arange(part, 2 * part),
         "test": np.arange(2 * part, 3 * part),
     }
+
+
+def structures() -> dict[str, NDArray]:
+    """The same with eleven numbers a molecule: peptides_struct.npz."""
+    arrays = molecules()
+    return arrays | {"y": np.random.default_rng(1).normal(5, 3, (len(arrays["y"]), 11)).astype(np.float32)}
+
+
+def contacts() -> dict[str, NDArray]:
+    """The same with two labelled pairs a molecule, one true: pcqm_contact.npz."""
+    arrays = molecules()
+    count = len(arrays.pop("y"))
+    arrays["x"] = arrays["x"] % np.array(CONTACT_ATOMS, np.uint8)
+    arrays["edge_attr"] = arrays["edge_attr"] % np.array(CONTACT_BONDS, np.uint8)
+    pairs = {"pair_index": np.tile([[0, 1], [2, 2]], (count, 1)), "pair_label": np.tile([1, 0], count)}
+    return arrays | {"num_pairs": np.full(count, 2)} | pairs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from probsym.experiments.graphs.dense import return_probabilities as dense_proba
 from probsym.experiments.tasks.block_model import BlockModel, assemble, draw, load
 from probsym.experiments.tasks.collate import Channels, Collated, Packed, Padded
 from probsym.experiments.tasks.features import indicators, return_probabilities
-from probsym.experiments.tasks.molecules import load_peptides_func, split
+from probsym.experiments.tasks.molecules import Molecules, convert, split, standardised
 from probsym.experiments.tasks.pattern import TASK as PATTERN
+from probsym.experiments.tasks.pcqm_contact import DATA as CONTACT
 from probsym.experiments.tasks.peptides_func import TASK as PEPTIDES
+from probsym.experiments.tasks.peptides_struct import DATA as STRUCT
 from probsym.experiments.tasks.storage import Graphs, Ragged, check, keep
 
 SMALL = BlockModel(patterns=10, train=12, valid=4, test=4)
@@ -176,9 +179,60 @@ def test_node_numbers_out_of_range_are_named() -> None:
         check(Graphs(nodes, Ragged(np.array([1]), {"index": np.array([[-1, 1]])})), "here")
 
 
-def test_absent_molecules_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"expected peptides_func\.npz"):
-        load_peptides_func(tmp_path)
+def test_absent_molecules_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file and without network, or without PyG."""
+    datasets = pytest.importorskip("torch_geometric.datasets")
+
+    def offline(*arguments: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets, "LRGBDataset", offline)
+    with pytest.raises(UserError, match=r"peptides_struct\.npz is not there, and Peptides-struct: no network"):
+        STRUCT.load(tmp_path)
+    monkeypatch.delattr(datasets, "LRGBDataset")
+    with pytest.raises(UserError, match=r"pcqm_contact\.npz is not there; pip install"):
+        CONTACT.load(tmp_path)
+
+
+def collated(arrays: dict[str, np.ndarray], part: str, pairs: bool) -> SimpleNamespace:
+    """What PyG's data set of one part holds."""
+    geometric = pytest.importorskip("torch_geometric.data")
+    first = {name: np.cumsum(arrays[name]) - arrays[name] for name in ("num_nodes", "num_edges")}
+    graphs = []
+    for number in arrays[part]:
+        node = slice(first["num_nodes"][number], first["num_nodes"][number] + arrays["num_nodes"][number])
+        edge = slice(first["num_edges"][number], first["num_edges"][number] + arrays["num_edges"][number])
+        given = {"x": arrays["x"][node].astype(int), "edge_attr": arrays["edge_attr"][edge].astype(int)}
+        given["edge_index"] = arrays["edge_index"][:, edge].astype(int)
+        if pairs:
+            given |= {"edge_label_index": np.array([[0, 1], [2, 2]]), "edge_label": np.array([1, 0])}
+        else:
+            given["y"] = number + np.arange(11.0)[None]
+        graphs.append(geometric.Data(**{name: torch.from_numpy(value) for name, value in given.items()}))
+    data, slices = geometric.InMemoryDataset.collate(graphs)
+    return SimpleNamespace(_data=data, slices=slices)
+
+
+@pytest.mark.parametrize(("source", "pairs"), [(STRUCT, False), (CONTACT, True)], ids=["struct", "contact"])
+def test_what_pyg_downloads_is_kept_in_our_schema(
+    source: Molecules, pairs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets, arrays = pytest.importorskip("torch_geometric.datasets"), molecules()
+    monkeypatch.setattr(datasets, "LRGBDataset", lambda root, name, part: collated(arrays, part, pairs))
+    found = convert(collated(arrays, "val", pairs))
+    assert found["num_nodes"].tolist() == arrays["num_nodes"][10:20].tolist()
+    parts = source.load(tmp_path)
+    monkeypatch.delattr(datasets, "LRGBDataset")
+    again = source.load(tmp_path)["test"]
+    assert {name: len(part) for name, part in parts.items()} == {"train": 10, "valid": 10, "test": 10}
+    assert np.array_equal(again.nodes.columns["x"], arrays["x"][arrays["num_nodes"][:20].sum() :])
+    if pairs:
+        batch = Padded(Channels(PEPTIDES.node_classes, PEPTIDES.edge_classes))(again.take(slice(0, 2)))
+        assert batch["pair"].tolist() == [[0, 0, 2], [0, 1, 2], [1, 0, 2], [1, 1, 2]]
+        assert batch["label"].tolist() == [1, 0, 1, 0]
+    else:
+        assert again.targets is not None
+        np.testing.assert_allclose(again.targets, standardised(np.arange(30.0)[:, None])[20:].repeat(11, 1), rtol=1e-5)
 
 
 def test_large_graphs_and_missing_classes_are_told(graphs: Graphs) -> None:

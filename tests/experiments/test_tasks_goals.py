@@ -108,10 +108,9 @@ def test_ranks_are_averaged_within_graphs_first() -> None:
     batch = {"mask": torch.ones(3, 5, dtype=torch.bool), "pair": pair, "label": torch.tensor([1, 1, 1, 0])}
     goal = Links()
     rows = goal.rows(y[None, ..., None], batch)[0]
-    assert goal.total(rows) == pytest.approx(((1 + 1 / 2) / 2 + 1 / 4) / 2)
-    assert rows[2].isnan().all()
-    assert goal.details(rows)["raw_hits3"] == pytest.approx(0.5)
-    assert goal.details(rows)["filtered_mrr"] == pytest.approx((1 + 1 / 4) / 2)
+    assert goal.total(rows) == pytest.approx(((1 + 1 / 2) / 2 + 1 / 4 + 0) / 3)
+    assert goal.details(rows)["raw_hits3"] == pytest.approx(1 / 3)
+    assert goal.details(rows)["filtered_mrr"] == pytest.approx((1 + 1 / 4 + 0) / 3)
 
 
 def test_the_loss_of_pairs_is_a_mean_over_each_graph() -> None:

@@ -99,6 +99,18 @@ EXPERIMENTS = {
             "test average precision",
             "probsym.experiments.tasks.peptides_func",
         ),
+        Experiment(
+            "peptides-struct",
+            "what shape does a peptide have in space?",
+            "test MAE",
+            "probsym.experiments.tasks.peptides_struct",
+        ),
+        Experiment(
+            "pcqm-contact",
+            "which distant atoms of a molecule touch in space?",
+            "test MRR",
+            "probsym.experiments.tasks.pcqm_contact",
+        ),
     )
 }
 

@@ -185,7 +185,7 @@ class Links(Goal):
 
     Of every labelled pair (i, j) the score y_ij is ranked among y_ik over k: raw, over all other nodes k; filtered,
     over nodes that are no true end of i; self-filtered, over those but i itself (arXiv 2309.00367). Ranks are averaged
-    over the pairs of a graph first, then over graphs (arXiv 2206.08164); a graph without pairs has no rank.
+    over the pairs of a graph first, then over graphs; a graph without pairs counts 0, as in arXiv 2206.08164.
     """
 
     outputs: int = 1
@@ -207,7 +207,7 @@ class Links(Goal):
         return torch.zeros_like(count).index_add_(0, graph, errors) / count.clamp_min(1)
 
     def rows(self, output: Tensor, batch: Batch) -> Tensor:
-        """Means over the pairs of each graph of all that `names` says; NaN where there is no pair."""
+        """Means over the pairs of each graph of all that `names` says."""
         return torch.stack([self._means(scores, batch) for scores in output[..., 0].float()])
 
     def _means(self, scores: Tensor, batch: Batch) -> Tensor:
@@ -217,13 +217,13 @@ class Links(Goal):
             found += [1 / rank, *(rank <= k for k in HITS)]
         sums = scores.new_zeros(len(scores), len(found)).index_add_(0, pair[:, 0], torch.stack(found, 1).float())
         count = torch.bincount(pair[:, 0], minlength=len(scores))[:, None]
-        return torch.where(count > 0, sums / count.clamp_min(1), torch.nan)
+        return sums / count.clamp_min(1)
 
     def total(self, rows: Tensor) -> Tensor:
-        return rows[:, self.names.index("raw_mrr")].double().nanmean()
+        return rows[:, self.names.index("raw_mrr")].double().mean()
 
     def details(self, rows: Tensor) -> dict[str, float]:
-        return {name: float(value) for name, value in zip(self.names, rows.double().nanmean(0), strict=True)}
+        return {name: float(value) for name, value in zip(self.names, rows.double().mean(0), strict=True)}
 
     def check(self, graphs: Graphs, part: str) -> None:
         super().check(graphs, part)

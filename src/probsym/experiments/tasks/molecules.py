@@ -1,27 +1,97 @@
-"""The molecules of the Long Range Graph Benchmark (arXiv 2206.08164) from npz files."""
+"""The molecules of the Long Range Graph Benchmark (arXiv 2206.08164) from npz files, which PyG makes if need be."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .storage import Arrays, Graphs, Ragged, check, read
+from .storage import Arrays, Graphs, Ragged, check, keep, read
 
 PEPTIDE_ATOMS = (17, 3, 7, 7, 5, 1, 6, 2, 2)  # classes of each atom feature
 PEPTIDE_BONDS = (4, 1, 2)
-FIELDS = ("num_nodes", "num_edges", "x", "edge_index", "edge_attr", "y", "train", "val", "test")
+CONTACT_ATOMS = (35, 3, 7, 7, 2, 4, 6, 2, 2)
+CONTACT_BONDS = (4, 1, 1)
+GRAPHS = ("num_nodes", "num_edges", "x", "edge_index", "edge_attr", "train", "val", "test")
+TARGETS = ("y",)
+PAIRS = ("num_pairs", "pair_index", "pair_label")
 PART_OF = {"train": "train", "val": "valid", "test": "test"}
 
 
-def load_peptides_func(folder: Path) -> dict[str, Graphs]:
-    """The official molecules and split from peptides_func.npz; raises UserError if it is absent or damaged."""
-    path = folder / "peptides_func.npz"
-    if not path.exists():
-        raise UserError(f"--data {folder}: expected peptides_func.npz; it is not there")
-    return split(read(path, FIELDS, "get it again"), str(path))
+@dataclass(frozen=True)
+class Molecules:
+    """A data set of the benchmark.
+
+    Args:
+        file: In the data folder. dataset: PyG's name of it.
+        labels: Fields that hold what is to be found, TARGETS or PAIRS.
+        prepare: What is done with the targets (B, T).
+    """
+
+    file: str
+    dataset: str
+    labels: tuple[str, ...] = TARGETS
+    prepare: Callable[[NDArray], NDArray] = np.asarray
+
+    def load(self, folder: Path) -> dict[str, Graphs]:
+        """The official molecules and split; what PyG downloads is kept as one npz file.
+
+        Raises UserError if neither is to be had, or the file is damaged.
+        """
+        path = folder / self.file
+        if not path.exists():
+            keep(path, self.fetch(folder))
+        arrays = read(path, GRAPHS + self.labels, "delete it to get it again")
+        return split(arrays | {name: self.prepare(arrays[name]) for name in self.labels if name == "y"}, str(path))
+
+    def fetch(self, folder: Path) -> Arrays:
+        """The arrays of the file from PyG's `LRGBDataset`, which downloads."""
+        try:
+            from torch_geometric.datasets import LRGBDataset
+        except ImportError as error:
+            raise UserError(
+                f'--data {folder}: {self.file} is not there; pip install "probsym[graphs]" gets it'
+            ) from error
+        try:
+            parts = {part: LRGBDataset(folder / "lrgb", self.dataset, part) for part in PART_OF}
+        except OSError as error:
+            raise UserError(f"--data {folder}: {self.file} is not there, and {self.dataset}: {error}") from error
+        found = [convert(part) for part in parts.values()]
+        ends = np.cumsum([0, *(len(part["num_nodes"]) for part in found)])
+        members = {name: np.arange(ends[i], ends[i + 1]) for i, name in enumerate(parts)}
+        names = [name for name in GRAPHS + self.labels if name not in members]
+        return {
+            name: np.concatenate([part[name] for part in found], int(name == "edge_index")) for name in names
+        } | members
+
+
+def convert(dataset: Any) -> Arrays:
+    """The arrays of a collated PyG data set: node numbers are local to each graph there too."""
+    data, slices = dataset._data, dataset.slices
+
+    def counts(name: str) -> NDArray:
+        return np.diff(slices[name].numpy())
+
+    found = {
+        "num_nodes": counts("x"),
+        "num_edges": counts("edge_index"),
+        "x": _small(data.x),
+        "edge_index": data.edge_index.numpy().astype(np.int16),
+        "edge_attr": _small(data.edge_attr),
+    }
+    if "edge_label_index" not in data:
+        return found | {"y": data.y.numpy()}
+    pairs = {"pair_index": data.edge_label_index.numpy().T.astype(np.int16), "pair_label": _small(data.edge_label)}
+    return found | {"num_pairs": counts("edge_label_index")} | pairs
+
+
+def _small(values: Any) -> NDArray:
+    return values.numpy().astype(np.uint8)
 
 
 def split(arrays: Arrays, where: str) -> dict[str, Graphs]:
@@ -29,14 +99,19 @@ def split(arrays: Arrays, where: str) -> dict[str, Graphs]:
 
     Args:
         arrays: num_nodes, num_edges (B,), x (sum N, F), edge_index (2, sum E) with both directions, edge_attr
-            (sum E, A), y (B, T), and the graph numbers of train, val and test.
+            (sum E, A), and the graph numbers of train, val and test. Of labelled graphs y (B, T), of labelled pairs
+            num_pairs (B,), pair_index (sum L, 2), pair_label (sum L,).
         where: It came from; for messages.
     """
     if arrays["edge_index"].ndim != 2 or len(arrays["edge_index"]) != 2:
         raise UserError(f"{where}: edge_index: expected two rows; got shape {arrays['edge_index'].shape}")
     nodes = Ragged(arrays["num_nodes"].astype(np.int64), {"x": arrays["x"]})
     edges = Ragged(arrays["num_edges"].astype(np.int64), {"index": arrays["edge_index"].T, "attr": arrays["edge_attr"]})
-    whole = once(check(Graphs(nodes, edges, arrays["y"]), where))
+    pairs = None
+    if "num_pairs" in arrays:
+        columns = {"index": arrays["pair_index"], "label": arrays["pair_label"]}
+        pairs = Ragged(arrays["num_pairs"].astype(np.int64), columns)
+    whole = once(check(Graphs(nodes, edges, arrays.get("y"), pairs), where))
     return {part: whole.take(_members(arrays[name], len(whole), f"{where}: {name}")) for name, part in PART_OF.items()}
 
 
@@ -47,6 +122,15 @@ def once(graphs: Graphs) -> Graphs:
     counts = np.bincount(graphs.edges.graph[kept], minlength=len(graphs))
     edges = Ragged(counts, {name: column[kept] for name, column in graphs.edges.columns.items()})
     return Graphs(graphs.nodes, edges, graphs.targets, graphs.pairs)
+
+
+def standardised(y: NDArray) -> NDArray:
+    """Each target with mean 0 and standard deviation 1 over the whole data set, as the benchmark publishes them.
+
+    >>> standardised(np.array([[1.0], [3.0]])).round(3).tolist()
+    [[-0.707], [0.707]]
+    """
+    return ((y - y.mean(0)) / y.std(0, ddof=1)).astype(np.float32)
 
 
 def _members(index: NDArray, count: int, where: str) -> NDArray:

@@ -6,10 +6,11 @@ from ..runner import Outcome, Place
 from .config import Config
 from .goals import Labels
 from .learn import learn
-from .molecules import PEPTIDE_ATOMS, PEPTIDE_BONDS, load_peptides_func
+from .molecules import PEPTIDE_ATOMS, PEPTIDE_BONDS, Molecules
 from .task import Task
 
-TASK = Task("peptides-func", load_peptides_func, Labels(10), PEPTIDE_ATOMS, PEPTIDE_BONDS, 444)
+DATA = Molecules("peptides_func.npz", "Peptides-func")
+TASK = Task("peptides-func", DATA.load, Labels(10), PEPTIDE_ATOMS, PEPTIDE_BONDS, 444)
 
 
 def run(config: Config, place: Place) -> Outcome:

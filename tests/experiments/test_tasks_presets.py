@@ -1,0 +1,107 @@
+"""Presets of the tasks: all there, named after what they are, and the paper's recipes run from end to end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from molecules import contacts, molecules, structures
+from probsym.cli import main
+from probsym.experiments.config import load_config
+from probsym.experiments.published import published
+from probsym.experiments.registry import experiment
+from probsym.experiments.tasks import pattern
+from probsym.experiments.tasks.bases import BASES, Backbone
+from probsym.experiments.tasks.block_model import BlockModel, load
+from probsym.experiments.tasks.methods import METHODS
+from probsym.experiments.tasks.storage import keep
+
+TASKS = ("pattern", "peptides-func", "peptides-struct", "pcqm-contact")
+PRESETS = [(task, preset) for task in TASKS for preset in experiment(task).presets]
+PUBLISHED = [(task, preset) for task, preset in PRESETS if preset.endswith("-published")]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_backbone_has_every_method(task: str) -> None:
+    backbones = ("vit-b16-in21k", "dinov2-s", "minilm", "scratch")
+    assert {f"{base}-{method}" for base in backbones for method in METHODS} <= set(experiment(task).presets)
+
+
+@pytest.mark.parametrize(("task", "preset"), PRESETS)
+def test_names_say_base_method_and_variant(task: str, preset: str) -> None:
+    config = load_config(experiment(task), preset)
+    base = f"{config.base}-{config.symmetrizer}"
+    variants = [name for name in preset.removeprefix(base).split("-") if name]
+    assert preset.startswith(base)
+    assert set(variants) <= {"scratch", "nodes", "quick", "published"}
+    assert ("scratch" in variants) == (not config.pretrained)
+    assert ("nodes" in variants) == (config.tokens == "nodes")
+    assert config.base in BASES
+
+
+@pytest.mark.parametrize(("task", "steps", "lr", "decay"), [
+    ("pattern", 25_000, 1e-5, 0.01), ("peptides-func", 50_000, 1e-5, 0.1),
+    ("peptides-struct", 50_000, 1e-5, 0.1), ("pcqm-contact", 50_000, 5e-5, 0.01),
+])  # fmt: skip
+def test_the_papers_recipes(task: str, steps: int, lr: float, decay: float) -> None:
+    config = load_config(experiment(task), "vit-b16-in21k-ps-published")
+    assert (config.steps, config.lr, config.weight_decay, config.batch_size) == (steps, lr, decay, 128)
+    assert (config.warmup, config.schedule, config.trainer.precision) == (5_000, "linear", "bf16-mixed")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_published_numbers_have_presets(task: str) -> None:
+    rows = published(task)
+    families = {name.removesuffix("-published").removesuffix("-quick") for name in experiment(task).presets}
+    assert rows
+    assert {row.preset for row in rows if row.preset} <= families
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    keep(folder / "peptides_func.npz", molecules())
+    keep(folder / "peptides_struct.npz", structures())
+    keep(folder / "pcqm_contact.npz", contacts())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder in the layout of the hub, of ViT-B/16's architecture and hardly any weights."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=32
+    )
+    folder = str(tmp_path_factory.mktemp("vit"))
+    transformers.ViTModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("task", "preset"), PUBLISHED)
+def test_dry_run(
+    task: str, preset: str, folder: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of everything that a full run does, in bf16 on a CPU, with a small network of the same kind."""
+    few = BlockModel(patterns=2, train=2, valid=1, test=1, communities=2, largest=8)
+    monkeypatch.setattr(pattern, "TASK", replace(pattern.TASK, load=lambda data: load(few, data)))
+    monkeypatch.setattr(Backbone, "source", property(lambda backbone: tiny))
+    sizes = 10 if task == "peptides-func" else 2  # there every label must occur
+    options = ["--steps=1", "--validate_every=1", "--batch_size=2", "--warmup=1", "--repeats=1", "--bootstrap=2"]
+    options += [f"--{part}_size={sizes}" for part in ("train", "valid", "test")]
+    options += ["--trainer.accelerator=cpu", "--trainer.progress=false", "--data", str(folder)]
+    assert main(["run", task, "--preset", preset, *options, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "learning_curve.png").is_file()
+
+
+def test_missing_weights_are_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Neither a folder nor a network: one line that says where weights are looked for."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(Backbone, "source", property(lambda backbone: str(tmp_path / "nothing")))
+    given = ["run", "peptides-func", "--preset", "dinov2-s-ps", "--valid_size=10", "--data", str(folder)]
+    assert main([*given, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "set PROBSYM_MODELS to a folder that holds dinov2-small" in error
