@@ -13,8 +13,9 @@ from ..batches import Batch, Tensors, reseed, rows, size, stream
 from ..cost import training_flops
 from ..errors import UserError, choose
 from ..evaluation import Score, errors_by_samples, exact_errors
+from ..few_samples import FewSamples
 from ..published import published
-from ..recipe import Recipe, at_least
+from ..recipe import at_least
 from ..runner import Outcome, Place
 from ..training import Problem, fit
 from .exp_data import load
@@ -28,7 +29,7 @@ SPREAD_GRAPHS, SPREAD_SAMPLES = 40, 50  # how many test graphs, and the largest 
 
 
 @dataclass(kw_only=True)
-class Config(Recipe):
+class Config(FewSamples):
     """Which model, how it is symmetrized, how it is trained and tested.
 
     Args:
@@ -56,7 +57,6 @@ class Config(Recipe):
 
     base: str = "mlp"
     symmetrizer: str = "ps"
-    train_samples: int | None = None
     valid_samples: int = 10
     eval_samples: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200])
     samples: int = 10
@@ -84,6 +84,9 @@ class Config(Recipe):
         choose("symmetrizer", METHODS, self.symmetrizer)
         choose("activation", ACTIVATIONS, self.activation)
         choose("noise", {"late": 0, "input": 0}, self.noise)
+        self.check_random(METHODS[self.symmetrizer].random)
+        if self.penalised and self.entropy_weight:
+            raise UserError("entropy_weight: expected 0 with variance_weight, identity_weight or grow_samples")
         for name in ("temperature", "scale"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}: expected a positive number; got {getattr(self, name)}")
@@ -146,13 +149,22 @@ def run(config: Config, place: Place) -> Outcome:
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loss:
-    """Cross-entropy of one batch, plus the weighted entropy of the soft permutations (appendix A.1)."""
+    """Cross-entropy of one batch, plus the weighted entropy of the soft permutations (appendix A.1), or penalties."""
 
     entropy_weight: float
+    penalties: FewSamples | None = None
+    step: int = 0
+
+    def begin(self, step: int) -> None:
+        """Told the number of each step before it."""
+        self.step = step
 
     def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
+        if self.penalties is not None:
+            mean, extra = self.penalties.outputs(phi, inputs(batch), self.step)  # type: ignore[arg-type]
+            return cross_entropy(mean, batch).mean() + extra
         if not self.entropy_weight:
             return losses(phi, batch).mean()
         estimate = phi(**inputs(batch), return_estimate=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from probsym.distributions import Relaxation
 
 from ..errors import UserError, choose
-from ..recipe import Recipe, at_least
+from ..few_samples import FewSamples
+from ..recipe import at_least
 from .data import System
 from .models import BASES, GROUPS, METHODS, group_name
 
@@ -15,7 +16,7 @@ RELAXED = Relaxation()
 
 
 @dataclass(kw_only=True)
-class Config(Recipe):
+class Config(FewSamples):
     """Which model, how it is symmetrized, how it is trained and tested.
 
     Args:
@@ -52,7 +53,6 @@ class Config(Recipe):
     layers: int | None = None
     symmetrizer: str = "ps"
     group: str | None = None
-    train_samples: int | None = None
     late_samples: int | None = None
     late_from: float = 0.8
     valid_samples: int = 10
@@ -102,6 +102,9 @@ class Config(Recipe):
 
     def _check_use(self) -> None:
         """A field that would change nothing is refused."""
+        self.check_random(METHODS[self.symmetrizer].random)
+        if self.penalised and (self.late_samples is not None or self.entropy_weight):
+            raise UserError("variance_weight, identity_weight, grow_samples: not with late_samples or entropy_weight")
         learned, sorts = self.symmetrizer in ("ps", "canonical"), GROUPS[group_name(self)].permutes
         uses = {
             "symmetrizer ps or ga": (METHODS[self.symmetrizer].random, ["late_samples"]),

@@ -39,6 +39,7 @@ def run(config: Config, place: Place) -> Outcome:
         config.haar_share,
         haar(phi) if config.haar_share else None,
         config.train_samples_at,
+        config if config.penalised else None,
     )
     problem = Problem(phi, loss, errors, Tensors(data["train"]), Tensors(data["valid"]), loss.begin)
     cost = training_flops(problem, config)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import probsym as ps
 
 from ..batches import Batch, rows, size
+from ..few_samples import FewSamples
 from .models import inputs
 
 
@@ -25,6 +26,7 @@ class Loss:
         input_noise: Standard deviation of Gaussian noise on positions and velocities; targets stay.
         haar_share: Share of the batch that goes to `haar`, the same base network averaged over uniform poses.
         samples: A step's number of samples; None is the model's own.
+        penalties: Of a recipe that wants more than the error of the mean.
     """
 
     entropy_weight: float = 0.0
@@ -33,6 +35,7 @@ class Loss:
     haar_share: float = 0.0
     haar: ps.Symmetrizer | None = None
     samples: Callable[[int], int | None] = lambda step: None
+    penalties: FewSamples | None = None
     step: int = 0
 
     def begin(self, step: int) -> None:
@@ -55,6 +58,9 @@ class Loss:
 
     def symmetrized(self, phi: nn.Module, batch: Batch) -> Tensor:
         """The loss of the rows that the model itself sees."""
+        if self.penalties is not None:
+            mean, extra = self.penalties.outputs(phi, inputs(batch), self.step)  # type: ignore[arg-type]
+            return self.error(mean, batch) + extra
         options: dict[str, Any] = {} if (k := self.samples(self.step)) is None else {"samples": k}
         if not self.entropy_weight:
             return self.error(phi(**inputs(batch), **options), batch)
