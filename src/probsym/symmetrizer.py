@@ -94,7 +94,7 @@ class Symmetrizer(nn.Module):
         """One output a sample, g_k f(g_k^-1 x): the output's structure with shapes (K, B, ...)."""
         positive("samples", samples)
         x = self.bind(args, kwargs)
-        noise = self.distribution.noise(x, (samples,), generator) if noise is None else noise
+        noise = self.distribution.draw(x, samples, generator) if noise is None else noise
         return self._rebuild(self._evaluate(x, self.distribution.transport(x, noise)))
 
     def draw_noise(
@@ -102,7 +102,7 @@ class Symmetrizer(nn.Module):
     ) -> Noise:
         """The noise that a call with these arguments would draw; pass it on as `noise=`."""
         positive("samples", samples)
-        return self.distribution.noise(self.bind(args, kwargs), (samples,), generator)
+        return self.distribution.draw(self.bind(args, kwargs), samples, generator)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
         """The call's arguments with their Reps, shapes and dtypes checked."""

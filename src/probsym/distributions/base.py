@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from probsym.groups.base import ProductElement
 from probsym.reps import Inputs, Rep, build
 
 Noise = Any  # nested dict / tuple of tensors, shaped like `noise_rep`
+
+
+PAGE = 64  # samples whose noise is drawn together
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,15 @@ class EquivariantDistribution(nn.Module, ABC):
     @abstractmethod
     def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
         """The elements of `transport`, and if asked scalars about them (entropy, degeneracies)."""
+
+    def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None) -> Iterator[Noise]:
+        """The noise of k independent samples, at most `PAGE` at a time, so that nobody has to hold all of it."""
+        for start in range(0, k, PAGE):
+            yield self.noise(x, (min(PAGE, k - start),), generator)
+
+    def draw(self, x: Inputs, k: int, generator: torch.Generator | None = None) -> Noise:
+        """The noise of k independent samples at once: `pages` put together."""
+        return _joined(list(self.pages(x, k, generator)))
 
     def transport(self, x: Inputs, noise: Noise) -> Element:
         """Group elements of batch shape (*shape, B), a deterministic function of the inputs and the noise."""
@@ -225,3 +237,19 @@ def _sum(counters: Any) -> dict[str, Tensor]:
         for key, value in counter.items():
             total[key] = total[key] + value if key in total else value
     return total
+
+
+def _joined(parts: list[Noise]) -> Noise:
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Mapping):
+        return {key: _joined([part[key] for part in parts]) for key in first}
+    return tuple(map(_joined, map(list, zip(*parts, strict=True)))) if isinstance(first, tuple) else torch.cat(parts)
+
+
+def sliced(noise: Noise, part: slice) -> Noise:
+    """The noise of some samples."""
+    if isinstance(noise, Mapping):
+        return {key: sliced(value, part) for key, value in noise.items()}
+    return tuple(sliced(value, part) for value in noise) if isinstance(noise, tuple) else noise[part]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from probsym.distributions import EquivariantDistribution, Noise
+from probsym.distributions.base import PAGE, sliced
 from probsym.groups import Element
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
@@ -66,8 +67,16 @@ class Integrand:
 
     def draw(self, k: int) -> tuple[Element, dict[str, Tensor]]:
         """Elements (K, B) from independent noise, and counters."""
-        noise = self.p.noise(self.x, (k,), self.generator) if self.noise is None else self.noise
-        return self.push(noise)
+        return self.push(self.p.draw(self.x, k, self.generator) if self.noise is None else self.noise)
+
+    def pages(self, k: int) -> Iterator[tuple[Element, dict[str, Tensor]]]:
+        """The same page by page, so that neither the noise nor the elements of all samples are held at once."""
+        if self.noise is None:
+            parts = self.p.pages(self.x, k, self.generator)
+        else:
+            parts = (sliced(self.noise, slice(start, start + PAGE)) for start in range(0, k, PAGE))
+        for noise in parts:
+            yield self.push(noise)
 
     def push(self, noise: Noise) -> tuple[Element, dict[str, Tensor]]:
         return self.p.push(self.x, noise, diagnose=self.statistics)
@@ -182,6 +191,25 @@ class Blocks:
         if blocks < 2:
             return [torch.full_like(s, math.inf) for s in self.moments.square]
         return [(s / (blocks - 1) / blocks).sqrt() for s in self.moments.square]
+
+
+class Counters:
+    """Scalars about the elements, page by page: means of shares, of counts of inputs the largest."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[dict[str, Tensor], int]] = []
+
+    def add(self, counters: dict[str, Tensor], samples: int) -> None:
+        self.parts.append((counters, samples))
+
+    def values(self) -> dict[str, Tensor]:
+        total = sum(samples for _, samples in self.parts)
+        found: dict[str, Tensor] = {}
+        for key, first in self.parts[0][0].items():
+            pages = torch.stack([counters[key] for counters, _ in self.parts])
+            weight = torch.tensor([samples / total for _, samples in self.parts], device=first.device)
+            found[key] = (pages * weight).sum(0).to(pages.dtype) if first.is_floating_point() else pages.amax(0)
+        return found
 
 
 def block_means(outputs: list[Tensor], block: int) -> list[Tensor]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from probsym.distributions import Noise
@@ -38,6 +39,10 @@ class Design(ABC):
             ValueError: the design fits no factor of the group, or k is not a multiple of the block.
         """
 
+    def pages(self, integrand: Integrand, k: int) -> Iterator[Drawn]:
+        """The same part by part, where the samples need not be held together."""
+        yield self.draw(integrand, k)
+
 
 @dataclass(frozen=True)
 class Independent(Design):
@@ -50,6 +55,15 @@ class Independent(Design):
     def draw(self, integrand: Integrand, k: int) -> Drawn:
         g, aux = integrand.draw(k)
         return g, 1, aux
+
+    def pages(self, integrand: Integrand, k: int) -> Iterator[Drawn]:
+        # backward needs all elements anyway, and one pass of the net of p makes them
+        if torch.is_grad_enabled():
+            yield self.draw(integrand, k)
+            return
+        count = k if integrand.noise is None else noise_count(integrand, integrand.noise)
+        for g, aux in integrand.pages(count):
+            yield g, 1, aux
 
 
 def check_multiple(k: int, block: int, design: Design) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from probsym.estimators.base import Blocks, Estimate, Estimator, Integrand, block_means, positive, standard_error
+from torch import Tensor
+
+from probsym.estimators.base import (
+    Blocks,
+    Counters,
+    Estimate,
+    Estimator,
+    Integrand,
+    block_means,
+    positive,
+    standard_error,
+)
 from probsym.estimators.designs import Design, as_design, check_multiple
 
 
@@ -46,19 +57,31 @@ class MonteCarlo(Estimator):
             check_multiple(self.k, design.size, design)
 
     def __call__(self, integrand: Integrand) -> Estimate:
-        g, block, aux = as_design(self.design).draw(integrand, self.k)
-        count = g.shape[0]
-        if self.chunk is None or self.chunk >= count:
-            y = integrand.evaluate(g, None)
+        design = as_design(self.design)
+        if self.chunk is None or self.chunk >= self.k:
+            g, block, aux = design.draw(integrand, self.k)
+            count, y = g.shape[0], integrand.evaluate(g, None)
             mean = [t.mean(0) if count > 1 else t.squeeze(0) for t in y]
             error = [standard_error(t.detach()) for t in block_means(y, block)] if integrand.statistics else []
         else:
-            blocks = Blocks(block, integrand.statistics)
-            for part in slices(count, block, self.chunk):
-                blocks.add(integrand.run(g.select(part)))
-            mean, error = blocks.moments.mean, blocks.error(count // block)
+            mean, error, count, aux = self._in_chunks(design, integrand)
         return Estimate(integrand.rebuild(mean), integrand.rebuild(error) if integrand.statistics else None,
                         integrand.counts(count), aux)  # fmt: skip
+
+    def _in_chunks(
+        self, design: Design, integrand: Integrand
+    ) -> tuple[list[Tensor], list[Tensor], int, dict[str, Tensor]]:
+        """Mean, standard error, samples and counters, holding the elements of one page and the outputs of one chunk."""
+        count, block, aux = 0, 1, Counters()
+        blocks: Blocks | None = None
+        for g, block, counters in design.pages(integrand, self.k):
+            blocks = Blocks(block, integrand.statistics) if blocks is None else blocks
+            for part in slices(g.shape[0], block, self.chunk):  # type: ignore[arg-type]
+                blocks.add(integrand.run(g.select(part)))
+            aux.add(counters, g.shape[0])
+            count += g.shape[0]
+        assert blocks is not None
+        return blocks.moments.mean, blocks.error(count // block), count, aux.values()
 
 
 def slices(count: int, block: int, chunk: int) -> Iterator[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -33,6 +34,10 @@ class FixedNoise(ps.EquivariantDistribution):
         one = Inputs(one.values, one.spec, 1, layouts)
         drawn = self.p.noise(one, shape, torch.Generator(device=x.device).manual_seed(self.seed))
         return _spread(drawn, len(shape), x.count)
+
+    def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None) -> Iterator[Noise]:
+        """All of it: drawn page by page, every page would be the first."""
+        yield self.noise(x, (k,), generator)
 
     def noise_rep(self, x: Inputs) -> Any:
         return self.p.noise_rep(x)
