@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probsym.distributions.base import EquivariantDistribution, Noise, Support
 from probsym.distributions.frame_axes import is_ordered, oriented, principal_axes, read_columns
-from probsym.distributions.frame_orthogonal import SpaceView, orient
+from probsym.distributions.frame_orthogonal import SpaceView, orient, signed
 from probsym.distributions.frame_paths import Listing, Paths, Sampling, slots
 from probsym.distributions.frame_permutation import NodeView, arrange, view_nodes
 from probsym.distributions.geometry import spatial
@@ -128,6 +128,9 @@ class Frame(EquivariantDistribution):
         """All frames; a sample of `samples` for inputs that have too many or feel a continuous stabilizer."""
         views = self._views(x)
         counters = self._counters(x, views)
+        small = len(views) == 1 and bool(self.spaces) and 2 ** self.spaces[0].dim <= self.max_support and x.count > 0
+        if small and not bool(counters["degenerate"]):
+            return self._signed(x, views, {**counters, "sampled": counters["degenerate"]})
         listing = Listing(x.count, self.max_support, x.device)
         if bool(counters["degenerate"]):
             every = torch.arange(x.count, device=x.device)
@@ -144,6 +147,18 @@ class Frame(EquivariantDistribution):
             paths = _merged(listing, drawn, tuple(self.spaces) + tuple(self.nodes))
             self._warn(len(left))
         return self._support(x, views, paths, ~listing.overflow, {**counters, "sampled": listing.overflow.sum()})
+
+    def _signed(self, x: Inputs, views: Mapping[Group, Any], counters: dict[str, Tensor]) -> Support:
+        """All signs of the axes of one space, which every input has settled."""
+        space = self.spaces[0]
+        frame = signed(views[space].axes.vectors, space.special)
+        paths = Listing(0, self.max_support, x.device)
+        paths.held[space] = frame
+        parts = {f: self._element(x, f, views, lambda value, _: value, paths) for f in self.group.factors}
+        parts |= {f: Still(f, x.layouts[f], (len(frame), x.count)) for f in parts if isinstance(f, Axis)}
+        weight = torch.full((len(frame), x.count), 1 / len(frame), dtype=x.dtype, device=x.device)
+        exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
+        return Support(self._join(parts), weight, exact, counters)
 
     def _support(
         self, x: Inputs, views: Mapping[Group, Any], paths: Paths, exact: Tensor, counters: dict[str, Tensor]

@@ -175,7 +175,7 @@ def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Ten
     tolerance = torch.where(empty, torch.inf, GAP + 16 * (rounding[:, None] / size).sqrt())
     new = (cluster[:, 1:] != cluster[:, :-1]) | (value.diff(dim=-1) > tolerance[:, 1:])
     cluster = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0))
-    return v @ refine(w, matrix, cluster), cluster
+    return v @ (refine(w, matrix, cluster) if matrix.requires_grad else w), cluster
 
 
 def refine(w: Tensor, matrix: Tensor, cluster: Tensor, steps: int = 2) -> Tensor:

@@ -48,6 +48,18 @@ def orient(paths: Paths, view: SpaceView) -> None:
     _sign(paths, view)
 
 
+def signed(frame: Tensor, special: bool) -> Tensor:
+    """A frame (B, D, D) with all signs of its axes, or those of determinant one: (M, B, D, D)."""
+    dim = frame.shape[-1]
+    pattern = torch.arange(2**dim, device=frame.device)
+    signs = _pattern_signs(pattern, torch.ones(dim, dtype=torch.bool, device=frame.device))
+    if special:
+        signs = signs[signs.prod(-1) > 0]
+        parity = torch.linalg.det(frame.detach()).sign()
+        frame = torch.cat([frame[..., :-1], frame[..., -1:] * parity[:, None, None]], -1)
+    return frame * signs.to(frame.dtype)[:, None, None]
+
+
 def _settle(paths: Paths, view: SpaceView, j: int) -> None:
     """Replace axis j by a direction of the data, where it shares its eigenspace with others.
 
