@@ -25,6 +25,7 @@ BACKBONES = {
     ),
     "bert": lambda: hf.BertModel(hf.BertConfig(**SIZE, **TEXT)),
     "roberta": lambda: hf.RobertaModel(hf.RobertaConfig(**SIZE, **TEXT)),
+    "roberta-prelayernorm": lambda: hf.RobertaPreLayerNormModel(hf.RobertaPreLayerNormConfig(**SIZE, **TEXT)),
     "distilbert": lambda: hf.DistilBertModel(
         hf.DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=32, vocab_size=11, max_position_embeddings=40)
     ),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from backbones import BACKBONES, backbone
 
-from probsym.integrations.transformers import ImagePatches
+from probsym.integrations.transformers import Encoder, GraphHead, GraphTransformer, ImagePatches, NodeTokens
 from probsym.integrations.transformers.families import family_of
 
-TEXT = {"bert", "roberta", "distilbert"}
-VISION = sorted(set(BACKBONES) - TEXT)
+TEXT = {"bert", "roberta", "roberta-prelayernorm", "distilbert"}
+
+
+def unchanged(encoder: Encoder) -> None:
+    """Leaves an encoder as it was taken."""
 
 
 @torch.no_grad()
-def both(name: str, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+def both(name: str, side: int, change: Callable[[Encoder], None] = unchanged) -> tuple[torch.Tensor, torch.Tensor]:
     """The last hidden state of the model, and of its encoder on the same embedded tokens."""
     model = backbone(name)
     if name in TEXT:
@@ -29,6 +34,7 @@ def both(name: str, side: int) -> tuple[torch.Tensor, torch.Tensor]:
             expected = model.pooler.layernorm(expected)
         tokens = model.embeddings.patch_embeddings(image)
     encoder = family_of(model).encoder(model, ImagePatches(side, 1), None).eval()
+    change(encoder)
     return expected, torch.cat(encoder(tokens), 1)
 
 
@@ -40,3 +46,76 @@ def test_same_output_on_the_same_tokens(name, side):
     assert expected.shape == found.shape
     assert (expected - found).abs().max() < 1e-5
     assert expected.std() > 0.1
+
+
+def without_positions(encoder: Encoder) -> None:
+    encoder.position = None
+    encoder.biases = torch.nn.ModuleList()
+
+
+def without_last_block(encoder: Encoder) -> None:
+    encoder.blocks = encoder.blocks[:-1]
+
+
+def without_norm(encoder: Encoder) -> None:
+    encoder.norm = torch.nn.Sequential()
+
+
+@pytest.mark.parametrize("change", [without_positions, without_last_block, without_norm])
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_a_missing_part_is_noticed(name, change):
+    """The comparison above can fail: without its positions, a block or the last norm an encoder is another one."""
+    expected, found = both(name, 5, change)
+    if change is without_norm and name in {"bert", "roberta", "distilbert"}:
+        assert torch.allclose(expected, found, atol=1e-5)  # these end with a block
+    else:
+        assert (expected - found).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_the_backbone_stays_as_it_was(name):
+    """Freezing, other precision and training mode are those of a copy; two models of one backbone are the same."""
+    model, again = backbone(name), backbone(name)
+    make = {"tokens": ImagePatches(6, 2), "head": GraphHead(1), "node_channels": 1, "edge_channels": 1}
+    first = GraphTransformer(model, **make, frozen=True, dtype=torch.bfloat16)
+    second = GraphTransformer(model, **make)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert [n for n, _ in model.named_parameters()] == [n for n, _ in again.named_parameters()]
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+    assert not model.training
+    assert all(p.requires_grad for p in second.parameters())
+    assert [n for n, _ in first.named_parameters()] == [n for n, _ in second.named_parameters()]
+    parts = {id(p) for f in (first, second) for p in f.parameters()}
+    assert parts.isdisjoint(map(id, model.parameters()))
+
+
+def look_alikes() -> dict[str, tuple[Callable[[], torch.nn.Module], str]]:
+    """Models that have the attributes of a family and compute something else; what the refusal says."""
+    import transformers as hf
+
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    text = {**size, "vocab_size": 9}
+    return {
+        "a bias": (lambda: hf.MPNetModel(hf.MPNetConfig(**text)), r"no encoder\.relative_attention_bias"),
+        "a wider trunk": (
+            lambda: hf.RemBertModel(hf.RemBertConfig(**text, input_embedding_size=8)),
+            r"no encoder\.embedding_hidden_mapping_in",
+        ),
+        "more tokens": (
+            lambda: hf.YolosModel(hf.YolosConfig(**size, image_size=[8, 8], patch_size=4)),
+            r"no embeddings\.detection_tokens",
+        ),
+        "another table": (
+            lambda: hf.IBertModel(hf.IBertConfig(**text)),
+            r"embeddings\.position_embeddings as a tensor",
+        ),
+        "a mask the other way round": (lambda: hf.DebertaModel(hf.DebertaConfig(**text)), "see masked tokens"),
+        "other arguments": (lambda: hf.XmodModel(hf.XmodConfig(**text)), "cannot be called with tokens and a mask"),
+    }
+
+
+@pytest.mark.parametrize("name", look_alikes())
+def test_look_alikes_are_refused(name):
+    make, message = look_alikes()[name]
+    with pytest.raises(TypeError, match=message):
+        GraphTransformer(make(), NodeTokens(3), GraphHead(1), node_channels=1, edge_channels=1)

@@ -67,6 +67,17 @@ def test_padding_is_invisible(name, tokens, head):
         assert head == "graph" or (y[b].abs().sum() - alone.abs().sum()).abs() < 1e-8
 
 
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_padding_is_seen_without_the_mask(name):
+    """Negative control of the test above."""
+    f, call = model(name, dtype=torch.float64), graphs((9, 3, 1), 11, torch.float64)
+    hidden = f(**call)
+    f.encoder.mask_name = None
+    assert not f.encoder.hides_masked_tokens(4)
+    f.encoder.biases = torch.nn.ModuleList()
+    assert (f(**call) - hidden)[1:].abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(("n", "patch"), [(188, 14), (444, 32), (53, 4)])
 def test_published_sizes(n, patch):
     """14 x 14 tokens each; an input of the largest size, and one of half of it."""

@@ -49,6 +49,12 @@ class Encoder(nn.Module):
         accepted = inspect.signature(self.blocks[0].forward).parameters
         self.mask_name = next((name for name in MASKS if name in accepted), None)
 
+    @property
+    def width(self) -> int:
+        """Size of a token."""
+        table = self.position if self.prefix is None else self.prefix
+        return table.shape[-1]  # type: ignore[union-attr]
+
     def forward(self, tokens: Tensor, counting: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens (B, T, W), masked where they are not `counting` (B or 1, T) -> prefix (B, P, W), tokens (B, T, W)."""
         h = tokens if self.position is None else tokens + self.position[: tokens.shape[1]]
@@ -71,6 +77,20 @@ class Encoder(nn.Module):
         else:
             h = block(h, **options)
         return h[0] if isinstance(h, tuple) else h
+
+    @torch.no_grad()
+    def hides_masked_tokens(self, most: int) -> bool:
+        """Whether a masked token leaves the others alone, tried on a few (at most `most`) in evaluation mode."""
+        weight, count = next(self.blocks.parameters()), min(most, 4)
+        if count < 2 or weight.is_meta:
+            return True
+        tokens = torch.randn(1, count, self.width, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1)
+        tokens[1, -1] = -tokens[1, -1]
+        was, counting = self.training, torch.arange(count, device=weight.device) < count - 1
+        prefix, tokens = self.eval()(tokens.to(weight), counting.unsqueeze(0))
+        self.train(was)
+        one, other = torch.cat([prefix, tokens[:, :-1]], 1)
+        return bool((one - other).abs().max() <= torch.finfo(weight.dtype).eps ** 0.5 * one.abs().max())
 
     @staticmethod
     def _additive(counting: Tensor, prefix: int, h: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,9 @@ class Family:
         shift: an embedding whose row 0 is added to every token (token type 0 of BERT).
         bias: relative position bias of the whole model; `block_bias`: of each block.
         marks: further attributes by which the family is known.
-        foreign: attributes of look-alikes, which compute something that an `Encoder` does not.
+        leaves: parts with weights that an `Encoder` does without: embeddings of words and pixels, poolers. A model with
+            any other weights is a look-alike that computes something more, and is refused.
+        foreign: attributes of look-alikes that have no weights, or have them inside their blocks.
         antialias: whether positions are low-pass filtered where the new grid is coarser.
         lora: names of the linear maps that LoRA adapts by default.
     """
@@ -42,6 +45,7 @@ class Family:
     bias: str = ""
     block_bias: str = ""
     marks: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ("pooler",)
     foreign: tuple[str, ...] = ()
     antialias: bool = False
     lora: tuple[str, ...] = ()
@@ -53,7 +57,14 @@ class Family:
             value = read(model, path)
             if value is ABSENT or (value is None and not self.block_bias):
                 lacking.append(path)
-        return lacking + [f"no {path}" for path in self.foreign if found(model, path)]
+            elif path == self.positions and not isinstance(value, Tensor | nn.Embedding | None):
+                lacking.append(f"{path} as a tensor or an embedding")
+        lacking += [f"no {path}" for path in self.foreign if found(model, path)]
+        return lacking or [f"no {name}" for name, _ in model.named_parameters() if not within(name, self.known())]
+
+    def known(self) -> tuple[str, ...]:
+        """All paths whose weights an encoder takes over, or may leave behind."""
+        return (*self.reads(), *self.leaves)
 
     def reads(self) -> tuple[str, ...]:
         """All paths whose weights an encoder takes over."""
@@ -61,30 +72,24 @@ class Family:
         return tuple(path for path in (*self.blocks, *self.prefix, *self.start, *self.norm, *single) if path)
 
     def encoder(self, model: nn.Module, tokens: ImagePatches | NodeTokens, layers: int | None) -> Encoder:
-        """The family's parts in an Encoder for these tokens, which shares the weights of its blocks with `model`."""
+        """Copies of the family's parts in an Encoder for these tokens; `model` stays as it is."""
         path = next(path for path in self.blocks if found(model, path))
         blocks = list(read(model, path))
         if layers is not None and not 1 <= layers <= len(blocks):
             raise ValueError(
                 f"layers: expected a number from 1 to {len(blocks)}, the layers of the backbone; got {layers}"
             )
-        blocks = blocks[:layers]
+        around = ([read(model, path) for path in paths if found(model, path)] for paths in (self.start, self.norm))
+        blocks, start, norm = deepcopy((blocks[:layers], *around))
         prefix, position = self._positions(model, tokens)
-        return Encoder(
-            blocks,
-            position,
-            prefix,
-            [read(model, path) for path in self.start if found(model, path)],
-            [read(model, path) for path in self.norm if found(model, path)],
-            self._biases(model, blocks, tokens),
-        )
+        return Encoder(blocks, position, prefix, start, norm, self._biases(model, blocks, tokens))
 
     def _positions(self, model: nn.Module, tokens: ImagePatches | NodeTokens) -> tuple[Tensor | None, Tensor | None]:
         """Prefix (P, W) with its positions, and the positions (T, W) of the tokens."""
         parts = [read(model, path).detach() for path in self.prefix if found(model, path)]
         prefix = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]) if parts else None
         table = read(model, self.positions)
-        if not isinstance(table, Tensor | nn.Embedding):
+        if table is None:
             return prefix, None
         table, skipped = _table(table)
         if not self.patches:
@@ -112,6 +117,7 @@ VISION: dict[str, Any] = {
     "patches": "embeddings.patch_embeddings.num_patches",
     "prefix": ("embeddings.cls_token", "embeddings.distillation_token", "embeddings.register_tokens"),
     "start": ("embeddings.dropout",),
+    "leaves": ("embeddings.patch_embeddings", "embeddings.mask_token", "pooler"),
     "lora": ("q_proj", "v_proj", "query", "value"),
 }
 FAMILIES: dict[str, Family] = {
@@ -130,9 +136,10 @@ FAMILIES: dict[str, Family] = {
         blocks=("encoder.layer", "transformer.layer"),
         positions="embeddings.position_embeddings",
         start=("embeddings.LayerNorm", "embeddings.dropout"),
+        norm=("LayerNorm",),
         shift="embeddings.token_type_embeddings",
         marks=("embeddings.word_embeddings", "embeddings.LayerNorm"),
-        foreign=("embeddings_project", "encoder.relative_attention_bias", "encoder.rel_embeddings"),
+        leaves=("embeddings.word_embeddings", "pooler"),
         lora=("query", "value", "q_proj", "v_proj", "q_lin", "v_lin"),
     ),
     "timm ViT": Family(
@@ -143,7 +150,8 @@ FAMILIES: dict[str, Family] = {
         start=("pos_drop", "norm_pre"),
         norm=("norm", "fc_norm"),
         antialias=True,
-        foreign=("rope", "rel_pos_bias", "blocks.0.attn.relative_position_bias_table"),
+        leaves=("patch_embed", "attn_pool", "head", "head_dist"),
+        foreign=("rope", "blocks.0.attn.relative_position_bias_table"),
         lora=("qkv",),
     ),
 }
@@ -164,6 +172,11 @@ def found(model: Any, path: str) -> bool:
     return value is not ABSENT and value is not None
 
 
+def within(name: str, paths: tuple[str, ...]) -> bool:
+    """Whether a parameter lies at one of the paths or below it."""
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
+
+
 def family_of(model: nn.Module) -> Family:
     """The family whose attributes a model has.
 
@@ -174,11 +187,17 @@ def family_of(model: nn.Module) -> Family:
     fitting = [name for name, paths in lacking.items() if not paths]
     if fitting:
         return FAMILIES[fitting[0]]
-    looked = "; ".join(f"{name}: {', '.join(paths)}" for name, paths in lacking.items())
+    looked = "; ".join(f"{name}: {', '.join(shortened(paths))}" for name, paths in lacking.items())
     raise TypeError(
-        f"backbone: {type(model).__name__} has the interface of no known family. Looked for, and not found: {looked}. "
+        f"backbone: {type(model).__name__} has the interface of no known family. Looked for, and not found "
+        f"('no': found, and an encoder would leave it out): {looked}. "
         "A new family is one more row of probsym.integrations.transformers.FAMILIES"
     )
+
+
+def shortened(names: list[str], most: int = 6) -> list[str]:
+    """The first names, and how many more there are."""
+    return names if len(names) <= most else [*names[:most], f"and {len(names) - most} more"]
 
 
 def _table(table: Tensor | nn.Embedding) -> tuple[Tensor, int]:

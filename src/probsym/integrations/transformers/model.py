@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import asdict
 from inspect import signature
 from typing import Any
@@ -34,8 +35,7 @@ class GraphTransformer(nn.Module):
     position embeddings (interpolated to the tokens) are kept; its own embeddings and head are left behind.
 
     Args:
-        backbone: a Hugging Face model (ViT, DeiT, DINOv2, BEiT, BERT and alike) or a timm ViT. Its modules are taken
-            over, not copied.
+        backbone: a Hugging Face model (ViT, DeiT, DINOv2, BEiT, BERT and alike) or a timm ViT. Its parts are copied.
         tokens: `ImagePatches` or `NodeTokens`. head: `GraphHead`, `NodeHead` or `PairHead`.
         node_channels, edge_channels: sizes of the last axes of x and edge.
         layers: keep the first blocks only.
@@ -45,7 +45,8 @@ class GraphTransformer(nn.Module):
         dtype: of the weights.
 
     Raises:
-        TypeError: the backbone has an unknown interface; says which attributes were looked for. Other types.
+        TypeError: the backbone has an unknown interface; says which attributes were looked for. A look-alike whose
+            blocks let masked tokens through. Other types.
         ValueError: numbers below 1, more layers than there are, positions that cannot be interpolated.
 
     >>> from transformers import ViTConfig, ViTModel
@@ -79,7 +80,7 @@ class GraphTransformer(nn.Module):
         self.options = {"layers": layers, "frozen": frozen, "lora": lora, "checkpointing": checkpointing}
         self.encoder = self._encoder(backbone, layers, frozen, lora)
         self.encoder.checkpointing = checkpointing
-        width = self.width
+        width = self.encoder.width
         self.embedding = tokens.embedding(width, node_channels, edge_channels)
         self.decoder = head.decoder(tokens, width)
         self.to(dtype).train()
@@ -88,17 +89,29 @@ class GraphTransformer(nn.Module):
         backbone = getattr(backbone, "base_model", backbone)
         family = family_of(backbone)
         encoder = family.encoder(backbone, self.tokens, layers)
+        self._check_masking(encoder, type(backbone).__name__)
         if frozen:
             encoder.requires_grad_(False)
         if lora is not None:
             adaptation.add_lora(encoder, lora, family.lora)
         return encoder
 
-    @property
-    def width(self) -> int:
-        """Size of a token."""
-        table = self.encoder.position if self.encoder.prefix is None else self.encoder.prefix
-        return table.shape[-1]  # type: ignore[union-attr]
+    def _check_masking(self, encoder: Encoder, name: str) -> None:
+        """Padding must not reach the other tokens; a look-alike may read the mask in another way."""
+        if encoder.mask_name is None:
+            message = f"backbone: the blocks of {name} take no mask, so that outputs of a graph depend on its padding"
+            warnings.warn(message, stacklevel=4)
+            return
+        try:
+            hidden = encoder.hides_masked_tokens(self.tokens.length)
+        except Exception as error:  # whatever foreign blocks raise
+            raise TypeError(
+                f"backbone: the blocks of {name} cannot be called with tokens and a mask: {error}"
+            ) from error
+        if not hidden:
+            raise TypeError(
+                f"backbone: the blocks of {name} see masked tokens; {encoder.mask_name} means something else"
+            )
 
     @property
     def dtype(self) -> torch.dtype:

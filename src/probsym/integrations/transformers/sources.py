@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from probsym.integrations.transformers.families import within
+
 Source = str | os.PathLike[str]
 
 
@@ -23,8 +25,8 @@ class Opened:
     missing: tuple[str, ...] = ()
 
     def check(self, read: tuple[str, ...]) -> None:
-        """Raises ValueError where one of the weights that are read, by the head of its name, is missing."""
-        missing = [name for name in self.missing if name.startswith(read)]
+        """Raises ValueError where a weight at or below one of the paths that are read is missing."""
+        missing = [name for name in self.missing if within(name, read)]
         if missing:
             raise ValueError(f"source: its files lack {len(missing)} weights of the backbone: {', '.join(missing)}")
 
