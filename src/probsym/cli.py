@@ -185,6 +185,7 @@ def figures(given: argparse.Namespace, rest: list[str]) -> None:
       equivariance_by_samples  how far phi(g x) is from g phi(x), both with k samples
       samples_for_tolerance    how many samples test inputs need for a given standard error
       error_by_cost            test error against the minutes of the run
+      learning_curve           the metric of the validation set while training
     A run's own folder holds the figures of that run.
     """
     from probsym.experiments.report import figures as draw

@@ -100,7 +100,16 @@ def test_missing_weights_are_told(folder: Path, tmp_path: Path, monkeypatch: pyt
     """Neither a folder nor a network: one line that says where weights are looked for."""
     pytest.importorskip("transformers")
     monkeypatch.setattr(Backbone, "source", property(lambda backbone: str(tmp_path / "nothing")))
-    given = ["run", "peptides-func", "--preset", "dinov2-s-ps", "--valid_size=10", "--data", str(folder)]
+    given = [
+        "run",
+        "peptides-func",
+        "--preset",
+        "dinov2-s-ps",
+        "--valid_size=10",
+        "--test_size=10",
+        "--data",
+        str(folder),
+    ]
     assert main([*given, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import probsym as ps
 from molecules import molecules
 from probsym.cli import main
 from probsym.experiments import training
+from probsym.experiments.config import load_config
+from probsym.experiments.registry import experiment
 from probsym.experiments.tasks import pattern
-from probsym.experiments.tasks.block_model import BlockModel, load
+from probsym.experiments.tasks.block_model import BlockModel, assemble, draw, load
+from probsym.experiments.tasks.collate import Channels, Padded
+from probsym.experiments.tasks.methods import METHODS, arguments, build
 from probsym.experiments.tasks.storage import keep
 from probsym.nets import WalkTransformer
 
@@ -120,6 +125,40 @@ def test_an_interrupted_run_ends_the_same(run, tmp_path: Path) -> None:
     assert resumed is not None, error
     for field in ("value", "stderr", "by_samples", "best_valid", "equivariance", "learning_curve"):
         assert resumed[field] == straight[field], field
+
+
+class Degrees(torch.nn.Module):
+    """Links of each node, which no order of the nodes changes as long as it keeps every node."""
+
+    def forward(self, x: torch.Tensor, edge: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return edge.sum(2) * mask.unsqueeze(-1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_averages_keep_every_node_of_graphs_of_different_sizes(method: str) -> None:
+    """Twelve graphs of different sizes, several samples: an average over orders of what has none is that itself."""
+    graphs = assemble(draw(BlockModel(patterns=4, train=1, valid=1, test=1)))
+    batch = arguments(Padded(Channels((3,)))(graphs))
+    assert len(set(graphs.sizes.tolist())) > 6
+    config = load_config(experiment("pattern"), "walk-transformer-ga", [f"--symmetrizer={method}"])
+    phi = build(config, pattern.TASK, Channels((3,)), Padded(Channels((3,)))(graphs))
+    phi.model = Degrees()
+    found = phi.sample(**batch, samples=3)
+    assert torch.equal(found, batch["edge"].sum(2).expand_as(found))
+
+
+def test_figures_show_learning_curves(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("pattern", "walk-transformer-ga", out=tmp_path / "runs" / "a")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()  # not those of the checkout
+    assert main(["figures", "--out", "drawn"]) == 0
+    drawn = tmp_path / "drawn" / "pattern"
+    assert (drawn / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader((drawn / "learning_curve.csv").open()))
+    assert [(row["row"].split()[0], row["step"]) for row in rows] == [
+        ("walk-transformer-ga", "2"),
+        ("walk-transformer-ga", "4"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,24 @@ def error_against_cost(experiment: Experiment, rows: list[Row]) -> Figure:
     return figure
 
 
+def learning_curve(experiment: Experiment, rows: list[Row]) -> Figure:
+    """The validation metric against the step, a line a seed; grey lines are published test results."""
+    figure, axes = _wide()
+    looks = _looks(rows)
+    for row in rows:
+        for number, result in enumerate(row.results):
+            curve = result["learning_curve"]
+            steps, values = [point["step"] for point in curve], [point["valid"] for point in curve]
+            colour, marker = looks[row.name]
+            label = None if number else _short(row.name)
+            axes.plot(steps, values, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
+    for style, paper in zip(STYLES, [p for p in published(experiment.name) if p.figure], strict=False):
+        axes.axhline(paper.value, color="0.6", linestyle=style, linewidth=1, label=f"published: {paper.row} {paper}")
+    axes.set(xlabel="step", ylabel=experiment.metric.replace("test", "validation"))
+    _legend(axes)
+    return figure
+
+
 def _wide() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     return figure, figure.subplots()
@@ -189,4 +207,5 @@ PLOTS = (
     ),
     Plot("samples_for_tolerance", "samples_for_tolerance", _histogram, samples_for_tolerance),
     Plot("error_by_cost", "wall_s", _cost, error_against_cost),
+    Plot("learning_curve", "learning_curve", lambda x: x["learning_curve"], learning_curve),
 )
