@@ -79,6 +79,7 @@ def load(
         FileNotFoundError: no saved model there.
         ValueError: weights do not fit, or the distribution has to be given.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
@@ -93,7 +94,7 @@ def load(
     phi = Symmetrizer(model, inputs, output, distribution, *estimators)
     try:
         phi.load_state_dict(load_file(folder / WEIGHTS))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
     return phi
 

@@ -52,6 +52,33 @@ def test_graph_transformer_comes_back_whole(name, tokens, head, options, tmp_pat
     assert not torch.equal(f(**call), scratch(**call))
 
 
+@pytest.mark.parametrize("lora", [2, {"r": 3, "target_modules": ["query", "q_proj", "q_lin"]}])
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_low_rank_updates_come_back(name, lora, tmp_path):
+    """Learned ones; without them the output is another one."""
+    pytest.importorskip("peft")
+    f, call = (
+        GraphTransformer(backbone(name), NodeTokens(12), NodeHead(2), **CHANNELS, lora=lora).eval(),
+        graphs((9, 4), 9),
+    )
+    before = f(**call)
+    for n, parameter in f.named_parameters():
+        if "lora_B" in n:
+            nn.init.normal_(parameter)
+    f.save_pretrained(tmp_path)
+    again = GraphTransformer.from_pretrained(tmp_path).eval()
+    assert torch.equal(f(**call), again(**call))
+    assert not torch.equal(f(**call), before)
+    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in f.parameters()]
+
+
+def test_a_description_is_not_used_up():
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    description = f.description()
+    for _ in range(2):
+        assert GraphTransformer.from_description(description).description() == f.description()
+
+
 @pytest.mark.parametrize("distribution", ["learned", "haar", "canonical"])
 def test_symmetrized_comes_back_whole(distribution, tmp_path):
     f = GraphTransformer(backbone("vit"), ImagePatches(12, 4), GraphHead(2), **CHANNELS)
@@ -136,11 +163,86 @@ def test_wrong_folders(tmp_path, folder):
     with pytest.raises(FileNotFoundError, match="expected a folder with"):
         opened(tmp_path / "nowhere")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="no weights in"):
+    with pytest.raises(FileNotFoundError, match=r"no weights \(as safetensors\) in"):
         opened(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "nothing"}))
     with pytest.raises(ValueError, match="no model that transformers can load"):
         opened(folder)
+
+
+class Shout:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_pickles_are_not_opened(folder, tmp_path):
+    """Neither a malicious one nor the plain weights in pytorch_model.bin."""
+    marker, weights = tmp_path / "executed", load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for content in ({"a": Shout(marker)}, weights):
+        torch.save(content, folder / "pytorch_model.bin")
+        with pytest.raises(FileNotFoundError, match="as safetensors"):
+            opened(folder)
+    assert not marker.exists()
+    torch.save({"a": Shout(marker)}, tmp_path / "control.bin")
+    torch.load(tmp_path / "control.bin", weights_only=False)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_code_of_a_source_is_not_run(folder, tmp_path, known, pretrained):
+    """An auto_map is passed over where transformers knows the model, and refused where it does not; nobody is asked."""
+    marker = tmp_path / "executed"
+    (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "own.Config", "AutoModel": "own.Model"}
+    (folder / "config.json").write_text(json.dumps(config if known else {**config, "model_type": "own"}))
+    if known:
+        opened(folder, pretrained=pretrained)
+    else:
+        with pytest.raises(ValueError, match="no model that transformers can load"):
+            opened(folder, pretrained=pretrained)
+    assert not marker.exists()
+
+
+def test_cut_off_files(folder, tmp_path):
+    """Of a backbone, of a GraphTransformer, of a Symmetrizer."""
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    f.save_pretrained(tmp_path / "whole")
+    save_pretrained(symmetrized(f), tmp_path / "symmetrized")
+    for source, load, message in (
+        (folder, opened, "no model that transformers can load"),
+        (tmp_path / "whole", GraphTransformer.from_pretrained, "does not fit the model"),
+        (tmp_path / "symmetrized", load_pretrained, "does not fit the model"),
+    ):
+        weights = source / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(ValueError, match=message):
+            load(source)
+
+
+def test_models_of_another_kind(folder, tmp_path):
+    """What lies there, and who opens it."""
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    f.save_pretrained(tmp_path / "whole")
+    save_pretrained(symmetrized(f), tmp_path / "symmetrized")
+    with pytest.raises(ValueError, match=r"expected a GraphTransformer .* a Symmetrizer \(.* for load_pretrained\)"):
+        GraphTransformer.from_pretrained(tmp_path / "symmetrized")
+    with pytest.raises(ValueError, match=r"expected a Symmetrizer .* a GraphTransformer \("):
+        load_pretrained(tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"expected a Symmetrizer .* a (ViT|Bert)Model"):
+        load_pretrained(folder)
+    f.save_pretrained(tmp_path / "symmetrized", overwrite=True)
+    with pytest.raises(ValueError, match=r"expected a Symmetrizer .* a GraphTransformer \("):
+        load_pretrained(tmp_path / "symmetrized")
+    with pytest.raises(FileNotFoundError, match="expected a folder with"):
+        load_pretrained(tmp_path / "nowhere" / "at" / "all")
 
 
 def test_arguments_too_many_or_too_few(folder, tmp_path):
@@ -160,7 +262,7 @@ def test_files_that_do_not_fit_are_named(tmp_path):
         GraphTransformer.from_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
-        load_pretrained(tmp_path)
+        GraphTransformer.from_pretrained(tmp_path)
     with pytest.raises(TypeError, match="Symmetrizer of a GraphTransformer"):
         save_pretrained(f, tmp_path)
 

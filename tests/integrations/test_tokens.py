@@ -75,7 +75,9 @@ def test_node_tokens_by_hand():
         (lambda: ImagePatches(0, 3), "max_nodes: expected a whole number from 1 on, got 0"),
         (lambda: ImagePatches(10, 2.5), "patch: expected a whole number"),
         (lambda: ImagePatches(10, 3, grid=3), "grid: expected at least 4 patches of 3 for 10 nodes, got 3"),
+        (lambda: ImagePatches(10, 4, grid=2.5), "grid: expected a whole number from 1 on, got 2.5"),
         (lambda: NodeTokens(-1), "max_nodes"),
+        (lambda: NodeTokens(True), "max_nodes: expected a whole number from 1 on, got True"),
         (lambda: PairHead(0), "channels: expected a whole number from 1 on, got 0"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from backbones import BACKBONES, backbone, graphs
+from torch.utils._pytree import tree_map
 
 import probsym as ps
 from cases import coupled_error, seeded
@@ -48,6 +49,21 @@ def test_coupled_exactness(tokens, head, distribution):
         report = ps.testing.equivariance_error(f, call, f.inputs(nodes), f.output(nodes), generator=seeded())
         assert not report.passed
         assert report.error > 1e-2
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("distribution", ["learned", "haar"])
+def test_rows_of_several_samples_do_not_mix(distribution, head):
+    """Each graph alone, with its own noise, gives what it gives in the batch."""
+    phi = symmetrized(model(head=head, dtype=torch.float64), distribution).double().eval()
+    call = graphs((11, 4, 7), 11, torch.float64)
+    noise = phi.draw_noise(**call, samples=3)
+    y = phi(**call, noise=noise)
+    for b in range(3):
+        own = tree_map(lambda z, b=b: z[:, b : b + 1], noise)
+        assert torch.allclose(phi(**{k: v[b : b + 1] for k, v in call.items()}, noise=own)[0], y[b], atol=1e-10)
+    others = tree_map(lambda z: z.roll(1, 1), noise)
+    assert (phi(**call, noise=others) - y).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("head", HEADS)

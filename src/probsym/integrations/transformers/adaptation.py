@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from probsym.integrations.transformers.encoder import Encoder
+from probsym.integrations.transformers.tokens import counted
 
 LoRA = int | Mapping[str, Any] | None
 
@@ -21,13 +23,25 @@ def add_lora(encoder: Encoder, lora: int | Mapping[str, Any], targets: tuple[str
 
     Raises:
         ImportError: peft is not installed.
+        TypeError, ValueError: neither a rank from 1 on nor arguments that can be saved as JSON.
     """
+    given = _arguments(lora)
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError('lora= needs peft: pip install "probsym[lora]"') from error
-    given = {"r": lora, "lora_alpha": lora} if isinstance(lora, int) else dict(lora)
     inject_adapter_in_model(LoraConfig(**{"target_modules": list(targets), **given}), encoder)
+
+
+def _arguments(lora: int | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(lora, int):
+        counted(lora=lora)
+        return {"r": lora, "lora_alpha": lora}
+    try:
+        json.dumps(given := dict(lora))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"lora: expected a rank, or arguments of peft.LoraConfig as in JSON; got {lora!r}") from error
+    return given
 
 
 def parameter_groups(model: nn.Module, lr: float = 1e-4, backbone_lr: float = 1e-5) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from probsym.reps import Rep
 
 Tokens = ImagePatches | NodeTokens
 Head = GraphHead | NodeHead | PairHead
-KINDS = {kind.__name__: kind for kind in (ImagePatches, NodeTokens, GraphHead, NodeHead, PairHead)}
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ImagePatches, NodeTokens, GraphHead, NodeHead, PairHead)}
 
 
 class GraphTransformer(nn.Module):
@@ -185,7 +185,7 @@ class GraphTransformer(nn.Module):
     def from_description(cls, description: dict[str, Any]) -> GraphTransformer:
         """The model of a `description`, with random weights."""
         given = {key: value for key, value in description.items() if key in signature(cls).parameters}
-        parts = {key: KINDS[given[key].pop("kind")](**given[key]) for key in ("tokens", "head")}
+        parts = {key: _part(**given[key]) for key in ("tokens", "head")}
         backbone, dtype = sources.rebuild(description["backbone"]), getattr(torch, description["dtype"])
         model = cls(**{**given, **parts, "backbone": backbone, "dtype": dtype})
         model.recipe = description["backbone"]
@@ -197,7 +197,7 @@ class GraphTransformer(nn.Module):
         Padded nodes are last and their entries zero, as the Symmetrizer leaves them.
 
         Raises:
-            ValueError: more nodes than `max_nodes`; shapes that do not fit.
+            ValueError: more nodes than `max_nodes`; shapes that do not fit. TypeError: a mask that is not bool.
         """
         self._check(x, edge, mask)
         tokens, counting = self.embedding(x.to(self.dtype), edge.to(self.dtype), mask)
@@ -205,6 +205,8 @@ class GraphTransformer(nn.Module):
         return self.decoder(prefix, tokens, counting, mask, x.shape[1])
 
     def _check(self, x: Tensor, edge: Tensor, mask: Tensor | None) -> None:
+        if x.ndim != 3:
+            raise ValueError(f"x: expected shape (B, N, {self.channels['x']}), got {tuple(x.shape)}")
         b, n = x.shape[:2]
         if n > self.tokens.max_nodes:
             raise ValueError(f"x: expected at most max_nodes = {self.tokens.max_nodes} nodes, got {n}")
@@ -212,6 +214,8 @@ class GraphTransformer(nn.Module):
         for name, value in (("x", x), ("edge", edge), ("mask", mask)):
             if value is not None and value.shape != shapes[name]:
                 raise ValueError(f"{name}: expected shape {shapes[name]}, got {tuple(value.shape)}")
+        if mask is not None and mask.dtype != torch.bool:
+            raise TypeError(f"mask: expected torch.bool, got {mask.dtype}")
 
     def inputs(self, nodes: NodeAxis) -> dict[str, Rep]:
         """Reps of the inputs on a node axis, for `ps.symmetrize`."""
@@ -224,3 +228,7 @@ class GraphTransformer(nn.Module):
     def parameter_groups(self, lr: float = 1e-4, backbone_lr: float = 1e-5) -> list[dict[str, Any]]:
         """See `parameter_groups`."""
         return adaptation.parameter_groups(self, lr, backbone_lr)
+
+
+def _part(kind: str, **fields: Any) -> Tokens | Head:
+    return KINDS[kind](**fields)

@@ -45,29 +45,44 @@ def is_saved(source: Source) -> bool:
 
 
 def load(source: Source, build: Callable[[dict[str, Any]], M], weights: bool = True) -> M:
-    """The model that `build` makes of config.json, with the saved weights.
+    """The GraphTransformer that `build` makes of config.json, with the saved weights.
 
     Raises:
-        ValueError: the weights do not fit; names them.
+        ValueError: another model, or the weights do not fit; names them.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = local(source)
-    model = build(json.loads((folder / CONFIG).read_text()))
+    folder, description = opened(source, "GraphTransformer")
+    model = build(description)
     if weights:
         try:
             model.load_state_dict(load_file(folder / WEIGHTS))
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
     return model
 
 
-def local(source: Source) -> Path:
-    """The folder itself, or the local copy of a model on the hub.
+def opened(source: Source, architecture: str) -> tuple[Path, dict[str, Any]]:
+    """Local folder and config.json of a saved model.
 
     Raises:
-        FileNotFoundError: files are missing.
+        FileNotFoundError: neither a folder nor a name on the hub; files are missing.
+        ValueError: a model of another kind.
     """
+    config = config_dict(source)
+    found = (config.get("architectures") or ["model of another kind"])[0]
+    if not is_saved(source) or found != architecture:
+        raise ValueError(
+            f"source: expected a {architecture} that was saved as such, got {str(source)!r}, a {found} (backbones and "
+            "GraphTransformers are for GraphTransformer.from_pretrained, Symmetrizers for load_pretrained)"
+        )
+    folder = _local(source)
+    return folder, json.loads((folder / CONFIG).read_text())
+
+
+def _local(source: Source) -> Path:
+    """The folder itself, or the local copy of a model on the hub."""
     folder = Path(source)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download

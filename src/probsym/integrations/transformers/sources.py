@@ -82,17 +82,20 @@ def _config_on_hub(name: str) -> dict[str, Any]:
 
 
 def _open_on_hub(name: str, pretrained: bool) -> Opened:
+    """Weights from safetensors only, classes from transformers only: nothing that the source holds is executed."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
 
     _config_on_hub(name)
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if not pretrained:
-            return Opened(AutoModel.from_config(config, dtype=torch.float32), _recipe(config))
-        model, report = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+            return Opened(AutoModel.from_config(config, **options), _recipe(config))
+        model, report = AutoModel.from_pretrained(name, **options, use_safetensors=True, output_loading_info=True)
     except OSError as error:
-        raise FileNotFoundError(f"source: no weights in {name!r}: {error}") from error
-    except (ValueError, RuntimeError) as error:
+        raise FileNotFoundError(f"source: no weights (as safetensors) in {name!r}: {error}") from error
+    except (ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"source: {name!r} is no model that transformers can load: {error}") from error
     return Opened(model, _recipe(config), tuple(sorted(report["missing_keys"])))
 
@@ -100,7 +103,7 @@ def _open_on_hub(name: str, pretrained: bool) -> Opened:
 def _rebuild_by_transformers(recipe: dict[str, Any]) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
-    return AutoModel.from_config(AutoConfig.for_model(**recipe["config"]), dtype=torch.float32)
+    return AutoModel.from_config(AutoConfig.for_model(**recipe["config"]), dtype=torch.float32, trust_remote_code=False)
 
 
 def _open_in_timm(name: str, pretrained: bool) -> Opened:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -85,7 +84,10 @@ def load_pretrained(source: Source, distribution: EquivariantDistribution | None
     Args:
         source: folder or hub name.
         distribution: needed only where the saved one was made with a net of the user's own.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a name on the hub; files are missing.
+        ValueError: a model of another kind, or its weights do not fit.
     """
-    folder = saving.local(source)
-    model = GraphTransformer.from_description(json.loads((folder / saving.CONFIG).read_text()))
-    return ps.load(folder, model, distribution)
+    folder, description = saving.opened(source, "Symmetrizer")
+    return ps.load(folder, GraphTransformer.from_description(description), distribution)

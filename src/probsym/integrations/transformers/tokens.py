@@ -40,6 +40,7 @@ class ImagePatches:
         counted(max_nodes=self.max_nodes, patch=self.patch)
         if self.grid is None:
             object.__setattr__(self, "grid", -(-self.max_nodes // self.patch))
+        counted(grid=self.grid)
         if self.grid * self.patch < self.max_nodes:
             raise ValueError(
                 f"grid: expected at least {-(-self.max_nodes // self.patch)} patches of {self.patch} for "
@@ -229,5 +230,5 @@ class TokenToRow(nn.Module):
 def counted(**numbers: int) -> None:
     """Raises ValueError for the first that is no whole number from 1 on."""
     for name, value in numbers.items():
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}: expected a whole number from 1 on, got {value!r}")
