@@ -74,7 +74,7 @@ def run(
     out = out or Path("runs") / name / preset / f"seed{config.seed}"
     if (done := claim(out, name, preset, asdict(config), resume)) is not None:
         return done
-    start = time.monotonic()
+    start, cpu = time.monotonic(), time.process_time()
     outcome = what.run(config, Place(preset, data, out, resume))
     result = {
         "experiment": name,
@@ -86,6 +86,7 @@ def run(
         "samples": outcome.samples,
         "steps": outcome.steps,
         "wall_s": round(outcome.earlier_s + time.monotonic() - start, 1),
+        "cpu_s": round(time.process_time() - cpu, 1),  # of all threads of this process, since it was started or resumed
         "train_flops": outcome.train_flops,
         "params": sum(outcome.params.values()),
         "params_by_part": outcome.params,

@@ -17,6 +17,7 @@ from .registry import EXPERIMENTS, Experiment
 from .runner import RESULT, read_json
 
 VARIANTS = ("-quick", "-published")
+COLUMNS = ("published", "ours", "± seeds", "± samples", "seeds", "k", "steps", "PFLOP", "wall", "CPU", "params")
 CHECKOUT = Path(__file__).parents[3]
 
 
@@ -42,6 +43,10 @@ class Row:
 
     def mean(self, field: str) -> float:
         return statistics.fmean(result[field] for result in self.results)
+
+    def known(self, field: str) -> list[float]:
+        """Values of a field that results of earlier versions lack."""
+        return [result[field] for result in self.results if result.get(field) is not None]
 
     def stderr(self) -> float | None:
         """Standard error over seeds."""
@@ -87,7 +92,19 @@ def table(experiment: Experiment, rows: Iterable[Row]) -> Table:
     """Published rows in their order, each followed by our presets of the same method, then our others."""
     made = Table(title=f"{experiment.name}: {experiment.metric}", title_justify="left")
     made.add_column("row")
-    for heading in ("published", "ours", "± seeds", "± samples", "seeds", "k", "steps", "PFLOP", "wall", "params"):
+    for heading in (
+        "published",
+        "ours",
+        "± seeds",
+        "± samples",
+        "seeds",
+        "k",
+        "steps",
+        "PFLOP",
+        "wall",
+        "CPU",
+        "params",
+    ):
         made.add_column(heading, justify="right", no_wrap=True)
     if experiment.control:
         made.add_column(experiment.control, justify="right")
@@ -114,8 +131,9 @@ def _cells(row: Row, control: str | None) -> list[str]:
         str(len(row.results)),
         str(first["samples"]),
         _count(first["steps"]),
-        _petaflop(next((cost for result in row.results if (cost := result.get("train_flops"))), None)),
+        _petaflop(next(iter(row.known("train_flops")), None)),
         f"{row.mean('wall_s') / 60:.1f} min",
+        f"{statistics.fmean(cpu) / 60:.1f} min" if (cpu := row.known("cpu_s")) else "",
         f"{first['params']:,}",
         *beside,
     ]
