@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from probsym.files import write
+
 from .figures import STYLES, sample_axis, save
-from .files import write
 from .published import published
 from .registry import EXPERIMENTS, Experiment
 from .tables import Row, ours

@@ -15,10 +15,10 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 import probsym
+from probsym.files import write
 
 from .config import load_config
 from .errors import UserError
-from .files import write
 from .registry import experiment
 
 IDENTITY, RESULT = "run.json", "result.json"

@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from tqdm import tqdm
 
+from probsym.files import write
+
 from .average import Average
 from .batches import Batch, Pages, Shuffled, Source, Steps, reseed, stream
 from .errors import UserError
-from .files import write
 from .recipe import Recipe
 
 CHECKPOINT = "last.ckpt"

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 import probsym as ps
+from probsym.files import write
 
 from ..batches import Batch, reseed, stream
 from ..errors import UserError, choose
-from ..files import write
 from ..recipe import at_least
 from ..runner import Outcome, Place
 from .figures import orbits as draw

@@ -9,8 +9,9 @@ import igraph
 import numpy as np
 from numpy.typing import NDArray
 
+from probsym.files import write
+
 from ..errors import UserError
-from ..files import write
 from . import graph6
 
 Adjacencies = NDArray[np.bool_]

@@ -13,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 import probsym as ps
+from probsym.files import write
 
 from ..batches import Batch, reseed, rows, size, stream
 from ..errors import UserError, choose
-from ..files import write
 from ..recipe import at_least
 from ..runner import Outcome, Place
 from ..training import table

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from probsym.files import write
+
 from ..batches import Batch
 from ..errors import UserError
-from ..files import write
 from .simulator import draw, simulate
 
 SEED = 43

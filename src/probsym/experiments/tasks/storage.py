@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from probsym.files import write
+
 from ..errors import UserError
-from ..files import write
 
 Arrays = dict[str, NDArray]
 Index = NDArray | slice
