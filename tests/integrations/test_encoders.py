@@ -109,7 +109,12 @@ def look_alikes() -> dict[str, tuple[Callable[[], torch.nn.Module], str]]:
             lambda: hf.IBertModel(hf.IBertConfig(**text)),
             r"embeddings\.position_embeddings as a tensor",
         ),
-        "a mask the other way round": (lambda: hf.DebertaModel(hf.DebertaConfig(**text)), "see masked tokens"),
+        "a mask the other way round": (lambda: hf.DebertaModel(hf.DebertaConfig(**text)), "with tokens and a mask"),
+        "landmarks that see all": (
+            lambda: hf.NystromformerModel(hf.NystromformerConfig(**text)),
+            "NystromformerModel see masked tokens",
+        ),
+        "causal attention": (lambda: hf.BertModel(hf.BertConfig(**text, is_decoder=True)), "attend causally"),
         "other arguments": (lambda: hf.XmodModel(hf.XmodConfig(**text)), "cannot be called with tokens and a mask"),
     }
 
@@ -117,5 +122,9 @@ def look_alikes() -> dict[str, tuple[Callable[[], torch.nn.Module], str]]:
 @pytest.mark.parametrize("name", look_alikes())
 def test_look_alikes_are_refused(name):
     make, message = look_alikes()[name]
+    model = make()
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
     with pytest.raises(TypeError, match=message):
-        GraphTransformer(make(), NodeTokens(3), GraphHead(1), node_channels=1, edge_channels=1)
+        GraphTransformer(model, NodeTokens(3), GraphHead(1), node_channels=1, edge_channels=1)

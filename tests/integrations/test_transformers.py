@@ -89,7 +89,7 @@ def test_padding_is_seen_without_the_mask(name):
     f, call = model(name, dtype=torch.float64), graphs((9, 3, 1), 11, torch.float64)
     hidden = f(**call)
     f.encoder.mask_name = None
-    assert not f.encoder.hides_masked_tokens(4)
+    assert not f.encoder.reads_masks(4)
     f.encoder.biases = torch.nn.ModuleList()
     assert (f(**call) - hidden)[1:].abs().max() > 1e-3
 

@@ -103,14 +103,15 @@ class GraphTransformer(nn.Module):
             warnings.warn(message, stacklevel=4)
             return
         try:
-            hidden = encoder.hides_masked_tokens(self.tokens.length)
+            read = encoder.reads_masks(self.tokens.length)
         except Exception as error:  # whatever foreign blocks raise
             raise TypeError(
                 f"backbone: the blocks of {name} cannot be called with tokens and a mask: {error}"
             ) from error
-        if not hidden:
+        if not read:
             raise TypeError(
-                f"backbone: the blocks of {name} see masked tokens; {encoder.mask_name} means something else"
+                f"backbone: the blocks of {name} see masked tokens, or attend causally where nothing is masked; "
+                f"{encoder.mask_name} means something else to them"
             )
 
     @property
@@ -129,6 +130,8 @@ class GraphTransformer(nn.Module):
         **options: Any,
     ) -> GraphTransformer:
         """A backbone by name with new tokens and a new head, or a whole model that `save_pretrained` wrote.
+
+        In training mode, as every new module: call `eval()` before predicting, or the backbone's dropout stays on.
 
         Args:
             source: hub name, folder in Hugging Face layout, or `timm:NAME`.

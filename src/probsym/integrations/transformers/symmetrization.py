@@ -79,7 +79,7 @@ def save_pretrained(model: Symmetrizer, folder: str | os.PathLike[str], overwrit
 
 
 def load_pretrained(source: Source, distribution: EquivariantDistribution | None = None) -> Symmetrizer:
-    """The Symmetrizer that `save_pretrained` wrote, bit-equal for the same generator seed.
+    """The Symmetrizer that `save_pretrained` wrote, bit-equal for the same generator seed; in training mode.
 
     Args:
         source: folder or hub name.
