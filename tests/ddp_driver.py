@@ -28,7 +28,8 @@ class Ordered(ps.Haar):
     def noise(self, x: Any, shape: Any = (), generator: Any = None) -> Any:
         drawn = super().noise(x, shape, generator)
         path = FOLDER / f"noise-{os.environ.get('RANK', 0)}-of-{os.environ.get('WORLD_SIZE', 1)}.npy"
-        if torch.is_grad_enabled() and not path.exists():
+        training = torch.is_grad_enabled() and torch.distributed.is_initialized()  # not the count of its operations
+        if training and not path.exists():
             np.save(path, torch.cat([leaf.reshape(-1) for leaf in flat(drawn)]).numpy())
         return zeros(drawn)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import probsym as ps
 
 from ..batches import Batch, stream
+from ..cost import training_flops
 from ..errors import UserError
 from ..figures import learning_curve
 from ..published import published
@@ -48,6 +49,7 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
         groups=lambda: groups(config, phi),
         page=max(1, config.rows // (config.valid_samples if random else 1)),
     )
+    cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
     ps.save(phi, place.out / "model", overwrite=True)
     lines = [row for row in published(task.name) if row.figure]
@@ -64,6 +66,7 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
         steps=config.steps,
         params=parameters(phi),
         earlier_s=progress.earlier,
+        train_flops=cost,
         details={
             "stderr_test": headline.stderr_test,
             "by_samples": [s.row() for s in scores],
