@@ -67,6 +67,18 @@ def test_it_learns(data: Path) -> None:
     assert result["equivariance"]["p_value"] > 1e-6
 
 
+def test_penalties_and_growing_samples_reach_the_training(data: Path) -> None:
+    """The same seed has another loss with each of them."""
+    options = {"none": [], "variance": ["--variance_weight=9"], "grow": ["--grow_samples=8"]}
+    losses = {}
+    for name, given in options.items():
+        (data / name).mkdir()
+        (data / name / "exp.npz").symlink_to(data / "exp.npz")
+        run(data / name, "mlp-ps", *SMALL, "--train_samples=2", "--entropy_weight=0", *given)
+        losses[name] = (data / name / "out" / "metrics.csv").read_text()
+    assert len(set(losses.values())) == 3, losses
+
+
 def test_fixed_noise_is_fixed_and_not_equivariant() -> None:
     """A graph has the same output at every call and in every batch, but its relabelling has another."""
     data = tensors(dataset(2))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,11 @@ from torch import Tensor
 import probsym as ps
 
 from .batches import Batch, Pages, Tensors, reseed, stream, to
+from .recipe import Recipe
+from .runner import Outcome
+
+if TYPE_CHECKING:
+    from .training import Progress
 
 ROWS = 5_000  # samples times inputs that the base network sees at once
 
@@ -46,6 +51,34 @@ def score(errors: Tensor, samples: int) -> Score:
         (by_draw.std() / draws**0.5).item() if draws > 1 else 0.0,
         (by_input.std() / count**0.5).item(),
         draws,
+    )
+
+
+def trained(
+    scores: Sequence[Score],
+    samples: int,
+    recipe: Recipe,
+    progress: Progress,
+    train_flops: int,
+    params: dict[str, int],
+    details: dict[str, Any],
+) -> Outcome:
+    """What a training reports: the score at `samples`, or the only one if exact, and the others beside it."""
+    headline = next((s for s in scores if s.samples == samples), scores[-1])
+    found = {
+        "stderr_test": headline.stderr_test,
+        "by_samples": [s.row() for s in scores],
+        "best_valid": progress.best,
+    }
+    return Outcome(
+        headline.value,
+        headline.stderr,
+        headline.samples,
+        recipe.steps,
+        params,
+        progress.earlier,
+        train_flops,
+        found | details,
     )
 
 

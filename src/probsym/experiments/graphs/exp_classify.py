@@ -12,7 +12,7 @@ import probsym as ps
 from ..batches import Batch, Tensors, reseed, rows, size, stream
 from ..cost import training_flops
 from ..errors import UserError, choose
-from ..evaluation import Score, errors_by_samples, exact_errors
+from ..evaluation import Score, errors_by_samples, exact_errors, trained
 from ..few_samples import FewSamples
 from ..published import published
 from ..recipe import at_least
@@ -122,7 +122,8 @@ def run(config: Config, place: Place) -> Outcome:
     """Trains and tests; the figure shows test accuracy against the number of samples."""
     parts = config.split(load(place.data))
     phi = config.model(parts["train"])
-    problem = Problem(phi, Loss(config.entropy_weight), losses, Tensors(parts["train"]), Tensors(parts["valid"]))
+    loss = Loss(config.entropy_weight, config if config.penalised else None)
+    problem = Problem(phi, loss, losses, Tensors(parts["train"]), Tensors(parts["valid"]), loss.begin)
     cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
     if isinstance(phi, ps.Symmetrizer):
@@ -130,23 +131,11 @@ def run(config: Config, place: Place) -> Outcome:
     scores = test(phi, parts["test"], config)
     lines = [row for row in published("exp-classify") if row.figure and row.preset]
     accuracy_by_samples({place.preset: scores}, place.out / "accuracy_by_samples.png", lines)
-    headline = next((s for s in scores if s.samples == config.samples), scores[-1])
-    return Outcome(
-        value=headline.value,
-        stderr=headline.stderr,
-        samples=headline.samples,
-        steps=config.steps,
-        params=parameters(phi),
-        earlier_s=progress.earlier,
-        train_flops=cost,
-        details={
-            "stderr_test": headline.stderr_test,
-            "by_samples": [s.row() for s in scores],
-            "best_valid": progress.best,
-            "spread_by_samples": spread(phi, parts["test"], config),
-            "equivariance": equivariance(phi, parts["test"], config.seed),
-        },
-    )
+    details = {
+        "spread_by_samples": spread(phi, parts["test"], config),
+        "equivariance": equivariance(phi, parts["test"], config.seed),
+    }
+    return trained(scores, config.samples, config, progress, cost, parameters(phi), details)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import probsym as ps
 
 from ..batches import Batch, Tensors, rows, stream
 from ..cost import training_flops
-from ..evaluation import Score, errors_by_samples, exact_errors
+from ..evaluation import Score, errors_by_samples, exact_errors, trained
 from ..figures import error_by_samples
 from ..published import published
 from ..runner import Outcome, Place
@@ -48,23 +48,12 @@ def run(config: Config, place: Place) -> Outcome:
     scores = test(phi, data["test"], config)
     lines = [row for row in published("nbody") if row.figure]
     error_by_samples({place.preset: scores}, place.out / "error_by_samples.png", "test MSE", lines)
-    headline = next((s for s in scores if s.samples == config.samples), scores[-1])
-    return Outcome(
-        value=headline.value,
-        stderr=headline.stderr,
-        samples=headline.samples,
-        steps=config.steps,
-        params={"base": parameters(phi.model), "distribution": parameters(phi.distribution)},
-        earlier_s=progress.earlier,
-        train_flops=cost,
-        details={
-            "stderr_test": headline.stderr_test,
-            "by_samples": [s.row() for s in scores],
-            "best_valid": progress.best,
-            **analysis(phi.cpu(), data["test"], config),
-            **({"rollout": rollout(phi, data["test"], config, place.out)} if config.velocity_weight else {}),
-        },
-    )
+    details = {
+        **analysis(phi.cpu(), data["test"], config),
+        **({"rollout": rollout(phi, data["test"], config, place.out)} if config.velocity_weight else {}),
+    }
+    params = {"base": parameters(phi.model), "distribution": parameters(phi.distribution)}
+    return trained(scores, config.samples, config, progress, cost, params, details)
 
 
 def analysis(phi: ps.Symmetrizer, data: Batch, config: Config) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import probsym as ps
 from ..batches import Batch, stream
 from ..cost import training_flops
 from ..errors import UserError
+from ..evaluation import trained
 from ..figures import learning_curve
 from ..published import published
 from ..runner import Outcome, Place
@@ -58,26 +59,14 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     scores, rows = (
         judge.by_samples(phi, data["test"], config.eval_samples) if random else judge.exact(phi, data["test"])
     )
-    headline = next((s for s in scores if s.samples == config.samples), scores[-1])
-    return Outcome(
-        value=headline.value,
-        stderr=headline.stderr,
-        samples=headline.samples,
-        steps=config.steps,
-        params=parameters(phi),
-        earlier_s=progress.earlier,
-        train_flops=cost,
-        details={
-            "stderr_test": headline.stderr_test,
-            "by_samples": [s.row() for s in scores],
-            "best_valid": progress.best,
-            "train_s": round(progress.seconds, 1),
-            "graphs": {part: len(graphs) for part, graphs in found.items()},
-            "learning_curve": progress.history,
-            **({"by_part": parts} if (parts := goal.details(rows)) else {}),
-            "equivariance": equivariance(phi, data["test"], config.seed),
-        },
-    )
+    details = {
+        "train_s": round(progress.seconds, 1),
+        "graphs": {part: len(graphs) for part, graphs in found.items()},
+        "learning_curve": progress.history,
+        **({"by_part": parts} if (parts := goal.details(rows)) else {}),
+        "equivariance": equivariance(phi, data["test"], config.seed),
+    }
+    return trained(scores, config.samples, config, progress, cost, parameters(phi), details)
 
 
 def check(task: Task, config: Config) -> None:
