@@ -12,8 +12,8 @@ from torch import Tensor
 import probsym as ps
 
 from .batches import Batch, Pages, Tensors, reseed, stream, to
+from .outcome import Outcome
 from .recipe import Recipe
-from .runner import Outcome
 
 if TYPE_CHECKING:
     from .training import Progress

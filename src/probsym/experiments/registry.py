@@ -15,7 +15,7 @@ from .errors import choose
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .runner import Outcome, Place
+    from .outcome import Outcome, Place
 
 PRESETS = Path(__file__).parent / "presets"
 

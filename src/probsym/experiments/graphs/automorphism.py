@@ -23,8 +23,8 @@ from probsym.files import write
 
 from ..batches import Batch, reseed, stream
 from ..errors import UserError, choose
+from ..outcome import Outcome, Place
 from ..recipe import at_least
-from ..runner import Outcome, Place
 from .figures import orbits as draw
 from .models import BASES, METHODS, Design, build, inputs, parameters
 from .symmetric import GRAPHS, Example

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..batches import size
-from ..runner import Outcome, Place
+from ..outcome import Outcome, Place
 from .exp_data import load
 from .separation import Protocol, compare
 

@@ -14,9 +14,9 @@ from ..cost import training_flops
 from ..errors import UserError, choose
 from ..evaluation import Score, errors_by_samples, exact_errors, trained
 from ..few_samples import FewSamples
+from ..outcome import Outcome, Place
 from ..published import published
 from ..recipe import at_least
-from ..runner import Outcome, Place
 from ..training import Problem, fit
 from .exp_data import load
 from .figures import accuracy_by_samples

@@ -17,8 +17,8 @@ from probsym.files import write
 
 from ..batches import Batch, reseed, rows, size, stream
 from ..errors import UserError, choose
+from ..outcome import Outcome, Place
 from ..recipe import at_least
-from ..runner import Outcome, Place
 from ..training import table
 from .exp_data import load
 from .figures import sample_size as draw

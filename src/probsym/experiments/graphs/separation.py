@@ -17,8 +17,8 @@ import probsym as ps
 
 from ..batches import Batch, reseed, rows, size, stream
 from ..errors import UserError, choose
+from ..outcome import Outcome, Place
 from ..recipe import at_least
-from ..runner import Outcome, Place
 from .dense import relabelled
 from .distance import apart, close_pairs, nearest
 from .figures import distances

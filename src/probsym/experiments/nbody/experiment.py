@@ -14,8 +14,8 @@ from ..batches import Batch, Tensors, rows, stream
 from ..cost import training_flops
 from ..evaluation import Score, errors_by_samples, exact_errors, trained
 from ..figures import error_by_samples
+from ..outcome import Outcome, Place
 from ..published import published
-from ..runner import Outcome, Place
 from ..training import Problem, fit
 from .analysis import equivariance_by_samples, samples_for_tolerance
 from .config import Config

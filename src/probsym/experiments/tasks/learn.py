@@ -15,8 +15,8 @@ from ..cost import training_flops
 from ..errors import UserError
 from ..evaluation import trained
 from ..figures import learning_curve
+from ..outcome import Outcome, Place
 from ..published import published
-from ..runner import Outcome, Place
 from ..training import Problem, fit
 from .bases import BASES, kind
 from .collate import Channels, Collated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..runner import Outcome, Place
+from ..outcome import Outcome, Place
 from .block_model import LARGEST, SIGNALS, BlockModel, load
 from .config import Config
 from .goals import NodeClasses

@@ -1,0 +1,39 @@
+"""Where an experiment works, and what it reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an experiment finds data and leaves what it makes."""
+
+    preset: str
+    data: Path
+    out: Path
+    resume: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment reports: the headline number and whatever else belongs into result.json.
+
+    Args:
+        value: Of the experiment's metric. stderr: Its Monte Carlo standard error.
+        samples: Samples a prediction. steps: Optimizer steps. params: Trained numbers by part.
+        earlier_s: Seconds that interrupted runs before this one took.
+        train_flops: Operations of the training's matrix products; None if nothing is trained.
+        details: More entries.
+    """
+
+    value: float
+    stderr: float
+    samples: int
+    steps: int
+    params: dict[str, int]
+    earlier_s: float = 0.0
+    train_flops: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
