@@ -146,3 +146,26 @@ def test_groups_have_rates_of_their_own_and_a_metric_may_grow(tmp_path: Path) ->
     assert model["b"].item() == pytest.approx(0.04)
     assert progress.best == pytest.approx(0.04)
     assert [row["valid"] for row in progress.history] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+
+
+@pytest.mark.parametrize("clip", [0.0, 1e-2])
+def test_half_precision_learns_what_single_precision_does(tmp_path: Path, clip: float) -> None:
+    """Products in bfloat16, weights and their updates in float32, with and without clipping."""
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    data, ends = Tensors({"x": x}), []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        net = torch.nn.Linear(4, 1)
+        problem = Problem(
+            net,
+            lambda f, b: (f(b["x"]).float() - b["x"].sum(-1, keepdim=True)).square().mean(),
+            lambda f, b: (f(b["x"]).float() - b["x"].sum(-1, keepdim=True)).square()[:, 0],
+            data,
+            data,
+        )
+        options = TrainerOptions(accelerator="cpu", progress=False, precision=precision)
+        recipe = Recipe(steps=40, lr=0.15, validate_every=20, batch_size=16, clip=clip, trainer=options)
+        assert fit(problem, recipe, tmp_path / precision).best < 0.2
+        assert net.weight.dtype == torch.float32
+        ends.append(net.weight.detach().clone())
+    torch.testing.assert_close(*ends, rtol=0, atol=0.02)

@@ -153,7 +153,8 @@ class Training(pl.LightningModule):
         weights = [p for p in self.model.parameters() if p.requires_grad]
         groups = [{"params": weights, "lr": self.recipe.lr}] if self.problem.groups is None else self.problem.groups()
         groups = [group | {"peak": group["lr"]} for group in groups]
-        return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
+        fused = not (self.recipe.clip and self.trainer.precision.endswith("mixed"))  # Lightning clips no such gradients
+        return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=fused)
 
     def on_fit_start(self) -> None:
         if self.average:
