@@ -34,7 +34,7 @@ class PackedGNN(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
 
     def forward(self, x: Tensor, edge_index: Tensor, bonds: Tensor) -> Tensor:
-        h, loop = self.embed(x), torch.arange(len(x), device=x.device)
+        h, loop = self.embed(x).to(x.dtype), torch.arange(len(x), device=x.device)  # sums stay wide under autocast
         source, target = torch.cat([edge_index, loop.expand(2, -1)], 1)
         order, degree = target.argsort(stable=True), torch.bincount(target, minlength=len(x))
         source, starts, root = source[order], degree.cumsum(0) - degree, degree.to(h.dtype).rsqrt()

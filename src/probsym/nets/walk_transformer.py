@@ -92,7 +92,7 @@ class WalkBlock(nn.Module):
         n = h.shape[1]
         q, k, v = self.qkv(self.before_attention(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = torch.cat([self.bias.new_full((self.heads, 1), FAR), self.bias], 1)
-        bias = (seen @ pairs).reshape(-1, n, n)
+        bias = torch.bmm(seen.expand(len(pairs), -1, -1), pairs).view(-1, n, n)  # @ would copy pairs, transposed
         weight = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=q.shape[-1] ** -0.5).softmax(-1)
         read = (weight @ v.flatten(0, 1)).unflatten(0, (-1, self.heads))
         h = h + self.out(read.transpose(1, 2).flatten(2))
