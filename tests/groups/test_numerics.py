@@ -91,3 +91,19 @@ def test_scores_of_any_size():
         assert ps.S(3).project(size * z, torch.zeros(1, 3)).index.tolist() == [[2, 0, 1]]
         assert not ps.S(3).degenerate(size * z).any()
     assert ps.S(0).project(torch.zeros(2, 0), torch.zeros(2, 0)).index.shape == (2, 0)
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_closed_form_has_first_and_second_derivatives(dim, special):
+    """Forces that are trained on need the second one."""
+    torch.manual_seed(0)
+    z = torch.randn(4, dim, dim, dtype=torch.float64, requires_grad=True)
+    tie = torch.randn(4, dim, dim, dtype=torch.float64)
+
+    def frame(z):
+        return orthonormalise(z, tie, special)
+
+    assert "GramSchmidt" in str(frame(z).grad_fn.next_functions) + str(frame(z).grad_fn)
+    assert torch.autograd.gradcheck(frame, (z,))
+    assert torch.autograd.gradgradcheck(frame, (z,))

@@ -131,7 +131,8 @@ def draw(found: list[Trained]) -> Figure:
                 k, value, yerr=[s.stderr for s in model.scores], color=f"C{i}", marker="o", label=model.name
             )
     training.set(yscale="log", xlabel="step", ylabel="validation MSE")
-    sample_axis(testing, SAMPLES, "test MSE")
+    sample_axis(testing, SAMPLES)
+    testing.set(yscale="log", ylabel="test MSE")
     for axes in (training, testing):
         axes.legend()
     return figure

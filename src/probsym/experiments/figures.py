@@ -30,6 +30,13 @@ def error_by_samples(
     """
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
+    by_samples(axes, curves, references)
+    axes.set(yscale="log", ylabel=metric)
+    save(figure, path)
+
+
+def by_samples(axes: Axes, curves: Mapping[str, Sequence[Score]], references: Sequence[Published]) -> None:
+    """Scores against k with Monte Carlo bars and bands over the test set, grey lines for papers, a legend beside."""
     for name, scores in curves.items():
         k, value = [s.samples for s in scores], [s.value for s in scores]
         lines = axes.errorbar(k, value, yerr=[s.stderr for s in scores], marker="o", capsize=3, label=name, zorder=3)
@@ -37,9 +44,8 @@ def error_by_samples(
         axes.fill_between(k, low, high, color=lines[0].get_color(), alpha=0.15)
     for style, row in zip(STYLES, sorted(references, key=lambda row: -row.value), strict=False):
         axes.axhline(row.value, color="0.5", linestyle=style, linewidth=1, label=f"{row.row}: {row}")
-    sample_axis(axes, sorted({s.samples for scores in curves.values() for s in scores}), metric)
+    sample_axis(axes, sorted({s.samples for scores in curves.values() for s in scores}))
     axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
-    save(figure, path)
 
 
 def learning_curve(
@@ -59,9 +65,9 @@ def learning_curve(
     save(figure, path)
 
 
-def sample_axis(axes: Axes, samples: Sequence[int], metric: str) -> None:
-    """Logarithmic axes with a tick at each k."""
-    axes.set(xscale="log", yscale="log", xlabel="samples k", ylabel=metric)
+def sample_axis(axes: Axes, samples: Sequence[int]) -> None:
+    """A logarithmic axis with a tick at each k."""
+    axes.set(xscale="log", xlabel="samples k")
     axes.set_xticks(samples, [str(k) for k in samples])
     axes.xaxis.set_minor_locator(NullLocator())
 

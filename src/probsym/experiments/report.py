@@ -62,7 +62,8 @@ def error_against_samples(experiment: Experiment, rows: list[Row]) -> Figure:
     _curves(axes, rows, "by_samples", "value")
     for style, paper in zip(STYLES, [p for p in published(experiment.name) if p.figure], strict=False):
         axes.axhline(paper.value, color="0.6", linestyle=style, linewidth=1, label=f"published: {paper.row} {paper}")
-    sample_axis(axes, _counts(rows, "by_samples"), experiment.metric)
+    sample_axis(axes, _counts(rows, "by_samples"))
+    axes.set(yscale="log", ylabel=experiment.metric)
     _legend(axes)
     return figure
 
@@ -71,7 +72,8 @@ def equivariance_against_samples(experiment: Experiment, rows: list[Row]) -> Fig
     """Root-mean-square of phi_k(h x) - h phi_k(x) against k; random ones fall as 1 / sqrt(k)."""
     figure, axes = _wide()
     _curves(axes, rows, "equivariance_by_samples", "error")
-    sample_axis(axes, _counts(rows, "equivariance_by_samples"), "equivariance error (RMS, units of the positions)")
+    sample_axis(axes, _counts(rows, "equivariance_by_samples"))
+    axes.set(yscale="log", ylabel="equivariance error (RMS, units of the positions)")
     _legend(axes)
     return figure
 

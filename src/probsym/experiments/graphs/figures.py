@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from ..evaluation import Score
-from ..figures import STYLES, save
+from ..figures import by_samples, sample_axis, save
 from ..published import Published
 
 if TYPE_CHECKING:
@@ -66,25 +66,10 @@ def accuracy_by_samples(
     """
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    for name, scores in curves.items():
-        k, value = [s.samples for s in scores], [s.value for s in scores]
-        lines = axes.errorbar(k, value, yerr=[s.stderr for s in scores], marker="o", capsize=3, label=name, zorder=3)
-        low, high = ([s.value + sign * s.stderr_test for s in scores] for sign in (-1, 1))
-        axes.fill_between(k, low, high, color=lines[0].get_color(), alpha=0.15)
-    for style, row in zip(STYLES, sorted(references, key=lambda row: -row.value), strict=False):
-        axes.axhline(row.value, color="0.5", linestyle=style, linewidth=1, label=f"{row.row}: {row}")
-    sample_axis(axes, sorted({s.samples for scores in curves.values() for s in scores}))
+    by_samples(axes, curves, references)
     axes.set(ylabel="test accuracy", ylim=(0.45, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     save(figure, path)
-
-
-def sample_axis(axes: Axes, samples: Sequence[int]) -> None:
-    """A logarithmic axis with a tick at each k."""
-    axes.set(xscale="log", xlabel="samples k")
-    axes.set_xticks(samples, [str(k) for k in samples])
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def sample_size(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> None:
