@@ -62,7 +62,7 @@ def test_overrides_win_and_are_told() -> None:
         (["--base", "mlp"], "base: expected one of gnn, dynamics, egnn, transformer, node-transformer; got 'mlp'"),
         (["--symmetrizer", "pca"], "symmetrizer: expected one of ps, ga, fa, canonical"),
         (["--group", "SU"], "group: expected one of E, SE, O, SO, SxE, SxSE, SxO, SxSO; got 'SU'"),
-        (["--noise", "both"], "noise: expected late or input; got 'both'"),
+        (["--noise", "both"], "noise: expected one of late, input; got 'both'"),
         (["--noise_scale", "0"], "noise_scale: expected a positive number; got 0"),
         (["--haar_share", "1.5"], "haar_share: expected 0 to 1; got 1.5"),
         (["--late_samples", "0"], "late_samples: expected at least 1"),

@@ -11,8 +11,9 @@ import probsym as ps
 from probsym import learning
 
 from .batches import Batch
+from .checks import at_least
 from .errors import UserError
-from .recipe import Recipe, at_least
+from .recipe import Recipe
 
 
 @dataclass(kw_only=True)

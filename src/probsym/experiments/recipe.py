@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from .checks import at_least
 from .errors import UserError, choose
 
 
@@ -93,10 +94,3 @@ class Recipe:
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
         return self.lr * self.share(step)
-
-
-def at_least(config: object, low: float, *names: str) -> None:
-    """Raises if a field is below a bound, or not a number."""
-    for name in names:
-        if not (value := getattr(config, name)) >= low:
-            raise UserError(f"{name}: expected at least {low}; got {value}")

@@ -22,9 +22,9 @@ import probsym as ps
 from probsym.files import write
 
 from ..batches import Batch, reseed, stream
-from ..errors import UserError, choose
+from ..checks import at_least, positive, samples_evaluated
+from ..errors import choose
 from ..outcome import Outcome, Place
-from ..recipe import at_least
 from .figures import orbits as draw
 from .models import BASES, METHODS, Design, build, inputs, parameters
 from .symmetric import GRAPHS, Example
@@ -64,12 +64,8 @@ class Config:
         choose("base", BASES, self.base)
         for name in (self.symmetrizer, *self.against):
             choose("symmetrizer", dict.fromkeys(SYMMETRIZERS), name)
-        if not self.scale > 0:
-            raise UserError(f"scale: expected a positive number; got {self.scale}")
-        if self.samples not in self.eval_samples or min(self.eval_samples) < 1:
-            raise UserError(
-                f"eval_samples: expected positive numbers, {self.samples} among them; got {self.eval_samples}"
-            )
+        positive(self, "scale")
+        samples_evaluated(self)
 
     def model(self, method: str, example: Batch, number: int) -> ps.Symmetrizer:
         """One initialisation with one output a node."""

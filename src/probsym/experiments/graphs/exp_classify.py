@@ -10,13 +10,13 @@ from torch import Tensor, nn
 import probsym as ps
 
 from ..batches import Batch, Tensors, reseed, rows, size, stream
+from ..checks import at_least, noise_enters, positive, samples_evaluated
 from ..cost import training_flops
 from ..errors import UserError, choose
 from ..evaluation import Score, errors_by_samples, exact_errors, trained
 from ..few_samples import FewSamples
 from ..outcome import Outcome, Place
 from ..published import published
-from ..recipe import at_least
 from ..training import Problem, fit
 from .exp_data import load
 from .figures import accuracy_by_samples
@@ -83,19 +83,14 @@ class Config(FewSamples):
         choose("base", BASES, self.base)
         choose("symmetrizer", METHODS, self.symmetrizer)
         choose("activation", ACTIVATIONS, self.activation)
-        choose("noise", {"late": 0, "input": 0}, self.noise)
+        noise_enters(self)
         self.check_random(METHODS[self.symmetrizer].random)
         if self.penalised and self.entropy_weight:
             raise UserError("entropy_weight: expected 0 with variance_weight, identity_weight or grow_samples")
-        for name in ("temperature", "scale"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}: expected a positive number; got {getattr(self, name)}")
+        positive(self, "temperature", "scale")
         if not self.hidden or min([*self.hidden, *self.head]) < 1:
             raise UserError(f"hidden, head: expected positive widths; got {self.hidden}, {self.head}")
-        if self.samples not in self.eval_samples or min(self.eval_samples) < 1:
-            raise UserError(
-                f"eval_samples: expected positive numbers, {self.samples} among them; got {self.eval_samples}"
-            )
+        samples_evaluated(self)
 
     def split(self, data: Batch) -> dict[str, Batch]:
         """The published parts: [0:200] for validation, [200:400] for testing, the rest for training."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..checks import at_least
 from ..outcome import Outcome, Place
-from ..recipe import at_least
 from .enumeration import load
 from .separation import Protocol, compare
 

@@ -16,9 +16,9 @@ import probsym as ps
 from probsym.files import write
 
 from ..batches import Batch, reseed, rows, size, stream
+from ..checks import at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
 from ..outcome import Outcome, Place
-from ..recipe import at_least
 from ..training import table
 from .exp_data import load
 from .figures import sample_size as draw
@@ -65,13 +65,9 @@ class Config:
         at_least(self, 1, "graphs", "gradient_samples")
         at_least(self, 0, "seed", "walks")
         choose("base", BASES, self.base)
-        choose("noise", {"late": 0, "input": 0}, self.noise)
-        if not self.scale > 0:
-            raise UserError(f"scale: expected a positive number; got {self.scale}")
-        if self.samples not in self.eval_samples or min(self.eval_samples) < 1:
-            raise UserError(
-                f"eval_samples: expected positive numbers, {self.samples} among them; got {self.eval_samples}"
-            )
+        noise_enters(self)
+        positive(self, "scale")
+        samples_evaluated(self)
 
     def model(self, method: str, example: Batch, number: int) -> ps.Symmetrizer:
         """One initialisation; its base network is the same for both methods."""

@@ -16,9 +16,9 @@ from tqdm import tqdm
 import probsym as ps
 
 from ..batches import Batch, reseed, rows, size, stream
+from ..checks import at_least, positive
 from ..errors import UserError, choose
 from ..outcome import Outcome, Place
-from ..recipe import at_least
 from .dense import relabelled
 from .distance import apart, close_pairs, nearest
 from .figures import distances
@@ -66,8 +66,7 @@ class Protocol:
         given = [name for name in ("samples", "controls", "chunk", "page") if getattr(self, name) is not None]
         at_least(self, 1, "initialisations", "max_support", *given)
         at_least(self, 0, "seed", "threshold")
-        if not self.scale > 0:
-            raise UserError(f"scale: expected a positive number; got {self.scale}")
+        positive(self, "scale")
         if not self.hidden or min(self.hidden) < 1:
             raise UserError(f"hidden: expected positive widths; got {self.hidden}")
         choose("base", BASES, self.base)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields
 
 from probsym.distributions import Relaxation
 
+from ..checks import at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
 from ..few_samples import FewSamples
-from ..recipe import at_least
 from .data import System
 from .models import BASES, GROUPS, METHODS, group_name
 
@@ -86,15 +86,9 @@ class Config(FewSamples):
         for name in ("haar_share", "late_from"):
             if getattr(self, name) > 1:
                 raise UserError(f"{name}: expected 0 to 1; got {getattr(self, name)}")
-        for name in ("noise_scale", "temperature"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}: expected a positive number; got {getattr(self, name)}")
-        if self.noise not in ("late", "input"):
-            raise UserError(f"noise: expected late or input; got {self.noise!r}")
-        if self.samples not in self.eval_samples or min(self.eval_samples) < 1:
-            raise UserError(
-                f"eval_samples: expected positive numbers, {self.samples} among them; got {self.eval_samples}"
-            )
+        positive(self, "noise_scale", "temperature")
+        noise_enters(self)
+        samples_evaluated(self)
         if not all(tol > 0 for tol in self.tolerances):
             raise UserError(f"tolerances: expected positive numbers; got {self.tolerances}")
         self._check_use()

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import probsym as ps
 
+from ..checks import at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
-from ..recipe import Recipe, at_least
+from ..recipe import Recipe
 from .bases import BASES
 from .methods import METHODS
 
@@ -88,22 +89,17 @@ class Config(Recipe):
         choose("base", BASES, self.base)
         choose("symmetrizer", METHODS, self.symmetrizer)
         choose("tokens", dict.fromkeys(("patches", "nodes")), self.tokens)
-        choose("noise", dict.fromkeys(("late", "input")), self.noise)
+        noise_enters(self)
         optional = ("patch", "layers", "lora", "train_samples", "train_size", "valid_size", "test_size")
         given = [name for name in optional if getattr(self, name) is not None]
         at_least(self, 1, "valid_samples", "repeats", "rows", "bootstrap", "width", "heads", "max_support", *given)
         at_least(self, 0, "walks", "entropy_weight", "sinkhorn", "dropout")
-        for name in ("temperature", "scale"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}: expected a positive number; got {getattr(self, name)}")
+        positive(self, "temperature", "scale")
         if not self.dropout < 1:
             raise UserError(f"dropout: expected less than 1; got {self.dropout}")
         if self.width % self.heads:
             raise UserError(f"width: expected a multiple of heads = {self.heads}; got {self.width}")
-        if self.samples not in self.eval_samples or min(self.eval_samples) < 1:
-            raise UserError(
-                f"eval_samples: expected positive numbers, {self.samples} among them; got {self.eval_samples}"
-            )
+        samples_evaluated(self)
 
     @property
     def relaxation(self) -> ps.Relaxation:
