@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,26 @@ SMALL = [
     "--valid_samples=1", "--eval_samples=[1,2]", "--samples=2", "--repeats=2", "--trainer.progress=false",
     "--trainer.accelerator=cpu", "--tolerances=[]",
 ]  # fmt: skip
+
+
+def without_idle(name: str, preset: str, arguments: Sequence[str], more: Sequence[str] = ()) -> list[str]:
+    """The arguments `--field=value` less those that change nothing of a preset with `more`, and so are refused."""
+    from probsym.experiments.config import parse
+    from probsym.experiments.errors import UserError
+    from probsym.experiments.registry import experiment
+
+    fields = [argument for argument in more if argument != "--resume"]
+    try:
+        uses = parse(experiment(name), ["--preset", str(experiment(name).presets[preset]), *fields]).uses()
+    except UserError:
+        return list(arguments)
+    idle = {field for fits, fields in uses.values() if not fits for field in fields}
+    return [a for a in arguments if a.removeprefix("--").partition("=")[0] not in idle]
+
+
+@pytest.fixture
+def fitting() -> Callable[[str, str, Sequence[str]], list[str]]:
+    return without_idle
 
 
 @pytest.fixture
@@ -35,8 +56,8 @@ def run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
     def start(*arguments: str, out: Path | None = None, preset: str = "gnn-ps-quick"):
         out = out or tmp_path / "out"
-        given = ["run", "nbody", "--preset", preset, "--data", str(data), "--out", str(out), *SMALL, *arguments]
-        code = main(given)
+        few = without_idle("nbody", preset, SMALL, arguments)
+        code = main(["run", "nbody", "--preset", preset, "--data", str(data), "--out", str(out), *few, *arguments])
         result = out / "result.json"
         return code, capsys.readouterr().err, json.loads(result.read_text()) if result.is_file() else None
 

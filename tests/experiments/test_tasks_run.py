@@ -40,15 +40,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fitting):
     """Runs `probsym run EXPERIMENT --preset PRESET ...` tiny; gives exit code, stderr and the result."""
     few = BlockModel(patterns=4, train=3, valid=1, test=1, communities=2, largest=8)
     monkeypatch.setattr(pattern, "TASK", replace(pattern.TASK, load=lambda data: load(few, data)))
 
     def start(name: str, preset: str, *arguments: str, out: Path | None = None):
         out = out or tmp_path / "out"
-        given = ["run", name, "--preset", preset, "--data", str(folder), "--out", str(out), *TINY, *arguments]
-        code = main(given)
+        few = fitting(name, preset, TINY, [a for a in arguments if "=" in a])
+        code = main(["run", name, "--preset", preset, "--data", str(folder), "--out", str(out), *few, *arguments])
         result = out / "result.json"
         return code, capsys.readouterr().err, json.loads(result.read_text()) if result.is_file() else None
 

@@ -1,9 +1,11 @@
 """What the fields of a configuration must be; every error names the field, what was expected and what came."""
 
+from collections.abc import Collection
 from typing import Any
 
 from .errors import UserError, choose
 
+Uses = dict[str, tuple[bool, Collection[str]]]
 NOISES = {"late": "its features", "input": "its inputs"}  # where noise enters the net of p
 
 
@@ -19,6 +21,17 @@ def positive(config: object, *names: str) -> None:
     for name in names:
         if not (value := getattr(config, name)) > 0:
             raise UserError(f"{name}: expected a positive number; got {value}")
+
+
+def idle(config: Any, asked: Collection[str]) -> None:
+    """Raises for a field that was asked for, though it changes nothing of this configuration.
+
+    `config.uses()` tells what fields belong to -> whether the configuration has it, and their names.
+    """
+    for where, (fits, names) in config.uses().items():
+        for name in names:
+            if name in asked and not fits and getattr(config, name) is not None:
+                raise UserError(f"{name}: expected only with {where}; got {getattr(config, name)}")
 
 
 def samples_evaluated(config: Any) -> None:

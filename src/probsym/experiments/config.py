@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import jsonargparse
 
+from .checks import idle
 from .errors import UserError, choose
 from .registry import Experiment
 
@@ -16,9 +18,15 @@ from .registry import Experiment
 def load_config(experiment: Experiment, preset: str, overrides: Sequence[str] = ()) -> Any:
     """The experiment's dataclass from a preset by name and arguments such as `--steps 100 --trainer.devices 2`.
 
-    Raises UserError for an unknown preset, an unknown or mistyped field, or a value out of range.
+    Raises UserError for an unknown preset, an unknown or mistyped field, a value out of range, or an override that
+    changes nothing.
     """
-    return parse(experiment, ["--preset", str(choose("preset", experiment.presets, preset)), *overrides])
+    file = ["--preset", str(choose("preset", experiment.presets, preset))]
+    config = parse(experiment, [*file, *overrides])
+    if overrides:
+        was, now = (asdict(c) for c in (parse(experiment, file), config))
+        idle(config, [name for name in now if now[name] != was[name]])
+    return config
 
 
 def parse(experiment: Experiment, arguments: Sequence[str]) -> Any:

@@ -28,7 +28,7 @@ class Experiment:
     help: str
     metric: str
     module: str  # imported on first use; it holds Config, a dataclass, and run(config, place)
-    control: str | None = None  # entry of result.json without which the value says little: a column of the table
+    beside: tuple[str, ...] = ()  # entries of result.json without which the value says little: columns of the table
 
     @property
     def config(self) -> type[Any]:
@@ -60,14 +60,14 @@ EXPERIMENTS = {
             "which pairs of the 11,117 connected graphs on 8 nodes does an untrained model tell apart?",
             "pairs never separated",
             "probsym.experiments.graphs.graph8c",
-            "isomorphic called different",
+            ("isomorphic called different", "isomorphic_largest"),
         ),
         Experiment(
             "exp",
             "which of 600 pairs of 1-WL-equivalent graphs does an untrained model tell apart?",
             "pairs never separated",
             "probsym.experiments.graphs.exp",
-            "isomorphic called different",
+            ("isomorphic called different", "isomorphic_largest"),
         ),
         Experiment(
             "exp-classify",
@@ -78,7 +78,7 @@ EXPERIMENTS = {
         Experiment(
             "automorphism",
             "do nodes that a symmetry exchanges get equal outputs?",
-            "spread within orbits over total spread",
+            "spread within orbits over that of one sample",
             "probsym.experiments.graphs.automorphism",
         ),
         Experiment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 import time
@@ -65,8 +66,18 @@ def run(
         "commit": commit(),
         "config": asdict(config),
     }
-    write(out / RESULT, json.dumps(result, indent=2) + "\n")
+    result = finite(result)
+    write(out / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
+
+
+def finite(value: Any) -> Any:
+    """The same with None for numbers that are none, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:

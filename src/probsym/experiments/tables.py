@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from .registry import EXPERIMENTS, Experiment
 from .runner import RESULT, read_json
 
 VARIANTS = ("-quick", "-published")
-COLUMNS = ("published", "ours", "± seeds", "± samples", "seeds", "k", "steps", "PFLOP", "wall", "CPU", "params")
+ERRORS = ("± seeds", "± test", "± samples")
+COLUMNS = ("published", "ours", *ERRORS, "seeds", "k", "steps", "PFLOP", "wall", "CPU", "params")
 CHECKOUT = Path(__file__).parents[3]
 
 
@@ -42,11 +44,13 @@ class Row:
         return name
 
     def mean(self, field: str) -> float:
-        return statistics.fmean(result[field] for result in self.results)
+        """NaN where a result is no number, since a training diverged."""
+        return statistics.fmean(math.nan if result[field] is None else result[field] for result in self.results)
 
-    def known(self, field: str) -> list[float]:
-        """Values of a field that results of earlier versions lack."""
-        return [result[field] for result in self.results if result.get(field) is not None]
+    def known_mean(self, field: str) -> float | None:
+        """Mean of a field over the results that have it: those of earlier versions may not."""
+        values = [result[field] for result in self.results if result.get(field) is not None]
+        return statistics.fmean(values) if values else None
 
     def stderr(self) -> float | None:
         """Standard error over seeds."""
@@ -92,51 +96,41 @@ def table(experiment: Experiment, rows: Iterable[Row]) -> Table:
     """Published rows in their order, each followed by our presets of the same method, then our others."""
     made = Table(title=f"{experiment.name}: {experiment.metric}", title_justify="left")
     made.add_column("row")
-    for heading in (
-        "published",
-        "ours",
-        "± seeds",
-        "± samples",
-        "seeds",
-        "k",
-        "steps",
-        "PFLOP",
-        "wall",
-        "CPU",
-        "params",
-    ):
-        made.add_column(heading, justify="right", no_wrap=True)
-    if experiment.control:
-        made.add_column(experiment.control, justify="right")
+    for heading in (*COLUMNS, *(name.replace("_", " ") for name in experiment.beside)):
+        made.add_column(heading, justify="right", no_wrap=heading in COLUMNS)
     left = list(rows)
     for paper in published(experiment.name):
-        made.add_row(paper.row, str(paper), *[""] * 5, _count(paper.steps), _petaflop(paper.train_flops))
+        made.add_row(paper.row, str(paper), *[""] * 6, _count(paper.steps), _petaflop(paper.train_flops))
         for row in [row for row in left if row.family == paper.preset]:
-            made.add_row(*_cells(row, experiment.control))
+            made.add_row(*_cells(row, experiment.beside))
             left.remove(row)
     for row in left:
-        made.add_row(*_cells(row, experiment.control))
+        made.add_row(*_cells(row, experiment.beside))
     return made
 
 
-def _cells(row: Row, control: str | None) -> list[str]:
-    error, first = row.stderr(), row.results[0]
-    beside = [f"{row.mean(control):.3g}"] if control else []
+def _cells(row: Row, beside: Iterable[str]) -> list[str]:
+    first = row.results[0]
     return [
         f"  {row.name}",
         "",
         f"{row.mean('value'):.4g}",
-        "" if error is None else f"{error:.1g}",
+        _number(row.stderr(), ".1g"),
+        _number(row.known_mean("stderr_test"), ".1g"),
         f"{row.mean('stderr'):.1g}",
         str(len(row.results)),
         str(first["samples"]),
         _count(first["steps"]),
-        _petaflop(next(iter(row.known("train_flops")), None)),
+        _petaflop(row.known_mean("train_flops")),
         f"{row.mean('wall_s') / 60:.1f} min",
-        f"{statistics.fmean(cpu) / 60:.1f} min" if (cpu := row.known("cpu_s")) else "",
+        "" if (cpu := row.known_mean("cpu_s")) is None else f"{cpu / 60:.1f} min",
         f"{first['params']:,}",
-        *beside,
+        *(_number(row.known_mean(name), ".2g") for name in beside),
     ]
+
+
+def _number(value: float | None, style: str) -> str:
+    return "" if value is None else format(value, style)
 
 
 def _count(number: int | None) -> str:

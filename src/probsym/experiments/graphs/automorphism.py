@@ -22,11 +22,11 @@ import probsym as ps
 from probsym.files import write
 
 from ..batches import Batch, reseed, stream
-from ..checks import at_least, positive, samples_evaluated
+from ..checks import Uses, at_least, positive, samples_evaluated
 from ..errors import choose
 from ..outcome import Outcome, Place
 from .figures import orbits as draw
-from .models import BASES, METHODS, Design, build, inputs, parameters
+from .models import BASES, METHODS, Design, build, inputs, parameters, uses
 from .symmetric import GRAPHS, Example
 
 SYMMETRIZERS = ("ps", "ga", "fa", "canonical")
@@ -67,6 +67,13 @@ class Config:
         positive(self, "scale")
         samples_evaluated(self)
 
+    def uses(self) -> Uses:
+        """What fields belong to, whether this configuration has it, and their names."""
+        methods = [self.symmetrizer, *self.against]
+        random = any(METHODS[name].random for name in methods)
+        drawn = {"samples that are drawn (symmetrizer ps, ga)": (random, ("samples", "eval_samples"))}
+        return uses(self.base, methods, vars(self)) | drawn
+
     def model(self, method: str, example: Batch, number: int) -> ps.Symmetrizer:
         """One initialisation with one output a node."""
         torch.manual_seed(stream(self.seed, "initialisation", number))
@@ -79,13 +86,22 @@ class Config:
 
 @dataclass(frozen=True)
 class Curve:
-    """Shares (graph, k) and their standard errors of one method, and the outputs of the last model at the largest k."""
+    """Shares of each model (model, graph, k) of one method, and the outputs of the last model at the largest k."""
 
     method: str
     samples: list[int]
-    share: Tensor
-    stderr: Tensor
+    shares: Tensor
     shown: list[Tensor]
+
+    @property
+    def share(self) -> Tensor:
+        """Means over models (graph, k)."""
+        return self.shares.mean(0)
+
+    @property
+    def stderr(self) -> Tensor:
+        """Their standard errors."""
+        return standard_error(self.shares)
 
 
 def run(config: Config, place: Place) -> Outcome:
@@ -97,9 +113,10 @@ def run(config: Config, place: Place) -> Outcome:
     column = own.samples.index(config.samples) if config.samples in own.samples else -1
     having = [i for i, graph in enumerate(GRAPHS) if len(graph.orbits) < len(graph.places)]
     phi = config.model(config.symmetrizer, batch_of(GRAPHS[0]), 0)
+    values = own.shares[:, having, column].mean(1)
     return Outcome(
-        value=own.share[having, column].mean().item(),
-        stderr=(own.stderr[having, column].square().sum().sqrt() / len(having)).item(),
+        value=values.mean().item(),
+        stderr=standard_error(values).item(),
         samples=own.samples[column],
         steps=0,
         params=parameters(phi),
@@ -122,7 +139,12 @@ def curve(method: str, config: Config) -> Curve:
             found[number, i] = torch.stack([share(y, pool, graph.orbits) for y in outputs])
             shown.append(outputs[-1])
     used = counts if counts != [0] else [1]
-    return Curve(method, used, found.mean(0), found.std(0) / config.initialisations**0.5, shown)
+    return Curve(method, used, found, shown)
+
+
+def standard_error(values: Tensor) -> Tensor:
+    """Of the mean over the first axis."""
+    return values.std(0) / len(values) ** 0.5
 
 
 @torch.no_grad()

@@ -10,22 +10,22 @@ from torch import Tensor, nn
 import probsym as ps
 
 from ..batches import Batch, Tensors, reseed, rows, size, stream
-from ..checks import at_least, noise_enters, positive, samples_evaluated
+from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..cost import training_flops
 from ..errors import UserError, choose
 from ..evaluation import Score, errors_by_samples, exact_errors, trained
-from ..few_samples import FewSamples
+from ..few_samples import PENALTIES, FewSamples
 from ..outcome import Outcome, Place
 from ..published import published
 from ..training import Problem, fit
 from .exp_data import load
 from .figures import accuracy_by_samples
 from .logits import correct, cross_entropy
-from .models import ACTIVATIONS, BASES, METHODS, Design, build, inputs, parameters
+from .models import ACTIVATIONS, BASES, METHODS, Design, build, inputs, parameters, uses
 from .soft import Soft
-from .spread import QUANTITIES, measure
+from .spread import measure, measured
 
-SPREAD_GRAPHS, SPREAD_SAMPLES = 40, 50  # how many test graphs, and the largest k, of the variances of a trained model
+SPREAD_GRAPHS, SPREAD_SAMPLES, SPREAD_DRAWS = 40, 50, 8  # test graphs, largest k, measurements of a trained model
 
 
 @dataclass(kw_only=True)
@@ -40,8 +40,8 @@ class Config(FewSamples):
         eval_samples: Numbers of samples at which the test accuracy is measured.
         samples: The one of them that is the result.
         repeats: Times that the largest of them is drawn anew.
-        entropy_weight: Of the entropy of the soft permutations in the loss; ps and canonical only.
-        temperature: Of the relaxation, in standard deviations of the scores.
+        entropy_weight: Of the entropy of the soft permutations in the loss; ps and canonical only, as the next two.
+        temperature: Of the relaxation; with late noise in standard deviations of the scores, else in their units.
         sinkhorn: Normalisations of the relaxation.
         noise: Where noise enters p: late (its scores) or input (node features).
         scale: Of that noise; late, in standard deviations of the scores.
@@ -84,13 +84,23 @@ class Config(FewSamples):
         choose("symmetrizer", METHODS, self.symmetrizer)
         choose("activation", ACTIVATIONS, self.activation)
         noise_enters(self)
-        self.check_random(METHODS[self.symmetrizer].random)
-        if self.penalised and self.entropy_weight:
+        if self.penalised and self.entropy:
             raise UserError("entropy_weight: expected 0 with variance_weight, identity_weight or grow_samples")
         positive(self, "temperature", "scale")
         if not self.hidden or min([*self.hidden, *self.head]) < 1:
             raise UserError(f"hidden, head: expected positive widths; got {self.hidden}, {self.head}")
         samples_evaluated(self)
+
+    def uses(self) -> Uses:
+        """What fields belong to, whether this configuration has it, and their names."""
+        drawn = ("valid_samples", "eval_samples", "samples", "repeats", *PENALTIES)
+        random = {"samples that are drawn (symmetrizer ps, ga)": (METHODS[self.symmetrizer].random, drawn)}
+        return uses(self.base, [self.symmetrizer], vars(self)) | random
+
+    @property
+    def entropy(self) -> float:
+        """Weight of the entropy: none where nothing is relaxed."""
+        return self.entropy_weight if METHODS[self.symmetrizer].net else 0.0
 
     def split(self, data: Batch) -> dict[str, Batch]:
         """The published parts: [0:200] for validation, [200:400] for testing, the rest for training."""
@@ -117,7 +127,7 @@ def run(config: Config, place: Place) -> Outcome:
     """Trains and tests; the figure shows test accuracy against the number of samples."""
     parts = config.split(load(place.data))
     phi = config.model(parts["train"])
-    loss = Loss(config.entropy_weight, config if config.penalised else None)
+    loss = Loss(config.entropy, config if config.penalised else None)
     problem = Problem(phi, loss, losses, Tensors(parts["train"]), Tensors(parts["valid"]), loss.begin)
     cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
@@ -169,14 +179,16 @@ def test(phi: nn.Module, data: Batch, config: Config) -> list[Score]:
 
 
 def spread(phi: nn.Module, data: Batch, config: Config) -> list[dict[str, float]]:
-    """Variances, entropy and mean gradient of the trained model on a few test graphs, a row for each k."""
+    """Variances, entropy and mean gradient of the trained model on a few test graphs, a row for each k.
+
+    Standard errors are over `SPREAD_DRAWS` independent measurements.
+    """
     if not (isinstance(phi, ps.Symmetrizer) and METHODS[config.symmetrizer].random):
         return []
     counts = [k for k in sorted(set(config.eval_samples)) if k <= SPREAD_SAMPLES]
     reseed(stream(config.seed, "spread"))
-    found = measure(phi, rows(data, slice(0, SPREAD_GRAPHS)), counts, config.repeats, counts[-1])
-    columns = dict(zip(("samples", *QUANTITIES), (counts, *found.tolist()), strict=True))
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    few = rows(data, slice(0, SPREAD_GRAPHS))
+    return measured(torch.stack([measure(phi, few, counts, 2, counts[-1]) for _ in range(SPREAD_DRAWS)]), counts)
 
 
 def equivariance(phi: nn.Module, data: Batch, seed: int) -> dict[str, float] | None:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 OURS, OTHER, GREY = "tab:blue", "tab:orange", "0.4"
 COLOURS = {"ps": OURS, "ga": OTHER, "fa": "tab:green", "canonical": "tab:red"}
 NAMES = {"ps": "PS", "ga": "GA", "fa": "FA", "canonical": "canonical"}
-PANELS = {
-    "output_variance": "variance of the output",
-    "loss_variance": "variance of the loss",
-    "entropy": "entropy of the mean order (nats)",
-    "gradient_norm": "norm of the mean gradient",
+PANELS = {  # label and scale
+    "output_variance": ("variance of the output", "log"),
+    "loss_variance": ("variance of the loss", "log"),
+    "entropy": ("entropy of the mean order (nats)", "linear"),
+    "gradient_square": ("squared norm of the expected gradient", "linear"),
 }
 
 
@@ -77,18 +77,18 @@ def sample_size(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> 
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     panels = list(figure.subplots(2, 3).flat)
     counts = [int(row["samples"]) for row in rows]
-    for axes, (name, label) in zip(panels, PANELS.items(), strict=False):
+    for axes, (name, (label, scale)) in zip(panels, PANELS.items(), strict=False):
         for method in ("ps", "ga"):
             value, error = ([row[f"{name}_{method}{end}"] for row in rows] for end in ("", "_stderr"))
             axes.errorbar(counts, value, yerr=error, marker="o", capsize=3, color=COLOURS[method], label=NAMES[method])
-        axes.set(ylabel=label, yscale="linear" if name in ("entropy", "gradient_norm") else "log")
+        axes.set(ylabel=label, yscale=scale)
         axes.legend()
         sample_axis(axes, counts)
     for axes, name in zip(panels[len(PANELS) :], ("output_variance", "loss_variance"), strict=True):
         value, error = ([row[f"{name}_ratio{end}"] for row in rows] for end in ("", "_stderr"))
         axes.errorbar(counts, value, yerr=error, marker="o", capsize=3, color=GREY)
         axes.axhline(1, color=GREY, linestyle=":", linewidth=1)
-        axes.set(ylabel=f"{PANELS[name]}, PS / GA", ylim=(0, None))
+        axes.set(ylabel=f"{PANELS[name][0]}, PS / GA", ylim=(0, None))
         sample_axis(axes, counts)
     figure.suptitle(title)
     save(figure, path)
@@ -112,7 +112,7 @@ def orbits(curves: Sequence[Curve], graphs: Sequence[Example], title: str, path:
         sample_axis(axes, max((c.samples for c in curves), key=len))
         axes.set_yscale("symlog", linthresh=1e-4)
         axes.set(ylim=(-3e-5, 3))
-    grid[-1][0].set_ylabel("spread within orbits / total spread")
+    grid[-1][0].set_ylabel("spread within orbits\n/ that of one sample")
     grid[-1][0].legend(fontsize="small", loc="center")
     figure.suptitle(title)
     save(figure, path)

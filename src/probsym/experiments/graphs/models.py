@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from probsym.nets import GIN, GINID, MLP
 from probsym.nets.masking import keep
 
 from ..batches import Batch
+from ..checks import Uses
 from ..errors import choose
 from .dense import return_probabilities
 from .fixed import FixedNoise
@@ -139,28 +140,58 @@ class Method:
     Args:
         distribution: From its group and the design.
         random: Whether its average is an estimate that more samples improve, unless it is asked to be exact.
+        net: Whether a net gives the scores that are sorted. noisy: Whether noise is added to them.
         exact: Whether it can be: where not, a number of samples is needed.
         soft: Whether nodes are mixed instead of permuted.
     """
 
     distribution: Callable[[ps.Group, Design], ps.EquivariantDistribution]
     random: bool = True
+    net: bool = False
+    noisy: bool = False
     exact: bool = False
     soft: bool = False
 
 
-BASES: Mapping[str, Callable[[Shape, Design], nn.Module]] = {"mlp": mlp, "gin-id": gin_id}
+@dataclass(frozen=True)
+class Base:
+    """A network for graphs of a shape, and the settings of a design that it reads."""
+
+    build: Callable[[Shape, Design], nn.Module]
+    settings: tuple[str, ...]
+
+
+BASES: Mapping[str, Base] = {
+    "mlp": Base(mlp, ("hidden",)),
+    "gin-id": Base(gin_id, ("width", "layers", "head")),
+}
 
 METHODS: Mapping[str, Method] = {
-    "ps": Method(learned),
+    "ps": Method(learned, net=True, noisy=True),
     "ga": Method(lambda group, design: ps.Haar(group), exact=True),
     "fa": Method(lambda group, design: ps.Frame(group, design.max_support), random=False, exact=True),
     "canonical": Method(
-        lambda group, design: ps.Canonical(ScoreNet(design.walks), group, design.relaxation), random=False, exact=True
+        lambda group, design: ps.Canonical(ScoreNet(design.walks), group, design.relaxation),
+        random=False,
+        net=True,
+        exact=True,
     ),
-    "ps-fixed-noise": Method(lambda group, design: FixedNoise(learned(group, design), design.seed)),
-    "ps-soft": Method(learned, soft=True),
+    "ps-fixed-noise": Method(
+        lambda group, design: FixedNoise(learned(group, design), design.seed), net=True, noisy=True
+    ),
+    "ps-soft": Method(learned, net=True, noisy=True, soft=True),
 }
+
+
+def uses(base: str, methods: Collection[str], fields: Collection[str]) -> Uses:
+    """What settings among `fields` belong to, whether a model symmetrized in these ways has it, and their names."""
+    net, noisy = (any(getattr(METHODS[m], part) for m in methods) for part in ("net", "noisy"))
+    owners = {f"base {name}": (name == base, one.settings) for name, one in BASES.items()} | {
+        "a net that orders the nodes (ps, canonical)": (net, ("walks", "temperature", "sinkhorn", "entropy_weight")),
+        "noise (ps)": (noisy, ("noise", "scale")),
+        "frames (fa)": ("fa" in methods, ("max_support",)),
+    }
+    return {owner: (has, [name for name in names if name in fields]) for owner, (has, names) in owners.items()}
 
 
 def build(
@@ -178,7 +209,7 @@ def build(
     shape, how = Shape.of(example), choose("symmetrizer", METHODS, method)
     nodes = ps.S("nodes", mask="mask") if shape.padded else ps.S("nodes")
     reps = {"adjacency": ps.Rep(nodes, nodes)} | ({"nodes": ps.Rep(nodes)} if shape.features else {})
-    model = choose("base", BASES, base)(shape, design)
+    model = choose("base", BASES, base).build(shape, design)
     output, few = ps.Rep(nodes) if design.by_node else ps.Rep(), inputs(example, slice(0, 2))
     phi = ps.symmetrize(model, reps, output, how.distribution(nodes, design), *samples, example=few)
     return Soft(phi) if how.soft else phi

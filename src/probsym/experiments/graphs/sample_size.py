@@ -16,13 +16,13 @@ import probsym as ps
 from probsym.files import write
 
 from ..batches import Batch, reseed, rows, size, stream
-from ..checks import at_least, noise_enters, positive, samples_evaluated
+from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
 from ..outcome import Outcome, Place
 from ..training import table
 from .exp_data import load
 from .figures import sample_size as draw
-from .models import BASES, Design, build, parameters
+from .models import BASES, Design, build, parameters, uses
 from .spread import QUANTITIES, measure
 
 METHODS = ("ps", "ga")
@@ -68,6 +68,10 @@ class Config:
         noise_enters(self)
         positive(self, "scale")
         samples_evaluated(self)
+
+    def uses(self) -> Uses:
+        """What fields belong to, whether this configuration has it, and their names."""
+        return uses(self.base, METHODS, vars(self))
 
     def model(self, method: str, example: Batch, number: int) -> ps.Symmetrizer:
         """One initialisation; its base network is the same for both methods."""

@@ -16,13 +16,13 @@ from tqdm import tqdm
 import probsym as ps
 
 from ..batches import Batch, reseed, rows, size, stream
-from ..checks import at_least, positive
+from ..checks import Uses, at_least, positive
 from ..errors import UserError, choose
 from ..outcome import Outcome, Place
 from .dense import relabelled
 from .distance import apart, close_pairs, nearest
 from .figures import distances
-from .models import BASES, METHODS, Design, build, inputs, parameters
+from .models import BASES, METHODS, Design, build, inputs, parameters, uses
 
 ROWS = 1_000  # samples times graphs that the base network sees at once
 SYMMETRIZERS = {name: METHODS[name] for name in ("ps", "ga", "fa", "canonical")}
@@ -74,6 +74,11 @@ class Protocol:
         if self.samples is None and not how.exact:
             raise UserError(f"samples: {self.symmetrizer} has no exact average; expected a number, got null")
 
+    def uses(self) -> Uses:
+        """What fields belong to, whether this configuration has it, and their names."""
+        random = {"samples that are drawn (symmetrizer ps, ga)": (METHODS[self.symmetrizer].random, ("samples",))}
+        return uses(self.base, [self.symmetrizer], vars(self)) | random
+
     @property
     def drawn(self) -> int | None:
         """Samples a graph; None where the average is exact."""
@@ -119,7 +124,7 @@ class Tally:
     pairs: Tensor | None
     controls: Tensor
     first: dict[str, float] = field(default_factory=dict)
-    largest: float = 0.0  # distance of isomorphic graphs
+    largest: float = 0.0  # distance of isomorphic graphs; where some were called different, that of those not yet
 
     def needed(self) -> Tensor:
         """The graphs whose outputs could still change the count."""
@@ -141,7 +146,8 @@ class Tally:
 def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place) -> Outcome:
     """Counts the pairs that no initialisation separates, and the isomorphic pairs that some initialisation does.
 
-    Exact, though most graphs are evaluated for the first few models only: what is decided stays decided.
+    Exact, though most graphs are evaluated for the first few models only: what is decided stays decided. Once nothing
+    is left to decide, no more models are drawn; `initialisations` of the result counts those that were.
 
     Args:
         graphs: adjacency (B, N, N) and perhaps nodes and mask. pairs: Compared (2, P); None is all pairs.
@@ -155,6 +161,7 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
     tally = Tally(count, pairs, controls)
     page = config.page or max(1, ROWS // (config.drawn or 1))
     y = torch.full((size(both), 10), torch.nan, dtype=torch.float64)
+    drawn = 0
     for number in tqdm(range(config.initialisations), unit="model", disable=None, dynamic_ncols=True):
         needed = tally.needed()
         if not len(needed):
@@ -165,6 +172,7 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
         if not number:
             samples, tally.first = used, _first(y, pairs, controls, config, count, place)
         tally.update(y, config.threshold)
+        drawn += 1
     assert tally.pairs is not None
     return Outcome(
         value=tally.pairs.shape[1],
@@ -174,8 +182,9 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
         params=parameters(phi),
         details={
             "isomorphic called different": 1 - tally.controls.shape[1] / controls.shape[1],
+            "controls": controls.shape[1],
             "isomorphic_largest": tally.largest,
-            "initialisations": number + 1,
+            "initialisations": drawn,
             "first": tally.first,
             "unseparated": tally.pairs.T[:100].tolist(),
         },

@@ -17,7 +17,7 @@ from .logits import cross_entropy
 from .models import inputs
 
 ROWS = 2_000  # samples times graphs that the base network sees at once
-QUANTITIES = ("output_variance", "loss_variance", "entropy", "gradient_norm")
+QUANTITIES = ("output_variance", "loss_variance", "entropy", "gradient_square")
 
 
 def measure(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], repeats: int, gradient_samples: int) -> Tensor:
@@ -31,11 +31,33 @@ def measure(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], repeats: i
     y, places = draw_pool(phi, batch, counts[-1] * repeats)
     columns = []
     for k in counts:
-        means = y[: len(y) // k * k].unflatten(0, (-1, k)).mean(1)
-        losses = cross_entropy(means, batch).mean(-1)
-        norm = gradient_norm(phi, batch, k, repeats) if k <= gradient_samples else torch.nan
-        columns.append([means.var(0).mean(), losses.var(), entropy(places[:k], batch["mask"]), norm])
-    return torch.tensor(columns, dtype=torch.float64).T
+        means = averages(y, k)
+        columns.append([means.var(0).mean(), loss(means, batch).var(), entropy(places[:k], batch["mask"]), torch.nan])
+    found = torch.tensor(columns, dtype=torch.float64).T
+    few = [k for k in counts if k <= gradient_samples]
+    found[-1, : len(few)] = gradient_squares(phi, batch, few, repeats)
+    return found
+
+
+def measured(found: Tensor, counts: Sequence[int]) -> list[dict[str, float]]:
+    """Rows by k of measurements (M, quantity, k): means and their standard errors over M."""
+    mean, error = found.mean(0), found.std(0) / len(found) ** 0.5
+    return [
+        {"samples": k}
+        | {name: mean[q, i].item() for q, name in enumerate(QUANTITIES)}
+        | {f"{name}_stderr": error[q, i].item() for q, name in enumerate(QUANTITIES)}
+        for i, k in enumerate(counts)
+    ]
+
+
+def averages(y: Tensor, k: int) -> Tensor:
+    """Means over k samples each: (K, B, 1) to (K // k, B, 1)."""
+    return y[: len(y) // k * k].unflatten(0, (-1, k)).mean(1)
+
+
+def loss(means: Tensor, batch: Batch) -> Tensor:
+    """Loss of each average of the whole batch: (M, B, 1) to (M,)."""
+    return cross_entropy(means, batch).mean(-1)
 
 
 @torch.no_grad()
@@ -61,11 +83,24 @@ def entropy(places: Tensor, mask: Tensor) -> Tensor:
     return rows[mask].mean()
 
 
-def gradient_norm(phi: ps.Symmetrizer, batch: Batch, k: int, repeats: int) -> float:
-    """Norm of the gradient of the loss to the base network's weights, averaged over draws before the norm is taken."""
+def gradient_squares(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], repeats: int) -> Tensor:
+    """Squared norm of the expected gradient of the loss of k samples to the base network's weights, at every k.
+
+        |E grad|^2 = E <grad, grad'>                 grad and grad' from independent draws
+
+    The square of one mean gradient would have the trace of its covariance in it. Each half of the draws gives one
+    mean, so that the estimate is unbiased, and negative at times.
+
+    Args:
+        repeats: Draws of the largest k, at least 2; each gives a gradient at every k.
+    """
     weights = list(phi.model.parameters())
-    total = [torch.zeros_like(w) for w in weights]
-    for _ in range(repeats):
-        loss = cross_entropy(phi(**inputs(batch), estimator=ps.MonteCarlo(k)), batch).mean()
-        torch._foreach_add_(total, torch.autograd.grad(loss, weights))
-    return torch.stack([t.norm() for t in total]).norm().item() / repeats
+    halves = [[[torch.zeros_like(w) for w in weights] for _ in counts] for _ in range(2)]
+    for r in range(repeats):
+        y = phi.sample(**inputs(batch), samples=counts[-1])
+        for k, total in zip(counts, halves[r % 2], strict=True):
+            mean = loss(averages(y, k), batch).mean()
+            torch._foreach_add_(total, torch.autograd.grad(mean, weights, retain_graph=True))
+    draws = repeats // 2 * (repeats - repeats // 2)
+    products = [sum((a * b).sum() for a, b in zip(*both, strict=True)) for both in zip(*halves, strict=True)]
+    return torch.stack(products) / draws  # type: ignore[arg-type]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from probsym.distributions import Relaxation
 
-from ..checks import at_least, noise_enters, positive, samples_evaluated
+from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
-from ..few_samples import FewSamples
+from ..few_samples import PENALTIES, FewSamples
 from .data import System
 from .models import BASES, GROUPS, METHODS, group_name
 
@@ -91,30 +91,31 @@ class Config(FewSamples):
         samples_evaluated(self)
         if not all(tol > 0 for tol in self.tolerances):
             raise UserError(f"tolerances: expected positive numbers; got {self.tolerances}")
-        self._check_use()
+        if self.penalised and (self.late_samples is not None or self.entropy):
+            raise UserError("variance_weight, identity_weight, grow_samples: not with late_samples or entropy_weight")
         self.system()
 
-    def _check_use(self) -> None:
-        """A field that would change nothing is refused."""
-        self.check_random(METHODS[self.symmetrizer].random)
-        if self.penalised and (self.late_samples is not None or self.entropy_weight):
-            raise UserError("variance_weight, identity_weight, grow_samples: not with late_samples or entropy_weight")
-        learned, sorts = self.symmetrizer in ("ps", "canonical"), GROUPS[group_name(self)].permutes
-        uses = {
-            "symmetrizer ps or ga": (METHODS[self.symmetrizer].random, ["late_samples"]),
-            "symmetrizer ps": (self.symmetrizer == "ps", ["noise", "noise_scale"]),
-            "symmetrizer ps or canonical": (learned, ["haar_share"]),
-            "symmetrizer ps or canonical of a group with S": (
-                learned and sorts,
-                ["temperature", "sinkhorn", "entropy_weight"],
+    def uses(self) -> Uses:
+        """What fields belong to, whether this configuration has it, and their names."""
+        method, sorts = METHODS[self.symmetrizer], GROUPS[group_name(self)].permutes
+        drawn = ("late_samples", "valid_samples", "samples", "eval_samples", "repeats", "tolerances", *PENALTIES)
+        return {
+            "samples that are drawn (symmetrizer ps, ga)": (method.random, drawn),
+            "noise (symmetrizer ps)": (method.noisy, ("noise", "noise_scale")),
+            "a learned pose (symmetrizer ps, canonical)": (method.net, ("haar_share",)),
+            "learned orders (symmetrizer ps, canonical; a group with S)": (
+                method.net and sorts,
+                ("temperature", "sinkhorn", "entropy_weight"),
             ),
-            "late_samples": (self.late_samples is not None, ["late_from"]),
+            "more than one pose (symmetrizer ps, ga, fa)": (method.several, ("train_samples",)),
+            "late_samples": (self.late_samples is not None, ("late_from",)),
         }
-        defaults = {f.name: f.default for f in fields(self)}
-        for where, (fits, names) in uses.items():
-            for name in names:
-                if not fits and getattr(self, name) != defaults[name]:
-                    raise UserError(f"{name}: expected only with {where}; got {getattr(self, name)}")
+
+    @property
+    def entropy(self) -> float:
+        """Weight of the entropy: none where no order is learned."""
+        sorts = METHODS[self.symmetrizer].net and GROUPS[group_name(self)].permutes
+        return self.entropy_weight if sorts else 0.0
 
     def system(self) -> System:
         """The particles and the sizes of the data."""

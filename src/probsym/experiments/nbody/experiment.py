@@ -33,7 +33,7 @@ def run(config: Config, place: Place) -> Outcome:
     torch.manual_seed(config.seed)
     phi = build(config, data["train"])
     loss = Loss(
-        config.entropy_weight,
+        config.entropy,
         config.velocity_weight,
         config.input_noise,
         config.haar_share,

@@ -49,10 +49,15 @@ class Method:
     Args:
         distribution: None is the bare base network.
         random: Whether its average is an estimate that more samples improve.
+        net: Whether a net gives its elements. noisy: Whether noise is added to them.
+        several: Whether an input has more than one.
     """
 
     distribution: Callable[[Config, Any, ps.Group], EquivariantDistribution] | None
-    random: bool
+    random: bool = False
+    net: bool = False
+    noisy: bool = False
+    several: bool = True
 
 
 BASES = {
@@ -87,11 +92,11 @@ def _relaxation(config: Config) -> Relaxation:
 
 
 METHODS = {
-    "ps": Method(_learned, random=True),
+    "ps": Method(_learned, random=True, net=True, noisy=True),
     "ga": Method(lambda config, spec, group: by_name("haar", spec, group), random=True),
-    "fa": Method(lambda config, spec, group: by_name("frame", spec, group), random=False),
-    "canonical": Method(_canonical, random=False),
-    "none": Method(None, random=False),
+    "fa": Method(lambda config, spec, group: by_name("frame", spec, group)),
+    "canonical": Method(_canonical, net=True, several=False),
+    "none": Method(None, several=False),
 }
 
 

@@ -41,10 +41,16 @@ PACKED = Layout(
 
 @dataclass(frozen=True)
 class Base:
-    """A network to symmetrize. kinds: of outputs that it can give, by the number of axes that move with the nodes."""
+    """A network to symmetrize.
+
+    Args:
+        settings: Fields of the config that it reads and not every base does.
+        kinds: Of outputs that it can give, by the number of axes that move with the nodes.
+    """
 
     build: Callable[[Config, Task, Channels], nn.Module]
     layout: Layout
+    settings: tuple[str, ...]
     kinds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -146,11 +152,23 @@ def identified_gnn(config: Config, task: Task, channels: Channels) -> nn.Module:
     )
 
 
+TRANSFORMER = ("tokens", "patch", "checkpointing", "backbone_lr")
+PRETRAINED = (*TRANSFORMER, "pretrained", "frozen", "lora")
 BASES: Mapping[str, Base] = {
-    "vit-b16-in21k": Base(Backbone("vit-base-patch16-224-in21k", "google/vit-base-patch16-224-in21k"), PADDED),
-    "dinov2-s": Base(Backbone("dinov2-small", "facebook/dinov2-small"), PADDED),
-    "minilm": Base(Backbone("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"), PADDED),
-    "scratch": Base(scratch, PADDED),
-    "walk-transformer": Base(walk_transformer, PADDED, (0, 1)),
-    "gnn-id": Base(identified_gnn, PACKED, (0,)),
+    "vit-b16-in21k": Base(
+        Backbone("vit-base-patch16-224-in21k", "google/vit-base-patch16-224-in21k"), PADDED, PRETRAINED
+    ),
+    "dinov2-s": Base(Backbone("dinov2-small", "facebook/dinov2-small"), PADDED, PRETRAINED),
+    "minilm": Base(Backbone("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"), PADDED, PRETRAINED),
+    "scratch": Base(scratch, PADDED, (*TRANSFORMER, "width", "heads")),
+    "walk-transformer": Base(walk_transformer, PADDED, ("width", "heads"), (0, 1)),
+    "gnn-id": Base(identified_gnn, PACKED, ("width", "dropout"), (0,)),
 }
+
+
+def readers() -> dict[tuple[str, ...], list[str]]:
+    """Names of bases -> the settings that they read and the others do not."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for setting in dict.fromkeys(name for base in BASES.values() for name in base.settings):
+        found.setdefault(tuple(name for name, base in BASES.items() if setting in base.settings), []).append(setting)
+    return found

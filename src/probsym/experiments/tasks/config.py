@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import probsym as ps
 
-from ..checks import at_least, noise_enters, positive, samples_evaluated
+from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
 from ..recipe import Recipe
-from .bases import BASES
+from .bases import BASES, readers
 from .methods import METHODS
 
 RELAXED = ps.Relaxation()
@@ -100,6 +100,20 @@ class Config(Recipe):
         if self.width % self.heads:
             raise UserError(f"width: expected a multiple of heads = {self.heads}; got {self.width}")
         samples_evaluated(self)
+
+    def uses(self) -> Uses:
+        """What fields belong to, whether this configuration has it, and their names."""
+        method, drawn = METHODS[self.symmetrizer], ("valid_samples", "eval_samples", "samples")
+        return {
+            "samples that are drawn (symmetrizer ps, ga)": (method.random, drawn),
+            "noise (symmetrizer ps)": (method.noisy, ("noise", "scale")),
+            "a net that orders the nodes (symmetrizer ps, canonical)": (
+                method.net,
+                ("temperature", "sinkhorn", "entropy_weight"),
+            ),
+            "frames (symmetrizer fa)": (self.symmetrizer == "fa", ("max_support",)),
+            **{f"base {' or '.join(bases)}": (self.base in bases, names) for bases, names in readers().items()},
+        }
 
     @property
     def relaxation(self) -> ps.Relaxation:

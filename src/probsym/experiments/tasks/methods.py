@@ -29,18 +29,28 @@ class Method:
         distribution: From the config, its group and a maker of the net of p.
         samples: In a training step unless the config says otherwise; None is the library's choice.
         random: Whether its average is an estimate that more samples improve.
+        net: Whether a net gives the scores that are sorted. noisy: Whether noise is added to them.
     """
 
     distribution: Callable[[Config, ps.Group, Callable[[], nn.Module]], ps.EquivariantDistribution]
     samples: int | None = None
     random: bool = True
+    net: bool = False
+    noisy: bool = False
 
 
 METHODS: Mapping[str, Method] = {
-    "ps": Method(lambda config, group, net: ps.Learned(net(), group, config.noise, config.scale, config.relaxation), 1),
+    "ps": Method(
+        lambda config, group, net: ps.Learned(net(), group, config.noise, config.scale, config.relaxation),
+        1,
+        net=True,
+        noisy=True,
+    ),
     "ga": Method(lambda config, group, net: ps.Haar(group), 1),
     "fa": Method(lambda config, group, net: ps.Frame(group, config.max_support), 1, random=False),
-    "canonical": Method(lambda config, group, net: ps.Canonical(net(), group, config.relaxation), random=False),
+    "canonical": Method(
+        lambda config, group, net: ps.Canonical(net(), group, config.relaxation), random=False, net=True
+    ),
 }
 
 
