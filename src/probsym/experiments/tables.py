@@ -14,7 +14,7 @@ from rich.table import Table
 
 from .errors import UserError
 from .published import published
-from .registry import EXPERIMENTS, Experiment
+from .registry import EXPERIMENTS, Experiment, summary
 from .runner import RESULT, read_json
 
 VARIANTS = ("-quick", "-published")
@@ -93,12 +93,17 @@ def tables(runs: Path) -> list[Table]:
 
 
 def table(experiment: Experiment, rows: Iterable[Row]) -> Table:
-    """Published rows in their order, each followed by our presets of the same method, then our others."""
-    made = Table(title=f"{experiment.name}: {experiment.metric}", title_justify="left")
+    """Published rows in their order, each followed by our presets of the same method, then our others.
+
+    Below stands what each of our presets is.
+    """
+    made = Table(title=f"{experiment.name}: {experiment.metric}", title_justify="left", caption_justify="left")
     made.add_column("row")
     for heading in (*COLUMNS, *(name.replace("_", " ") for name in experiment.beside)):
         made.add_column(heading, justify="right", no_wrap=heading in COLUMNS)
     left = list(rows)
+    told = dict.fromkeys(row.preset for row in left if row.preset in experiment.presets)
+    made.caption = "\n".join(f"{name}: {summary(experiment.presets[name])}" for name in told)
     for paper in published(experiment.name):
         made.add_row(paper.row, str(paper), *[""] * 6, _count(paper.steps), _petaflop(paper.train_flops))
         for row in [row for row in left if row.family == paper.preset]:
