@@ -38,7 +38,7 @@ def error(config: Config, samples: int = 64) -> ps.testing.equivariance.Equivari
 
 
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("base", ["gnn", "dynamics", "node-transformer"])
+@pytest.mark.parametrize("base", ["gnn", "dynamics", "node-transformer", "dynamics-transformer"])
 def test_every_group_is_what_the_model_is_equivariant_to(base: str, group: str) -> None:
     config = Config(base=base, group=group, **SMALL)
     factors = {type(f).__name__ for f in build(config, batch(config)).group.factors} - {"Axis"}
@@ -46,13 +46,15 @@ def test_every_group_is_what_the_model_is_equivariant_to(base: str, group: str) 
     assert error(config).passed
 
 
-@pytest.mark.parametrize(("base", "method"), [("egnn", "none"), ("node-transformer", "canonical"), ("gnn", "fa")])
+@pytest.mark.parametrize(
+    ("base", "method"), [("egnn", "none"), ("egnn-inverse", "none"), ("node-transformer", "canonical"), ("gnn", "fa")]
+)
 def test_exact_symmetrizers_are_exactly_equivariant(base: str, method: str) -> None:
     report = error(Config(base=base, symmetrizer=method, **SMALL))
     assert (report.samples, report.passed) == (0, True)
 
 
-@pytest.mark.parametrize("base", ["gnn", "transformer", "node-transformer"])
+@pytest.mark.parametrize("base", ["gnn", "transformer", "node-transformer", "dynamics-transformer"])
 def test_bare_bases_are_not_equivariant(base: str) -> None:
     """A negative control, and `none` is the base itself."""
     config = Config(base=base, symmetrizer="none", **SMALL)
@@ -63,7 +65,7 @@ def test_bare_bases_are_not_equivariant(base: str) -> None:
 
 @pytest.mark.parametrize("base", BASES)
 def test_twenty_particles_in_the_plane_by_two_flags(base: str) -> None:
-    config = Config(base=base, symmetrizer="none" if base == "egnn" else "ps", particles=20, dims=2, **SMALL)
+    config = Config(base=base, symmetrizer="none" if "egnn" in base else "ps", particles=20, dims=2, **SMALL)
     phi, x = model(config)
     y = phi(**x)
     assert y.shape == (4, 20, 2)
@@ -75,8 +77,9 @@ def test_twenty_particles_in_the_plane_by_two_flags(base: str) -> None:
 
 def test_default_group_leaves_out_what_the_base_has() -> None:
     assert {base: group_name(Config(base=base)) for base in BASES} == {
-        "gnn": "E", "dynamics": "E", "egnn": "E", "transformer": "SxE", "node-transformer": "SxE"
-    }  # fmt: skip
+        **dict.fromkeys(("gnn", "dynamics", "egnn", "egnn-inverse"), "E"),
+        **dict.fromkeys(("transformer", "node-transformer", "dynamics-transformer"), "SxE"),
+    }
 
 
 def test_centring_is_what_the_orthogonal_group_lacks() -> None:
@@ -95,7 +98,7 @@ def test_centring_is_what_the_orthogonal_group_lacks() -> None:
 
 @pytest.mark.parametrize("base", BASES)
 def test_depth_is_the_bases_own_or_the_field(base: str) -> None:
-    own = 8 if base in ("transformer", "dynamics") else 4
+    own = {"transformer": 8, "dynamics": 8, "dynamics-transformer": 6}.get(base, 4)
     nets = {n: BASES[base].build(Config(base=base, layers=n)) for n in (None, 2, own)}
     count = [sum(p.numel() for p in net.parameters()) for net in nets.values()]
     assert count[0] == count[2] > count[1]

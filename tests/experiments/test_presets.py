@@ -34,7 +34,8 @@ def test_every_nbody_recipe_has_its_forms() -> None:
     plain |= {f"node-transformer-{s}" for s in ("ps", "ga", "canonical", "none")} | {"gnn-fa", "egnn-none"}
     papers = {name for name in plain if not name.startswith("node-")} - {"transformer-none"}
     forms = plain | {f"{name}-quick" for name in plain} | {f"{name}-published" for name in papers}
-    forms |= {"dynamics-ps"} | {f"dynamics-{s}-quick" for s in ("ps", "ga", "fa", "canonical", "none")}
+    forms |= {f"dynamics-{s}" for s in ("ps", "ga", "fa", "canonical", "none")} | {"dynamics-ps-quick"}
+    forms |= {f"dynamics-transformer-{s}" for s in ("ps", "ga", "canonical", "none")} | {"egnn-inverse-none"}
     assert set(NBODY.presets) == forms | {"gnn-ps-rollout"}
 
 
@@ -59,7 +60,7 @@ def test_overrides_win_and_are_told() -> None:
         (["--ema", "1"], "ema"),
         (["--eval_samples", "3"], "eval_samples"),
         (["--samples", "7"], "eval_samples"),
-        (["--base", "mlp"], "base: expected one of gnn, dynamics, egnn, transformer, node-transformer; got 'mlp'"),
+        (["--base", "mlp"], "base: expected one of gnn, dynamics, egnn, .*; got 'mlp'"),
         (["--symmetrizer", "pca"], "symmetrizer: expected one of ps, ga, fa, canonical"),
         (["--group", "SU"], "group: expected one of E, SE, O, SO, SxE, SxSE, SxO, SxSO; got 'SU'"),
         (["--noise", "both"], "noise: expected one of late, input; got 'both'"),

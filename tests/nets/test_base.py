@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from probsym.nets import GINID, MLP, MessagePassing, PairTransformer, ParticleDynamics, ParticleGNN, ParticleTransformer
+from probsym.nets import (
+    GINID,
+    MLP,
+    MessagePassing,
+    PairTransformer,
+    ParticleDynamics,
+    ParticleDynamicsTransformer,
+    ParticleGNN,
+    ParticleTransformer,
+)
 from probsym.nets.message_passing import off_diagonal
 
 
@@ -29,6 +38,7 @@ def particles(n: int = 5, d: int = 3, p: int = 1, rows: int = 4) -> tuple[Tensor
         (MessagePassing(), 92_103),
         (ParticleGNN(), 92_103),
         (ParticleDynamics(), 25_931),
+        (ParticleDynamicsTransformer(), 216_600),
         (GINID(8, node_features=1), 9 * 64 + 64 + 2 * (64 * 64 + 64) + 64 * 10 + 10 + 3),
     ],
     ids=lambda x: type(x).__name__ if isinstance(x, nn.Module) else str(x),
@@ -38,9 +48,9 @@ def test_parameter_counts(net: nn.Module, parameters: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "d", "p"), [(5, 3, 1), (1, 3, 1), (2, 1, 3), (7, 2, 2), (4, 5, 1)])
-@pytest.mark.parametrize("kind", [ParticleGNN, ParticleDynamics, ParticleTransformer])
+@pytest.mark.parametrize("kind", [ParticleGNN, ParticleDynamics, ParticleDynamicsTransformer, ParticleTransformer])
 def test_particles_of_any_number_and_dimension(kind: type, n: int, d: int, p: int) -> None:
-    size = {"num_nodes": n} if kind is ParticleTransformer else {}
+    size = {"num_nodes": n} if kind in (ParticleTransformer, ParticleDynamicsTransformer) else {}
     net = kind(dim=d, pair_features=p, layers=2, **size).double()
     pos, vel, edge = particles(n, d, p)
     out = net(pos=pos.requires_grad_(), vel=vel, edge=edge)
@@ -52,7 +62,9 @@ def test_particles_of_any_number_and_dimension(kind: type, n: int, d: int, p: in
 
 
 @pytest.mark.parametrize(
-    "net", [ParticleGNN(), ParticleDynamics(), ParticleTransformer()], ids=["gnn", "dynamics", "transformer"]
+    "net",
+    [ParticleGNN(), ParticleDynamics(), ParticleDynamicsTransformer(), ParticleTransformer()],
+    ids=["gnn", "dynamics", "dynamics-transformer", "transformer"],
 )
 def test_every_particle_input_counts(net: nn.Module) -> None:
     inputs, net = particles(), net.double()
@@ -69,18 +81,20 @@ def test_gnns_are_equivariant_to_permutations_and_the_others_to_nothing() -> Non
     moved = pos[:, order], vel[:, order], edge[:, order][:, :, order]
     turned = pos @ q.T, vel @ q.T, edge
     errors = {}
-    for net in (ParticleGNN().double(), ParticleDynamics().double(), ParticleTransformer().double()):
+    others = ParticleTransformer, ParticleDynamicsTransformer
+    for kind in (ParticleGNN, ParticleDynamics, *others):
+        net = kind().double()
         y = net(pos, vel, edge)
-        errors[type(net)] = [(net(*moved) - y[:, order]).abs().max(), (net(*turned) - y @ q.T).abs().max()]
+        errors[kind] = [(net(*moved) - y[:, order]).abs().max(), (net(*turned) - y @ q.T).abs().max()]
     assert max(errors[kind][0] for kind in (ParticleGNN, ParticleDynamics)) <= 1e-10
     assert min(errors[kind][1] for kind in (ParticleGNN, ParticleDynamics)) > 1e-2
-    assert min(errors[ParticleTransformer]) > 1e-2
+    assert min(min(errors[kind]) for kind in others) > 1e-2
 
 
 def test_a_particle_that_feels_nothing_flies_straight_on() -> None:
     """The integrator with its forces off: x + v, whatever the number of layers."""
     net = ParticleDynamics(layers=5).double()
-    nn.init.zeros_(net.force.weight)
+    nn.init.zeros_(net.forces[0].weight)
     pos, vel, edge = particles()
     torch.testing.assert_close(net(pos, vel, edge), pos + vel)
     both = ParticleDynamics(velocity=True).double()

@@ -1,7 +1,7 @@
 """Equivariant networks that feed `project`, and base models to symmetrize. Floor 0: torch only."""
 
 from .deepsets import DeepSets
-from .dynamics import ParticleDynamics
+from .dynamics import ParticleDynamics, ParticleDynamicsTransformer
 from .egnn import EGNN
 from .gin import GIN
 from .gin_id import GINID
@@ -27,6 +27,7 @@ __all__ = [
     "PackedGNN",
     "PairTransformer",
     "ParticleDynamics",
+    "ParticleDynamicsTransformer",
     "ParticleGNN",
     "ParticleNodeTransformer",
     "ParticleTransformer",

@@ -1,26 +1,66 @@
-"""Message passing that moves the particles as it goes: a learned integrator in coordinates, equivariant to S_n only."""
+"""Networks that move the particles as they go: learned integrators in coordinates, which know no rotation."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .egnn import differences, square
+from .displacements import differences, inverse, square
+from .masking import channels
 from .message_passing import MessageLayer
+from .node_transformer import BiasedBlock
 
-SOFTENING = 0.1  # length below which inverse distances level off, in units of the positions
 
-
-class ParticleDynamics(nn.Module):
-    """One round of messages, applied `layers` times with the same weights; each time the particles move.
+class Integrator(nn.Module):
+    """Rounds of messages, after each of which the particles move.
 
         a_ij = [e_ij, |r_ij|^2, r_ij, s_ij, s_ij e_ij],     r_ij = x_i - x_j,  s_ij = (|r_ij|^2 + SOFTENING^2)^(-1/2)
-        h_i <- h_i + MLP [h_i, sum_j MLP [h_i, h_j, a_ij]]                              (`MessageLayer`)
-        v_i <- v_i + W h_i + b,      x_i <- x_i + t_layer v_i,      h_i = W' [x_i, v_i] + b' at the start
+        h    <- round(h, a)
+        v_i  <- v_i + force(h_i),      x_i <- x_i + t v_i,      h_i = W [x_i, v_i] + b at the start
 
-    The times t are learned and begin at 1 / layers. r_ij and v_i are read by components, so nothing here is equivariant
-    to rotations, and absolute positions make it depend on the origin: a network to symmetrize over E(d).
+    The times t are learned and begin at 1 / steps. r_ij and v_i are read by components, so nothing here is equivariant
+    to rotations, and absolute positions make it depend on the origin: networks to symmetrize over E(d).
 
-    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> new positions (R, N, D)`, any N. With `velocity` it
-    returns {"pos": ..., "vel": ...}.
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> new positions (R, N, D)`. With `velocity` it returns
+    {"pos": ..., "vel": ...}.
+
+    Args:
+        rounds: modules (h (R, N, H), a (R, N, N, A)) -> h, taken in turn over `steps` steps. forces: H to D, likewise.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        rounds: Sequence[nn.Module],
+        forces: Sequence[nn.Module],
+        steps: int,
+        velocity: bool,
+    ) -> None:
+        super().__init__()
+        self.velocity = velocity
+        self.embed = nn.Linear(2 * dim, hidden)
+        self.rounds, self.forces = nn.ModuleList(rounds), nn.ModuleList(forces)
+        self.times = nn.Parameter(torch.full((steps,), 1 / steps))
+
+    def start(self, pos: Tensor, vel: Tensor) -> Tensor:
+        """The first h."""
+        return self.embed(torch.cat([pos, vel], -1))
+
+    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
+        edge = channels(edge)
+        h, x, v = self.start(pos, vel), pos, vel
+        for i, time in enumerate(self.times):
+            h = self.rounds[i % len(self.rounds)](h, interactions(x, edge))
+            v = v + self.forces[i % len(self.forces)](h)
+            x = x + time * v
+        return {"pos": x, "vel": v} if self.velocity else x
+
+
+class ParticleDynamics(Integrator):
+    """`Integrator` whose rounds are one and the same round of messages: equivariant to S_n, for any N.
+
+        h_i <- h_i + MLP [h_i, sum_j MLP [h_i, h_j, a_ij]],     force(h_i) = W h_i + b             (`MessageLayer`)
 
     >>> net = ParticleDynamics()
     >>> sum(p.numel() for p in net.parameters())
@@ -32,28 +72,77 @@ class ParticleDynamics(nn.Module):
     def __init__(
         self, dim: int = 3, pair_features: int = 1, hidden: int = 64, layers: int = 8, velocity: bool = False
     ) -> None:
-        super().__init__()
-        self.velocity = velocity
-        self.embed = nn.Linear(2 * dim, hidden)
-        self.messages = MessageLayer(hidden, 2 * pair_features + dim + 2)
-        self.force = nn.Linear(hidden, dim)
-        nn.init.normal_(self.force.weight, std=0.01)
-        nn.init.zeros_(self.force.bias)
-        self.times = nn.Parameter(torch.full((layers,), 1 / layers))
+        messages = MessageLayer(hidden, interacting(dim, pair_features))
+        super().__init__(dim, hidden, [messages], [weak(nn.Linear(hidden, dim))], layers, velocity)
 
-    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
-        edge = edge.unsqueeze(-1) if edge.ndim == 3 else edge
-        h, x, v = self.embed(torch.cat([pos, vel], -1)), pos, vel
-        for time in self.times:
-            h = self.messages(h, interactions(x, edge))
-            v = v + self.force(h)
-            x = x + time * v
-        return {"pos": x, "vel": v} if self.velocity else x
+
+class ParticleDynamicsTransformer(Integrator):
+    """`Integrator` whose rounds are attention, a token a particle: its embeddings tell particles apart, N = num_nodes.
+
+        h       <- h + position                                                        at the start
+        e_ij    = GELU(W' GELU(W a_ij + b + position_ij) + b')                         `pair_width` channels, each round
+        h       <- BiasedBlock(h, e, B e),     force(h_i) = W LayerNorm(h_i) + b       (`NodeTransformer`)
+
+    >>> net = ParticleDynamicsTransformer()
+    >>> sum(p.numel() for p in net.parameters())
+    216600
+    >>> net(torch.randn(2, 5, 3), torch.randn(2, 5, 3), torch.randn(2, 5, 5, 1)).shape
+    torch.Size([2, 5, 3])
+    """
+
+    def __init__(
+        self,
+        num_nodes: int = 5,
+        dim: int = 3,
+        pair_features: int = 1,
+        width: int = 64,
+        layers: int = 6,
+        heads: int = 4,
+        pair_width: int = 32,
+        velocity: bool = False,
+    ) -> None:
+        size = interacting(dim, pair_features)
+        rounds = [AttentionRound(num_nodes, size, width, heads, pair_width) for _ in range(layers)]
+        forces = [nn.Sequential(nn.LayerNorm(width), weak(nn.Linear(width, dim))) for _ in range(layers)]
+        super().__init__(dim, width, rounds, forces, layers, velocity)
+        self.position = nn.Parameter(torch.randn(num_nodes, width))
+
+    def start(self, pos: Tensor, vel: Tensor) -> Tensor:
+        if pos.shape[1] != len(self.position):
+            raise ValueError(f"pos: expected shape (R, {len(self.position)}, D), got {tuple(pos.shape)}")
+        return super().start(pos, vel) + self.position
+
+
+class AttentionRound(nn.Module):
+    """Tokens (R, N, W) and what pairs feel (R, N, N, A) to tokens."""
+
+    def __init__(self, num_nodes: int, features: int, width: int, heads: int, pair_width: int) -> None:
+        super().__init__()
+        self.pairs, self.mix = nn.Linear(features, pair_width), nn.Linear(pair_width, pair_width)
+        self.position = nn.Parameter(torch.randn(num_nodes, num_nodes, pair_width))
+        self.bias = nn.Linear(pair_width, heads, bias=False)
+        self.block = BiasedBlock(width, heads, pair_width)
+
+    def forward(self, h: Tensor, felt: Tensor) -> Tensor:
+        gelu = nn.functional.gelu
+        e = gelu(self.mix(gelu(self.pairs(felt) + self.position)))
+        return self.block(h, e, self.bias(e).movedim(-1, 1))
+
+
+def interacting(dim: int, pair_features: int) -> int:
+    """Size of the last axis of `interactions`."""
+    return 2 * pair_features + dim + 2
 
 
 def interactions(pos: Tensor, edge: Tensor) -> Tensor:
     """What a pair feels of each other: positions (R, N, D) and edge (R, N, N, P) to (R, N, N, 2 P + D + 2)."""
     apart = differences(pos)
     distance = square(apart)
-    inverse = (distance + SOFTENING**2).rsqrt()
-    return torch.cat([edge, distance, apart, inverse, inverse * edge], -1)
+    return torch.cat([edge, distance, apart, inverse(distance), inverse(distance) * edge], -1)
+
+
+def weak(linear: nn.Linear) -> nn.Linear:
+    """The layer with small weights and no bias: at the start particles fly on almost freely."""
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return linear

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
+from .displacements import differences, inverse, norm, square
+from .masking import channels
 from .message_passing import off_diagonal
 
 
@@ -19,6 +21,9 @@ class EGNN(nn.Module):
     all layers. With `velocity` one more layer moves v in place of x, and the output is {"pos": ..., "vel": ...}.
     The authors' code has 12,416 more parameters, an update of h after the last layer that nothing reads.
 
+    Args:
+        inverse: tell messages s_ij = (|x_i - x_j|^2 + SOFTENING^2)^(-1/2) and s_ij a_ij too (`ParticleDynamics`).
+
     >>> net, q = EGNN().double(), torch.linalg.qr(torch.randn(3, 3).double())[0]
     >>> sum(p.numel() for p in net.parameters())
     121604
@@ -27,59 +32,57 @@ class EGNN(nn.Module):
     True
     """
 
-    def __init__(self, pair_features: int = 1, hidden: int = 64, layers: int = 4, velocity: bool = False) -> None:
+    def __init__(
+        self,
+        pair_features: int = 1,
+        hidden: int = 64,
+        layers: int = 4,
+        velocity: bool = False,
+        inverse: bool = False,
+    ) -> None:
         super().__init__()
         self.embed = nn.Linear(1, hidden)
         count = layers + velocity
-        self.layers = nn.ModuleList(EGNNLayer(hidden, pair_features + 1, last=i == count - 1) for i in range(count))
-        self.velocity = velocity
+        size = 2 + pair_features + inverse * (1 + pair_features)
+        self.layers = nn.ModuleList(EGNNLayer(hidden, size, last=i == count - 1) for i in range(count))
+        self.velocity, self.inverse = velocity, inverse
 
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
-        pairs = torch.cat([edge.unsqueeze(-1) if edge.ndim == 3 else edge, square(differences(pos))], -1)
+        edge, start = channels(edge), square(differences(pos))
         h, x, moves = self.embed(norm(vel)), pos, []
         for layer in self.layers:
-            h, move = layer(h, x, vel, pairs)
+            apart = differences(x)
+            h, move = layer(h, apart, vel, self.felt(square(apart), edge, start))
             moves.append(move)
             x = x + move
         if not self.velocity:
             return x
         return {"pos": x - moves[-1], "vel": vel + moves[-1]}
 
+    def felt(self, distance: Tensor, edge: Tensor, start: Tensor) -> Tensor:
+        """What messages are told of a pair (R, N, N, A), from squared distances now and at the start."""
+        near = [inverse(distance), inverse(distance) * edge] if self.inverse else []
+        return torch.cat([distance, edge, start, *near], -1)
+
 
 class EGNNLayer(nn.Module):
-    """One layer: features h (R, N, H), x and v (R, N, D), pairs (R, N, N, P) to new h and the displacement of x."""
+    """One layer: h (R, N, H), x_i - x_j (R, N, N, D), v (R, N, D), pairs (R, N, N, A) to new h and the move of x."""
 
     def __init__(self, hidden: int, pair_features: int, last: bool) -> None:
         super().__init__()
-        self.edge_in = nn.Linear(2 * hidden + 1 + pair_features, hidden)
+        self.edge_in = nn.Linear(2 * hidden + pair_features, hidden)
         self.edge_out = nn.Linear(hidden, hidden)
         self.along_pairs = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1, bias=False))
         self.along_velocity = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1))
         nn.init.xavier_uniform_(self.along_pairs[-1].weight, gain=0.001)  # type: ignore[arg-type]
         self.node = None if last else nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
 
-    def forward(self, h: Tensor, x: Tensor, v: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        apart, width = differences(x), h.shape[-1]
-        receiver, sender, rest = self.edge_in.weight.split([width, width, 1 + pairs.shape[-1]], 1)
+    def forward(self, h: Tensor, apart: Tensor, v: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        width = h.shape[-1]
+        receiver, sender, rest = self.edge_in.weight.split([width, width, pairs.shape[-1]], 1)
         to, by = linear(h, receiver, self.edge_in.bias).unsqueeze(2), linear(h, sender).unsqueeze(1)
-        inner = silu(off_diagonal(linear(torch.cat([square(apart), pairs], -1), rest) + to + by))
+        inner = silu(off_diagonal(linear(pairs, rest) + to + by))
         messages = silu(self.edge_out(inner))
-        push = (off_diagonal(apart) * self.along_pairs(messages)).sum(2) / max(x.shape[1] - 1, 1)
+        push = (off_diagonal(apart) * self.along_pairs(messages)).sum(2) / max(v.shape[1] - 1, 1)
         move = push + self.along_velocity(h) * v
         return h if self.node is None else h + self.node(torch.cat([h, messages.sum(2)], -1)), move
-
-
-def differences(x: Tensor) -> Tensor:
-    """`x_i - x_j`: (R, N, D) to (R, N, N, D)."""
-    return x.unsqueeze(2) - x.unsqueeze(1)
-
-
-def square(x: Tensor) -> Tensor:
-    """`|x|^2` along the last axis, which stays with length 1."""
-    return x.square().sum(-1, keepdim=True)
-
-
-def norm(x: Tensor) -> Tensor:
-    """`|x|` along the last axis, which stays with length 1; gradient zero at x = 0."""
-    s = square(x)
-    return torch.where(s > 0, torch.where(s > 0, s, 1.0).sqrt(), 0.0)

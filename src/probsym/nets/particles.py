@@ -6,12 +6,28 @@ With `velocity` they predict new velocities too and return {"pos": ..., "vel": .
 import torch
 from torch import Tensor, nn
 
+from .displacements import differences, square
+from .masking import channels
 from .message_passing import MessagePassing
 from .node_transformer import NodeTransformer
 from .pair_transformer import PairTransformer
 
 
-class ParticleGNN(nn.Module):
+class ParticleModel(nn.Module):
+    """A network (nodes (R, N, F), pairs (R, N, N, P)) -> (R, N, D or 2D) that tells how far each particle moves.
+
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> pos + displacement`.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
+        return moved(pos, vel, self.net(*particles(pos, vel, edge)))
+
+
+class ParticleGNN(ParticleModel):
     """`MessagePassing` on particles: 92,103 parameters in space (arXiv 2102.09844, 2306.02866).
 
     `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> pos + displacement`, any N.
@@ -26,14 +42,10 @@ class ParticleGNN(nn.Module):
     def __init__(
         self, dim: int = 3, pair_features: int = 1, hidden: int = 60, layers: int = 4, velocity: bool = False
     ) -> None:
-        super().__init__()
-        self.net = MessagePassing(2 * dim, pair_features + 1, (1 + velocity) * dim, hidden, layers)
-
-    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
-        return moved(pos, vel, self.net(*particles(pos, vel, edge)))
+        super().__init__(MessagePassing(2 * dim, pair_features + 1, (1 + velocity) * dim, hidden, layers))
 
 
-class ParticleTransformer(nn.Module):
+class ParticleTransformer(ParticleModel):
     """`PairTransformer` on a fixed number of particles: 208,387 parameters for 5 in space (arXiv 2306.02866).
 
     `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> pos + displacement`, N = num_nodes.
@@ -52,15 +64,11 @@ class ParticleTransformer(nn.Module):
         heads: int = 4,
         velocity: bool = False,
     ) -> None:
-        super().__init__()
         out = (1 + velocity) * dim
-        self.net = PairTransformer(num_nodes, 2 * dim, pair_features + 1, out, width, layers, heads)
-
-    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
-        return moved(pos, vel, self.net(*particles(pos, vel, edge)))
+        super().__init__(PairTransformer(num_nodes, 2 * dim, pair_features + 1, out, width, layers, heads))
 
 
-class ParticleNodeTransformer(nn.Module):
+class ParticleNodeTransformer(ParticleModel):
     """`NodeTransformer` on a fixed number of particles: tokens are particles, not pairs of them.
 
     `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> pos + displacement`, N = num_nodes.
@@ -79,12 +87,8 @@ class ParticleNodeTransformer(nn.Module):
         heads: int = 4,
         velocity: bool = False,
     ) -> None:
-        super().__init__()
         out = (1 + velocity) * dim
-        self.net = NodeTransformer(num_nodes, 2 * dim, pair_features + 1, out, width, layers, heads)
-
-    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
-        return moved(pos, vel, self.net(*particles(pos, vel, edge)))
+        super().__init__(NodeTransformer(num_nodes, 2 * dim, pair_features + 1, out, width, layers, heads))
 
 
 def moved(pos: Tensor, vel: Tensor, change: Tensor) -> Tensor | dict[str, Tensor]:
@@ -102,6 +106,4 @@ def particles(pos: Tensor, vel: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
     >>> nodes.shape, pairs.shape
     (torch.Size([2, 5, 6]), torch.Size([2, 5, 5, 2]))
     """
-    edge = edge.unsqueeze(-1) if edge.ndim == 3 else edge
-    distance = (pos.unsqueeze(2) - pos.unsqueeze(1)).square().sum(-1, keepdim=True)
-    return torch.cat([pos, vel], -1), torch.cat([edge, distance], -1)
+    return torch.cat([pos, vel], -1), torch.cat([channels(edge), square(differences(pos))], -1)

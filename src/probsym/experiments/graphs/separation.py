@@ -99,7 +99,7 @@ def outputs(phi: ps.Symmetrizer, graphs: Batch, page: int, samples: int | None) 
     """phi of every graph (B, 10), in float64, and the largest number of samples or elements that one took."""
     dtype = next(phi.parameters()).dtype
     found, most = [], samples or 0
-    for start in range(0, size(graphs), page):
+    for start in tqdm(range(0, size(graphs), page), unit="page", leave=False, disable=None, dynamic_ncols=True):
         given = inputs(graphs, slice(start, start + page))
         cast = {name: v.to(dtype) if v.is_floating_point() else v for name, v in given.items()}
         if samples:

@@ -20,9 +20,10 @@ class Config(FewSamples):
     """Which model, how it is symmetrized, how it is trained and tested.
 
     Args:
-        base: gnn, dynamics or egnn (S_n-equivariant themselves, egnn to E(d) too), transformer (a token each pair of
-            particles) or node-transformer (a token each particle), which are equivariant to nothing.
-        layers: Of the base; null is its own number: 4, and 8 of transformer and dynamics.
+        base: gnn and dynamics (S_n-equivariant themselves), egnn and egnn-inverse (to E(d) too), transformer (a token
+            each pair of particles), node-transformer and dynamics-transformer (a token each particle; to nothing).
+            The dynamics bases see inverse distances and move the particles in every layer, as egnn-inverse does.
+        layers: Of the base; null is its own number: 4, 8 of transformer and dynamics, 6 of dynamics-transformer.
         symmetrizer: ps (learned), ga (Haar), fa (frames), canonical, or none, the bare base.
         group: E, SE, O, SO, or with permutations SxE, SxSE, SxO, SxSO; null is SxE, less what the base has by itself.
             For O and SO the data are centred first.

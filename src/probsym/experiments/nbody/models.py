@@ -10,7 +10,14 @@ from torch import nn
 
 import probsym as ps
 from probsym.distributions import DefaultNet, EquivariantDistribution, Relaxation, by_name
-from probsym.nets import EGNN, ParticleDynamics, ParticleGNN, ParticleNodeTransformer, ParticleTransformer
+from probsym.nets import (
+    EGNN,
+    ParticleDynamics,
+    ParticleDynamicsTransformer,
+    ParticleGNN,
+    ParticleNodeTransformer,
+    ParticleTransformer,
+)
 from probsym.reps import group_of
 
 from ..batches import Batch, rows
@@ -64,8 +71,12 @@ BASES = {
     "gnn": Base(lambda c: ParticleGNN(c.dims, **_options(c)), permutes=True),
     "dynamics": Base(lambda c: ParticleDynamics(c.dims, **_options(c)), permutes=True),
     "egnn": Base(lambda c: EGNN(**_options(c)), permutes=True),
+    "egnn-inverse": Base(lambda c: EGNN(**_options(c), inverse=True), permutes=True),
     "transformer": Base(lambda c: ParticleTransformer(c.particles, c.dims, **_options(c)), permutes=False),
     "node-transformer": Base(lambda c: ParticleNodeTransformer(c.particles, c.dims, **_options(c)), permutes=False),
+    "dynamics-transformer": Base(
+        lambda c: ParticleDynamicsTransformer(c.particles, c.dims, **_options(c)), permutes=False
+    ),
 }
 
 
