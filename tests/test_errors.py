@@ -65,6 +65,7 @@ def test_bad_masks_batches_and_labels():
         ({"batch": s.call["batch"].double()}, "'batch': expected the graph of each of 9 nodes"),
         ({"batch": s.call["batch"][:-1]}, "'batch': expected the graph of each of 9 nodes"),
         ({"edge_index": s.call["edge_index"] + 5}, "edge_index: expected node numbers below 9, got 13"),
+        ({"edge_index": torch.tensor([[0, 1], [1, 8]])}, r"edge_index: .* one graph, got \[1, 8\] of two graphs"),
     ]:
         with pytest.raises(ValueError, match=says):
             phi.estimate(**{**s.call, **changes})

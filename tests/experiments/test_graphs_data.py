@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
+import zipfile
 from pathlib import Path
 
 import igraph
@@ -229,6 +231,22 @@ def test_a_damaged_npz_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "exp.npz", **(dataset(4) | {"x": np.array([{}], object)}))
     with pytest.raises(UserError, match="damaged"):
         exp_data.load(tmp_path)
+    with (tmp_path / "exp.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match="damaged"):
+        exp_data.load(tmp_path)
+
+
+@pytest.mark.parametrize("claimed", [None, 10**15, 10**7])
+def test_an_array_that_is_none_or_claims_too_much_is_refused(claimed: int | None, tmp_path: Path) -> None:
+    header = io.BytesIO()
+    if claimed:
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (claimed, 1)})
+    with zipfile.ZipFile(save(tmp_path) / "exp.npz", "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the name is there already; the last one counts
+        archive.writestr("x.npy", header.getvalue() or b"words")
+    with pytest.raises(UserError, match=r"exp\.npz: damaged"):
+        exp_data.load(tmp_path)
 
 
 def test_missing_data_say_where_to_get_them(tmp_path: Path) -> None:
@@ -278,6 +296,29 @@ def test_a_damaged_pickle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / "GRAPHSAT.pkl").write_bytes(content)
         with pytest.raises(UserError, match=r"GRAPHSAT\.pkl"):
             exp_data.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("edge_index", torch.zeros(4, dtype=torch.long), "expected x .* edge_index"),
+        ("edge_index", torch.zeros(2, 1, 1, dtype=torch.long), "expected x .* edge_index"),
+        ("x", torch.zeros(3, 2), "expected x"),
+        ("x", torch.zeros(3, 1, dtype=torch.bfloat16), "expected plain numbers x; got torch.bfloat16"),
+        ("x", torch.zeros(1).expand(10**11, 1), "claims more than its storage holds"),
+        ("y", None, "expected a tensor y; got NoneType"),
+    ],
+)
+def test_a_wrong_tensor_in_a_pickle_is_named(
+    field: str, value: object, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = pytest.importorskip("torch_geometric.data.data")
+    monkeypatch.setattr(module, "Data", OldData)
+    edge_index = torch.tensor([[0, 1], [1, 0]])
+    graph = OldData(**{"x": torch.zeros(2, 1), "edge_index": edge_index, "y": torch.ones(1), "find": 3, field: value})
+    (tmp_path / "GRAPHSAT.pkl").write_bytes(pickle.dumps([graph]))
+    with pytest.raises(UserError, match=rf"GRAPHSAT\.pkl.*{named}"):
+        exp_data.load(tmp_path)
 
 
 class Call:

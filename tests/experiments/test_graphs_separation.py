@@ -113,6 +113,23 @@ def test_exp_on_made_pairs(preset: str, tmp_path: Path, fitting) -> None:
     assert result["value"] == 0 or "canonical" in preset
 
 
+def test_exact_averages_of_large_graphs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "exp.npz", **dataset(4))
+    given = [
+        "run",
+        "exp",
+        "--preset",
+        "gin-id-ga",
+        "--samples=null",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert main(given) == 2
+    assert "samples: ga is exact for up to 8 nodes; got null for 64" in capsys.readouterr().err
+
+
 def test_a_model_that_sees_no_edges_separates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control of the count: all pairs stay, and no isomorphic pair is called different."""
     from probsym.experiments.graphs import models

@@ -287,14 +287,23 @@ class Inputs:
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 bad = "NaN" if bool(value.isnan().any()) else "infinite values"
                 raise ValueError(f"{leaf.name}: expected finite values, got {bad}")
-            axis = leaf.rep.labelled
-            if axis is not None and value.numel() and int(value.max()) >= self.layouts[axis].size:
-                raise ValueError(
-                    f"{leaf.name}: expected node numbers below {self.layouts[axis].size}, got {int(value.max())}"
-                )
+            if leaf.rep.labelled is not None and value.numel():
+                _check_labels(leaf, self.layouts[leaf.rep.labelled])
         for axis, layout in self.layouts.items():
             if layout.mask is not None and bool((layout.mask[:, 1:] & ~layout.mask[:, :-1]).any()):
                 raise ValueError(f"argument {axis.mask!r}: expected the nodes first and the padding last in every row")
+
+
+def _check_labels(leaf: Leaf, layout: Layout) -> None:
+    labels, most = leaf.value, int(leaf.value.max())
+    if most >= layout.size:
+        raise ValueError(f"{leaf.name}: expected node numbers below {layout.size}, got {most}")
+    if layout.batch is not None and len(labels) > 1:
+        owner = torch.where(labels < 0, -1, layout.batch[labels.clamp_min(0)])
+        apart = (owner != owner[:1]) & (labels >= 0) & (labels[:1] >= 0)
+        if bool(apart.any()):
+            edge = labels[:, apart.any(0)][:, 0].tolist()
+            raise ValueError(f"{leaf.name}: expected the nodes of an edge in one graph, got {edge} of two graphs")
 
 
 def fold(x: Tensor, rep: Rep, layouts: Mapping[NodeAxis, Layout]) -> Tensor:

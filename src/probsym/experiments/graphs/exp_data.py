@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..batches import Batch
@@ -16,6 +17,7 @@ from . import unpickle
 from .dense import Arrays, pad
 
 WIDTH = 64  # nodes of the largest graph
+DTYPES = (torch.float64, torch.float32, torch.int64, torch.int32, torch.uint8, torch.bool)
 FIELDS = ("num_nodes", "num_edges", "x", "edge_index", "y")
 SOURCE = "https://github.com/ralphabb/GNN-RNI, Data/EXP/raw/GRAPHSAT.pkl"
 
@@ -38,10 +40,16 @@ def load(folder: Path) -> Batch:
 def read_npz(path: Path) -> Arrays:
     """The arrays of exp.npz."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in FIELDS}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(path) as archive:
+            return {name: member(archive, name) for name in FIELDS}
+    except (ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged data file ({error})") from error
+
+
+def member(archive: zipfile.ZipFile, name: str) -> NDArray:
+    """One array of an npz file; ValueError if it is no npy, holds objects, or claims more than the file has."""
+    with archive.open(f"{name}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def read_pickle(path: Path) -> Arrays:
@@ -51,8 +59,11 @@ def read_pickle(path: Path) -> Arrays:
         for name, into in parts.items():
             if not isinstance(value := record.find(name), Tensor):
                 raise UserError(f"{path}: graph {number}: expected a tensor {name}; got {type(value).__name__}")
-            into.append(value)
-        if parts["x"][-1].ndim != 2 or parts["edge_index"][-1].shape[:1] != (2,) or parts["y"][-1].numel() != 1:
+            if value.dtype not in DTYPES:
+                raise UserError(f"{path}: graph {number}: expected plain numbers {name}; got {value.dtype}")
+            into.append(value.detach())
+        x, edge_index, y = (part[-1] for part in parts.values())
+        if (x.ndim, *x.shape[1:]) != (2, 1) or (edge_index.ndim, *edge_index.shape[:1]) != (2, 2) or y.numel() != 1:
             raise UserError(f"{path}: graph {number}: expected x (N, 1), edge_index (2, E) and one label y")
     if not parts["y"]:
         raise UserError(f"{path}: expected graphs; got an empty list")

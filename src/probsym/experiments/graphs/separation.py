@@ -25,6 +25,7 @@ from .figures import distances
 from .models import BASES, METHODS, Design, build, inputs, parameters, uses
 
 ROWS = 1_000  # samples times graphs that the base network sees at once
+EXACT_NODES = 8  # all orders of so many are listed
 SYMMETRIZERS = {name: METHODS[name] for name in ("ps", "ga", "fa", "canonical")}
 
 
@@ -152,7 +153,9 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
     Args:
         graphs: adjacency (B, N, N) and perhaps nodes and mask. pairs: Compared (2, P); None is all pairs.
     """
-    count = size(graphs)
+    count, nodes = size(graphs), graphs["adjacency"].shape[-1]
+    if config.drawn is None and SYMMETRIZERS[config.symmetrizer].random and nodes > EXACT_NODES:
+        raise UserError(f"samples: {config.symmetrizer} is exact for up to {EXACT_NODES} nodes; got null for {nodes}")
     generator = torch.Generator().manual_seed(stream(config.seed, "relabelling"))
     chosen = torch.randperm(count, generator=generator)[: config.controls]
     copies = relabelled(rows(graphs, chosen), generator)

@@ -20,23 +20,30 @@ from ..errors import UserError
 
 
 class Record:
-    """Stands for a PyG Data, or for the store in it: whatever attributes the pickle gives it."""
+    """Stands for a PyG Data, or for the store in it; what the pickle gives it lies apart from its methods."""
+
+    __slots__ = ("given",)
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
             raise pickle.UnpicklingError(f"expected attributes, got {type(state).__name__}")
-        self.__dict__.update(state)
+        self.given = state
 
     def find(self, name: str) -> Any:
         """An attribute, in Data of PyG 1 directly, in that of PyG 2 in its store."""
-        store = self.__dict__.get("_store", self)
-        held = store.__dict__.get("_mapping", store.__dict__) if isinstance(store, Record) else {}
+        mine = getattr(self, "given", {})
+        store = mine.get("_store", self)
+        held = getattr(store, "given", {}) if isinstance(store, Record) else {}
+        held = held.get("_mapping", held)
         return held.get(name) if isinstance(held, dict) else None
 
 
 def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    """A tensor without hooks; torch checks that it lies within its storage."""
-    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())  # type: ignore[no-untyped-call]
+    """A tensor without hooks, no larger than its storage; torch checks that it lies within."""
+    made = torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())  # type: ignore[no-untyped-call]
+    if made.nbytes > made.untyped_storage().nbytes():
+        raise pickle.UnpicklingError(f"a tensor of shape {tuple(size)} claims more than its storage holds")
+    return made
 
 
 def _storage(content: bytes) -> Any:
