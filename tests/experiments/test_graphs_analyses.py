@@ -20,11 +20,11 @@ from probsym.experiments.errors import UserError
 from probsym.experiments.graphs.automorphism import share
 from probsym.experiments.graphs.enumeration import edges
 from probsym.experiments.graphs.models import Design, build, inputs
-from probsym.experiments.graphs.pairs import dataset
 from probsym.experiments.graphs.sample_size import jackknife_ratio
 from probsym.experiments.graphs.spread import entropy, gradient_squares, loss, measure
 from probsym.experiments.graphs.symmetric import GRAPHS
 from probsym.experiments.registry import experiment
+from wl_pairs import dataset
 
 
 def orbits(graph: igraph.Graph) -> list[list[int]]:

@@ -14,13 +14,14 @@ import probsym as ps
 from probsym.cli import main
 from probsym.experiments.config import load_config
 from probsym.experiments.errors import UserError
-from probsym.experiments.graphs.dense import relabelled
-from probsym.experiments.graphs.exp_data import tensors
+from probsym.experiments.graphs import exp_data
+from probsym.experiments.graphs.dense import relabelled, return_probabilities
 from probsym.experiments.graphs.logits import correct
-from probsym.experiments.graphs.models import Design, Shape, build, inputs
-from probsym.experiments.graphs.pairs import cfi, complete, dataset, rings
+from probsym.experiments.graphs.models import Design, Shape, build, inputs, parameters
 from probsym.experiments.graphs.soft import Soft
 from probsym.experiments.registry import experiment
+from shared import DATA
+from wl_pairs import cfi, complete, dataset, rings
 
 CLASSIFY = experiment("exp-classify")
 QUICK = [
@@ -82,7 +83,7 @@ def test_penalties_and_growing_samples_reach_the_training(data: Path) -> None:
 
 def test_fixed_noise_is_fixed_and_not_equivariant() -> None:
     """A graph has the same output at every call and in every batch, but its relabelling has another."""
-    data = tensors(dataset(2))
+    data = exp_data.tensors(dataset(2))
     batch, moved = inputs(data), inputs(relabelled(data, torch.Generator().manual_seed(0)))
     phi = build("mlp", "ps-fixed-noise", data, Design(hidden=(8,), out=1, walks=4, scale=0.5), (2, 8)).eval()
     with torch.no_grad():
@@ -94,14 +95,14 @@ def test_fixed_noise_is_fixed_and_not_equivariant() -> None:
 
 
 def test_learned_is_equivariant() -> None:
-    batch = inputs(tensors(dataset(2)))
+    batch = inputs(exp_data.tensors(dataset(2)))
     phi = build("gin-id", "ps", batch, Design(out=1, walks=4, scale=0.5), (1, 8)).eval()
     assert ps.testing.equivariance_error(phi, batch, samples=64, generator=torch.Generator().manual_seed(0)).passed
 
 
 def soft(**design: float) -> tuple[Soft, dict[str, torch.Tensor]]:
     """In float64, with a pair of graphs."""
-    data = inputs(tensors(dataset(1, kinds=[cfi(complete(4))])))
+    data = inputs(exp_data.tensors(dataset(1, kinds=[cfi(complete(4))])))
     phi = build("mlp", "ps-soft", data, Design(hidden=(8,), out=1, walks=4, **design), (2, 2))  # type: ignore[arg-type]
     assert isinstance(phi, Soft)
     return phi.double(), {name: v.double() if v.is_floating_point() else v for name, v in data.items()}
@@ -144,6 +145,37 @@ def test_published_sizes() -> None:
     numbers = Shape(64, 2, True).numbers
     assert (numbers, config.hidden, config.steps) == (4224, [2048, 4096, 2048, 10], 16_000)
     assert (config.train_samples, config.temperature, config.entropy_weight, config.clip) == (10, 0.01, 0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("preset", "base", "steps"),
+    [
+        ("mlp-ps-published", 4225 * 2048 + 2049 * 4096 + 4097 * 2048 + 2049 * 10 + 11, 16_000),
+        ("gin-id-ps-published", 67 * 64 + 2 * 65 * 64 + 65 * 10 + 11 + 3, 8_000),
+    ],
+)
+def test_published_nets_are_built_at_full_size(preset: str, base: int, steps: int) -> None:
+    config = load_config(CLASSIFY, preset)
+    phi = config.model(exp_data.tensors(dataset(2)))
+    assert (parameters(phi)["base"], config.steps, config.warmup) == (base, steps, 1_600)
+
+
+@pytest.mark.skipif(not (DATA / "exp.npz").exists(), reason="needs ../shared/data")
+def test_walk_probabilities_alone_classify_exp() -> None:
+    """Why the paper's ablations do not show with them: a linear function of their sums over nodes needs no symmetrizer.
+
+    Without them the sums of what is left, the node types, tell nothing.
+    """
+    data = exp_data.load(DATA)
+    walks = return_probabilities(data["adjacency"].double(), 12) * data["mask"][..., None]
+    seen = {"types": data["nodes"].double(), "walks": torch.cat([data["nodes"].double(), walks], -1)}
+    right = {}
+    for name, features in seen.items():
+        sums = torch.cat([features.sum(1), torch.ones(1200, 1)], 1).double()
+        weights = torch.linalg.lstsq(sums[400:], 2 * data["target"][400:, None].double() - 1, driver="gelsd").solution
+        right[name] = ((sums[200:400] @ weights)[:, 0] > 0).eq(data["target"][200:400] > 0).double().mean().item()
+    assert right["walks"] > 0.98
+    assert right["types"] < 0.55
 
 
 def test_the_split_is_the_published_one() -> None:

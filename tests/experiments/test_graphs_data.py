@@ -17,9 +17,8 @@ import torch
 from probsym.experiments.errors import UserError
 from probsym.experiments.graphs import enumeration, exp_data, graph6
 from probsym.experiments.graphs.dense import check, pad, ragged, relabelled, return_probabilities
-from probsym.experiments.graphs.pairs import cfi, complete, csl, dataset
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from shared import DATA
+from wl_pairs import cfi, complete, csl, dataset
 
 
 def random_graphs(count: int, nodes: int, seed: int = 0) -> np.ndarray:
@@ -69,9 +68,9 @@ def test_enumeration_counts() -> None:
     assert tuple(len(enumeration.connected(n)) for n in range(1, 8)) == enumeration.COUNTS[:7]
 
 
-@pytest.mark.skipif(not (SHARED / "graph8c.g6").exists(), reason="needs ../shared/data")
+@pytest.mark.skipif(not (DATA / "graph8c.g6").exists(), reason="needs ../shared/data")
 def test_enumeration_is_that_of_nauty() -> None:
-    theirs = graph6.decode((SHARED / "graph8c.g6").read_bytes())
+    theirs = graph6.decode((DATA / "graph8c.g6").read_bytes())
     ours = enumeration.connected(8)
     assert len(ours) == enumeration.COUNTS[7]
     assert sorted(enumeration.keys(theirs)) == enumeration.keys(ours)
@@ -351,9 +350,9 @@ def test_a_hostile_pickle_is_refused_before_it_acts(protocol: int, tmp_path: Pat
         assert not mark.exists()
 
 
-@pytest.mark.skipif(not (SHARED / "exp.npz").exists(), reason="needs ../shared/data")
+@pytest.mark.skipif(not (DATA / "exp.npz").exists(), reason="needs ../shared/data")
 def test_the_real_exp() -> None:
-    batch = exp_data.load(SHARED)
+    batch = exp_data.load(DATA)
     assert len(batch["target"]) == 1200
     assert batch["target"].view(-1, 2).tolist() == [[1.0, 0.0]] * 600
     sizes = batch["mask"].sum(1)

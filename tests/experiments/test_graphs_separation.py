@@ -13,9 +13,9 @@ from probsym.cli import main
 from probsym.experiments.config import load_config
 from probsym.experiments.errors import UserError
 from probsym.experiments.graphs.distance import apart, close_pairs, nearest
-from probsym.experiments.graphs.pairs import dataset
 from probsym.experiments.graphs.separation import Tally
 from probsym.experiments.registry import experiment
+from wl_pairs import dataset
 
 
 def brute_force(y: torch.Tensor, threshold: float) -> torch.Tensor:

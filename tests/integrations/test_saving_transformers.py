@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -25,10 +24,9 @@ from probsym.integrations.transformers import (
     symmetrize_transformer,
     symmetrized,
 )
+from shared import MODELS
 
 ROOT = Path(__file__).parents[2]
-SHARED = Path(os.environ.get("PROBSYM_SHARED", ROOT.parent / "shared"))
-MODELS = Path(os.environ.get("PROBSYM_MODELS", SHARED / "models"))
 CHANNELS = {"node_channels": 3, "edge_channels": 2}
 
 

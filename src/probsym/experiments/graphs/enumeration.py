@@ -79,8 +79,3 @@ def keys(graphs: Adjacencies) -> list[int]:
 def edges(graph: Adjacencies) -> list[tuple[int, int]]:
     """Of one graph (N, N), each once."""
     return [(i, j) for i, j in np.argwhere(np.triu(graph)).tolist()]
-
-
-def automorphisms(graphs: Adjacencies) -> list[int]:
-    """The order of the automorphism group of every graph."""
-    return [int(igraph.Graph(len(graph), edges(graph)).count_automorphisms()) for graph in graphs]

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from .dense import Arrays, ragged
+from probsym.experiments.graphs.dense import Arrays, ragged
 
 Adjacency = NDArray[np.bool_]
 
