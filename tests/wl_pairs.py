@@ -6,20 +6,8 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from probsym.experiments.graphs.dense import Arrays, ragged
-
-Adjacency = NDArray[np.bool_]
-
-
-def from_edges(count: int, edges: list[tuple[int, int]]) -> Adjacency:
-    """The adjacency (N, N) of undirected edges."""
-    adjacency = np.zeros((count, count), bool)
-    if edges:
-        i, j = np.array(edges).T
-        adjacency[i, j] = adjacency[j, i] = True
-    return adjacency
+from probsym.experiments.graphs.dense import Adjacency, Arrays, from_edges, ragged
 
 
 def csl(nodes: int, skip: int) -> Adjacency:

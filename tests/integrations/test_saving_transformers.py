@@ -133,6 +133,15 @@ def test_pretrained_and_scratch(folder):
     assert [p.shape for p in pretrained.parameters()] == [p.shape for p in scratch.parameters()]
 
 
+def test_implementations_of_attention_agree(folder):
+    call = graphs((6, 4), 6)
+    one, other = (opened(folder, attention=name).eval() for name in ("eager", "sdpa"))
+    names = {m.config._attn_implementation for m in one.modules() if hasattr(m, "config")}
+    assert names == {"eager"}
+    other.load_state_dict(one.state_dict())
+    torch.testing.assert_close(one(**call), other(**call))
+
+
 def test_half_precision_files_are_read_as_float32(folder):
     rewritten(folder, lambda weights: weights.update({k: v.half() for k, v in weights.items()}))
     assert {p.dtype for p in opened(folder).parameters()} == {torch.float32}

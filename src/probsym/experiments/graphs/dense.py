@@ -14,6 +14,7 @@ from ..batches import Batch
 from ..errors import UserError
 
 Arrays = dict[str, NDArray]
+Adjacency = NDArray[np.bool_]
 
 
 def check(graphs: Arrays, largest: int) -> None:
@@ -61,6 +62,15 @@ def pad(graphs: Arrays, width: int) -> Batch:
         batch["nodes"] = torch.zeros(len(nodes), width, graphs["x"].shape[1])
         batch["nodes"][batch["mask"]] = torch.from_numpy(graphs["x"].astype(np.float32))
     return batch
+
+
+def from_edges(count: int, edges: list[tuple[int, int]]) -> Adjacency:
+    """The adjacency (N, N) of undirected edges."""
+    adjacency = np.zeros((count, count), bool)
+    if edges:
+        i, j = np.array(edges).T
+        adjacency[i, j] = adjacency[j, i] = True
+    return adjacency
 
 
 def ragged(adjacencies: list[NDArray]) -> Arrays:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import cos, pi, sin
 
-from .pairs import Adjacency, from_edges
+from .dense import Adjacency, from_edges
 
 Places = list[tuple[float, float]]
 

@@ -80,6 +80,7 @@ class Backbone:
                 frozen=config.frozen,
                 lora=config.lora,
                 checkpointing=config.checkpointing,
+                attention=config.attention,
             )
         except OSError as error:
             raise UserError(
@@ -100,6 +101,7 @@ def scratch(config: Config, task: Task, channels: Channels) -> nn.Module:
         num_attention_heads=config.heads,
         intermediate_size=4 * width,
     )
+    shape._attn_implementation = config.attention
     return GraphTransformer(
         ViTModel(shape, add_pooling_layer=False), **parts(config, task, channels), checkpointing=config.checkpointing
     )
@@ -152,7 +154,7 @@ def identified_gnn(config: Config, task: Task, channels: Channels) -> nn.Module:
     )
 
 
-TRANSFORMER = ("tokens", "patch", "checkpointing", "backbone_lr")
+TRANSFORMER = ("tokens", "patch", "checkpointing", "attention", "backbone_lr")
 PRETRAINED = (*TRANSFORMER, "pretrained", "frozen", "lora")
 BASES: Mapping[str, Base] = {
     "vit-b16-in21k": Base(

@@ -33,6 +33,7 @@ class Config(Recipe):
         frozen: Whether the backbone stays as it is.
         lora: Rank of low-rank updates of a backbone that else stays as it is; needs peft.
         checkpointing: Whether a backbone is computed anew in backward, for memory.
+        attention: Name of transformers' implementation: eager is fast in bf16 on CPUs; null is their choice.
         backbone_lr: Peak learning rate of a backbone; null is lr.
         walks: Steps of random walks whose return probabilities are features of the nodes.
         train_samples: Samples a training step; null is 1.
@@ -65,6 +66,7 @@ class Config(Recipe):
     frozen: bool = False
     lora: int | None = None
     checkpointing: bool = False
+    attention: str | None = None
     backbone_lr: float | None = None
     walks: int = 0
     train_samples: int | None = None

@@ -127,6 +127,7 @@ class GraphTransformer(nn.Module):
         node_channels: int | None = None,
         edge_channels: int | None = None,
         pretrained: bool = True,
+        attention: str | None = None,
         **options: Any,
     ) -> GraphTransformer:
         """A backbone by name with new tokens and a new head, or a whole model that `save_pretrained` wrote.
@@ -137,6 +138,8 @@ class GraphTransformer(nn.Module):
             source: hub name, folder in Hugging Face layout, or `timm:NAME`.
             tokens, head, node_channels, edge_channels: as for the class; not given for a saved GraphTransformer.
             pretrained: False takes the same architecture with random weights.
+            attention: transformers' name of an implementation of attention, such as "eager", "sdpa"; None is its
+                choice. On CPUs and in bfloat16 "eager" is twice as fast. Not saved with the model.
             options: those of the class.
 
         Raises:
@@ -144,7 +147,7 @@ class GraphTransformer(nn.Module):
             ValueError: weights are missing (listed by name), or arguments are too many or too few.
         """
         given = {"tokens": tokens, "head": head, "node_channels": node_channels, "edge_channels": edge_channels}
-        known = [name for name, value in {**given, **options}.items() if value is not None]
+        known = [name for name, value in {**given, **options, "attention": attention}.items() if value is not None]
         if saving.is_saved(source):
             if known:
                 raise ValueError(f"source: {str(source)!r} is a whole GraphTransformer; leave out {', '.join(known)}")
@@ -152,7 +155,7 @@ class GraphTransformer(nn.Module):
         absent = [name for name, value in given.items() if value is None]
         if absent:
             raise ValueError(f"source: {str(source)!r} is a backbone; give {', '.join(absent)} too")
-        opened = sources.open_source(source, pretrained)
+        opened = sources.open_source(source, pretrained, attention)
         opened.check(family_of(opened.model).reads())
         model = cls(opened.model, **given, **options)  # type: ignore[arg-type]
         model.recipe = opened.recipe

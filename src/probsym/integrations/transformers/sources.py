@@ -31,15 +31,18 @@ class Opened:
             raise ValueError(f"source: its files lack {len(missing)} weights of the backbone: {', '.join(missing)}")
 
 
-def open_source(source: Source, pretrained: bool = True) -> Opened:
+def open_source(source: Source, pretrained: bool = True, attention: str | None = None) -> Opened:
     """The backbone of a hub name, a folder in Hugging Face layout, or `timm:NAME`.
+
+    Args:
+        attention: transformers' name of an implementation; None is its choice. Not for timm.
 
     Raises:
         FileNotFoundError: neither a folder with config.json nor a name that the hub (or the cache) knows.
         ValueError: files that are no model.
     """
     library, name = _split(source)
-    return library.open(name, pretrained)
+    return library.open(name, pretrained, attention)
 
 
 def config_dict(source: Source) -> dict[str, Any]:
@@ -81,13 +84,13 @@ def _config_on_hub(name: str) -> dict[str, Any]:
         ) from error
 
 
-def _open_on_hub(name: str, pretrained: bool) -> Opened:
+def _open_on_hub(name: str, pretrained: bool, attention: str | None) -> Opened:
     """Weights from safetensors only, classes from transformers only: nothing that the source holds is executed."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
 
     _config_on_hub(name)
-    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, "attn_implementation": attention}
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if not pretrained:
@@ -106,7 +109,9 @@ def _rebuild_by_transformers(recipe: dict[str, Any]) -> nn.Module:
     return AutoModel.from_config(AutoConfig.for_model(**recipe["config"]), dtype=torch.float32, trust_remote_code=False)
 
 
-def _open_in_timm(name: str, pretrained: bool) -> Opened:
+def _open_in_timm(name: str, pretrained: bool, attention: str | None) -> Opened:
+    if attention is not None:
+        raise ValueError(f"attention: expected None for timm:{name}, got {attention!r}")
     try:
         import timm
     except ImportError as error:
@@ -115,14 +120,14 @@ def _open_in_timm(name: str, pretrained: bool) -> Opened:
 
 
 def _rebuild_by_timm(recipe: dict[str, Any]) -> nn.Module:
-    return _open_in_timm(recipe["name"], False).model
+    return _open_in_timm(recipe["name"], False, None).model
 
 
 @dataclass(frozen=True)
 class Library:
     """How a library opens a model by name (with weights or without), reads its config, rebuilds it from a recipe."""
 
-    open: Callable[[str, bool], Opened]
+    open: Callable[[str, bool, str | None], Opened]
     config: Callable[[str], dict[str, Any]]
     rebuild: Callable[[dict[str, Any]], nn.Module]
 

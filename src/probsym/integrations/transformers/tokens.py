@@ -95,10 +95,10 @@ class PatchEmbedding(nn.Module):
         rows = spec.rows(n)
         before, right = spec.margin, spec.grid * spec.patch - n - spec.margin
         below = rows * spec.patch - n - spec.margin
-        image = pad(edge, (0, 0, before, right, before, below)).permute(0, 3, 1, 2)
-        dealt = deal(spec, x, rows).flatten(0, 1).mT
-        nodes = self.nodes(dealt).mT.unflatten(0, (-1, rows))
-        return (self.pairs(image).permute(0, 2, 3, 1) + nodes).flatten(1, 2), self._counting(n, rows, mask, x.device)
+        image = pad(edge, (0, 0, before, right, before, below))
+        dealt = deal(spec, x, rows).unflatten(2, (spec.grid, spec.share))
+        tokens = strided(self.pairs, patches(image, spec.patch)) + strided(self.nodes, dealt.mT)
+        return tokens.flatten(1, 2), self._counting(n, rows, mask, x.device)
 
     def _counting(self, n: int, rows: int, mask: Tensor | None, device: torch.device) -> Tensor | None:
         """Tokens that show a pair or hold a node; None if all do."""
@@ -111,6 +111,26 @@ class PatchEmbedding(nn.Module):
         row = held.any(-1)
         column = pad(row, (0, spec.grid - rows))
         return (row.unsqueeze(2) & (column.unsqueeze(1) | held)).flatten(1)
+
+
+def patches(image: Tensor, patch: int) -> Tensor:
+    """An image (B, H, W, C) in patches (B, H / patch, W / patch, C, patch, patch)."""
+    return image.unflatten(2, (-1, patch)).unflatten(1, (-1, patch)).permute(0, 1, 3, 5, 2, 4)
+
+
+def strided(convolution: nn.Conv1d | nn.Conv2d, seen: Tensor) -> Tensor:
+    """A convolution whose stride is its kernel, of all that it sees (B, R, grid, C, *kernel): (B, R, grid, width).
+
+    One matrix product gives the same numbers; convolutions in bfloat16 are many times slower on CPUs.
+    """
+    return linear(seen.flatten(3), convolution.weight.flatten(1), convolution.bias)
+
+
+def transposed(convolution: nn.ConvTranspose1d | nn.ConvTranspose2d, tokens: Tensor) -> Tensor:
+    """The same of a transposed convolution: tokens (..., width) to what each gives, (..., *kernel, C)."""
+    weight = convolution.weight.movedim((0, 1), (-1, -2))
+    given = linear(tokens, weight.flatten(0, -2)).unflatten(-1, weight.shape[:-1])
+    return given + convolution.bias
 
 
 def deal(spec: ImagePatches, x: Tensor, rows: int) -> Tensor:
@@ -130,9 +150,9 @@ class PatchToNodes(nn.Module):
 
     def forward(self, tokens: Tensor, n: int) -> Tensor:
         spec = self.spec
-        rows = tokens.unflatten(1, (-1, spec.grid))
-        y = self.nodes(rows.flatten(0, 1).mT).mT[:, : spec.patch]
-        return y.unflatten(0, rows.shape[:2]).flatten(1, 2)[:, spec.margin : spec.margin + n]
+        given = transposed(self.nodes, tokens.unflatten(1, (-1, spec.grid)))
+        y = given.flatten(2, 3)[:, :, : spec.patch]
+        return y.flatten(1, 2)[:, spec.margin : spec.margin + n]
 
 
 class PatchToPairs(nn.Module):
@@ -145,8 +165,8 @@ class PatchToPairs(nn.Module):
 
     def forward(self, tokens: Tensor, n: int) -> Tensor:
         part = slice(self.spec.margin, self.spec.margin + n)
-        image = tokens.unflatten(1, (-1, self.spec.grid)).permute(0, 3, 1, 2)
-        return self.pairs(image)[:, :, part, part].permute(0, 2, 3, 1)
+        given = transposed(self.pairs, tokens.unflatten(1, (-1, self.spec.grid)))  # (B, R, grid, patch, patch, C)
+        return given.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, part, part]
 
 
 @dataclass(frozen=True)
