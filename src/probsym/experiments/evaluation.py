@@ -63,12 +63,13 @@ def trained(
     params: dict[str, int],
     details: dict[str, Any],
 ) -> Outcome:
-    """What a training reports: the score at `samples`, or the only one if exact, and the others beside it."""
+    """What a training reports: the score at `samples`, or the only one if exact, with the others and its course."""
     headline = next((s for s in scores if s.samples == samples), scores[-1])
     found = {
         "stderr_test": headline.stderr_test,
         "by_samples": [s.row() for s in scores],
         "best_valid": progress.best,
+        "learning_curve": progress.history,
     }
     return Outcome(
         headline.value,
@@ -106,7 +107,7 @@ def errors_by_samples(
             reseed(stream(seed, "test", page, repeat))
             outputs = phi.sample(**inputs(batch), samples=counts[-1])  # (K, B, ...)
             for k in counts:
-                per_repeat[k].append(error(_means(outputs, k), batch))
+                per_repeat[k].append(error(means(outputs, k), batch))
         for k in counts:
             found[k].append(torch.cat(per_repeat[k]))
     return [score(torch.cat(found[k], dim=1), k) for k in counts]
@@ -128,10 +129,10 @@ def exact_errors(
     return score(torch.cat(found)[None], most)
 
 
-def _means(outputs: Any, k: int) -> Any:
+def means(outputs: Any, k: int) -> Any:
     """Outputs (K, ...), or a dict of them, to the means of disjoint groups of k, (K // k, ...)."""
     if isinstance(outputs, dict):
-        return {name: _means(value, k) for name, value in outputs.items()}
+        return {name: means(value, k) for name, value in outputs.items()}
     return outputs[: len(outputs) // k * k].unflatten(0, (-1, k)).mean(1)
 
 

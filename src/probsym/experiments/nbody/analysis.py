@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import probsym as ps
+from probsym.estimators import Integrand
 from probsym.groups import Element
 from probsym.reps import Inputs
 from probsym.testing.elements import moving
 
 from ..batches import Batch, Pages, Tensors, reseed, rows, stream
-from ..evaluation import ROWS
+from ..evaluation import ROWS, means
 from .config import Config
 from .loss import positions
 from .models import METHODS, claimed, inputs
 
-MOST = 1024  # samples of one input
-MOVED, MEASURED = 16, 64  # test inputs of the two measurements
+MOVED, MEASURED = 16, 256  # test inputs of the two measurements
+POOL = 256  # samples of an input from which its variance is estimated
+BINS = 21  # powers of two, up to a million samples
 ELEMENTS = 4  # group elements an input
 
 
@@ -29,6 +32,7 @@ def equivariance_by_samples(phi: ps.Symmetrizer, data: Batch, config: Config) ->
     """Root-mean-square of phi_k(h x) - h phi_k(x), one coordinate, at each k; independent samples on both sides.
 
     h is uniform over the claimed group, translations of the size of the data. One entry where the average is exact.
+    `stderr_test` is the standard error over test inputs, each with its own h.
     """
     spec, output = claimed(config)
     rep = positions(output)
@@ -41,9 +45,15 @@ def equivariance_by_samples(phi: ps.Symmetrizer, data: Batch, config: Config) ->
         h = moving(rep.group, x, torch.Generator().manual_seed(stream(config.seed, "element", i)))
         one, other = (_draws(phi, y.kwargs, counts[-1] if random else None) for y in (x, x.act(h)))
         for k in counts:
-            moved = rep.act(_repeated(h, len(one) // k), _means(one, k))
-            squares[k].append((_means(other, k) - moved).square().mean())
-    return [{"samples": k, "error": float(torch.stack(squares[k]).mean().sqrt())} for k in counts]
+            moved = rep.act(_repeated(h, len(one) // k), means(one, k))
+            squares[k].append((means(other, k) - moved).square().mean((0, 2, 3)))
+    return [{"samples": k, **_root(torch.stack(squares[k]).mean(0))} for k in counts]
+
+
+def _root(squares: Tensor) -> dict[str, float]:
+    """Root of the mean of squares (B,), and its standard error to first order."""
+    error, stderr = squares.mean().sqrt(), squares.std() / len(squares) ** 0.5
+    return {"error": float(error), "stderr_test": float(stderr / (2 * error)) if error else 0.0}
 
 
 def _draws(phi: ps.Symmetrizer, x: dict[str, Any], samples: int | None) -> Tensor:
@@ -54,39 +64,47 @@ def _draws(phi: ps.Symmetrizer, x: dict[str, Any], samples: int | None) -> Tenso
     return torch.cat([positions(phi.sample(**page, samples=samples)) for page in pages], 1)
 
 
-def _means(draws: Tensor, k: int) -> Tensor:
-    """(K, ...) to the means of disjoint groups of k, (K // k, ...)."""
-    return draws[: len(draws) // k * k].unflatten(0, (-1, k)).mean(1)
-
-
 def _repeated(h: Element, times: int) -> Element:
     return h.map(lambda tensor, _: tensor.expand(times, *tensor.shape))
 
 
 @torch.no_grad()
 def samples_for_tolerance(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[dict[str, Any]]:
-    """Samples with which each of 64 test inputs meets a tolerance (`ps.Adaptive`, its pilot not counted).
+    """Samples with which each of 256 test inputs meets a tolerance: the least k with s / sqrt(k) <= tol.
 
-    One entry a tolerance: `median`, `above` (share of inputs for which 1024 are not enough), and a `histogram` of
-    counts over the bins (0, 1], (1, 2], (2, 4], ..., (512, 1024].
+    s^2 is the variance of one sample, estimated from a `pool` of 256: the trace of the covariance of a particle's
+    position over the axes of space, the largest of all particles, as `ps.Adaptive` measures it; s and tol are in units
+    of the positions. One entry a tolerance: the `median` of k, and a `histogram` over the bins (0, 1], (1, 2], (2, 4],
+    ..., the last of which holds all that is larger, too.
+
+    Results without `pool` are older: what `ps.Adaptive` drew after its pilot, in chunks of 16, for 64 inputs, and at
+    most 1024; `above` is the share of inputs in their last bin that needed more.
     """
-    found = []
-    for tol in config.tolerances:
-        reseed(stream(config.seed, "tolerance", round(1e6 * tol)))
-        needed, above = [], 0
-        for page in Pages(Tensors(inputs(rows(data, slice(0, MEASURED)))), MEASURED):
-            estimate = phi.estimate(**page, tol=tol, max_samples=MOST)
-            needed.append(estimate.samples)
-            above += int(estimate.aux["above_tol"])
-        samples = torch.cat(needed)
-        edges = 2.0 ** torch.arange(11)
-        bins = torch.bucketize(samples.float(), edges)
-        found.append(
-            {
-                "tolerance": tol,
-                "median": float(samples.median()),
-                "above": above / len(samples),
-                "histogram": torch.bincount(bins, minlength=len(edges)).tolist(),
-            }
-        )
-    return found
+    reseed(stream(config.seed, "tolerance"))
+    few = Tensors(inputs(rows(data, slice(0, MEASURED))))
+    pages = [phi.estimate(**page, estimator=Pool(POOL)) for page in Pages(few, ROWS // POOL)]
+    square = torch.cat([estimate.aux["square"] for estimate in pages]).double()
+    return [_needed(square, tol) for tol in config.tolerances]
+
+
+@dataclass(frozen=True)
+class Pool(ps.Estimator):
+    """A mean of independent samples with aux["square"] (B,), the size of the variance of one of its positions."""
+
+    samples: int
+
+    def __call__(self, integrand: Integrand) -> ps.Estimate:
+        outputs = integrand.evaluate(integrand.draw(self.samples)[0], None)
+        variances = [y.var(0) for y in outputs]
+        mean, stderr = [y.mean(0) for y in outputs], [(v / self.samples).sqrt() for v in variances]
+        square = replace(integrand, reps=integrand.reps[:1]).size(variances[:1])  # positions lead the outputs
+        rebuild = integrand.rebuild
+        return ps.Estimate(rebuild(mean), rebuild(stderr), integrand.counts(self.samples), {"square": square})
+
+
+def _needed(square: Tensor, tol: float) -> dict[str, Any]:
+    """Of variances (B,) of one sample."""
+    samples = (square / tol**2).ceil().clamp_min(1)
+    bins = torch.bucketize(samples, 2.0 ** torch.arange(BINS - 1, dtype=samples.dtype))
+    histogram = torch.bincount(bins, minlength=BINS).tolist()
+    return {"tolerance": tol, "pool": POOL, "median": float(samples.median()), "histogram": histogram}

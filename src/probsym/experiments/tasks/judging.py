@@ -11,7 +11,7 @@ from torch import Tensor
 import probsym as ps
 
 from ..batches import Batch, Pages, Source, reseed, stream, to
-from ..evaluation import Score
+from ..evaluation import Score, means
 from .goals import Goal
 from .methods import arguments
 
@@ -45,8 +45,7 @@ class Judge:
                 reseed(stream(self.seed, "test", page, repeat))
                 outputs = self._outputs(phi, batch, counts[-1])
                 for k in counts:
-                    means = outputs[: len(outputs) // k * k].unflatten(0, (-1, k)).mean(1)
-                    drawn[k].append(self.goal.rows(means, batch).cpu())
+                    drawn[k].append(self.goal.rows(means(outputs, k), batch).cpu())
             for k in counts:
                 found[k].append(torch.cat(drawn[k]))
         every = {k: torch.cat(pages, 1) for k, pages in found.items()}

@@ -62,7 +62,6 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     details = {
         "train_s": round(progress.seconds, 1),
         "graphs": {part: len(graphs) for part, graphs in found.items()},
-        "learning_curve": progress.history,
         **({"by_part": parts} if (parts := goal.details(rows)) else {}),
         "equivariance": equivariance(phi, data["test"], config.seed),
     }
