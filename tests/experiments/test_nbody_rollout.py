@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -56,19 +57,36 @@ def test_a_run_reports_and_draws(run, tmp_path: Path) -> None:
     code, error, result = run("--steps=20", "--eval_samples=[1,4]", "--samples=4", preset="gnn-ps-rollout")
     assert code == 0, error
     found = result["rollout"]
-    assert {len(found[name]) for name in ("mse", "stderr", "energy_drift", "energy_drift_true")} == {STEPS + 1}
-    assert found["mse"][0] == found["stderr"][0] == found["energy_drift"][0] == 0
-    assert all(found["stderr"][i] > 0 for i in range(1, STEPS + 1))
+    errors = ("mse", "mse_stderr_test", "energy_drift", "energy_drift_stderr_test")
+    assert all(found[name][0] == 0 and min(found[name][1:]) > 0 for name in (*errors, "spread"))
+    beside = list(csv.DictReader((tmp_path / "out" / "rollout.csv").open()))
+    assert [int(row["time"]) for row in beside] == list(range(STEPS + 1))
+    for name in (*errors, "spread", "energy_drift_true"):
+        assert [float(row[name]) for row in beside] == found[name]
     assert max(found["energy_drift_true"]) < 0.01
     assert (tmp_path / "out" / "rollout.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_errors_of_predictions_are_the_standard_error(start: dict[str, Tensor], tmp_path: Path) -> None:
-    """Of the first step it is the spread of one prediction, to a few percent of 8 draws of 45 numbers."""
+def test_the_spread_is_that_of_single_rollouts(start: dict[str, Tensor], tmp_path: Path) -> None:
+    """Of the first step that of one prediction, to a few percent of 8 draws of 45 numbers."""
     config = Config(velocity_weight=1.0)
     found = rollout.rollout(Simulator(0.01), start, config, tmp_path)  # type: ignore[arg-type]
-    assert found["stderr"][1] == pytest.approx(0.01, rel=0.2)
+    assert found["spread"][1] == pytest.approx(0.01, rel=0.2)
     assert found["mse"][1] == pytest.approx(1e-4, rel=0.4)
+
+
+def test_errors_over_systems_count_systems_and_not_draws() -> None:
+    """A mean has s / sqrt(n), a median of Gaussians 1.25 times that; eight equal draws of a system tell no more."""
+    rng = np.random.default_rng(0)
+    drift = rng.normal(9.0, 1.0, (1, 1, 400))
+    off = np.sqrt(drift)[..., None, None]
+    for draws in (1, 8):
+        loc, energies = (np.repeat(x, draws, axis=0) for x in (off, drift))
+        found = rollout._curves(np.zeros_like(off[0]), loc, drift[0], energies)
+        assert found["mse"] == pytest.approx(drift.mean())
+        assert found["mse_stderr_test"] == pytest.approx(drift.std(ddof=1) / 20)
+        assert found["energy_drift_stderr_test"] == pytest.approx(1.2533 / 20, rel=0.2)
+        assert found["spread"] == pytest.approx(0)
 
 
 def test_steps_commute_with_motions(start: dict[str, Tensor]) -> None:

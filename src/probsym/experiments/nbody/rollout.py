@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import probsym as ps
+from probsym.files import write
 
 from ..batches import Batch, reseed, stream
 from ..figures import save
+from ..training import table
 from .config import Config
 from .data import SOURCE, TARGET
 from .models import METHODS
@@ -26,14 +28,16 @@ from .simulator import Array, Start, energy, simulate
 
 STEPS = 10
 SYSTEMS, DRAWS = 50, 8  # test simulations that are rolled out, and how many times
+RESAMPLES = 1000  # of the systems, for the standard error of a median
 
 
 def rollout(phi: ps.Symmetrizer, data: Batch, config: Config, out: Path) -> dict[str, Any]:
-    """MSE, Monte Carlo standard error and energy drift by step; draws `out`/rollout.png.
+    """MSE, Monte Carlo spread and energy drift by step; draws `out`/rollout.png, with rollout.csv beside it.
 
-    mse: mean over systems and draws of the squared error of positions, one coordinate. stderr: root mean square over
-    systems of the standard deviation between draws, of one coordinate: the standard error of one rollout. energy_drift:
-    median over systems and draws of |E(t) - E(0)|; energy_drift_true: of the simulator.
+    mse: mean over systems and draws of the squared error of positions, one coordinate. spread: root mean square over
+    systems of the standard deviation between draws, of one coordinate: how far single rollouts scatter. energy_drift:
+    median over systems and draws of |E(t) - E(0)|; energy_drift_true: of the simulator. What ends in stderr_test is a
+    standard error over systems.
     """
     start = {name: data[name][:SYSTEMS] for name in ("pos", "vel", "edge")}
     charges = start["edge"][:, 0, :, 0].double().numpy()  # up to their common sign, which no force feels
@@ -41,15 +45,37 @@ def rollout(phi: ps.Symmetrizer, data: Batch, config: Config, out: Path) -> dict
     draws = DRAWS if METHODS[config.symmetrizer].random else 1
     found = torch.stack([predict(phi, start, config, draw) for draw in range(draws)])
     loc, vel = found.double().numpy().swapaxes(0, 1)  # (draws, steps + 1, systems, N, D) each
-    draw_figure(true[0], loc, _drift(charges, *true), _drift(charges, loc, vel), out / "rollout.png")
-    spread = loc.std(0, ddof=1) if draws > 1 else np.zeros_like(loc[0])
+    curves = _curves(true[0], loc, _drift(charges, *true), _drift(charges, loc, vel))
+    by_step = {name: values.tolist() for name, values in curves.items()}
+    draw_figure(true[0], loc, curves, out / "rollout.png")
+    lines = [{"time": t, **{name: values[t] for name, values in by_step.items()}} for t in range(STEPS + 1)]
+    write(out / "rollout.csv", table(lines))
+    return {"steps": STEPS, **by_step}
+
+
+def _curves(true: Array, loc: Array, true_drift: Array, drift: Array) -> dict[str, Array]:
+    """What `rollout` reports (steps + 1,), from positions (draws, steps + 1, systems, N, D) and drifts without N, D."""
+    mse = np.square(loc - true).mean((0, 3, 4))
     return {
-        "steps": STEPS,
-        "mse": np.square(loc - true[0]).mean((0, 2, 3, 4)).tolist(),
-        "stderr": np.sqrt(np.square(spread).mean((1, 2, 3))).tolist(),
-        "energy_drift": np.median(_drift(charges, loc, vel), (0, 2)).tolist(),
-        "energy_drift_true": np.median(_drift(charges, *true), 1).tolist(),
+        "mse": mse.mean(1),
+        "mse_stderr_test": mse.std(1, ddof=1) / mse.shape[1] ** 0.5,
+        "spread": np.sqrt(np.square(deviation(loc)).mean((1, 2, 3))),
+        "energy_drift": np.median(drift, (0, 2)),
+        "energy_drift_stderr_test": _bootstrapped(drift),
+        "energy_drift_true": np.median(true_drift, 1),
     }
+
+
+def deviation(loc: Array) -> Array:
+    """Standard deviation between draws (draws, ...), 0 for a single one."""
+    return loc.std(0, ddof=1) if len(loc) > 1 else np.zeros_like(loc[0])
+
+
+def _bootstrapped(drift: Array) -> Array:
+    """Standard errors over systems of the medians of drifts (draws, steps + 1, systems)."""
+    systems = drift.shape[2]
+    chosen = np.random.default_rng(0).integers(systems, size=(RESAMPLES, systems))
+    return np.stack([np.median(step[:, chosen], (0, 2)).std(ddof=1) for step in drift.swapaxes(0, 1)])
 
 
 def truth(start: Batch, charges: Array) -> tuple[Array, Array]:
@@ -80,47 +106,52 @@ def _drift(charges: Array, loc: Array, vel: Array) -> Array:
     return np.abs(found - found[..., :1, :])
 
 
-def draw_figure(true: Array, loc: Array, true_drift: Array, drift: Array, path: Path) -> None:
+def draw_figure(true: Array, loc: Array, curves: dict[str, Array], path: Path) -> None:
     """Left: one system in its first two coordinates. Middle: error by time. Right: energy drift by time."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(14, 4.6), layout="constrained")
     plane, error, energies = figure.subplots(1, 3)
-    typical = np.square(loc - true).mean((0, 1, 3, 4)).argsort()[true.shape[1] // 2]
-    trajectories(plane, true[:, typical], loc[:, :, typical])
-    times = np.arange(STEPS + 1)
     mse = np.square(loc - true).mean((0, 3, 4))
-    error.plot(times[1:], mse.mean(1)[1:], marker="o", label="mean over systems")
-    error.fill_between(times[1:], *np.quantile(mse[1:], (0.25, 0.75), axis=1), alpha=0.2, label="middle half of them")
+    typical = mse.mean(0).argsort()[true.shape[1] // 2]
+    trajectories(plane, true[:, typical], loc[:, :, typical])
+    later = np.arange(1, STEPS + 1)
+    means = {"marker": "o", "capsize": 3, "label": "mean over systems ± standard error over them"}
+    error.errorbar(later, curves["mse"][1:], curves["mse_stderr_test"][1:], **means)  # type: ignore[arg-type]
+    error.fill_between(
+        later, *np.quantile(mse[1:], (0.25, 0.75), axis=1), alpha=0.2, label="middle half of the systems"
+    )
     still = np.square(true - true[:1]).mean((1, 2, 3))
-    error.plot(times[1:], still[1:], color="0.5", linestyle="--", label="particles at rest")
-    error.set(yscale="log", xlabel="time units ahead", ylabel="position MSE")
-    median = np.median(drift, (0, 2))
-    energies.plot(times[1:], median[1:], marker="o", label="model, median")
-    energies.plot(times[1:], np.median(true_drift, 1)[1:], color="k", label="simulator, median")
-    energies.set(yscale="log", xlabel="time units ahead", ylabel="|E(t) − E(0)|")
-    for axes in (error, energies):
-        axes.legend(fontsize="small")
+    error.plot(later, still[1:], color="0.5", linestyle="--", label="particles at rest")
+    error.set(yscale="log", xlabel="time units ahead", ylabel="MSE (squared units of the positions)")
+    medians = means | {"label": "model, median ± standard error over systems"}
+    drift, width = (curves[name][1:] for name in ("energy_drift", "energy_drift_stderr_test"))
+    energies.errorbar(later, drift, width, **medians)  # type: ignore[arg-type]
+    energies.plot(later, curves["energy_drift_true"][1:], color="k", label="simulator, median")
+    energies.set(yscale="log", xlabel="time units ahead", ylabel="|E(t) − E(0)| (simulator's units)")
+    for axes in (plane, error, energies):
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15))
     save(figure, path)
 
 
 def trajectories(axes: Axes, true: Array, loc: Array) -> None:
-    """True (steps + 1, N, D) in black; predicted (draws, steps + 1, N, D): mean and one standard error."""
-    mean, width = loc.mean(0), loc.std(0, ddof=1) if len(loc) > 1 else np.zeros_like(loc[0])
+    """True (steps + 1, N, D) in black; predicted (draws, steps + 1, N, D): mean and standard deviation of the draws."""
+    mean, width = loc.mean(0), deviation(loc)
     one = 1 if true.shape[-1] > 1 else 0
+    name = f"mean of {len(loc)} rollouts" if len(loc) > 1 else "predicted"
     for i in range(true.shape[1]):
         axes.plot(true[:, i, 0], true[:, i, one], "k-", linewidth=1, label="true" if not i else None)
-        (line,) = axes.plot(mean[:, i, 0], mean[:, i, one], "o--", markersize=3, label="predicted" if not i else None)
+        (line,) = axes.plot(mean[:, i, 0], mean[:, i, one], "o--", markersize=3, label=name if not i else None)
         axes.fill(*tube(mean[:, i][:, [0, one]], width[:, i][:, [0, one]]), color=line.get_color(), alpha=0.25)
         axes.plot(*true[0, i, [0, one]], "ks", markersize=4)
-    axes.set(
-        xlabel="x", ylabel="y", title="median system; tube: one standard error", aspect="equal", adjustable="datalim"
-    )
-    axes.legend(fontsize="small")
+    tubes = "\ntube: ± one standard deviation of single rollouts\n(Monte Carlo spread only, no error of the model)"
+    axes.set_title("the system of median error" + tubes * (len(loc) > 1), fontsize="small")
+    axes.set(xlabel="x (units of the positions)", ylabel="y (units of the positions)")
+    axes.set(aspect="equal", adjustable="datalim")
 
 
-def tube(path: Array, stderr: Array) -> tuple[Array, Array]:
-    """Outline of a band around a path (T, 2), as wide as the standard error (T, 2) across the direction of motion."""
+def tube(path: Array, width: Array) -> tuple[Array, Array]:
+    """Outline of a band around a path (T, 2), to either side as wide as `width` (T, 2) across the motion."""
     along = np.gradient(path, axis=0)
     across = np.stack([-along[:, 1], along[:, 0]], 1) / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
-    half = across * np.sqrt(np.square(across * stderr).sum(1, keepdims=True))
+    half = across * np.sqrt(np.square(across * width).sum(1, keepdims=True))
     outline = np.concatenate([path + half, (path - half)[::-1]])
     return outline[:, 0], outline[:, 1]
