@@ -180,11 +180,11 @@ def table(given: argparse.Namespace, rest: list[str]) -> None:
 def figures(given: argparse.Namespace, rest: list[str]) -> None:
     """all our results as figures and CSV files
 
-    One figure each, from results/ and every run under --runs, as far as the results hold what it shows:
+    One figure each, from results/ and every run under --runs, of those results that hold what it shows:
       error_by_samples         test error against the number of samples k of a prediction
       equivariance_by_samples  how far phi(g x) is from g phi(x), both with k samples
-      samples_for_tolerance    how many samples test inputs need for a given standard error
-      error_by_cost            test error against the minutes of the run
+      samples_for_tolerance    how many test inputs need at most k samples for a given standard error
+      error_by_cost            test error against the operations of the training
       learning_curve           the metric of the validation set while training
     A run's own folder holds the figures of that run.
     """

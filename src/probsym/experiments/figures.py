@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.container import Container
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from probsym.files import write
 
@@ -24,28 +29,29 @@ def error_by_samples(
     metric: str,
     references: Sequence[Published] = (),
 ) -> None:
-    """Error against the number of samples k, both axes logarithmic; grey lines are numbers from papers.
+    """Error against the number of samples k; grey lines are numbers from papers.
 
     Bars are one Monte Carlo standard error, bands one standard error over test inputs.
     """
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     by_samples(axes, curves, references)
-    axes.set(yscale="log", ylabel=metric)
+    values = [s.value for scores in curves.values() for s in scores]
+    spaced(axes.set_yscale, axes.yaxis, [*values, *(row.value for row in references)])
+    axes.set_ylabel(metric)
     save(figure, path)
 
 
 def by_samples(axes: Axes, curves: Mapping[str, Sequence[Score]], references: Sequence[Published]) -> None:
-    """Scores against k with Monte Carlo bars and bands over the test set, grey lines for papers, a legend beside."""
+    """Scores against k with Monte Carlo bars and bands over the test set, grey lines for papers, a legend below."""
     for name, scores in curves.items():
         k, value = [s.samples for s in scores], [s.value for s in scores]
         lines = axes.errorbar(k, value, yerr=[s.stderr for s in scores], marker="o", capsize=3, label=name, zorder=3)
         low, high = ([s.value + sign * s.stderr_test for s in scores] for sign in (-1, 1))
         axes.fill_between(k, low, high, color=lines[0].get_color(), alpha=0.15)
-    for style, row in zip(STYLES, sorted(references, key=lambda row: -row.value), strict=False):
-        axes.axhline(row.value, color="0.5", linestyle=style, linewidth=1, label=f"{row.row}: {row}")
+    published_lines(axes, sorted(references, key=lambda row: -row.value))
     sample_axis(axes, sorted({s.samples for scores in curves.values() for s in scores}))
-    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    legend_below(axes, "bars: Monte Carlo standard error; band: standard error over test inputs")
 
 
 def learning_curve(
@@ -58,11 +64,16 @@ def learning_curve(
     losses.plot(steps, [row["train_loss"] for row in history])
     losses.set(xlabel="step", ylabel="training loss")
     judged.plot(steps, [row["valid"] for row in history], label="validation")
-    for style, row in zip(STYLES, references, strict=False):
-        judged.axhline(row.value, color="0.5", linestyle=style, linewidth=1, label=f"test, {row.row}: {row}")
+    published_lines(judged, references)
     judged.set(xlabel="step", ylabel=metric)
-    judged.legend(fontsize="x-small")
+    legend_below(judged)
     save(figure, path)
+
+
+def published_lines(axes: Axes, rows: Iterable[Published]) -> None:
+    """A grey line for each test result of a paper."""
+    for style, row in zip(STYLES, rows, strict=False):
+        axes.axhline(row.value, color="0.6", linestyle=style, linewidth=1, label=f"published: {row.row} {row}")
 
 
 def sample_axis(axes: Axes, samples: Sequence[int]) -> None:
@@ -70,6 +81,33 @@ def sample_axis(axes: Axes, samples: Sequence[int]) -> None:
     axes.set(xscale="log", xlabel="samples k")
     axes.set_xticks(samples, [str(k) for k in samples])
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def spaced(set_scale: Callable[[str], None], axis: Axis, values: Iterable[float]) -> None:
+    """Logarithmic where positive values span a factor of 5, else linear; ticks below two decades are plain numbers."""
+    finite = [v for v in values if math.isfinite(v)]
+    decades = math.log10(max(finite) / min(finite)) if finite and min(finite) > 0 else 0.0
+    wide = decades >= math.log10(5)
+    set_scale("log" if wide else "linear")
+    if decades < 2:
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    if wide and decades < 2:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+
+
+def legend_below(axes: Axes, title: str = "") -> None:
+    """All labels of the axes, ours before grey ones, in two columns below them; by its height the figure grows."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    found = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    order = sorted(found, key=lambda label: not isinstance(found[label], Container))
+    labels = [textwrap.fill(label, 50, subsequent_indent="   ", break_long_words=False) for label in order]
+    title = "\n".join(textwrap.fill(line, 100, break_on_hyphens=False) for line in title.split("\n"))
+    style: dict[str, Any] = {"ncols": 2, "fontsize": "small", "title_fontsize": "small"}
+    legend = figure.legend([found[label] for label in order], labels, loc="outside lower center", title=title, **style)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + legend.get_window_extent().height / figure.dpi)
 
 
 def save(figure: Figure, path: Path) -> None:

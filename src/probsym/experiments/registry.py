@@ -29,6 +29,12 @@ class Experiment:
     metric: str
     module: str  # imported on first use; it holds Config, a dataclass, and run(config, place)
     beside: tuple[str, ...] = ()  # entries of result.json without which the value says little: columns of the table
+    unit: str = ""  # of the metric
+
+    @property
+    def axis(self) -> str:
+        """The metric with its unit."""
+        return self.metric + (f" ({self.unit})" if self.unit else "")
 
     @property
     def config(self) -> type[Any]:
@@ -54,6 +60,7 @@ EXPERIMENTS = {
             "five charged particles: where are they one time unit later?",
             "test MSE",
             "probsym.experiments.nbody",
+            unit="squared units of the positions",
         ),
         Experiment(
             "graph8c",

@@ -16,6 +16,7 @@ from ..evaluation import Score, errors_by_samples, exact_errors, trained
 from ..figures import error_by_samples
 from ..outcome import Outcome, Place
 from ..published import published
+from ..registry import EXPERIMENTS
 from ..training import Problem, fit
 from .analysis import equivariance_by_samples, samples_for_tolerance
 from .config import Config
@@ -47,7 +48,7 @@ def run(config: Config, place: Place) -> Outcome:
     ps.save(phi, place.out / "model", overwrite=True)
     scores = test(phi, data["test"], config)
     lines = [row for row in published("nbody") if row.figure]
-    error_by_samples({place.preset: scores}, place.out / "error_by_samples.png", "test MSE", lines)
+    error_by_samples({place.preset: scores}, place.out / "error_by_samples.png", EXPERIMENTS["nbody"].axis, lines)
     details = {
         **analysis(phi.cpu(), data["test"], config),
         **({"rollout": rollout(phi, data["test"], config, place.out)} if config.velocity_weight else {}),

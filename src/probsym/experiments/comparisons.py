@@ -1,0 +1,276 @@
+"""The plots of `probsym figures`: which numbers of a result each shows, and how rows of results are compared in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from .figures import legend_below, published_lines, sample_axis, spaced
+from .published import Published, published
+from .registry import Experiment
+from .tables import Row
+
+Values = dict[str, Any]  # one line of a CSV file
+MARKERS = "osD^vPX*<>"
+BARS = "bars: one standard error, over seeds or over test inputs, whichever is larger"
+NOUNS = {"fa": "frame", "canonical": "pose", "none": "evaluation"}  # what an exact average is over, else elements
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a row appears in all figures of its experiment."""
+
+    label: str
+    colour: str
+    marker: str
+    line: str
+
+    def style(self, **more: Any) -> dict[str, Any]:
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.line, "markersize": 5} | more
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mean over seeds, where the key columns have the values `at`, with its standard errors; None is unknown."""
+
+    at: tuple[float, ...]
+    value: float
+    stderr_seeds: float | None
+    stderr_test: float | None
+
+    @property
+    def bar(self) -> float:
+        """The larger error that is known; NaN draws none."""
+        return max((e for e in (self.stderr_seeds, self.stderr_test) if e is not None), default=math.nan)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a plot shows of a row."""
+
+    row: Row
+    look: Look
+    points: list[Point]
+
+    def exact(self, field: str) -> bool:
+        """Whether the average over the group is exact: then no number of samples was chosen, and there is one entry."""
+        first = self.row.results[0]
+        measured = [entry["samples"] for entry in first[field]]
+        return len(measured) == 1 and measured != sorted(set(first["config"].get("eval_samples", ())))
+
+    @property
+    def exact_label(self) -> str:
+        """With how many elements the average is over."""
+        first = self.row.results[0]
+        count, noun = first["samples"], NOUNS.get(first["config"].get("symmetrizer"), "element")
+        return f"{self.look.label}, exact ({count:,} {noun}{'s' * (count > 1)})"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure.
+
+    Args:
+        name: Of its files.
+        lines: A result to its CSV lines; none if it lacks what the figure shows.
+        keys: Columns that tell the lines of a result apart. value: The column that is drawn.
+        draw: None if there is nothing to draw of these curves.
+    """
+
+    name: str
+    lines: Callable[[dict[str, Any]], list[Values]]
+    keys: tuple[str, ...]
+    value: str
+    draw: Callable[[Experiment, list[Curve]], Figure | None]
+
+
+def entries(field: str, needed: str, *columns: str) -> Callable[[dict[str, Any]], list[Values]]:
+    """Lines from those entries of a list in a result that have the column `needed`."""
+
+    def lines(result: dict[str, Any]) -> list[Values]:
+        return [{name: x.get(name) for name in (*columns, needed)} for x in result.get(field) or () if needed in x]
+
+    return lines
+
+
+def error_against_samples(experiment: Experiment, curves: list[Curve]) -> Figure:
+    """Means over seeds against k; a mean over all group elements is a dashed line."""
+    figure, axes = _wide()
+    _by_samples(axes, curves, "by_samples")
+    papers = _in_figures(experiment)
+    published_lines(axes, papers)
+    spaced(axes.set_yscale, axes.yaxis, [*_values(curves), *(paper.value for paper in papers)])
+    axes.set_ylabel(experiment.axis)
+    legend_below(axes, BARS)
+    return figure
+
+
+def equivariance_against_samples(experiment: Experiment, curves: list[Curve]) -> Figure:
+    """Root-mean-square of phi_k(h x) - h phi_k(x) against k; random ones fall as 1 / sqrt(k)."""
+    figure, axes = _wide()
+    _by_samples(axes, curves, "equivariance_by_samples")
+    spaced(axes.set_yscale, axes.yaxis, _values(curves))
+    axes.set_ylabel("equivariance error\n(RMS of one coordinate, units of the positions)")
+    legend_below(axes, f"of averages over k samples it is Monte Carlo noise\n{BARS}")
+    return figure
+
+
+def samples_for_tolerance(experiment: Experiment, curves: list[Curve]) -> Figure:
+    """A panel a tolerance: the share of test inputs that need at most k samples, a line a row."""
+    tolerances = sorted({point.at[0] for curve in curves for point in curve.points}, reverse=True)
+    figure = Figure(figsize=(max(9.0, 3.6 * len(tolerances)), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(tolerances), sharex=True, sharey=True, squeeze=False)[0]
+    short = [point.at[1] for curve in curves for point in curve.points if point.value < 1]
+    end = 2 * max(short, default=1.0)
+    for axes, tolerance in zip(panels, tolerances, strict=True):
+        for curve in curves:
+            points = [point for point in curve.points if point.at[0] == tolerance and point.at[1] <= end]
+            _bars(axes, [p.at[1] for p in points], points, curve.look.style(label=_measured(curve)))
+        ticks = [4**i for i in range(math.ceil(math.log(end, 4)) + 1)]
+        sample_axis(axes, ticks)
+        axes.set(title=f"Monte Carlo standard error\nbelow {tolerance:g} (units of the positions)")
+        axes.title.set_fontsize("small")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("test inputs that need at most k samples")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    legend_below(panels[0], BARS)
+    return figure
+
+
+def error_against_cost(experiment: Experiment, curves: list[Curve]) -> Figure | None:
+    """Operations of the training against the metric, published results as grey points; rows without are named."""
+    papers = published(experiment.name)
+    ours = [(c, flops / 1e15) for c in curves if (flops := c.row.known_mean("train_flops")) is not None]
+    theirs = [(p, p.train_flops / 1e15) for p in papers if p.train_flops is not None]
+    if not ours:
+        return None
+    figure, axes = _wide()
+    for curve, cost in ours:
+        _bars(axes, [cost], curve.points, curve.look.style(label=curve.look.label, linestyle=""))
+    for marker, (paper, cost) in zip(cycle(MARKERS), theirs, strict=False):
+        axes.plot(cost, paper.value, marker, color="0.6", label=f"published: {paper.row} {paper}")
+    spaced(axes.set_yscale, axes.yaxis, [*_values(c for c, _ in ours), *(p.value for p, _ in theirs)])
+    spaced(axes.set_xscale, axes.xaxis, [cost for _, cost in (*ours, *theirs)])
+    axes.set(xlabel="training (PFLOP of matrix products)", ylabel=experiment.axis)
+    missing = [c.look.label for c in curves if c.row.known_mean("train_flops") is None]
+    missing += [paper.row for paper in papers if paper.figure and paper.train_flops is None]
+    note = f"\nwithout a count of operations, not drawn: {', '.join(missing)}" if missing else ""
+    legend_below(axes, BARS + note)
+    return figure
+
+
+def learning_curve(experiment: Experiment, curves: list[Curve]) -> Figure:
+    """The validation metric against the step, means over seeds; grey lines are published test results."""
+    figure, axes = _wide()
+    for curve in curves:
+        steps, values = [p.at[0] for p in curve.points], [p.value for p in curve.points]
+        style = curve.look.style(label=curve.look.label, markevery=0.1, linewidth=1.2)
+        axes.plot(steps, values, **style)
+        low, high = ([p.value + sign * (p.stderr_seeds or 0.0) for p in curve.points] for sign in (-1, 1))
+        axes.fill_between(steps, low, high, color=curve.look.colour, alpha=0.15, linewidth=0)
+    papers = _in_figures(experiment)
+    published_lines(axes, papers)
+    spaced(axes.set_yscale, axes.yaxis, [*_values(curves), *(paper.value for paper in papers)])
+    axes.set(xlabel="step", ylabel=experiment.axis.replace("test", "validation"))
+    legend_below(axes, "bands: one standard error over seeds; published results are of the test set")
+    return figure
+
+
+def _wide() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _by_samples(axes: Axes, curves: list[Curve], field: str) -> None:
+    """A line a row, points side by side; an exact average is a dashed line through all k, its bar at the right."""
+    chosen = {int(p.at[0]) for curve in curves if not curve.exact(field) for p in curve.points}
+    counts = sorted(chosen or {int(p.at[0]) for curve in curves for p in curve.points})
+    for i, curve in enumerate(curves):
+        aside = 1.015 ** (i - len(curves) / 2)
+        if curve.exact(field):
+            style = curve.look.style(marker="", linestyle="--", label=curve.exact_label)
+            for point in curve.points:
+                bare = replace(point, stderr_seeds=None, stderr_test=None)
+                _bars(axes, [counts[0], counts[-1] * aside], [bare, point], style)
+        else:
+            _bars(axes, [p.at[0] * aside for p in curve.points], curve.points, curve.look.style(label=curve.look.label))
+    sample_axis(axes, counts)
+
+
+def _bars(axes: Axes, x: Sequence[float], points: Sequence[Point], style: dict[str, Any]) -> None:
+    bars = [point.bar for point in points]
+    axes.errorbar(x, [p.value for p in points], bars, capsize=3, linewidth=1.2, zorder=3, **style)  # type: ignore[arg-type]
+
+
+def _values(curves: Iterable[Curve]) -> list[float]:
+    return [point.value for curve in curves for point in curve.points]
+
+
+def _in_figures(experiment: Experiment) -> list[Published]:
+    return [paper for paper in published(experiment.name) if paper.figure]
+
+
+def _measured(curve: Curve) -> str:
+    """The label, with a word on results from before the samples needed were computed from a pool."""
+    pooled = all("pool" in entry for x in curve.row.results for entry in x["samples_for_tolerance"])
+    return curve.look.label + ("" if pooled else " (older: multiples of 16)")
+
+
+def _needed(result: dict[str, Any]) -> list[Values]:
+    """A line a tolerance and bin: how many test inputs need more than `above` and at most `samples`, and the share
+    that needs at most `samples`.
+    """
+    lines = []
+    for entry in result.get("samples_for_tolerance") or ():
+        counts, total, done = list(entry["histogram"]), sum(entry["histogram"]), 0
+        counts[-1] -= round(entry.get("above", 0.0) * total)  # of older results, where 1024 were not enough
+        for bin, count in enumerate(counts):
+            done += count
+            share, bounds = done / total, {"above": 2**bin // 2, "samples": 2**bin}
+            error = math.sqrt(share * (1 - share) / total)
+            lines.append(
+                {"tolerance": entry["tolerance"], **bounds, "inputs": count, "share": share, "stderr_test": error}
+            )
+    return lines
+
+
+def _cost(result: dict[str, Any]) -> list[Values]:
+    """What a training took, as far as it is known; none of what was not trained."""
+    columns = ("train_flops", "cpu_s", "wall_s", "steps", "params", "samples", "value", "stderr", "stderr_test")
+    return [{name: result.get(name) for name in columns}] if result["steps"] else []
+
+
+PLOTS = (
+    Plot(
+        "error_by_samples",
+        entries("by_samples", "value", "samples", "stderr", "stderr_test", "draws"),
+        ("samples",),
+        "value",
+        error_against_samples,
+    ),
+    Plot(
+        "equivariance_by_samples",
+        entries("equivariance_by_samples", "error", "samples", "stderr_test"),
+        ("samples",),
+        "error",
+        equivariance_against_samples,
+    ),
+    Plot("samples_for_tolerance", _needed, ("tolerance", "samples"), "share", samples_for_tolerance),
+    Plot("error_by_cost", _cost, (), "value", error_against_cost),
+    Plot(
+        "learning_curve",
+        entries("learning_curve", "valid", "step", "lr", "train_loss"),
+        ("step",),
+        "valid",
+        learning_curve,
+    ),
+)
