@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from probsym.experiments.nbody import simulator
 from probsym.experiments.nbody.data import DRAWN, SEED
-from probsym.experiments.nbody.simulator import BLOCK, MAX_FORCE, STEP, Coulomb, Start, draw, energy, simulate
+from probsym.experiments.nbody.simulator import BLOCK, BOX, MAX_FORCE, STEP, Coulomb, Start, draw, energy, simulate
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("PROBSYM_SHARED", ROOT.parent / "shared"))
@@ -89,7 +90,23 @@ def test_a_shorter_stream_is_a_prefix() -> None:
     np.testing.assert_array_equal(draw(many, 1, 1).vel, draw(few, 1, 1).vel)
 
 
-def test_starts_lie_in_the_box() -> None:
-    start = draw(np.random.RandomState(0), 300, 300, particles=40, dims=1)  # 40 particles have a spread of 2
-    assert np.abs(start.loc).max() <= 5.0
-    np.testing.assert_allclose(np.abs(start.vel), 0.5)
+@pytest.mark.parametrize(("particles", "dims"), [(40, 1), (40, 2), (40, 3)])
+def test_starts_lie_in_the_box(particles: int, dims: int) -> None:
+    start = draw(np.random.RandomState(0), 300, 300, particles, dims)
+    assert np.abs(start.loc).max() <= BOX
+    np.testing.assert_allclose(np.linalg.norm(start.vel, axis=-1), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("particles", "dims", "spread"), [(5, 1, 1), (5, 2, 1), (5, 3, 1), (10, 1, 2), (20, 2, 2), (40, 3, 2)]
+)
+def test_density_is_equal(monkeypatch: pytest.MonkeyPatch, particles: int, dims: int, spread: int) -> None:
+    """The normals of the stream, times a length whose volume grows with the particles; those of 5 are as they come."""
+    monkeypatch.setattr(simulator, "BOX", np.inf)
+    stream = np.random.RandomState(0)
+    stream.random_sample(particles)
+    normals = stream.randn(dims, particles).T
+    loc = draw(np.random.RandomState(0), 1, 1, particles, dims).loc[0]
+    if spread == 1:
+        np.testing.assert_array_equal(loc, normals)
+    np.testing.assert_allclose(loc, spread * normals, rtol=1e-12)

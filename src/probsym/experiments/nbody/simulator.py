@@ -59,15 +59,17 @@ def draw(rng: np.random.RandomState, draws: int, used: int, particles: int = 5, 
             charges[s] = np.where(uniform < 0.5, -1.0, 1.0)
             normals[s] = normal[: 2 * size].reshape(2, dims, particles)
     loc, vel = normals.swapaxes(2, 3).swapaxes(0, 1)
-    spread = (particles / 5) ** (1 / 3)  # equal density for every number of particles
+    spread = (particles / 5) ** (1 / dims)  # equal density for every number of particles
     return Start(charges, *_reflect(loc * spread, SPEED * vel / np.linalg.norm(vel, axis=-1, keepdims=True)))
 
 
 def _reflect(loc: Array, vel: Array) -> tuple[Array, Array]:
-    """Starting points outside the box are mirrored at its walls and fly inwards."""
-    over, under = loc > BOX, loc < -BOX
-    vel = np.where(over, -np.abs(vel), np.where(under, np.abs(vel), vel))
-    return np.where(over, 2 * BOX - loc, np.where(under, -2 * BOX - loc, loc)), vel
+    """Starting points outside the box are mirrored at its walls until they are in it, and fly inwards."""
+    while (np.abs(loc) > BOX).any():
+        over, under = loc > BOX, loc < -BOX
+        vel = np.where(over, -np.abs(vel), np.where(under, np.abs(vel), vel))
+        loc = np.where(over, 2 * BOX - loc, np.where(under, -2 * BOX - loc, loc))
+    return loc, vel
 
 
 def simulate(start: Start, frames: Sequence[int], workers: int = 2) -> tuple[Array, Array]:
