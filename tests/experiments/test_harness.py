@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import torchmetrics
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probsym.experiments.average import Average
 from probsym.experiments.batches import Pages, Shuffled, Tensors, size, stream
-from probsym.experiments.cost import training_flops
+from probsym.experiments.cost import counter, training_flops
 from probsym.experiments.evaluation import score
 from probsym.experiments.recipe import Recipe, TrainerOptions
 from probsym.experiments.training import Problem, fit
+from probsym.nets.pair_transformer import PairTransformer
 
 
 def test_a_pass_sees_every_sample_once_in_a_new_order() -> None:
@@ -77,6 +79,27 @@ def test_cost_of_a_training_is_counted_and_leaves_no_trace() -> None:
     problem = Problem(net, lambda f, b: f(b["x"]).square().mean(), lambda f, b: f(b["x"]).square().sum(-1), data, data)
     assert training_flops(problem, Recipe(steps=7, batch_size=4)) == 7 * 2 * (2 * 4 * 3 * 2)
     assert net.weight.grad is None
+
+
+def test_attention_is_counted() -> None:
+    """A transformer against its closed form, of its R N N tokens; gradients cost twice the products, inputs have none.
+
+    Alike for the kernel that CPUs choose and for plain matrix products.
+    """
+    rows, n, features, pair, out, width, layers = 3, 4, 6, 2, 3, 16, 2
+    net, tokens = PairTransformer(n, features, pair, out, width, layers, heads=4), n * n
+    first = 2 * rows * n * features * width + 2 * rows * tokens * pair * width
+    attention = 2 * rows * tokens * tokens * width * 2
+    rest = layers * (2 * rows * tokens * 6 * width * width + attention) + 2 * rows * n * width * (width + out)
+    inputs = torch.randn(rows, n, features), torch.randn(rows, n, n, pair)
+    for kernel in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH):
+        with sdpa_kernel(kernel):
+            with counter() as forward:
+                loss = net(*inputs).square().sum()
+            with counter() as backward:
+                loss.backward()
+        assert forward.get_total_flops() == first + rest
+        assert backward.get_total_flops() == first + 2 * rest
 
 
 def test_two_standard_errors() -> None:

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
-from torch.utils.flop_counter import FlopCounterMode
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .batches import Shuffled, reseed, stream
 from .recipe import Recipe
 from .training import Problem
+
+Shape = tuple[int, ...]
+
+
+def attention(query: Shape, key: Shape, value: Shape, *rest: Any, **more: Any) -> int:
+    """Q K' and its product with V; causal attention is counted as if it saw everything."""
+    return sdpa_flop_count(query, key, value)
+
+
+def attention_backward(grad: Shape, query: Shape, key: Shape, value: Shape, *rest: Any, **more: Any) -> int:
+    """Two products for the gradient of each of them. What a kernel computes again to save memory is not counted."""
+    return 2 * sdpa_flop_count(query, key, value)
+
+
+# torch knows no formula for the kernel of CPUs, and counts with the others what they compute again
+KERNELS = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
+FORMULAS = {
+    getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{end}"): formula
+    for kernel in KERNELS
+    for end, formula in (("", attention), ("_backward", attention_backward))
+}
+
+
+def counter() -> FlopCounterMode:
+    """Counts the operations of the matrix products within it, attention's included, alike on every device."""
+    return FlopCounterMode(display=False, custom_mapping=FORMULAS)
 
 
 def training_flops(problem: Problem, recipe: Recipe) -> int:
@@ -18,7 +47,7 @@ def training_flops(problem: Problem, recipe: Recipe) -> int:
     reseed(stream(recipe.seed, "cost"))
     problem.begin(0)
     problem.model.train()
-    with FlopCounterMode(display=False) as counter:
+    with counter() as counted:
         problem.loss(problem.model, batch).backward()
     problem.model.zero_grad(set_to_none=True)
-    return counter.get_total_flops() * recipe.steps
+    return counted.get_total_flops() * recipe.steps

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import probsym as ps
 
 from ..batches import Batch, Tensors, rows, stream
-from ..cost import training_flops
+from ..cost import counter, training_flops
 from ..evaluation import Score, errors_by_samples, exact_errors, trained
 from ..figures import error_by_samples
 from ..outcome import Outcome, Place
@@ -34,13 +33,13 @@ def run(config: Config, place: Place) -> Outcome:
     torch.manual_seed(config.seed)
     phi = build(config, data["train"])
     loss = Loss(
-        config.entropy,
-        config.velocity_weight,
-        config.input_noise,
-        config.haar_share,
-        haar(phi) if config.haar_share else None,
-        config.train_samples_at,
-        config if config.penalised else None,
+        entropy_weight=config.entropy,
+        velocity_weight=config.velocity_weight,
+        input_noise=config.input_noise,
+        haar_share=config.haar_share,
+        haar=haar(phi) if config.haar_share else None,
+        samples=config.train_samples_at,
+        penalties=config if config.penalised else None,
     )
     problem = Problem(phi, loss, errors, Tensors(data["train"]), Tensors(data["valid"]), loss.begin)
     cost = training_flops(problem, config)
@@ -88,8 +87,8 @@ def parameters(module: nn.Module) -> int:
 def flops(phi: ps.Symmetrizer, x: Batch) -> dict[str, int]:
     """Floating-point operations of matrix products for one input: the base once, the distribution for one sample."""
     one: dict[str, Any] = rows(x, slice(0, 1))
-    with FlopCounterMode(display=False) as base:
+    with counter() as base:
         phi.model(**one)
-    with FlopCounterMode(display=False) as whole:
+    with counter() as whole:
         phi.sample(**one)
     return {"base": base.get_total_flops(), "distribution": whole.get_total_flops() - base.get_total_flops()}
