@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from probsym.experiments.errors import UserError
+from probsym.experiments.interruption import Interrupted, interruptible
 from probsym.experiments.registry import EXPERIMENTS, experiment, summary
 
 Command = Callable[[argparse.Namespace, list[str]], None]
@@ -32,13 +33,14 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0, or 2 with one line on stderr for whatever the user can put right."""
+    """Exit code: 0, 2 with one line on stderr for whatever the user can put right, 128 + n after signal n."""
     parser = build_parser()
     try:
-        given, rest = parser.parse_known_args(arguments)
-        if rest and given.command is not run:
-            raise UserError(f"unrecognized arguments: {' '.join(rest)}")
-        given.command(given, rest)
+        with interruptible():
+            given, rest = parser.parse_known_args(arguments)
+            if rest and given.command is not run:
+                raise UserError(f"unrecognized arguments: {' '.join(rest)}")
+            given.command(given, rest)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
@@ -47,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(str(error))
     except OSError as error:
         return fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        print("interrupted; probsym run ... --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    except Interrupted as stop:
+        print("; ".join([f"probsym: interrupted by {stop}", *getattr(stop, "__notes__", [])]), file=sys.stderr)
+        return stop.code
     return 0
 
 
@@ -153,10 +155,25 @@ def run(given: argparse.Namespace, rest: list[str]) -> None:
         raise UserError(f"run: expected an experiment ({', '.join(EXPERIMENTS)}); got none")
     if not given.preset:
         raise UserError(f"run {given.experiment}: expected --preset NAME; probsym list shows them")
-    from probsym.experiments.runner import run as start
+    try:
+        from probsym.experiments.runner import run as start
 
-    result = start(given.experiment, given.preset, rest, given.data or data_folder(), given.out, given.resume)
-    print(f"{result['metric']} {result['value']:.5g} ± {result['stderr']:.1g} at k = {result['samples']}")
+        result = start(given.experiment, given.preset, rest, given.data or data_folder(), given.out, given.resume)
+    except Interrupted as stop:
+        stop.add_note("the same command with --resume goes on")
+        raise
+    print(headline(result))
+
+
+def headline(result: dict[str, Any]) -> str:
+    """The number of a run with its errors.
+
+    >>> headline({"metric": "test MSE", "value": 0.005, "stderr": 1e-5, "stderr_test": 3e-4, "samples": 20})
+    'test MSE 0.005 ± 1e-05 (samples) ± 0.0003 (test set) at k = 20'
+    """
+    kinds = {"samples": result["stderr"], "test set": result.get("stderr_test")}
+    errors = [f"± {error:.1g} ({what})" for what, error in kinds.items() if error is not None]
+    return " ".join([result["metric"], f"{result['value']:.5g}", *errors, f"at k = {result['samples']}"])
 
 
 def data_folder() -> Path:

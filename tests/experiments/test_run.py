@@ -13,9 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 import probsym as ps
+from probsym.experiments import runner
 from probsym.nets import ParticleGNN
+
+ADVICE = "the same command with --resume goes on"
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -53,23 +58,43 @@ def test_the_trained_model_is_saved(run, tmp_path: Path) -> None:
     assert isinstance(ps.load(tmp_path / "out" / "model", model=ParticleGNN()), ps.Symmetrizer)
 
 
-@pytest.mark.parametrize("preset", ["gnn-ga-quick", "gnn-fa-quick", "gnn-canonical-quick"])
-def test_other_symmetrizers(run, preset: str) -> None:
-    code, error, result = run("--steps=4", "--validate_every=2", preset=preset)
-    assert (code, result["preset"]) == (0, preset), error
-
-
-@pytest.mark.parametrize("method", ["ps", "ga", "canonical"])
-def test_transformer(run, method: str) -> None:
-    code, error, result = run("--steps=2", "--validate_every=2", preset=f"transformer-{method}-quick")
+@pytest.mark.parametrize(
+    ("preset", "size"),
+    [(f"gnn-{method}-quick", 92_103) for method in ("ga", "fa", "canonical")]
+    + [(f"transformer-{method}-quick", 208_387) for method in ("ps", "ga", "canonical")],
+)
+def test_other_symmetrizers_and_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str, size: int) -> None:
+    code, error, result = run("--steps=60", "--lr=1e-3", "--warmup=0", preset=preset)
     assert code == 0, error
-    assert result["params_by_part"]["base"] == 208_387
+    losses = [float(row["train_loss"]) for row in rows(tmp_path / "out")]
+    assert losses[-1] < 0.8 * losses[0]
+    assert result["equivariance"]["p_value"] >= 1e-6
+    assert result["params_by_part"]["base"] == size
 
 
-def test_average_of_weights_is_what_is_tested(run, tmp_path: Path) -> None:
-    _, _, plain = run(out=tmp_path / "plain")
-    _, _, averaged = run("--ema=0.99", out=tmp_path / "averaged")
-    assert plain["value"] != averaged["value"]
+def test_average_of_weights_is_what_is_tested(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The saved model holds the average of the weights after each step, made by hand; plain training the last ones."""
+    steps: list[list[Tensor]] = []
+    step = torch.optim.AdamW.step
+
+    def watched(optimizer: torch.optim.AdamW, closure) -> None:
+        weights = optimizer.param_groups[0]["params"]
+        if not steps:
+            steps.append([w.detach().clone() for w in weights])
+        step(optimizer, closure)
+        steps.append([w.detach().clone() for w in weights])
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    for decay, out in ((0.0, tmp_path / "plain"), (0.99, tmp_path / "averaged")):
+        steps.clear()
+        run("--steps=30", "--validate_every=30", f"--ema={decay}", out=out)
+        expected = steps[0]
+        for t, live in enumerate(steps[1:]):
+            d = min(decay, (1 + t) / (10 + t))
+            expected = [d * w + (1 - d) * new for w, new in zip(expected, live, strict=True)]
+        tested = ps.load(out / "model", model=ParticleGNN()).parameters()
+        torch.testing.assert_close([w.detach() for w in tested], expected)
+        assert len(steps) == 31
 
 
 def same(one: dict, other: dict) -> None:
@@ -77,23 +102,114 @@ def same(one: dict, other: dict) -> None:
         assert one[field] == other[field], field
 
 
-def test_killed_and_resumed_ends_the_same(run, small: list[str], data: Path, tmp_path: Path) -> None:
-    recipe = ["--steps=200", "--validate_every=10", "--ema=0.9", "--trainer.checkpoint_minutes=0"]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+@pytest.mark.parametrize(
+    ("number", "code", "minutes"),
+    [(signal.SIGKILL, -signal.SIGKILL, 0), (signal.SIGINT, 130, 9), (signal.SIGTERM, 143, 9)],
+)
+def test_stopped_and_resumed_ends_the_same(
+    run, small: list[str], data: Path, tmp_path: Path, number: int, code: int, minutes: int
+) -> None:
+    """What is killed has checkpoints by the clock; what is told to end says how to go on, and writes one then."""
+    recipe = ["--steps=200", "--validate_every=10", "--ema=0.9", f"--trainer.checkpoint_minutes={minutes}"]
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     command = [sys.executable, "-m", "probsym.cli", "run", "nbody", "--preset", "gnn-ps-quick", *small, *recipe]
-    process = subprocess.Popen([*command, "--data", str(data), "--out", str(killed)], stderr=subprocess.PIPE)
-    while not (killed / "last.ckpt").exists() or len(rows(killed)) < 4:
-        assert process.poll() is None, process.stderr.read().decode()  # type: ignore[union-attr]
+    process = subprocess.Popen(
+        [*command, "--data", str(data), "--out", str(stopped)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a background process ignores
+    )
+    while not (stopped / "metrics.csv").exists() or len(rows(stopped)) < 4:
+        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "result.json").exists()
-    assert len(rows(killed)) < 20
-    code, error, resumed = run(*recipe, "--resume", out=killed)
+    assert (stopped / "last.ckpt").exists() == (minutes == 0)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert told == ("" if code < 0 else f"probsym: interrupted by {signal.Signals(number).name}; {ADVICE}\n")
+    assert (stopped / "last.ckpt").exists()
+    assert not (stopped / "result.json").exists()
+    assert len(rows(stopped)) < 20
+    code, error, resumed = run(*recipe, "--resume", out=stopped)
     assert code == 0, error
     _, _, straight = run(*recipe, out=whole)
     same(resumed, straight)
-    assert (killed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert (stopped / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("hook", "at", "kept"),
+    [("on_train_batch_start", 36, 37), ("on_train_batch_start", 39, 40), ("on_validation_start", 40, 40)],
+)
+def test_a_signal_waits_for_a_whole_step(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str, at: int, kept: int
+) -> None:
+    """It comes within step 37, step 40 or the validation after it; seconds of both parts are told."""
+    from probsym.experiments.training import Training
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    _, _, straight = run(out=whole)
+    begin = getattr(Training, hook)
+
+    def stop(module: Training, *arguments) -> None:
+        begin(module, *arguments)
+        if module.global_step == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, hook, stop)
+        assert run(out=parts)[::2] == (143, None)
+    checkpoint = torch.load(parts / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == kept
+    progress = checkpoint["progress"]
+    assert 0 < progress["cpu_seconds"] < 60 * os.cpu_count()
+    torch.save(checkpoint | {"progress": progress | {"seconds": 2000.0, "cpu_seconds": 1000.0}}, parts / "last.ckpt")
+    _, error, resumed = run("--resume", out=parts)
+    assert resumed is not None, error
+    same(resumed, straight)
+    assert (parts / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert 1000 < resumed["cpu_s"] < 2000 < resumed["wall_s"] < 3000
+
+
+def test_a_signal_before_training_ends_at_once(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from probsym.experiments.nbody import experiment as nbody
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(nbody, "load", lambda *arguments: signal.raise_signal(signal.SIGTERM))
+        assert run("--steps=20") == (143, f"probsym: interrupted by SIGTERM; {ADVICE}\n", None)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert run("--steps=20", "--resume")[0] == 0
+
+
+def test_code_is_that_of_the_start_and_of_each_resumption(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run made by commit a is resumed by b, twice; a run.json without commits takes the present one."""
+    out = tmp_path / "out"
+
+    def by(commit: str, *arguments: str) -> dict:
+        (out / "result.json").unlink(missing_ok=True)
+        monkeypatch.setattr(runner, "commit", lambda: commit)
+        return run("--steps=20", *arguments)[2]
+
+    made = by("a")
+    assert (made["commit"], "resumed" in made) == ("a", False)
+    assert "resumed" not in by("a", "--resume")
+    for _ in range(2):
+        made = by("b", "--resume")
+        assert made["commit"] == "a"
+        assert made["resumed"] == [{"versions": made["versions"], "commit": "b"}]
+    identity = json.loads((out / "run.json").read_text())
+    old = {name: identity[name] for name in ("experiment", "preset", "config")}
+    (out / "run.json").write_text(json.dumps(old))
+    assert by("c", "--resume")["commit"] == "c"
+    assert by("d", "--resume")["resumed"] == [{"versions": made["versions"], "commit": "d"}]
+
+
+def test_the_commit_is_taken_before_the_run(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout that moves on while the run goes on does not change what made it."""
+    commits = iter(["at the start", "at the end"])
+    monkeypatch.setattr(runner, "commit", lambda: next(commits))
+    assert run("--steps=20")[2]["commit"] == "at the start"
 
 
 def test_a_finished_run_is_read_not_repeated(run, tmp_path: Path) -> None:
@@ -149,8 +265,10 @@ def test_a_full_disk(run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_damaged_data_file(run, data: Path, tmp_path: Path) -> None:
     file = min(data.glob("*.npz"), key=lambda path: len(path.name))  # other tests keep velocities beside it
     (tmp_path / file.name).write_bytes(file.read_bytes()[:1000])
-    code, error, _ = run("--data", str(tmp_path))
-    assert (code, error.count("\n"), str(tmp_path / file.name) in error) == (2, 1, True)
+    for _ in range(2):  # the folder was given back
+        code, error, _ = run("--data", str(tmp_path))
+        assert (code, error.count("\n"), str(tmp_path / file.name) in error) == (2, 1, True)
+    assert not any((tmp_path / "out").iterdir())
 
 
 def test_a_damaged_checkpoint(run, tmp_path: Path) -> None:
@@ -159,6 +277,7 @@ def test_a_damaged_checkpoint(run, tmp_path: Path) -> None:
     (tmp_path / "out" / "last.ckpt").write_bytes(b"no checkpoint")
     code, error, _ = run("--steps=20", "--resume")
     assert (code, error.count("\n"), "last.ckpt: damaged" in error) == (2, 1, True), error
+    assert (tmp_path / "out" / "run.json").exists()  # it is still that run's folder
 
 
 def test_divergence_is_told(run) -> None:

@@ -24,7 +24,7 @@ class Outcome:
     Args:
         value: Of the experiment's metric. stderr: Its Monte Carlo standard error.
         samples: Samples a prediction. steps: Optimizer steps. params: Trained numbers by part.
-        earlier_s: Seconds that interrupted runs before this one took.
+        earlier: Seconds that interrupted runs before this one took, and processor seconds of all their threads.
         train_flops: Operations of the training's matrix products; None if nothing is trained.
         details: More entries.
     """
@@ -34,6 +34,6 @@ class Outcome:
     samples: int
     steps: int
     params: dict[str, int]
-    earlier_s: float = 0.0
+    earlier: tuple[float, float] = (0.0, 0.0)
     train_flops: int | None = None
     details: dict[str, Any] = field(default_factory=dict)

@@ -94,3 +94,7 @@ class Recipe:
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
         return self.lr * self.share(step)
+
+    def validation_after(self, step: int) -> int:
+        """The step after which the next validation comes."""
+        return min((step // self.validate_every + 1) * self.validate_every, self.steps)

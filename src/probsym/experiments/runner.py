@@ -42,10 +42,16 @@ def run(
     what = experiment(name)
     config = load_config(what, preset, overrides)
     out = out or Path("runs") / name / preset / f"seed{config.seed}"
-    if (done := claim(out, name, preset, asdict(config), resume)) is not None:
-        return done
     start, cpu = time.monotonic(), time.process_time()
-    outcome = what.run(config, Place(preset, data, out, resume))
+    origin = claim(out, name, preset, asdict(config), resume)
+    if (out / RESULT).exists():
+        return read_json(out / RESULT)
+    try:
+        outcome = what.run(config, Place(preset, data, out, resume))
+    except UserError:
+        release(out)
+        raise
+    earlier, earlier_cpu = outcome.earlier
     result = {
         "experiment": name,
         "preset": preset,
@@ -55,15 +61,14 @@ def run(
         "seed": config.seed,
         "samples": outcome.samples,
         "steps": outcome.steps,
-        "wall_s": round(outcome.earlier_s + time.monotonic() - start, 1),
-        "cpu_s": round(time.process_time() - cpu, 1),  # of all threads of this process, since it was started or resumed
+        "wall_s": round(earlier + time.monotonic() - start, 1),
+        "cpu_s": round(earlier_cpu + time.process_time() - cpu, 1),  # of all threads of this process
         "train_flops": outcome.train_flops,
         "params": sum(outcome.params.values()),
         "params_by_part": outcome.params,
         **outcome.details,
         "overrides": changed(asdict(config), asdict(load_config(what, preset))),
-        "versions": versions(),
-        "commit": commit(),
+        **origin,
         "config": asdict(config),
     }
     result = finite(result)
@@ -80,14 +85,18 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Marks an empty folder as this run's, or recognises it as such; returns the result if it is finished already."""
+def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: bool) -> dict[str, Any]:
+    """Marks an empty folder as this run's, or recognises it as such; returns what code the run was made with.
+
+    That is its commit and versions, and those it was resumed under where they are others.
+    """
+    code: dict[str, Any] = {"versions": versions(), "commit": commit()}
     if rank_zero_only.rank:  # type: ignore[attr-defined]
-        return None  # the first process did
+        return code  # the first process claims
     me = {"experiment": name, "preset": preset, "config": config}
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        write(out / IDENTITY, json.dumps(me, indent=2) + "\n")
-        return None
+        write(out / IDENTITY, json.dumps(me | code, indent=2) + "\n")
+        return code
     if not resume:
         raise UserError(
             f"--out {out}: expected a new or empty folder; it holds another run (continue it with --resume)"
@@ -100,7 +109,29 @@ def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: boo
     differ += [f"{k}: {was!r}, not {now!r}" for k, (was, now) in _differences(older, config).items()]
     if differ:
         raise UserError(f"--resume: {out} holds a run of {'; '.join(differ)}")
-    return read_json(out / RESULT) if (out / RESULT).exists() else None
+    origin = since(other, code)
+    if other | origin != other and not (out / RESULT).exists():
+        write(out / IDENTITY, json.dumps(other | origin, indent=2) + "\n")
+    return origin
+
+
+def since(identity: dict[str, Any], code: dict[str, Any]) -> dict[str, Any]:
+    """What a run has been made with that goes on with `code`; one too old to tell was made with that all along.
+
+    >>> since({"commit": "a", "versions": {}}, {"commit": "b", "versions": {}})
+    {'commit': 'a', 'versions': {}, 'resumed': [{'commit': 'b', 'versions': {}}]}
+    """
+    first = code | {name: identity[name] for name in code if name in identity}
+    resumed = identity.get("resumed", [])
+    if code != [first, *resumed][-1]:
+        resumed = [*resumed, code]
+    return first | ({"resumed": resumed} if resumed else {})
+
+
+def release(out: Path) -> None:
+    """Empties a folder that holds no more than the claim, so that the same command may start again."""
+    if [path.name for path in out.iterdir()] == [IDENTITY]:
+        (out / IDENTITY).unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """One training loop for all experiments: Lightning's Trainer, made cheap enough for steps of five milliseconds.
 
 A Lightning epoch is the stretch of steps up to the next validation, so that nothing but arithmetic happens between
-validations and every checkpoint lies between two of them. All randomness of a step is a function of (seed, rank, step)
-(`batches.stream`), so a run that was killed goes on from its checkpoint exactly as if nothing had happened.
+validations. All randomness of a step is a function of (seed, rank, step) (`batches.stream`), so a run that was killed
+goes on from its checkpoint exactly as if nothing had happened. Checkpoints follow validations; one that a signal asks
+for follows the step that was being made.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import math
 import os
 import pickle
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -33,6 +35,7 @@ from probsym.files import write
 from .average import Average
 from .batches import Batch, Pages, Shuffled, Source, Steps, reseed, stream
 from .errors import UserError
+from .interruption import Interrupted, listen
 from .recipe import Recipe
 
 CHECKPOINT = "last.ckpt"
@@ -75,21 +78,26 @@ class Progress:
     weights: dict[str, Tensor] = field(default_factory=dict)  # of the best validation
     history: list[dict[str, float]] = field(default_factory=list)  # one row a validation: metrics.csv
     seconds: float = 0.0  # spent so far, interrupted runs included
-    earlier: float = 0.0  # of them, in interrupted runs
+    cpu_seconds: float = 0.0  # of all threads
+    earlier: tuple[float, float] = (0.0, 0.0)  # of both, in interrupted runs
 
 
 def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Progress:
     """Trains `problem.model` and leaves in it, in evaluation mode, the weights of the best validation.
 
     With `resume`, goes on from the checkpoint in `out` if there is one. Only the first process returns.
-    Raises UserError if the loss becomes NaN.
+    Raises UserError if the loss becomes NaN, and Interrupted, with a checkpoint in `out`, once a signal asks for it.
     """
     checkpoint = _readable(out / CHECKPOINT) if resume and (out / CHECKPOINT).exists() else None
     module = Training(problem, recipe)
     trainer = _trainer(recipe, out, [Keeper(out / CHECKPOINT, recipe), *([Bar()] if recipe.trainer.progress else [])])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice about loggers and worker processes
-        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        except Interrupted:
+            if trainer.is_global_zero:
+                raise
     if not trainer.is_global_zero:
         raise SystemExit(0)  # what follows is for one process
     problem.model.load_state_dict(module.progress.weights)
@@ -161,11 +169,11 @@ class Training(pl.LightningModule):
             self.average.to(self.device)
 
     def train_dataloader(self) -> Steps:
-        recipe, every = self.recipe, self.recipe.validate_every
+        recipe = self.recipe
         batches = Shuffled(
             self.problem.train, recipe.batch_size, recipe.seed, self.global_rank, self.trainer.world_size
         )
-        return Steps(batches, lambda: (self.global_step, min(self.global_step + every, recipe.steps)))
+        return Steps(batches, lambda: (self.global_step, recipe.validation_after(self.global_step)))
 
     def val_dataloader(self) -> Pages:
         return Pages(self.problem.valid, self.problem.page, self.global_rank, self.trainer.world_size)
@@ -183,7 +191,8 @@ class Training(pl.LightningModule):
         self.loss_count += 1
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
         if self.average:
             self.average.update()
 
@@ -220,38 +229,69 @@ class Training(pl.LightningModule):
         return float(mean)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["progress"] = vars(self.progress) | {"average": self.average.state() if self.average else None}
+        mean = self.trainer.strategy.reduce(self.loss_sum.to(self.device, copy=True), reduce_op="mean")
+        checkpoint["progress"] = vars(self.progress) | {
+            "average": self.average.state() if self.average else None,
+            "loss": (mean, self.loss_count),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = dict(checkpoint["progress"])
         if average := saved.pop("average"):
             self.average.load(average)  # type: ignore[union-attr]  # the recipe is the same, so it is there
-        self.progress = Progress(**saved | {"earlier": saved["seconds"]})
+        self.loss_sum, self.loss_count = saved.pop("loss", (torch.zeros(()), 0))  # older checkpoints lack it
+        self.progress = Progress(**saved)
+        self.progress.earlier = self.progress.seconds, self.progress.cpu_seconds
 
 
 class Keeper(pl.Callback):
-    """Keeps the run on disk: metrics.csv at each validation, the checkpoint every few minutes and at the end."""
+    """Keeps the run on disk: metrics.csv at each validation, the checkpoint every few minutes and at the end.
+
+    A signal ends the training, with a checkpoint, after the step that it meets and the validation due then, if any.
+    """
 
     def __init__(self, path: Path, recipe: Recipe):
         self.path, self.recipe = path, recipe
-        self.clock = self.saved = time.monotonic()
+        self.signal: int | None = None
+        self.wall, self.cpu = time.monotonic(), time.process_time()  # of the last checkpoint
 
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.clock = self.saved = time.monotonic()
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        listen(self._remember)  # instead of Lightning, which would stop within a validation; it restores what was there
+
+    def _remember(self, number: int, frame: Any) -> None:
+        self.signal = number
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        due = trainer.global_step == self.recipe.validation_after(trainer.global_step - 1)
+        if not due and self._asked(trainer):
+            self._save(trainer, module)
+            raise Interrupted(self.signal or signal.SIGTERM)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Training)
-        progress, now = module.progress, time.monotonic()
-        progress.seconds, self.clock = progress.seconds + now - self.clock, now
-        due = now - self.saved > 60 * self.recipe.trainer.checkpoint_minutes or trainer.global_step >= self.recipe.steps
         if trainer.is_global_zero:
-            write(self.path.parent / "metrics.csv", table(progress.history))
-        if trainer.strategy.broadcast(due):
-            fresh = self.path.with_suffix(".tmp")
-            trainer.save_checkpoint(fresh)
-            if trainer.is_global_zero:
-                os.replace(fresh, self.path)
-            self.saved = now
+            write(self.path.parent / "metrics.csv", table(module.progress.history))
+        late = time.monotonic() - self.wall > 60 * self.recipe.trainer.checkpoint_minutes
+        asked = self._asked(trainer)
+        if asked or trainer.strategy.broadcast(late or trainer.global_step >= self.recipe.steps):
+            self._save(trainer, module)
+        if asked:
+            raise Interrupted(self.signal or signal.SIGTERM)
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        """Whether any process was asked to end."""
+        return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+
+    def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, Training)
+        wall, cpu = time.monotonic(), time.process_time()
+        module.progress.seconds += wall - self.wall
+        module.progress.cpu_seconds += cpu - self.cpu
+        self.wall, self.cpu = wall, cpu
+        fresh = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(fresh)
+        if trainer.is_global_zero:
+            os.replace(fresh, self.path)
 
 
 def table(rows: list[dict[str, float]]) -> str:
@@ -265,6 +305,8 @@ def table(rows: list[dict[str, float]]) -> str:
 
 class Bar(pl.Callback):
     """Steps of the whole run, refreshed every fiftieth."""
+
+    bar = tqdm(disable=True)  # until training starts
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Training)
@@ -283,3 +325,6 @@ class Bar(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.bar.close()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self.bar.close()  # what is told next begins a line
