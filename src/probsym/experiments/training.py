@@ -236,7 +236,7 @@ class Training(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = dict(checkpoint["progress"])
+        saved = {"cpu_seconds": math.nan} | checkpoint["progress"]  # older ones do not know theirs
         if average := saved.pop("average"):
             self.average.load(average)  # type: ignore[union-attr]  # the recipe is the same, so it is there
         self.loss_sum, self.loss_count = saved.pop("loss", (torch.zeros(()), 0))  # older checkpoints lack it
