@@ -54,7 +54,7 @@ def test_a_perfect_model_follows_the_truth(start: dict[str, Tensor]) -> None:
 
 
 def test_a_run_reports_and_draws(run, tmp_path: Path) -> None:
-    code, error, result = run("--steps=20", "--eval_samples=[1,4]", "--samples=4", preset="gnn-ps-rollout")
+    code, error, result = run("--steps=20", "--eval_samples=[1,4]", "--samples=4", preset="dynamics-ps-rollout")
     assert code == 0, error
     found = result["rollout"]
     errors = ("mse", "mse_stderr_test", "energy_drift", "energy_drift_stderr_test")
