@@ -86,12 +86,17 @@ class Config:
 
 @dataclass(frozen=True)
 class Curve:
-    """Shares of each model (model, graph, k) of one method, and the outputs of the last model at the largest k."""
+    """Shares of each model (model, graph, k) of one method, and of the last model what the figure shows.
+
+    Args:
+        shown: Outputs at the largest k. sizes: Root mean square deviation of a node in one sample.
+    """
 
     method: str
     samples: list[int]
     shares: Tensor
     shown: list[Tensor]
+    sizes: list[float]
 
     @property
     def share(self) -> Tensor:
@@ -129,8 +134,9 @@ def curve(method: str, config: Config) -> Curve:
     counts = sorted(set(config.eval_samples)) if METHODS[method].random else [0]
     found = torch.zeros(config.initialisations, len(GRAPHS), len(counts))
     shown: list[Tensor] = []
+    sizes: list[float] = []
     for number in range(config.initialisations):
-        shown = []
+        shown, sizes = [], []
         for i, graph in enumerate(GRAPHS):
             batch = batch_of(graph)
             phi = config.model(method, batch, number)
@@ -138,8 +144,9 @@ def curve(method: str, config: Config) -> Curve:
             outputs, pool = averages(phi, batch, counts)
             found[number, i] = torch.stack([share(y, pool, graph.orbits) for y in outputs])
             shown.append(outputs[-1])
+            sizes.append((spread(pool).mean() / pool.shape[-1]).sqrt().item())
     used = counts if counts != [0] else [1]
-    return Curve(method, used, found, shown)
+    return Curve(method, used, found, shown, sizes)
 
 
 def standard_error(values: Tensor) -> Tensor:

@@ -100,8 +100,8 @@ def orbits(curves: Sequence[Curve], graphs: Sequence[Example], title: str, path:
     heights = [*[1.0] * len(curves), 1.25]
     grid = figure.subplots(len(curves) + 1, len(graphs), height_ratios=heights, squeeze=False)
     for curve, line in zip(curves, grid, strict=False):
-        for axes, graph, y in zip(line, graphs, curve.shown, strict=True):
-            _graph(axes, graph, y)
+        for axes, graph, y, size in zip(line, graphs, curve.shown, curve.sizes, strict=True):
+            _graph(axes, graph, y, 0.3 * size)
             axes.set_title(graph.name if curve is curves[0] else "", fontsize="medium")
         exact = "one pose" if curve.method == "canonical" else "exact"
         k = f"k = {curve.samples[-1]:,}" if len(curve.samples) > 1 else exact
@@ -127,10 +127,10 @@ def _share(axes: Axes, curve: Curve, graph: int) -> None:
         axes.axhline(share[0], linestyle="--", color=colour, label=label)
 
 
-def _graph(axes: Axes, graph: Example, y: Tensor) -> None:
-    """A drawing; colours span the outputs of this graph, or a thousandth of their size if they are all but equal."""
+def _graph(axes: Axes, graph: Example, y: Tensor, least: float) -> None:
+    """A drawing; colours span the outputs, at least `least` and a thousandth of them, so that noise looks small."""
     centre, half = (y.max() + y.min()) / 2, (y.max() - y.min()) / 2
-    half = torch.maximum(half, 1e-3 * y.abs().max())
+    half = torch.maximum(half, 1e-3 * y.abs().max()).clamp_min(least)
     i, j = graph.adjacency.nonzero()
     lines = [(graph.places[a], graph.places[b]) for a, b in zip(i, j, strict=True) if a < b]
     axes.add_collection(LineCollection(lines, color=GREY, linewidth=1, zorder=1))
