@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -171,9 +172,10 @@ def headline(result: dict[str, Any]) -> str:
     >>> headline({"metric": "test MSE", "value": 0.005, "stderr": 1e-5, "stderr_test": 3e-4, "samples": 20})
     'test MSE 0.005 ± 1e-05 (samples) ± 0.0003 (test set) at k = 20'
     """
+    value = math.nan if result["value"] is None else result["value"]  # JSON has no NaN
     kinds = {"samples": result["stderr"], "test set": result.get("stderr_test")}
     errors = [f"± {error:.1g} ({what})" for what, error in kinds.items() if error is not None]
-    return " ".join([result["metric"], f"{result['value']:.5g}", *errors, f"at k = {result['samples']}"])
+    return " ".join([result["metric"], f"{value:.5g}", *errors, f"at k = {result['samples']}"])
 
 
 def data_folder() -> Path:

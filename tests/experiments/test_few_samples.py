@@ -5,11 +5,9 @@ import torch
 
 import probsym as ps
 from probsym import learning
-from probsym.experiments.config import load_config
 from probsym.experiments.errors import UserError
 from probsym.experiments.graphs.exp_classify import Config as Classify
 from probsym.experiments.nbody.config import Config
-from probsym.experiments.registry import experiment
 
 
 @pytest.mark.parametrize(
@@ -18,10 +16,12 @@ from probsym.experiments.registry import experiment
         (lambda: Config(variance_weight=1.0), "variance_weight: expected train_samples of 2 or more"),
         (lambda: Config(train_samples=4, grow_samples=2), "grow_samples: expected at least train_samples, 4"),
         (lambda: Config(identity_weight=-1.0), "identity_weight: expected at least 0"),
+        (lambda: Config(symmetrizer="fa", identity_weight=1.0), "only with symmetrizer ps or ga"),
         (
-            lambda: load_config(experiment("nbody"), "gnn-fa-quick", ["--identity_weight=1"]),
-            "identity_weight: expected only with samples that are drawn",
+            lambda: Config(symmetrizer="fa", haar_share=0.5),
+            "haar_share: expected only with symmetrizer ps or",
         ),
+        (lambda: Config(symmetrizer="canonical", late_samples=2), "late_samples: expected only with symmetrizer ps or"),
         (lambda: Config(grow_samples=4, late_samples=2), "not with late_samples"),
         (lambda: Classify(grow_samples=4), "entropy_weight: expected 0"),
     ],

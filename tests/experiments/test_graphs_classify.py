@@ -50,7 +50,7 @@ def test_every_preset_runs(preset: str, data: Path, fitting) -> None:
     given = [*SMALL, "--train_samples=2"] if load_config(CLASSIFY, preset).train_samples else SMALL
     result = run(data, preset, *fitting("exp-classify", preset, given))
     assert result["equivariance"] is None or result["equivariance"]["p_value"] >= 1e-6
-    assert result["value"] * 4 == pytest.approx(sum(row["value"] for row in result["by_samples"][-1:]) * 4)
+    assert 8 * result["value"] in range(9)  # of two estimates of each of four graphs
     assert (result["metric"], result["steps"]) == ("test accuracy", 2)
     random = result["config"]["symmetrizer"] not in ("fa", "canonical")
     assert [row["samples"] for row in result["by_samples"]][: 2 if random else 0] == ([1, 2] if random else [])

@@ -44,7 +44,7 @@ def test_second_load_reads_the_cache(cached: Path) -> None:
 
 def test_the_benchmark_has_the_benchmarks_name() -> None:
     assert System().file == "nbody_charged5_initvel1small_seed43.npz"
-    assert TINY.file == "nbody_charged3_initvel1small_seed43_2d_4-2-2.npz"
+    assert TINY.file == "nbody_charged3_initvel1small_seed43_v2_2d_4-2-2.npz"
 
 
 def test_truncated_file(cached: Path) -> None:

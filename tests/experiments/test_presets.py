@@ -73,7 +73,7 @@ def test_overrides_win_and_are_told() -> None:
         (["--symmetrizer", "ga", "--noise_scale", "2"], "noise_scale: expected only with noise"),
         (
             ["--symmetrizer", "none", "--haar_share", "0.1"],
-            "haar_share: expected only with a learned pose",
+            "haar_share: expected only with symmetrizer ps or",
         ),
         (["--tolerances", "[0.1,0]"], "tolerances: expected positive numbers"),
         (["--train_size", "20000"], "train"),

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from probsym.experiments.nbody import simulator
 from probsym.experiments.nbody.data import DRAWN, SEED
 from probsym.experiments.nbody.simulator import BLOCK, BOX, MAX_FORCE, STEP, Coulomb, Start, draw, energy, simulate
+from shared import DATA
 
-ROOT = Path(__file__).parents[2]
-SHARED = Path(os.environ.get("PROBSYM_SHARED", ROOT.parent / "shared"))
-REFERENCE = SHARED / "data" / "nbody_charged5_initvel1small_seed43.npz"
+REFERENCE = DATA / "nbody_charged5_initvel1small_seed43.npz"
 
 
 @pytest.fixture(scope="module")

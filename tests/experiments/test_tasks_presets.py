@@ -82,7 +82,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize(("task", "preset"), PUBLISHED)
 def test_dry_run(
-    task: str, preset: str, folder: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, preset: str, folder: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting
 ) -> None:
     """A step of everything that a full run does, in bf16 on a CPU, with a small network of the same kind."""
     few = BlockModel(patterns=2, train=2, valid=1, test=1, communities=2, largest=8)
@@ -92,6 +92,7 @@ def test_dry_run(
     options = ["--steps=1", "--validate_every=1", "--batch_size=2", "--warmup=1", "--repeats=1", "--bootstrap=2"]
     options += [f"--{part}_size={sizes}" for part in ("train", "valid", "test")]
     options += ["--trainer.accelerator=cpu", "--trainer.progress=false", "--data", str(folder)]
+    options = fitting(task, preset, options)
     assert main(["run", task, "--preset", preset, *options, "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "learning_curve.png").is_file()
 

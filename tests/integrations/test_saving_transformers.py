@@ -26,7 +26,6 @@ from probsym.integrations.transformers import (
 )
 from shared import MODELS
 
-ROOT = Path(__file__).parents[2]
 CHANNELS = {"node_channels": 3, "edge_channels": 2}
 
 

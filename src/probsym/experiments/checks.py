@@ -6,7 +6,7 @@ from typing import Any
 from .errors import UserError, choose
 
 Uses = dict[str, tuple[bool, Collection[str]]]
-NOISES = {"late": "its features", "input": "its inputs"}  # where noise enters the net of p
+NOISES = dict.fromkeys(("late", "input"))  # where noise enters the net of p
 
 
 def at_least(config: object, low: float, *names: str) -> None:

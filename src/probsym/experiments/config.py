@@ -19,7 +19,7 @@ def load_config(experiment: Experiment, preset: str, overrides: Sequence[str] = 
     """The experiment's dataclass from a preset by name and arguments such as `--steps 100 --trainer.devices 2`.
 
     Raises UserError for an unknown preset, an unknown or mistyped field, a value out of range, or an override that
-    changes nothing.
+    `uses` of the config tells to change nothing.
     """
     file = ["--preset", str(choose("preset", experiment.presets, preset))]
     config = parse(experiment, [*file, *overrides])

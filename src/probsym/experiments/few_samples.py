@@ -15,8 +15,6 @@ from .checks import at_least
 from .errors import UserError
 from .recipe import Recipe
 
-PENALTIES = ("variance_weight", "identity_weight", "grow_samples")  # of recipes that draw samples
-
 
 @dataclass(kw_only=True)
 class FewSamples(Recipe):
@@ -46,6 +44,11 @@ class FewSamples(Recipe):
     def penalised(self) -> bool:
         """Whether the loss is more than that of the mean of `train_samples` samples."""
         return bool(self.variance_weight or self.identity_weight or self.grow_samples)
+
+    def check_random(self, random: bool) -> None:
+        """Raises if the fields are used where nothing is sampled."""
+        if self.penalised and not random:
+            raise UserError("variance_weight, identity_weight, grow_samples: expected only with symmetrizer ps or ga")
 
     def samples_at(self, step: int) -> int:
         """Samples of one training step."""

@@ -100,12 +100,13 @@ def legend_below(axes: Axes, title: str = "") -> None:
     """All labels of the axes, ours before grey ones, in two columns below them; by its height the figure grows."""
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    found = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    order = sorted(found, key=lambda label: not isinstance(found[label], Container))
-    labels = [textwrap.fill(label, 50, subsequent_indent="   ", break_long_words=False) for label in order]
+    found = sorted(
+        zip(*axes.get_legend_handles_labels(), strict=True), key=lambda both: not isinstance(both[0], Container)
+    )
+    labels = [textwrap.fill(label, 50, subsequent_indent="   ", break_long_words=False) for _, label in found]
     title = "\n".join(textwrap.fill(line, 100, break_on_hyphens=False) for line in title.split("\n"))
     style: dict[str, Any] = {"ncols": 2, "fontsize": "small", "title_fontsize": "small"}
-    legend = figure.legend([found[label] for label in order], labels, loc="outside lower center", title=title, **style)
+    legend = figure.legend([handle for handle, _ in found], labels, loc="outside lower center", title=title, **style)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + legend.get_window_extent().height / figure.dpi)
 

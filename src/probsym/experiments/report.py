@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from probsym.files import write
 from .comparisons import MARKERS, PLOTS, Curve, Look, Plot, Point, Values
 from .figures import save
 from .registry import EXPERIMENTS
-from .tables import Row, ours
+from .tables import Row, mean_and_error, ours
 from .training import table
 
 COLOURS = [f"C{i}" for i in range(10) if i != 7]  # grey is for papers
@@ -73,10 +72,9 @@ def _at(plot: Plot, line: Values) -> tuple[Any, ...]:
 
 def _point(at: tuple[Any, ...], lines: Sequence[Values], column: str) -> Point:
     """The mean over seeds, NaN if a value is none; the test inputs are the same for all, so their error stays."""
-    values = [math.nan if line[column] is None else line[column] for line in lines]
+    value, seeds = mean_and_error([line[column] for line in lines])
     errors = [line["stderr_test"] for line in lines if line.get("stderr_test") is not None]
-    seeds = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return Point(at, statistics.fmean(values), seeds, statistics.fmean(errors) if errors else None)
+    return Point(at, value, seeds, statistics.fmean(errors) if errors else None)
 
 
 def _lines(plot: Plot, shown: Curve) -> list[Values]:

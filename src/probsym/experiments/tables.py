@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Row:
 
     def mean(self, field: str) -> float:
         """NaN where a result is no number, since a training diverged."""
-        return statistics.fmean(math.nan if result[field] is None else result[field] for result in self.results)
+        return mean_and_error([result[field] for result in self.results])[0]
 
     def known_mean(self, field: str) -> float | None:
         """Mean of a field over the results that have it: those of earlier versions may not."""
@@ -54,8 +54,19 @@ class Row:
 
     def stderr(self) -> float | None:
         """Standard error over seeds."""
-        values = [result["value"] for result in self.results]
-        return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+        return mean_and_error([result["value"] for result in self.results])[1]
+
+
+def mean_and_error(values: Sequence[float | None]) -> tuple[float, float | None]:
+    """Mean and standard error, which one value does not have; NaN if a value is none.
+
+    >>> mean_and_error([1.0, 3.0]), mean_and_error([None])
+    ((2.0, 1.0), (nan, None))
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return math.nan, math.nan if len(values) > 1 else None
+    return statistics.fmean(known), statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
 
 
 def collect(results: Path, runs: Path) -> dict[str, list[Row]]:

@@ -244,6 +244,9 @@ class Training(pl.LightningModule):
         self.progress.earlier = self.progress.seconds, self.progress.cpu_seconds
 
 
+ASKED = 16  # steps after which several processes ask each other whether to end
+
+
 class Keeper(pl.Callback):
     """Keeps the run on disk: metrics.csv at each validation, the checkpoint every few minutes and at the end.
 
@@ -262,6 +265,8 @@ class Keeper(pl.Callback):
         self.signal = number
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        if trainer.world_size > 1 and trainer.global_step % ASKED:
+            return  # asking all processes waits for them
         due = trainer.global_step == self.recipe.validation_after(trainer.global_step - 1)
         if not due and self._asked(trainer):
             self._save(trainer, module)

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 import probsym as ps
 
-from ..batches import Batch, Tensors, reseed, rows, size, stream
+from ..batches import Batch, Tensors, reseed, rows, size, stream, to
 from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..cost import training_flops
 from ..errors import UserError, choose
 from ..evaluation import Score, errors_by_samples, exact_errors, trained
-from ..few_samples import PENALTIES, FewSamples
+from ..few_samples import FewSamples
 from ..outcome import Outcome, Place
 from ..published import published
 from ..training import Problem, fit
@@ -84,6 +84,7 @@ class Config(FewSamples):
         choose("symmetrizer", METHODS, self.symmetrizer)
         choose("activation", ACTIVATIONS, self.activation)
         noise_enters(self)
+        self.check_random(METHODS[self.symmetrizer].random)
         if self.penalised and self.entropy:
             raise UserError("entropy_weight: expected 0 with variance_weight, identity_weight or grow_samples")
         positive(self, "temperature", "scale")
@@ -93,7 +94,7 @@ class Config(FewSamples):
 
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
-        drawn = ("valid_samples", "eval_samples", "samples", "repeats", *PENALTIES)
+        drawn = ("valid_samples", "eval_samples", "samples", "repeats")
         random = {"samples that are drawn (symmetrizer ps, ga)": (METHODS[self.symmetrizer].random, drawn)}
         return uses(self.base, [self.symmetrizer], vars(self)) | random
 
@@ -186,8 +187,10 @@ def spread(phi: nn.Module, data: Batch, config: Config) -> list[dict[str, float]
     if not (isinstance(phi, ps.Symmetrizer) and METHODS[config.symmetrizer].random):
         return []
     counts = [k for k in sorted(set(config.eval_samples)) if k <= SPREAD_SAMPLES]
+    if not counts:
+        return []
     reseed(stream(config.seed, "spread"))
-    few = rows(data, slice(0, SPREAD_GRAPHS))
+    few = to(rows(data, slice(0, SPREAD_GRAPHS)), next(phi.parameters()).device)
     return measured(torch.stack([measure(phi, few, counts, 2, counts[-1]) for _ in range(SPREAD_DRAWS)]), counts)
 
 

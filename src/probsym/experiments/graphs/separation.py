@@ -77,8 +77,12 @@ class Protocol:
 
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
-        random = {"samples that are drawn (symmetrizer ps, ga)": (METHODS[self.symmetrizer].random, ("samples",))}
-        return uses(self.base, [self.symmetrizer], vars(self)) | random
+        random = SYMMETRIZERS[self.symmetrizer].random
+        owners: Uses = {
+            "samples that are drawn (symmetrizer ps, ga)": (random, ("samples",)),
+            "exact averages (symmetrizer fa, canonical; samples null)": (self.drawn is None, ("chunk",)),
+        }
+        return uses(self.base, [self.symmetrizer], vars(self)) | owners
 
     @property
     def drawn(self) -> int | None:

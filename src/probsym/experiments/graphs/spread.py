@@ -35,7 +35,8 @@ def measure(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], repeats: i
         columns.append([means.var(0).mean(), loss(means, batch).var(), entropy(places[:k], batch["mask"]), torch.nan])
     found = torch.tensor(columns, dtype=torch.float64).T
     few = [k for k in counts if k <= gradient_samples]
-    found[-1, : len(few)] = gradient_squares(phi, batch, few, repeats)
+    if few:
+        found[-1, : len(few)] = gradient_squares(phi, batch, few, repeats)
     return found
 
 

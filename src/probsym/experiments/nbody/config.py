@@ -8,7 +8,7 @@ from probsym.distributions import Relaxation
 
 from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
-from ..few_samples import PENALTIES, FewSamples
+from ..few_samples import FewSamples
 from .data import System
 from .models import BASES, GROUPS, METHODS, group_name
 
@@ -92,18 +92,27 @@ class Config(FewSamples):
         samples_evaluated(self)
         if not all(tol > 0 for tol in self.tolerances):
             raise UserError(f"tolerances: expected positive numbers; got {self.tolerances}")
+        self._check_method()
         if self.penalised and (self.late_samples is not None or self.entropy):
             raise UserError("variance_weight, identity_weight, grow_samples: not with late_samples or entropy_weight")
         self.system()
 
+    def _check_method(self) -> None:
+        """Refuses parts of the loss that the symmetrizer cannot give."""
+        method = METHODS[self.symmetrizer]
+        self.check_random(method.random)
+        if self.late_samples is not None and not method.random:
+            raise UserError(f"late_samples: expected only with symmetrizer ps or ga; got {self.late_samples}")
+        if self.haar_share and not method.net:
+            raise UserError(f"haar_share: expected only with symmetrizer ps or canonical; got {self.haar_share}")
+
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
         method, sorts = METHODS[self.symmetrizer], GROUPS[group_name(self)].permutes
-        drawn = ("late_samples", "valid_samples", "samples", "eval_samples", "repeats", "tolerances", *PENALTIES)
+        drawn = ("valid_samples", "samples", "eval_samples", "repeats", "tolerances")
         return {
             "samples that are drawn (symmetrizer ps, ga)": (method.random, drawn),
             "noise (symmetrizer ps)": (method.noisy, ("noise", "noise_scale")),
-            "a learned pose (symmetrizer ps, canonical)": (method.net, ("haar_share",)),
             "learned orders (symmetrizer ps, canonical; a group with S)": (
                 method.net and sorts,
                 ("temperature", "sinkhorn", "entropy_weight"),

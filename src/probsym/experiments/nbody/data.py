@@ -52,7 +52,8 @@ class System:
     @property
     def file(self) -> str:
         """Name in the data folder; the benchmark's own name for the benchmark's own system."""
-        other = [f"{self.dims}d"] if self.dims != 3 else []
+        other = ["v2"] if (self.particles, self.dims) != (5, 3) else []  # starts were drawn otherwise before
+        other += [f"{self.dims}d"] if self.dims != 3 else []
         sizes = self.train, self.valid, self.test
         other += ["-".join(map(str, sizes))] if sizes != (3_000, 2_000, 2_000) else []
         other += ["velocity"] if self.velocity else []

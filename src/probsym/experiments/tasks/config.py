@@ -33,7 +33,7 @@ class Config(Recipe):
         frozen: Whether the backbone stays as it is.
         lora: Rank of low-rank updates of a backbone that else stays as it is; needs peft.
         checkpointing: Whether a backbone is computed anew in backward, for memory.
-        attention: Name of transformers' implementation: eager is fast in bf16 on CPUs; null is their choice.
+        attention: eager (fast in bf16 on CPUs) or sdpa, as transformers has them; null is its choice.
         backbone_lr: Peak learning rate of a backbone; null is lr.
         walks: Steps of random walks whose return probabilities are features of the nodes.
         train_samples: Samples a training step; null is 1.
@@ -91,6 +91,8 @@ class Config(Recipe):
         choose("base", BASES, self.base)
         choose("symmetrizer", METHODS, self.symmetrizer)
         choose("tokens", dict.fromkeys(("patches", "nodes")), self.tokens)
+        if self.attention is not None:
+            choose("attention", dict.fromkeys(("eager", "sdpa")), self.attention)
         noise_enters(self)
         optional = ("patch", "layers", "lora", "train_samples", "train_size", "valid_size", "test_size")
         given = [name for name in optional if getattr(self, name) is not None]
@@ -105,7 +107,7 @@ class Config(Recipe):
 
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
-        method, drawn = METHODS[self.symmetrizer], ("valid_samples", "eval_samples", "samples")
+        method, drawn = METHODS[self.symmetrizer], ("valid_samples", "eval_samples", "samples", "repeats")
         return {
             "samples that are drawn (symmetrizer ps, ga)": (method.random, drawn),
             "noise (symmetrizer ps)": (method.noisy, ("noise", "scale")),
@@ -113,6 +115,7 @@ class Config(Recipe):
                 method.net,
                 ("temperature", "sinkhorn", "entropy_weight"),
             ),
+            "tokens patches": (self.tokens == "patches", ("patch",)),
             "frames (symmetrizer fa)": (self.symmetrizer == "fa", ("max_support",)),
             **{f"base {' or '.join(bases)}": (self.base in bases, names) for bases, names in readers().items()},
         }
