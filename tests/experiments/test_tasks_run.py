@@ -76,7 +76,8 @@ def test_every_method_runs_and_is_equivariant(run, name: str, preset: str, base:
 def test_a_vision_transformer_runs(run, name: str, preset: str, tokens: str) -> None:
     pytest.importorskip("transformers")
     sizes = ["--train_size=30", "--valid_size=30", "--test_size=30"] if name == "peptides-func" else []
-    code, error, result = run(name, preset, "--base=scratch", f"--tokens={tokens}", "--patch=47", *sizes)
+    patch = ["--patch=47"] if tokens == "patches" else []
+    code, error, result = run(name, preset, "--base=scratch", f"--tokens={tokens}", *patch, *sizes)
     assert code == 0, error
     assert result["equivariance"]["p_value"] >= 1e-6
 
