@@ -20,7 +20,7 @@ from .tables import Row
 Values = dict[str, Any]  # one line of a CSV file
 MARKERS = "osD^vPX*<>"
 BARS = "bars: one standard error, over seeds or over test inputs, whichever is larger"
-NOUNS = {"fa": "frame", "canonical": "pose", "none": "evaluation"}  # what an exact average is over, else elements
+NOUNS = {"fa": "frame", "none": "evaluation"}  # what an exact average is over, else elements
 
 
 @dataclass(frozen=True)

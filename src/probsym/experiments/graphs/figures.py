@@ -17,6 +17,7 @@ from torch import Tensor
 from ..evaluation import Score
 from ..figures import by_samples, sample_axis, save
 from ..published import Published
+from .models import METHODS
 
 if TYPE_CHECKING:
     from .automorphism import Curve
@@ -103,7 +104,7 @@ def orbits(curves: Sequence[Curve], graphs: Sequence[Example], title: str, path:
         for axes, graph, y, size in zip(line, graphs, curve.shown, curve.sizes, strict=True):
             _graph(axes, graph, y, 0.3 * size)
             axes.set_title(graph.name if curve is curves[0] else "", fontsize="medium")
-        exact = "one pose" if curve.method == "canonical" else "exact"
+        exact = "one order" if METHODS[curve.method].net else "exact"
         k = f"k = {curve.samples[-1]:,}" if len(curve.samples) > 1 else exact
         line[0].set_ylabel(f"{NAMES[curve.method]}, {k}", fontsize="medium")
     for i, axes in enumerate(grid[-1]):
