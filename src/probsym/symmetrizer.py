@@ -77,12 +77,18 @@ class Symmetrizer(nn.Module):
             ValueError, TypeError: an argument does not fit its Rep; names it.
         """
         x = self.bind(args, kwargs)
-        if return_estimate or not (self._values_checked or torch.compiler.is_compiling()):
+        if self._to_check(return_estimate):
             x.check_values()
             self._values_checked = True
         estimator = self._estimator(samples, estimator, tol, max_samples, noise)
         estimate = estimator(self._integrand(x, estimator, noise, generator, return_estimate))
         return estimate if return_estimate else estimate.mean
+
+    def _to_check(self, diagnosed: bool) -> bool:
+        """Values are checked at the first call, and whenever an estimate is asked for but in a training step."""
+        if torch.compiler.is_compiling():
+            return diagnosed
+        return not self._values_checked or (diagnosed and not (self.training and torch.is_grad_enabled()))
 
     def estimate(self, *args: Any, **kwargs: Any) -> Estimate:
         """`forward` with `return_estimate=True`: mean, standard error, samples used, diagnostics."""
