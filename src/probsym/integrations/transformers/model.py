@@ -139,7 +139,7 @@ class GraphTransformer(nn.Module):
             tokens, head, node_channels, edge_channels: as for the class; not given for a saved GraphTransformer.
             pretrained: False takes the same architecture with random weights.
             attention: transformers' name of an implementation of attention, such as "eager", "sdpa"; None is its
-                choice. On CPUs and in bfloat16 "eager" is twice as fast. Not saved with the model.
+                choice. On CPUs and in bfloat16 "eager" is faster. Not saved with the model.
             options: those of the class.
 
         Raises:
