@@ -14,8 +14,9 @@ class PackedGNN(nn.Module):
     """Graph convolutions on many graphs at once, with residuals; bonds add to what a node receives.
 
         S_ij = 1 / sqrt(d_i d_j) for j ~ i and j = i,   d = 1 + degree
-        h   <- h + ReLU(LayerNorm(W S h + E sum_j S_ij b_ij))                                  `layers` times
+        h   <- h + Drop_i ReLU(LayerNorm(W S h + E sum_j S_ij b_ij))                           `layers` times
 
+    Drop_i skips the layer for a node, drawn while training (arXiv 1603.09382): one draw a node, not one a channel.
     GCN (arXiv 1609.02907) with features of edges (arXiv 1905.12265). Messages are linear, so the sums of b_ij are taken
     once for all layers, and no tensor of the size edges x width is ever made.
 
@@ -26,12 +27,15 @@ class PackedGNN(nn.Module):
     torch.Size([4, 8])
     """
 
-    def __init__(self, node_features: int, edge_features: int, width: int = 96, layers: int = 6) -> None:
+    def __init__(
+        self, node_features: int, edge_features: int, width: int = 96, layers: int = 6, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.embed = nn.Linear(node_features, width)
         self.kinds = nn.Linear(edge_features, layers * width, bias=False)
         self.maps = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.dropout = nn.Dropout1d(dropout)
 
     def forward(self, x: Tensor, edge_index: Tensor, bonds: Tensor) -> Tensor:
         h, loop = self.embed(x).to(x.dtype), torch.arange(len(x), device=x.device)  # sums stay wide under autocast
@@ -44,7 +48,7 @@ class PackedGNN(nn.Module):
         for linear, norm, kind in zip(
             self.maps, self.norms, self.kinds(received).chunk(len(self.maps), -1), strict=True
         ):
-            h = h + relu(norm(linear(Smooth.apply(h, source, starts, weight)) + kind))
+            h = h + self.dropout(relu(norm(linear(Smooth.apply(h, source, starts, weight)) + kind)))
         return h
 
 
@@ -92,7 +96,7 @@ class IdentifiedGNN(nn.Module):
     ) -> None:
         super().__init__()
         self.identifiers = nn.Parameter(torch.randn(max_nodes, identifier) / identifier**0.5)
-        self.gnn = PackedGNN(node_features + identifier, edge_features, width, layers)
+        self.gnn = PackedGNN(node_features + identifier, edge_features, width, layers, dropout)
         self.head = MLP(width, (width, width) if head is None else head, out_features, nn.GELU)
         self.dropout = nn.Dropout(dropout)
 

@@ -29,7 +29,7 @@ class Config(Recipe):
         width: Of scratch, walk-transformer and gnn-id, as the next.
         heads: Of attention.
         layers: Null is all layers of a pretrained base; scratch 6, walk-transformer 4, gnn-id 6.
-        dropout: Of gnn-id.
+        dropout: Of gnn-id: share of layers that a node skips, and of the head's inputs.
         frozen: Whether the backbone stays as it is.
         lora: Rank of low-rank updates of a backbone that else stays as it is; needs peft.
         checkpointing: Whether a backbone is computed anew in backward, for memory.
