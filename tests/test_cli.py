@@ -26,7 +26,7 @@ def test_list_has_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
         (["run"], "nbody"),
         (["run", "foo", "--preset", "x"], "experiment: expected one of nbody, .*; got 'foo'"),
         (["run", "nbody"], "--preset"),
-        (["run", "nbody", "--preset", "gnn"], "preset: expected one of .*gnn-ps-quick.* got 'gnn'"),
+        (["run", "nbody", "--preset", "gnn"], "preset: expected one of .*gnn-ps.* got 'gnn'"),
         (["run", "nbody", "--preset", "gnn-ps", "--stepz", "3"], "--stepz"),
         (["run", "nbody", "--preset", "gnn-ps", "--steps", "many"], "steps: .*many"),
         (["run", "nbody", "--preset"], "--preset"),
@@ -47,7 +47,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    assert "probsym run nbody --preset gnn-ps-quick" in capsys.readouterr().out
+    assert "probsym run nbody --preset gnn-ps" in capsys.readouterr().out
     assert main([]) == 0
     assert main(["run", "nbody", "--help"]) == 0
     assert "--eval_samples" in capsys.readouterr().out

@@ -21,15 +21,15 @@ EXTRA = {"jsonargparse", "lightning", "matplotlib", "rich", "tqdm", "yaml"}
 ADVICE = 'the command line needs an extra: pip install "probsym[experiments]"'
 EXAMPLES = """\
 examples:
-  probsym list                                             what can be run
-  probsym demo                                             see it work: three minutes, no data needed
-  probsym run nbody --preset gnn-ps-quick                  train, test, write runs/nbody/gnn-ps-quick/seed1
-  probsym run nbody --preset gnn-ps --seed 2 --lr 1e-3     change fields of a preset
-  probsym run nbody --preset gnn-ps --resume               go on after an interruption, with the same result
+  probsym list                                           what can be run
+  probsym demo                                           see it work: three minutes, no data needed
+  probsym run nbody --preset gnn-ps                      train, test, write runs/nbody/gnn-ps/seed1
+  probsym run nbody --preset gnn-ps --seed 2 --lr 1e-3   change fields of a preset
+  probsym run nbody --preset gnn-ps --resume             go on after an interruption, with the same result
   probsym run nbody --preset gnn-ps --trainer.devices 4 --trainer.strategy ddp
-  probsym run nbody --help                                 all fields of an experiment
-  probsym table                                            our results beside published ones
-  probsym figures                                          our results as figures/EXPERIMENT/*.png and *.csv
+  probsym run nbody --help                               all fields of an experiment
+  probsym table                                          our results beside published ones
+  probsym figures                                        our results as figures/EXPERIMENT/*.png and *.csv
 """
 
 

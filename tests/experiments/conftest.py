@@ -11,7 +11,7 @@ import pytest
 SMALL = [
     "--train_size=64", "--valid_size=16", "--test_size=16", "--steps=60", "--validate_every=20", "--batch_size=32",
     "--valid_samples=1", "--eval_samples=[1,2]", "--samples=2", "--repeats=2", "--trainer.progress=false",
-    "--trainer.accelerator=cpu", "--tolerances=[]",
+    "--trainer.accelerator=cpu", "--tolerances=[]", "--warmup=0", "--ema=0",
 ]  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Runs `probsym run nbody ...` small; gives exit code, stderr and the result."""
     from probsym.cli import main
 
-    def start(*arguments: str, out: Path | None = None, preset: str = "gnn-ps-quick"):
+    def start(*arguments: str, out: Path | None = None, preset: str = "gnn-ps"):
         out = out or tmp_path / "out"
         few = without_idle("nbody", preset, SMALL, arguments)
         code = main(["run", "nbody", "--preset", preset, "--data", str(data), "--out", str(out), *few, *arguments])

@@ -15,7 +15,7 @@ def history(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((out / "metrics.csv").open()))
 
 
-@pytest.mark.parametrize("preset", ["egnn-none-quick", "node-transformer-ps-quick"])
+@pytest.mark.parametrize("preset", ["egnn-none", "node-transformer-ps"])
 def test_new_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str) -> None:
     code, error, result = run("--steps=90", "--validate_every=30", "--lr=3e-3", preset=preset)
     assert code == 0, error
@@ -23,11 +23,11 @@ def test_new_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str) -
     assert losses[-1] < 0.5 * losses[0]
     assert result["equivariance"]["p_value"] >= 1e-6
     assert result["flops_by_part"]["base"] > 1e6
-    assert (result["flops_by_part"]["distribution"] == 0) == (preset == "egnn-none-quick")
+    assert (result["flops_by_part"]["distribution"] == 0) == (preset == "egnn-none")
 
 
 def test_a_bare_network_is_reported_as_not_equivariant(run) -> None:
-    _, _, result = run(*RECIPE, preset="gnn-none-quick")
+    _, _, result = run(*RECIPE, preset="gnn-none")
     assert result["equivariance"]["p_value"] < 1e-6
     assert result["equivariance"]["error"] > 1e-3
     assert result["params_by_part"] == {"base": 92_103, "distribution": 0}
@@ -59,7 +59,7 @@ def test_a_run_resumes_though_fields_were_added_since(run, tmp_path: Path) -> No
 
 
 def test_group_about_the_origin_gets_centred_data(run) -> None:
-    code, error, result = run(*RECIPE, "--group=SxSO", preset="gnn-ga-quick")
+    code, error, result = run(*RECIPE, "--group=SxSO", preset="gnn-ga")
     assert code == 0, error
     assert result["equivariance"]["p_value"] >= 1e-6
     assert result["overrides"]["group"] == "SxSO"

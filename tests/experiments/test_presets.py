@@ -29,20 +29,20 @@ def test_nbody_names_say_base_and_symmetrizer(preset: str) -> None:
 
 
 def test_every_nbody_recipe_has_its_forms() -> None:
-    """Ours, a quick one, and the published one of methods that have been published; one that predicts velocities."""
+    """Ours, and the published one of methods that have been published; one that predicts velocities."""
     plain = {f"{b}-{s}" for b in ("gnn", "transformer") for s in ("ps", "ga", "canonical", "none")}
     plain |= {f"node-transformer-{s}" for s in ("ps", "ga", "canonical", "none")} | {"gnn-fa", "egnn-none"}
     papers = {name for name in plain if not name.startswith("node-")} - {"transformer-none"}
-    forms = plain | {f"{name}-quick" for name in plain} | {f"{name}-published" for name in papers}
-    forms |= {f"dynamics-{s}" for s in ("ps", "ga", "fa", "canonical", "none")} | {"dynamics-ps-quick"}
+    forms = plain | {f"{name}-published" for name in papers}
+    forms |= {f"dynamics-{s}" for s in ("ps", "ga", "fa", "canonical", "none")}
     forms |= {f"dynamics-transformer-{s}" for s in ("ps", "ga", "canonical", "none")} | {"egnn-inverse-none"}
     assert set(NBODY.presets) == forms | {"dynamics-ps-rollout"}
 
 
 def test_overrides_win_and_are_told() -> None:
-    config = load_config(NBODY, "gnn-ps-quick", ["--lr", "1e-4", "--eval_samples", "[5]", "--samples=5", "--seed=3"])
+    config = load_config(NBODY, "gnn-ps", ["--lr", "1e-4", "--eval_samples", "[5]", "--samples=5", "--seed=3"])
     assert (config.lr, config.eval_samples, config.samples, config.seed) == (1e-4, [5], 5, 3)
-    plain = load_config(NBODY, "gnn-ps-quick")
+    plain = load_config(NBODY, "gnn-ps")
     assert changed(vars(config), vars(plain)) == {"lr": 1e-4, "eval_samples": [5], "samples": 5}
 
 
@@ -82,7 +82,7 @@ def test_overrides_win_and_are_told() -> None:
 )
 def test_bad_arguments_are_named(arguments: list[str], named: str) -> None:
     with pytest.raises(UserError, match=named) as caught:
-        load_config(NBODY, "gnn-ps-quick", arguments)
+        load_config(NBODY, "gnn-ps", arguments)
     assert "\n" not in str(caught.value)
 
 

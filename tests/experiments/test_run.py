@@ -35,7 +35,7 @@ def test_learns_and_reports(run, tmp_path: Path) -> None:
     assert result["best_valid"] == min(float(row["valid"]) for row in history)
     told = {
         "experiment": "nbody",
-        "preset": "gnn-ps-quick",
+        "preset": "gnn-ps",
         "metric": "test MSE",
         "seed": 1,
         "samples": 2,
@@ -60,8 +60,8 @@ def test_the_trained_model_is_saved(run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("preset", "size"),
-    [(f"gnn-{method}-quick", 92_103) for method in ("ga", "fa", "canonical")]
-    + [(f"transformer-{method}-quick", 208_387) for method in ("ps", "ga", "canonical")],
+    [(f"gnn-{method}", 92_103) for method in ("ga", "fa", "canonical")]
+    + [(f"transformer-{method}", 208_387) for method in ("ps", "ga", "canonical")],
 )
 def test_other_symmetrizers_and_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str, size: int) -> None:
     code, error, result = run("--steps=60", "--lr=1e-3", "--warmup=0", preset=preset)
@@ -112,7 +112,7 @@ def test_stopped_and_resumed_ends_the_same(
     """What is killed has checkpoints by the clock; what is told to end says how to go on, and writes one then."""
     recipe = ["--steps=200", "--validate_every=10", "--ema=0.9", f"--trainer.checkpoint_minutes={minutes}"]
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    command = [sys.executable, "-m", "probsym.cli", "run", "nbody", "--preset", "gnn-ps-quick", *small, *recipe]
+    command = [sys.executable, "-m", "probsym.cli", "run", "nbody", "--preset", "gnn-ps", *small, *recipe]
     process = subprocess.Popen(
         [*command, "--data", str(data), "--out", str(stopped)],
         stderr=subprocess.PIPE,
