@@ -13,31 +13,45 @@ from cases import SETTINGS, seeded
 GROWTH = """
 import resource, torch, probsym as ps
 torch.set_num_threads(1)
+class Net(torch.nn.Module):
+    def forward(self, x, sign):
+        return x.flatten(1)[:, :4] * sign
 nodes = ps.S("nodes")
-net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(400, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
-phi = ps.symmetrize(net, ps.Rep(nodes, nodes), ps.Rep(), {distribution!r}).eval()
-x = torch.randn(64, 20, 20)
+phi = ps.symmetrize(Net(), {{"x": ps.Rep(nodes, nodes), "sign": ps.Rep(ps.O(1))}}, ps.Rep(), {distribution!r}).eval()
+call = {{"x": torch.randn(64, 20, 20), "sign": torch.randn(64, 1)}}
 def peak(k):
     with torch.no_grad():
-        phi.estimate(x, estimator=ps.MonteCarlo(k, {chunk}))
+        phi.estimate(**call, estimator=ps.{estimator})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-few = peak(64)
-print(peak(1024) - few)
+few = peak(160)
+print(peak(1600) - few)
 """
 
 
-def growth(distribution: str, chunk: int | None) -> int:
-    """Kilobytes by which the peak of 1,024 samples exceeds that of 64."""
-    code = GROWTH.format(distribution=distribution, chunk=chunk)
+def growth(estimator: str, distribution: str = "haar") -> int:
+    """Kilobytes by which the peak of 1,600 samples exceeds that of 160."""
+    code = GROWTH.format(distribution=distribution, estimator=estimator)
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back at once
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
-def test_memory_is_flat_in_k():
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
+
+
+@linux
+@pytest.mark.parametrize("estimator", [
+    "MonteCarlo(k, 16)", "Hybrid(k, chunk=2)",
+    *(f"MonteCarlo(k, 16, '{name}')" for name in ("shifts", "antithetic", "sobol", "stratified")),
+])  # fmt: skip
+def test_memory_is_flat_in_k(estimator):
     """64 matrices of 20 x 20: the noise of one sample holds 10 kB, its elements 30 kB, its rows 100 kB."""
-    assert growth("learned", 16) < 4_000
-    assert growth("haar", None) > 40_000  # the control
+    assert growth(estimator) < 4_000
+
+
+@linux
+def test_memory_of_a_learned_p_is_flat_and_grows_without_chunks():
+    assert growth("MonteCarlo(k, 16)", "learned") < 4_000
+    assert growth("MonteCarlo(k)") > 40_000  # the control
 
 
 @pytest.mark.parametrize("setting", ["S x E(3)", "ragged S x E(3)", "Axis x E(3)"])
@@ -60,6 +74,38 @@ def test_pages_and_chunks_are_the_samples_of_one_call(setting, distribution):
             assert parts.samples.tolist() == whole.samples.tolist()
             assert parts.aux.keys() == whole.aux.keys()
             assert all(torch.allclose(parts.aux[key].double(), whole.aux[key].double()) for key in whole.aux)
+
+
+@pytest.mark.parametrize("name", ["shifts", "octahedral", "antithetic", "sobol", "stratified", ("shifts", "signs")])
+def test_pages_of_a_design_are_the_samples_of_one_call(name):
+    """480 samples are several pages: whole blocks, of fresh noise and of given noise."""
+    s = SETTINGS["S x E(3)"]()
+    phi = s.symmetrized("learned")
+    given = phi.draw_noise(**s.call, samples=480, generator=seeded())
+    with torch.no_grad():
+        for source in (lambda: {"generator": seeded()}, lambda: {"noise": given}):
+            whole, part, held = (
+                phi.estimate(**s.call, **source(), estimator=ps.MonteCarlo(480, chunk, name))
+                for chunk in (None, 7, 240)
+            )
+            with torch.enable_grad():
+                learning = phi.estimate(**s.call, **source(), estimator=ps.MonteCarlo(480, 7, name))
+            for other in (part, held, learning):
+                assert torch.allclose(flat(other.mean), flat(whole.mean), atol=1e-12)
+                assert torch.allclose(flat(other.stderr), flat(whole.stderr), atol=1e-10)
+                assert other.samples.tolist() == [480] * 3
+
+
+def test_pages_of_hybrid_are_the_samples_of_one_call():
+    """Without gradients page by page, with them at once."""
+    s = SETTINGS["S x E(3)"]()
+    phi = s.symmetrized("haar")
+    learning = phi.estimate(**s.call, estimator=ps.Hybrid(150), generator=seeded())
+    with torch.no_grad():
+        paged = phi.estimate(**s.call, estimator=ps.Hybrid(150, chunk=5), generator=seeded())
+    assert torch.allclose(flat(paged.mean), flat(learning.mean), atol=1e-12)
+    assert torch.allclose(flat(paged.stderr), flat(learning.stderr), atol=1e-10)
+    assert paged.aux == learning.aux
 
 
 def flat(value) -> torch.Tensor:

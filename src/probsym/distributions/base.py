@@ -71,14 +71,14 @@ class EquivariantDistribution(nn.Module, ABC):
     def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
         """The elements of `transport`, and if asked scalars about them (entropy, degeneracies)."""
 
-    def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None) -> Iterator[Noise]:
-        """The noise of k independent samples, at most `PAGE` at a time, so that nobody has to hold all of it."""
-        for start in range(0, k, PAGE):
-            yield self.noise(x, (min(PAGE, k - start),), generator)
+    def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = PAGE) -> Iterator[Noise]:
+        """The noise of k independent samples, at most `page` at a time, so that nobody has to hold all of it."""
+        for start in range(0, k, page):
+            yield self.noise(x, (min(page, k - start),), generator)
 
     def draw(self, x: Inputs, k: int, generator: torch.Generator | None = None) -> Noise:
         """The noise of k independent samples at once: `pages` put together."""
-        return _joined(list(self.pages(x, k, generator)))
+        return joined(list(self.pages(x, k, generator)))
 
     def transport(self, x: Inputs, noise: Noise) -> Element:
         """Group elements of batch shape (*shape, B), a deterministic function of the inputs and the noise."""
@@ -239,13 +239,14 @@ def _sum(counters: Any) -> dict[str, Tensor]:
     return total
 
 
-def _joined(parts: list[Noise]) -> Noise:
+def joined(parts: list[Noise]) -> Noise:
+    """The noise of all samples, from that of some at a time."""
     first = parts[0]
     if len(parts) == 1:
         return first
     if isinstance(first, Mapping):
-        return {key: _joined([part[key] for part in parts]) for key in first}
-    return tuple(map(_joined, map(list, zip(*parts, strict=True)))) if isinstance(first, tuple) else torch.cat(parts)
+        return {key: joined([part[key] for part in parts]) for key in first}
+    return tuple(map(joined, map(list, zip(*parts, strict=True)))) if isinstance(first, tuple) else torch.cat(parts)
 
 
 def sliced(noise: Noise, part: slice) -> Noise:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from probsym.distributions import EquivariantDistribution, Noise
-from probsym.distributions.base import PAGE, sliced
 from probsym.groups import Element
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
@@ -68,15 +67,6 @@ class Integrand:
     def draw(self, k: int) -> tuple[Element, dict[str, Tensor]]:
         """Elements (K, B) from independent noise, and counters."""
         return self.push(self.p.draw(self.x, k, self.generator) if self.noise is None else self.noise)
-
-    def pages(self, k: int) -> Iterator[tuple[Element, dict[str, Tensor]]]:
-        """The same page by page, so that neither the noise nor the elements of all samples are held at once."""
-        if self.noise is None:
-            parts = self.p.pages(self.x, k, self.generator)
-        else:
-            parts = (sliced(self.noise, slice(start, start + PAGE)) for start in range(0, k, PAGE))
-        for noise in parts:
-            yield self.push(noise)
 
     def push(self, noise: Noise) -> tuple[Element, dict[str, Tensor]]:
         return self.p.push(self.x, noise, diagnose=self.statistics)
@@ -202,9 +192,12 @@ class Counters:
     def add(self, counters: dict[str, Tensor], samples: int) -> None:
         self.parts.append((counters, samples))
 
+    @property
+    def samples(self) -> int:
+        return sum(samples for _, samples in self.parts)
+
     def values(self) -> dict[str, Tensor]:
-        total = sum(samples for _, samples in self.parts)
-        found: dict[str, Tensor] = {}
+        total, found = self.samples, dict[str, Tensor]()
         for key, first in self.parts[0][0].items():
             pages = torch.stack([counters[key] for counters, _ in self.parts])
             weight = torch.tensor([samples / total for _, samples in self.parts], device=first.device)

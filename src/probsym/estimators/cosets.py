@@ -10,16 +10,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from probsym.distributions import Noise
 from probsym.estimators import finite
 from probsym.estimators.base import Integrand, positive
 from probsym.estimators.design import (
     Design,
     Drawn,
-    check_multiple,
     exchange,
     is_other,
     map_noise,
-    noise_count,
     paths,
     repeat,
 )
@@ -44,6 +43,10 @@ class Coset(Design):
     def translations(self, factor: Any, layout: Any, like: Element) -> Element:
         """The elements of H, batch shape (M, 1) or (M, B); `like` tells dtype and device."""
 
+    @property
+    def size(self) -> int | None:
+        return None
+
     def factor(self, group: Group) -> Group:
         """The factor that H acts on: the first that fits."""
         found = next((f for f in group.factors if self.fits(f)), None)
@@ -59,33 +62,26 @@ class Coset(Design):
         """What acts on which factor."""
         return {self.factor(group): self}
 
-    def draw(self, integrand: Integrand, k: int) -> Drawn:
-        p, x = integrand.p, integrand.x
-        chosen = self.chosen(p.group)
-        layouts: dict[Any, Any] = {**x.layouts}
-        counts = [coset.count(f, layouts.get(f)) for f, coset in chosen.items()]
-        block = math.prod(counts)
-        g, aux = self._shared(integrand, k, block, chosen)
-        numbers = torch.arange(g.shape[0], device=x.device)
-        for (f, coset), count in zip(chosen.items(), counts, strict=True):
-            h = coset.translations(f, layouts.get(f), g[f]).select(numbers % count)
+    def length(self, integrand: Integrand) -> int:
+        return math.prod(list(self._counts(integrand).values()))
+
+    def sharing(self, integrand: Integrand) -> int:
+        return 1 if self._has_others(integrand) else self.length(integrand)
+
+    def push(self, integrand: Integrand, noise: Noise) -> Drawn:
+        chosen, counts = self.chosen(integrand.p.group), self._counts(integrand)
+        g, aux = self._shared(integrand, noise, chosen, math.prod(list(counts.values())))
+        layouts: dict[Any, Any] = {**integrand.x.layouts}
+        numbers = torch.arange(g.shape[0], device=integrand.x.device)
+        for f, count in counts.items():
+            h = chosen[f].translations(f, layouts.get(f), g[f]).select(numbers % count)
             g = exchange(g, f, f.compose(g[f], h))
             numbers = numbers // count
-        return g, block, aux
+        return g, aux
 
-    def _shared(
-        self, integrand: Integrand, k: int, block: int, chosen: dict[Group, Coset]
-    ) -> tuple[Element, dict[str, Tensor]]:
+    def _shared(self, integrand: Integrand, noise: Noise, chosen: dict[Group, Coset], block: int) -> Drawn:
         """Elements (K, B) whose chosen factors are the same within each block; p is asked once a block if it can be."""
-        p, x, noise = integrand.p, integrand.x, integrand.noise
-        others = any(is_other(path, chosen) for path in paths(p.noise_rep(x)))
-        if noise is None:
-            check_multiple(k, block, self)
-            noise = p.noise(x, (k if others else k // block,), integrand.generator)
-        else:
-            check_multiple(noise_count(integrand, noise), block, self)
-            noise = noise if others else map_noise(integrand, noise, lambda path, rep, eps: eps[::block])
-        if not others:
+        if not self._has_others(integrand):
             g, aux = integrand.push(noise)
             return g.map(lambda t, _: repeat(t, block)), aux
 
@@ -93,6 +89,16 @@ class Coset(Design):
             return eps if is_other(path, chosen) else repeat(eps[::block], block)
 
         return integrand.push(map_noise(integrand, noise, shared))
+
+    def _counts(self, integrand: Integrand) -> dict[Group, int]:
+        """Number of translations of each chosen factor."""
+        layouts: dict[Any, Any] = {**integrand.x.layouts}
+        return {f: coset.count(f, layouts.get(f)) for f, coset in self.chosen(integrand.p.group).items()}
+
+    def _has_others(self, integrand: Integrand) -> bool:
+        """Whether other factors draw noise of their own, a fresh one for each sample."""
+        chosen = self.chosen(integrand.p.group)
+        return any(is_other(path, chosen) for path in paths(integrand.p.noise_rep(integrand.x)))
 
 
 class _Matrices(Coset):

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from probsym.distributions import Noise
+from probsym.distributions.base import PAGE, joined, sliced
 from probsym.estimators.base import Integrand
 from probsym.groups import Element, Group
 from probsym.groups.base import ProductElement
 from probsym.reps import Rep, build, leaves
 
-Drawn = tuple[Element, int, dict[str, Tensor]]
+Drawn = tuple[Element, dict[str, Tensor]]
 
 
 class Design(ABC):
@@ -27,21 +28,59 @@ class Design(ABC):
     """
 
     @property
-    def size(self) -> int | None:
-        """Samples in a block, where neither the group nor the data matters."""
-        return None
-
     @abstractmethod
-    def draw(self, integrand: Integrand, k: int) -> Drawn:
-        """Elements (K, B) in blocks of consecutive samples, the size of a block, and counters.
+    def size(self) -> int | None:
+        """Samples in a block; None where it depends on the group or the data."""
+
+    def length(self, integrand: Integrand) -> int:
+        """Samples in a block.
+
+        Raises:
+            ValueError: the design fits no factor of the group.
+        """
+        return int(self.size)  # type: ignore[arg-type]
+
+    def sharing(self, integrand: Integrand) -> int:
+        """Consecutive samples that are made from one draw of the noise."""
+        return 1
+
+    def arrange(self, integrand: Integrand, noise: Noise) -> Noise:
+        """Independent draws made dependent within blocks."""
+        return noise
+
+    def push(self, integrand: Integrand, noise: Noise) -> Drawn:
+        """Elements (K, B) in blocks of consecutive samples, and counters."""
+        return integrand.push(noise)
+
+    def noise(self, integrand: Integrand, k: int) -> Iterator[Noise]:
+        """What `push` takes, in pages of whole blocks: fresh noise of k samples, or all that was given.
 
         Raises:
             ValueError: the design fits no factor of the group, or k is not a multiple of the block.
         """
+        block, share = self.length(integrand), self.sharing(integrand)
+        page = max(PAGE // block, 1) * block
+        k = k if integrand.noise is None else noise_count(integrand, integrand.noise)
+        check_multiple(k, block, self)
+        if integrand.noise is None:
+            for fresh in integrand.p.pages(integrand.x, k // share, integrand.generator, page // share):
+                yield self.arrange(integrand, fresh)
+        else:
+            for start in range(0, k, page):
+                yield sliced(integrand.noise, slice(start, start + page, share))
+
+    def draw(self, integrand: Integrand, k: int) -> Drawn:
+        """The elements of all samples, and counters."""
+        return self.push(integrand, joined(list(self.noise(integrand, k))))
 
     def pages(self, integrand: Integrand, k: int) -> Iterator[Drawn]:
-        """The same part by part, where the samples need not be held together."""
-        yield self.draw(integrand, k)
+        """The same page by page, so that neither the noise nor the elements of all samples are held at once."""
+        # backward needs all elements anyway, and one pass of the net of p makes them
+        if torch.is_grad_enabled():
+            yield self.draw(integrand, k)
+            return
+        for noise in self.noise(integrand, k):
+            yield self.push(integrand, noise)
 
 
 @dataclass(frozen=True)
@@ -51,19 +90,6 @@ class Independent(Design):
     @property
     def size(self) -> int:
         return 1
-
-    def draw(self, integrand: Integrand, k: int) -> Drawn:
-        g, aux = integrand.draw(k)
-        return g, 1, aux
-
-    def pages(self, integrand: Integrand, k: int) -> Iterator[Drawn]:
-        # backward needs all elements anyway, and one pass of the net of p makes them
-        if torch.is_grad_enabled():
-            yield self.draw(integrand, k)
-            return
-        count = k if integrand.noise is None else noise_count(integrand, integrand.noise)
-        for g, aux in integrand.pages(count):
-            yield g, 1, aux
 
 
 def check_multiple(k: int, block: int, design: Design) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from probsym.distributions.base import Support
-from probsym.estimators.base import Blocks, Estimate, Estimator, Integrand, Moments, positive
+from probsym.estimators.base import Blocks, Counters, Estimate, Estimator, Integrand, Moments, positive
+from probsym.estimators.design import Independent
 from probsym.groups import Element
 from probsym.groups.base import ProductElement
 
@@ -115,17 +116,17 @@ class Hybrid(Estimator):
         if rest is None:
             return Exact(self.chunk)(integrand)
         support = finite.support(integrand.x, integrand.generator)
-        noise = rest.noise(integrand.x, (self.k,), integrand.generator)
-        drawn, aux = rest.push(integrand.x, noise, diagnose=integrand.statistics)
-        blocks, size = Blocks(1, integrand.statistics), len(support.weight)
-        for i in range(self.k):
-            g = drawn.select(slice(i, i + 1)).map(lambda t, _: t.expand(size, *t.shape[1:]))
-            pairs = Support(_join(integrand, support.element, g), support.weight, support.exact, {})
-            blocks.add([m[None] for m in weighted(integrand, pairs, self.chunk).mean])
+        blocks, aux, size = Blocks(1, integrand.statistics), Counters(), len(support.weight)
+        for drawn, counters in Independent().pages(replace(integrand, p=rest), self.k):
+            for i in range(drawn.shape[0]):
+                g = drawn.select(slice(i, i + 1)).map(lambda t, _: t.expand(size, *t.shape[1:]))
+                pairs = Support(_join(integrand, support.element, g), support.weight, support.exact, {})
+                blocks.add([m[None] for m in weighted(integrand, pairs, self.chunk).mean])
+            aux.add(counters, drawn.shape[0])
         samples = (support.weight > 0).sum(0) * self.k
         error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(blocks.error(self.k))]
         return Estimate(integrand.rebuild(blocks.moments.mean), integrand.rebuild(error), samples,
-                        {**support.counters, **aux})  # fmt: skip
+                        {**support.counters, **aux.values()})  # fmt: skip
 
     def _sampled(self, integrand: Integrand, error: Tensor, loose: Tensor, i: int) -> Tensor:
         """Where even the finite factors were sampled, once for all k, the spread over k does not tell: inf."""

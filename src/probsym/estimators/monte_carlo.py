@@ -59,10 +59,11 @@ class MonteCarlo(Estimator):
     def __call__(self, integrand: Integrand) -> Estimate:
         design = as_design(self.design)
         if self.chunk is None or self.chunk >= self.k:
-            g, block, aux = design.draw(integrand, self.k)
+            g, aux = design.draw(integrand, self.k)
             count, y = g.shape[0], integrand.evaluate(g, None)
-            mean = [t.mean(0) if count > 1 else t.squeeze(0) for t in y]
-            error = [standard_error(t.detach()) for t in block_means(y, block)] if integrand.statistics else []
+            mean, error = [t.mean(0) if count > 1 else t.squeeze(0) for t in y], []
+            if integrand.statistics:
+                error = [standard_error(t.detach()) for t in block_means(y, design.length(integrand))]
         else:
             mean, error, count, aux = self._in_chunks(design, integrand)
         return Estimate(integrand.rebuild(mean), integrand.rebuild(error) if integrand.statistics else None,
@@ -72,16 +73,13 @@ class MonteCarlo(Estimator):
         self, design: Design, integrand: Integrand
     ) -> tuple[list[Tensor], list[Tensor], int, dict[str, Tensor]]:
         """Mean, standard error, samples and counters, holding the elements of one page and the outputs of one chunk."""
-        count, block, aux = 0, 1, Counters()
-        blocks: Blocks | None = None
-        for g, block, counters in design.pages(integrand, self.k):
-            blocks = Blocks(block, integrand.statistics) if blocks is None else blocks
+        block, aux = design.length(integrand), Counters()
+        blocks = Blocks(block, integrand.statistics)
+        for g, counters in design.pages(integrand, self.k):
             for part in slices(g.shape[0], block, self.chunk):  # type: ignore[arg-type]
                 blocks.add(integrand.run(g.select(part)))
             aux.add(counters, g.shape[0])
-            count += g.shape[0]
-        assert blocks is not None
-        return blocks.moments.mean, blocks.error(count // block), count, aux.values()
+        return blocks.moments.mean, blocks.error(aux.samples // block), aux.samples, aux.values()
 
 
 def slices(count: int, block: int, chunk: int) -> Iterator[slice]:

@@ -12,7 +12,7 @@ from torch.quasirandom import SobolEngine
 
 from probsym.distributions import Noise
 from probsym.estimators.base import Integrand, positive
-from probsym.estimators.design import Design, Drawn, check_multiple, map_noise, noise_count, paths, repeat
+from probsym.estimators.design import Design, Drawn, map_noise, noise_count, paths, repeat
 from probsym.reps import Rep
 
 BITS = SobolEngine.MAXBIT
@@ -30,16 +30,11 @@ class Antithetic(Design):
     def size(self) -> int:
         return 2
 
-    def draw(self, integrand: Integrand, k: int) -> Drawn:
-        noise = integrand.noise
-        if noise is None:
-            check_multiple(k, 2, self)
-            noise = integrand.p.noise(integrand.x, (k // 2,), integrand.generator)
-        else:
-            check_multiple(noise_count(integrand, noise), 2, self)
-            noise = map_noise(integrand, noise, lambda path, rep, eps: eps[::2])
-        g, aux = integrand.push(map_noise(integrand, noise, lambda path, rep, eps: _mirrored(eps)))
-        return g, 2, aux
+    def sharing(self, integrand: Integrand) -> int:
+        return 2
+
+    def push(self, integrand: Integrand, noise: Noise) -> Drawn:
+        return integrand.push(map_noise(integrand, noise, lambda path, rep, eps: _mirrored(eps)))
 
 
 def _mirrored(eps: Tensor) -> Tensor:
@@ -71,25 +66,15 @@ class _Uniform(Design):
     ) -> Tensor:
         """(J * block, B, dim) in (0, 1), float64, independent between blocks."""
 
-    def draw(self, integrand: Integrand, k: int) -> Drawn:
-        if integrand.noise is not None:
-            check_multiple(noise_count(integrand, integrand.noise), self.block, self)
-            g, aux = integrand.push(integrand.noise)
-            return g, self.block, aux
-        check_multiple(k, self.block, self)
-        plain = integrand.p.noise(integrand.x, (k,), integrand.generator)
-        g, aux = integrand.push(self._even(integrand, plain, k))
-        return g, self.block, aux
-
-    def _even(self, integrand: Integrand, plain: Noise, k: int) -> Noise:
+    def arrange(self, integrand: Integrand, noise: Noise) -> Noise:
         """The noise with its entries exchanged for evenly spread ones."""
-        x, sizes = integrand.x, {}
+        x, k, sizes = integrand.x, noise_count(integrand, noise), {}
         for path in paths(integrand.p.noise_rep(x)):
             sizes[path] = 0
-        map_noise(integrand, plain, lambda path, rep, eps: sizes.update({path: _entries(integrand, rep, eps)}) or eps)
+        map_noise(integrand, noise, lambda path, rep, eps: sizes.update({path: _entries(integrand, rep, eps)}) or eps)
         total = min(sum(sizes.values()), SobolEngine.MAXDIM)
         if not total:
-            return plain
+            return noise
         z = _normal(self.points(k // self.block, x.count, total, integrand.generator, x.device))
         first = dict(zip(sizes, torch.tensor([0, *sizes.values()]).cumsum(0).tolist(), strict=False))
 
@@ -103,7 +88,7 @@ class _Uniform(Design):
             layout = x.layouts[rep.ragged]
             return layout.unpad(rows.reshape(k, x.count, layout.width, *eps.shape[2:]), 1)
 
-        return map_noise(integrand, plain, exchanged)
+        return map_noise(integrand, noise, exchanged)
 
 
 def _entries(integrand: Integrand, rep: Rep, eps: Tensor) -> int:

@@ -35,7 +35,7 @@ class FixedNoise(ps.EquivariantDistribution):
         drawn = self.p.noise(one, shape, torch.Generator(device=x.device).manual_seed(self.seed))
         return _spread(drawn, len(shape), x.count)
 
-    def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None) -> Iterator[Noise]:
+    def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = 0) -> Iterator[Noise]:
         """All of it: drawn page by page, every page would be the first."""
         yield self.noise(x, (k,), generator)
 
