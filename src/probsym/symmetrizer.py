@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -130,7 +131,7 @@ class Symmetrizer(nn.Module):
         return Integrand(
             p=self.distribution,
             x=x,
-            evaluate=lambda g, needed: self._evaluate(x, g, needed),
+            evaluate=partial(self._evaluate, x),
             reps=tuple(leaves(self.output).values()),
             rebuild=self._rebuild,
             restrict=lambda keep: self._integrand(_smaller(x, keep), estimator, None, generator, statistics),
@@ -156,16 +157,16 @@ class Symmetrizer(nn.Module):
             return MonteCarlo(1)
         return self.train_estimator if self.training else self.eval_estimator
 
-    def _evaluate(self, x: Inputs, g: Element, needed: Tensor | None = None) -> list[Tensor]:
+    def _evaluate(self, x: Inputs, g: Element, needed: Tensor | None = None, alike: bool = False) -> list[Tensor]:
         """g_k f(g_k^-1 x) for elements (K, B): the only place where samples become rows, row = k B + b.
 
-        With `needed` (K, B) bool, others are not evaluated, nor, under a finite group, equal ones twice.
+        With `needed` (K, B) bool, others are not evaluated, nor, if rows may be `alike`, equal ones twice.
         """
         times = g.shape[0]
         inverse = g.inverse()
         rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
         spare = needed is not None and times > 1 and not torch.compiler.is_compiling()
-        distinct = Distinct(rows, needed.reshape(-1), self.group.finite) if spare else None  # type: ignore[union-attr]
+        distinct = Distinct(rows, needed.reshape(-1), alike) if spare else None  # type: ignore[union-attr]
         part = rows if distinct is None else distinct.inputs
         y = self.model(*part.args, **part.kwargs)
         moved = []

@@ -110,10 +110,11 @@ def test_hybrid_enumerates_the_finite_factors():
 
     x, v = torch.randn(3, 5, 5, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
     phi = ps.symmetrize(
-        Model(), {"x": ps.Rep(image), "v": ps.Rep(space)}, (ps.Rep(image), ps.Rep(space)), "haar"
+        Counted(Model()), {"x": ps.Rep(image), "v": ps.Rep(space)}, (ps.Rep(image), ps.Rep(space)), "haar"
     ).eval()
     seeded = lambda: torch.Generator().manual_seed(0)  # noqa: E731
     estimate = phi.estimate(x=x, v=v, estimator=ps.Hybrid(5), generator=seeded())
+    assert phi.model.rows == 3 * 8 * 5
     assert estimate.samples.tolist() == [40] * 3
     assert all((e > 0).all() and e.isfinite().all() for e in estimate.stderr)
     turned = phi(x=x.rot90(1, (1, 2)), v=v, estimator=ps.Hybrid(5), generator=seeded())
@@ -125,6 +126,29 @@ def test_hybrid_enumerates_the_finite_factors():
     long = phi.estimate(x=x, v=v, estimator=ps.Hybrid(500), generator=seeded())
     for a, b, ea, eb in zip(long.mean, truth.mean, long.stderr, truth.stderr, strict=True):
         assert ((a - b).abs() < 6 * (ea**2 + eb**2).sqrt()).all()
+
+
+def test_hybrid_evaluates_equal_poses_of_a_sample_once():
+    """Images with 8, 4 and 1 poses under D(4): so many rows a rotation, and the mean over all eight."""
+    image, space = ps.D(4), ps.SO(3)
+    net = nn.Sequential(nn.Linear(39, 16), nn.Tanh(), nn.Linear(16, 2)).double()
+
+    class Model(nn.Module):
+        def forward(self, x, v):
+            return net(torch.cat([x.flatten(1), v], 1))
+
+    generic = torch.randn(6, 6, dtype=torch.float64)
+    x = torch.stack([generic, generic + generic.flip(-1), torch.ones_like(generic)])
+    v = torch.randn(3, 3, dtype=torch.float64)
+    phi = ps.symmetrize(
+        Counted(Model()), {"x": ps.Rep(image), "v": ps.Rep(space)}, ps.Rep(), "haar", eval_samples=ps.Hybrid(5)
+    ).eval()
+    y = phi(x=x, v=v, generator=torch.Generator().manual_seed(0))
+    assert phi.model.rows == 5 * (8 + 4 + 1)
+    phi.model.rows = 0
+    every = phi.train()(x=x, v=v, estimator=ps.Hybrid(5), generator=torch.Generator().manual_seed(0))
+    assert phi.model.rows == 5 * 3 * 8
+    assert torch.allclose(y, every, atol=1e-12)
 
 
 def test_hybrid_of_products_and_frames():

@@ -42,8 +42,8 @@ class Integrand:
 
     Args:
         p, x: the distribution and the bound inputs.
-        evaluate: (elements (K, B), rows that matter (K, B) bool or None for all) -> output tensors (K, B, ...), in a
-            ragged batch (K, sum N, ...). Rows that do not matter are zero.
+        evaluate: (elements (K, B), rows that matter (K, B) bool or None for all, whether to look for equal ones of
+            them) -> output tensors (K, B, ...), in a ragged batch (K, sum N, ...). Rows that do not matter are zero.
         reps: Reps of the outputs.
         rebuild: output tensors -> the output's structure.
         restrict: inputs to keep (B,) bool -> the integrand of the smaller batch.
@@ -55,7 +55,7 @@ class Integrand:
 
     p: EquivariantDistribution
     x: Inputs
-    evaluate: Callable[[Element, Tensor | None], list[Tensor]]
+    evaluate: Callable[..., list[Tensor]]
     reps: tuple[Rep, ...]
     rebuild: Callable[[list[Tensor]], Any]
     restrict: Callable[[Tensor], Integrand]
@@ -71,11 +71,11 @@ class Integrand:
     def push(self, noise: Noise) -> tuple[Element, dict[str, Tensor]]:
         return self.p.push(self.x, noise, diagnose=self.statistics)
 
-    def run(self, g: Element, needed: Tensor | None = None) -> list[Tensor]:
+    def run(self, g: Element, needed: Tensor | None = None, alike: bool = False) -> list[Tensor]:
         """`evaluate` of a chunk, under activation checkpointing if memory is to be bounded."""
         if not (self.training and torch.is_grad_enabled()):
-            return self.evaluate(g, needed)
-        return checkpoint(self.evaluate, g, needed, use_reentrant=False)  # type: ignore[return-value]
+            return self.evaluate(g, needed, alike)
+        return checkpoint(self.evaluate, g, needed, alike, use_reentrant=False)  # type: ignore[return-value]
 
     def spread(self, value: Tensor, i: int) -> Tensor:
         """Values (..., B) of the inputs for every row of output i: as they are, or (..., sum N)."""

@@ -42,7 +42,7 @@ class Exact(Estimator):
 
     def __call__(self, integrand: Integrand) -> Estimate:
         support = integrand.p.support(integrand.x, integrand.generator)
-        moments = weighted(integrand, support, self.chunk)
+        moments = weighted(integrand, support, self.chunk, support.element.group.finite)
         samples = (support.weight > 0).sum(0)
         if not integrand.statistics:
             return Estimate(integrand.rebuild(moments.mean), None, samples, support.counters)
@@ -52,15 +52,15 @@ class Exact(Estimator):
         return Estimate(integrand.rebuild(moments.mean), integrand.rebuild(error), samples, support.counters)
 
 
-def weighted(integrand: Integrand, support: Support, chunk: int | None) -> Moments:
-    """Weighted mean and spread over the elements of a support."""
+def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: bool) -> Moments:
+    """Weighted mean and spread over the elements of a support; `alike` where they may make equal poses."""
     count, moments = len(support.weight), Moments()
     step = chunk or _fitting(integrand, max(count, 1))
     evaluate = integrand.run if step < count else integrand.evaluate
     for start in range(0, count, step):
         part = slice(start, start + step)
         needed = None if integrand.training else support.weight[part] > 0
-        y = evaluate(support.element.select(part), needed)
+        y = evaluate(support.element.select(part), needed, alike)
         weights = integrand.align(support.weight[part], y)
         moments.add(y, weights, True) if integrand.statistics else moments.add_shares(y, weights)
     return moments
@@ -116,12 +116,13 @@ class Hybrid(Estimator):
         if rest is None:
             return Exact(self.chunk)(integrand)
         support = finite.support(integrand.x, integrand.generator)
-        blocks, aux, size = Blocks(1, integrand.statistics), Counters(), len(support.weight)
+        blocks, aux = Blocks(1, integrand.statistics), Counters()
+        size, alike = len(support.weight), support.element.group.finite
         for drawn, counters in Independent().pages(replace(integrand, p=rest), self.k):
             for i in range(drawn.shape[0]):
                 g = drawn.select(slice(i, i + 1)).map(lambda t, _: t.expand(size, *t.shape[1:]))
                 pairs = Support(_join(integrand, support.element, g), support.weight, support.exact, {})
-                blocks.add([m[None] for m in weighted(integrand, pairs, self.chunk).mean])
+                blocks.add([m[None] for m in weighted(integrand, pairs, self.chunk, alike).mean])
             aux.add(counters, drawn.shape[0])
         samples = (support.weight > 0).sum(0) * self.k
         error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(blocks.error(self.k))]
