@@ -2,6 +2,8 @@
 
 import copy
 import importlib.util
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -85,6 +87,30 @@ def test_export(setting, distribution):
     program = torch.export.export(phi, (), {**call, "noise": noise}, strict=False)
     fresh = phi.draw_noise(**call, samples=3, generator=torch.Generator().manual_seed(5))
     assert agree(program.module()(**call, noise=fresh), phi(**call, noise=fresh))
+
+
+EXPORT_FIRST = """
+import torch, probsym as ps
+x = torch.randn(2, 3, 3, dtype=torch.float64)
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 2)).double()
+phi = ps.symmetrize(net, {}, ps.Rep(), "haar", eval_samples={}).eval()
+exported = torch.export.export(phi, (x,), strict=False).module()(x)
+with torch.inference_mode():
+    assert torch.allclose(phi(x), exported)
+phi(x.requires_grad_()).sum().backward()
+"""
+
+
+@pytest.mark.parametrize(
+    ("rep", "estimator"),
+    [("ps.Rep(ps.D(4))", "ps.Exact()"), ("ps.Rep(None, ps.SO(3))", "ps.MonteCarlo(24, design='octahedral')")],
+)
+def test_tracing_leaves_nothing_behind(rep, estimator):
+    """Export, then inference mode, as the first calls of a process: later calls meet no tensors of theirs.
+
+    Both estimators are exact for a linear net, so that nothing depends on what is drawn.
+    """
+    subprocess.run([sys.executable, "-c", EXPORT_FIRST.format(rep, estimator)], check=True)
 
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnxscript", "onnxruntime"))

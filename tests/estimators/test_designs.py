@@ -23,6 +23,10 @@ def blocks(name: str) -> int:
     return designs.DESIGNS[name].size or BLOCKS[name]
 
 
+def polyhedral(name: str) -> torch.Tensor:
+    return torch.from_numpy(finite.POLYHEDRAL[name][1]())
+
+
 def legendre(degree: int, t: torch.Tensor) -> torch.Tensor:
     p, q = torch.ones_like(t), t
     for n in range(1, degree + 1):
@@ -33,7 +37,7 @@ def legendre(degree: int, t: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "strength"), POLYHEDRA.items())
 def test_wigner_matrices_vanish(name, strength):
     """P_l(u . g h v) for all u and v spans the entries of D^l(g h)."""
-    h = finite.POLYHEDRAL[name][1]()
+    h = polyhedral(name)
     g = ps.SO(3).haar((5,), dtype=torch.float64).matrix[:, None]
     u, v = torch.nn.functional.normalize(torch.randn(2, 20, 3, dtype=torch.float64), dim=-1)
     mean = lambda degree: legendre(degree, torch.einsum("ni,gmij,nj->gmn", u, g @ h, v)).mean(1).abs().max()  # noqa: E731
@@ -47,10 +51,10 @@ def test_wigner_matrices_vanish(name, strength):
 )
 def test_strength_on_o3(name, strength):
     """Every product of up to t entries of a matrix of g H has its Haar mean; handedness spoils the pure rotations."""
-    h = finite.POLYHEDRAL[name][1]()
+    h = polyhedral(name)
     g = ps.O(3).haar((2,), dtype=torch.float64).matrix[:, None]
     rows = (g @ h).flatten(2)
-    reference = finite.POLYHEDRAL["full-icosahedral"][1]().flatten(1)
+    reference = polyhedral("full-icosahedral").flatten(1)
 
     def moments(m: torch.Tensor, degree: int) -> torch.Tensor:
         power = m[..., :1] * 0 + 1
@@ -66,7 +70,7 @@ def test_strength_on_o3(name, strength):
 
 def test_rotations_of_the_plane():
     for n in (3, 8):
-        m = finite.rotations(n)
+        m = torch.from_numpy(finite.rotations(n))
         angle = torch.atan2(m[:, 1, 0], m[:, 0, 0])
         for degree in range(1, n):
             assert torch.polar(torch.ones_like(angle), degree * angle).mean().abs() < 1e-14
@@ -82,7 +86,7 @@ FINITE = {
 
 @pytest.mark.parametrize("name", FINITE)
 def test_finite_groups_are_closed(name):
-    m = FINITE[name]()
+    m = torch.from_numpy(FINITE[name]())
     table = (m[:, None] @ m)[:, :, None].sub(m).abs().amax((-2, -1))
     assert (table.amin(-1) < 1e-14).all()
     assert torch.equal(table.argmin(-1).sort(-1).values, torch.arange(len(m)).expand(len(m), -1))

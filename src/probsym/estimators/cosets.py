@@ -7,6 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,7 +108,7 @@ class _Matrices(Coset):
     needs: ClassVar[str] = "O, SO, E or SE"
 
     @abstractmethod
-    def matrices(self, factor: LinearGroup) -> Tensor:
+    def matrices(self, factor: LinearGroup) -> np.ndarray:
         """(M, D, D) in float64."""
 
     def fits(self, factor: Group) -> bool:
@@ -117,10 +118,7 @@ class _Matrices(Coset):
         return len(self.matrices(factor)) if self.size is None else self.size
 
     def translations(self, factor: Any, layout: Any, like: Element) -> Element:
-        matrix: Tensor = like.matrix  # type: ignore[attr-defined]
-        options: dict[str, Any] = {"dtype": matrix.dtype, "device": matrix.device}
-        h = self.matrices(factor).to(**options)[:, None]
-        return replace(factor.identity((len(h), 1), **options), matrix=h)
+        return _matrix_elements(factor, self.matrices(factor), like)
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ class Polyhedral(_Matrices):
     def fits(self, factor: Group) -> bool:
         return isinstance(factor, LinearGroup) and factor.dim == 3 and not (self._improper and factor.special)
 
-    def matrices(self, factor: LinearGroup) -> Tensor:
+    def matrices(self, factor: LinearGroup) -> np.ndarray:
         return finite.POLYHEDRAL[self.name][1]()
 
 
@@ -175,7 +173,7 @@ class Signs(_Matrices):
     Exact for every function that is linear in the entries of the matrix.
     """
 
-    def matrices(self, factor: LinearGroup) -> Tensor:
+    def matrices(self, factor: LinearGroup) -> np.ndarray:
         if 2**factor.dim > finite.LARGEST:
             raise ValueError(f"design: {self!r} of {factor!r} has more than {finite.LARGEST} elements")
         return finite.proper(finite.signs(factor.dim)) if factor.special else finite.signs(factor.dim)
@@ -188,7 +186,7 @@ class SignedPermutations(_Matrices):
     Exact up to degree 3 for d > 2 (on SO, for d = 3, the octahedral design).
     """
 
-    def matrices(self, factor: LinearGroup) -> Tensor:
+    def matrices(self, factor: LinearGroup) -> np.ndarray:
         if factor.dim > 5:
             raise ValueError(f"design: {self!r} of {factor!r} has more than {finite.LARGEST} elements")
         found = finite.signed_permutations(factor.dim)
@@ -230,11 +228,9 @@ class Cyclic(Coset):
     def translations(self, factor: Any, layout: Any, like: Element) -> Element:
         if isinstance(factor, S):
             return Permutation(factor, layout, shifts(layout, self.count(factor, layout), like.index))  # type: ignore[attr-defined]
-        matrix: Tensor = like.matrix  # type: ignore[attr-defined]
-        h = self.matrices(self.count(factor, layout)).to(matrix)[:, None]
-        return replace(factor.identity((len(h), 1), dtype=matrix.dtype, device=matrix.device), matrix=h)
+        return _matrix_elements(factor, self.matrices(self.count(factor, layout)), like)
 
-    def matrices(self, order: int) -> Tensor:
+    def matrices(self, order: int) -> np.ndarray:
         return finite.rotations(order)
 
 
@@ -270,7 +266,7 @@ class Dihedral(Cyclic):
     def count(self, factor: Any, layout: Any) -> int:
         return self.size
 
-    def matrices(self, order: int) -> Tensor:
+    def matrices(self, order: int) -> np.ndarray:
         return finite.reflections(order // 2)
 
 
@@ -307,6 +303,13 @@ class Joint(Coset):
                 raise ValueError(f"design: {part!r} fits no factor of {group!r} that is left: it needs {part.needs}")
             found[part.factor(product(left))] = part
         return found
+
+
+def _matrix_elements(factor: Any, matrices: np.ndarray, like: Any) -> Element:
+    """Elements (M, 1) of the matrices (M, D, D), of the dtype and on the device of `like`."""
+    options: dict[str, Any] = {"dtype": like.matrix.dtype, "device": like.matrix.device}
+    h = torch.from_numpy(matrices).to(**options)[:, None]
+    return replace(factor.identity((len(h), 1), **options), matrix=h)
 
 
 def shifts(layout: Layout, order: int, like: Tensor) -> Tensor:

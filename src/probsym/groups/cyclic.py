@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -158,7 +159,7 @@ class Turned(Slot):
         if rows != columns and n > 2:
             raise ValueError(f"{self!r} needs square images on axes {axis} and {axis + 1}, got shape {tuple(x.shape)}")
         number = 4 * g.flips + 4 * g.turns // n
-        index = _quarters(rows, columns).to(x.device).index_select(0, number.reshape(-1))
+        index = torch.from_numpy(_quarters(rows, columns)).to(x.device).index_select(0, number.reshape(-1))
         index = index.reshape(*number.shape, rows * columns)
         moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, lead)
         axis += len(g.shape) - lead
@@ -171,10 +172,13 @@ class Turned(Slot):
 
 
 @cache
-def _quarters(rows: int, columns: int) -> Tensor:
-    """Gather indices (8, rows * columns) of no flip and flip, followed by 0 to 3 quarter turns."""
-    places = torch.arange(rows * columns).reshape(rows, columns)
-    return torch.stack([image.rot90(q).flatten() for image in (places, places.flip(1)) for q in range(4)])
+def _quarters(rows: int, columns: int) -> np.ndarray:
+    """Gather indices (8, rows * columns) of no flip and flip, followed by 0 to 3 quarter turns.
+
+    In numpy: a tensor that a compiler, an exporter or inference mode made must not outlive its call in a cache.
+    """
+    places = np.arange(rows * columns, dtype=np.int64).reshape(rows, columns)
+    return np.stack([np.rot90(image, q).reshape(-1) for image in (places, places[:, ::-1]) for q in range(4)])
 
 
 def _rotated(x: Tensor, angle: Tensor, axis: int, border: str) -> Tensor:
