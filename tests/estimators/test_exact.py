@@ -1,14 +1,15 @@
 """Enumeration: exact, hybrid, and no row evaluated twice."""
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
 from torch import nn
 
 import probsym as ps
-from cases import SETTINGS, particles, rotated
-from probsym.reps import Inputs
+from cases import PADDED, RAGGED, SETTINGS, Base, Setting, padded, particles, rotated, seeded
+from probsym.reps import Inputs, as_spec
 from probsym.reps.distinct import Distinct
 
 
@@ -126,6 +127,64 @@ def test_hybrid_enumerates_the_finite_factors():
     long = phi.estimate(x=x, v=v, estimator=ps.Hybrid(500), generator=seeded())
     for a, b, ea, eb in zip(long.mean, truth.mean, long.stderr, truth.stderr, strict=True):
         assert ((a - b).abs() < 6 * (ea**2 + eb**2).sqrt()).all()
+
+
+def orders_alone(s: Setting, sizes: tuple[int, ...]) -> list[list[torch.Tensor]]:
+    """The outputs of a padded setting for each input alone, averaged over its own orders."""
+    found = []
+    for b, n in enumerate(sizes):
+        one = {k: v[b : b + 1] for k, v in s.call.items()}
+        outputs = []
+        for order in permutations(range(n)):
+            place = torch.tensor([*order, *range(n, one["mask"].shape[1])])
+            nodes, whole = s.model(**{k: v[:, place] for k, v in one.items()})
+            outputs.append((nodes[:, place.argsort()][0, :n], whole[0]))
+        found.append([torch.stack(parts).mean(0) for parts in zip(*outputs, strict=True)])
+    return found
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_small_graphs_of_unequal_size_are_exact(chunk):
+    """Each is averaged over its own n! orders, in padded and in ragged batches, the model untouched by padding."""
+    sizes = (4, 2, 3)
+    s = padded(ps.O(3), sizes=sizes)
+    expected = orders_alone(s, sizes)
+    model = Counted(s.model)
+    reps = lambda nodes: ({"pos": ps.Rep(nodes), "charge": ps.Rep(nodes)}, (ps.Rep(nodes), ps.Rep()))  # noqa: E731
+    phi = ps.symmetrize(model, *reps(PADDED), "haar").eval()
+    estimate = phi.estimate(**s.call, estimator=ps.Exact(chunk))
+    assert estimate.samples.tolist() == [24, 2, 6]
+    assert model.rows == 24 + 2 + 6
+    assert all((e == 0).all() for e in estimate.stderr)
+    for b, (nodes, whole) in enumerate(expected):
+        assert torch.allclose(estimate.mean[0][b, : sizes[b]], nodes, atol=1e-12)
+        assert torch.allclose(estimate.mean[1][b], whole, atol=1e-12)
+    trained = phi.train()(**s.call, estimator=ps.Exact(chunk))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(trained, estimate.mean, strict=True))
+    flat = {k: v[s.call["mask"]] for k, v in s.call.items()} | {"batch": s.call["mask"].nonzero()[:, 0]}
+    flat.pop("mask")
+    base = Base(16, as_spec(reps(RAGGED)[1], "output"), s.model.shapes, 4).double()
+    base.load_state_dict(s.model.state_dict())
+    y = ps.symmetrize(base, *reps(RAGGED), "haar").eval()(**flat, estimator=ps.Exact(chunk))
+    assert torch.allclose(y[0], torch.cat([nodes for nodes, _ in expected]), atol=1e-12)
+    assert torch.allclose(y[1], torch.stack([whole for _, whole in expected]), atol=1e-12)
+
+
+@pytest.mark.parametrize("setting", ["padded S x E(3)", "ragged S x E(3)"])
+def test_hybrid_enumerates_the_orders_of_small_graphs(setting):
+    """Exactly equivariant under other orders at every k: the list of an input is its own group."""
+    s = SETTINGS[setting]()
+    phi = s.symmetrized("haar")
+    x = phi.bind((), s.call)
+    estimate = phi.estimate(**s.call, estimator=ps.Hybrid(3), generator=seeded())
+    assert estimate.samples.tolist() == [72, 6, 18]
+    nodes = x.node_axes[0]
+    h = nodes.haar((x.count,), n=x.layouts[nodes], generator=seeded(1))
+    space = next(f for f in s.group.factors if f != nodes)
+    h = ps.testing.elements.join(s.group, {nodes: h, space: space.identity((x.count,), dtype=torch.float64)})
+    moved = phi(**x.act(h).kwargs, estimator=ps.Hybrid(3), generator=seeded())
+    right = [rep.act(h, y) for rep, y in zip(phi.output, estimate.mean, strict=True)]
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(moved, right, strict=True))
 
 
 def test_hybrid_evaluates_equal_poses_of_a_sample_once():

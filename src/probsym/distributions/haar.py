@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.distributions.base import EquivariantDistribution, Projecting, Support
+from probsym.distributions.base import EquivariantDistribution, Independent, Projecting, Support
 from probsym.distributions.geometry import centroid
 from probsym.groups import E, Group, product
 from probsym.groups.permutation import LARGEST_LIST
@@ -55,20 +55,26 @@ class Haar(Projecting):
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All elements of a finite group of at most 8! of them: small S_n, C(n), D(n), shifts, signs O(1).
 
+        In padded and ragged batches an input of n nodes has weight on its own n! orders only.
+
         Raises:
             TypeError: the group is infinite or too large to be listed.
         """
         order = _order(x, self.group.factors)
         if order is None or order > LARGEST_LIST:
             return super().support(x)
-        every = self.group.elements(_layouts(x, self.group), x.device)
+        if len(self.group.factors) > 1:
+            return Independent(*(Haar(f, self.origin) for f in self.group.factors)).support(x)
+        layout = x.layouts.get(self.group)  # type: ignore[call-overload]
+        every, orders = self.group.elements(layout, x.device), self.group.orders(layout)
 
         def spread(t: Tensor, event: int) -> Tensor:
             t = t.to(x.dtype) if t.is_floating_point() else t
-            return t.unsqueeze(1).expand(-1, x.count, *t.shape[1:])
+            return t if orders is not None else t.unsqueeze(1).expand(-1, x.count, *t.shape[1:])
 
-        weight = torch.full((order, x.count), 1 / order, dtype=x.dtype, device=x.device)
-        return Support(every.map(spread), weight, torch.ones(x.count, dtype=torch.bool, device=x.device), {})
+        count = torch.full((x.count,), order, device=x.device) if orders is None else orders
+        weight = (torch.arange(order, device=x.device)[:, None] < count) / count.to(x.dtype)
+        return Support(every.map(spread), weight, torch.ones_like(count, dtype=torch.bool), {})
 
     def split(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         """The small finite factors, as many as have no more than 1,024 elements together, and the rest."""
@@ -85,13 +91,7 @@ class Haar(Projecting):
         return f"Haar({self.group!r}{origin})"
 
 
-def _layouts(x: Inputs, group: Group) -> Any:
-    """What `elements` needs to know of the storage."""
-    found = {f: x.layouts.get(f) for f in group.factors}  # type: ignore[call-overload]
-    return found if len(found) != 1 else next(iter(found.values()))
-
-
 def _order(x: Inputs, factors: Iterable[Group]) -> int | None:
-    """Number of elements of a product of factors; None if infinite or uneven."""
+    """Number of elements of a product of factors, for the largest input; None if infinite."""
     orders = [f.order(x.layouts.get(f)) for f in factors]  # type: ignore[call-overload]
     return None if None in orders else math.prod(orders)  # type: ignore[arg-type]

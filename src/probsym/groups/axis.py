@@ -36,9 +36,16 @@ class Layout:
     def ragged(self) -> bool:
         return self.batch is not None
 
+    @property
+    def uneven(self) -> bool:
+        """Whether inputs may have different numbers of nodes."""
+        return self.batch is not None or self.mask is not None
+
     @lazy
     def sizes(self) -> Tensor:
-        """Number of nodes of each graph of a ragged batch (B,)."""
+        """Number of nodes of each input of a padded or ragged batch (B,)."""
+        if self.mask is not None:
+            return self.mask.sum(-1)
         return torch.bincount(self.batch, minlength=self.count)  # type: ignore[arg-type]
 
     @lazy

@@ -102,11 +102,17 @@ class Group(ABC):
         return False
 
     def order(self, layout: Any = None) -> int | None:
-        """Number of elements; None if infinite, or not the same for all inputs of a batch."""
+        """Number of elements, for the largest input of a batch where they differ; None if infinite or unknown."""
+        return None
+
+    def orders(self, layout: Any = None) -> Tensor | None:
+        """Number of elements for each input (B,) of a batch in which they differ; None where they do not."""
         return None
 
     def elements(self, layout: Any = None, device: torch.device | str | None = None) -> Element:
         """All elements of a finite group, batch shape (order,), the identity first.
+
+        Where `orders` differ the batch shape is (order, B): the first are those of an input, identities follow.
 
         Raises:
             TypeError: infinitely many, or more than can be listed.
