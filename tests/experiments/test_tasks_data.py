@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from probsym.experiments.tasks.pattern import TASK as PATTERN
 from probsym.experiments.tasks.pcqm_contact import DATA as CONTACT
 from probsym.experiments.tasks.peptides_func import TASK as PEPTIDES
 from probsym.experiments.tasks.peptides_struct import DATA as STRUCT
-from probsym.experiments.tasks.storage import Graphs, Ragged, check, keep
+from probsym.experiments.tasks.storage import Graphs, Ragged, check, ensure, keep
 
 SMALL = BlockModel(patterns=10, train=12, valid=4, test=4)
 
@@ -194,45 +195,67 @@ def test_absent_molecules_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         CONTACT.load(tmp_path)
 
 
-def collated(arrays: dict[str, np.ndarray], part: str, pairs: bool) -> SimpleNamespace:
-    """What PyG's data set of one part holds."""
-    geometric = pytest.importorskip("torch_geometric.data")
+def downloaded(folder: Path, source: Molecules, arrays: dict[str, np.ndarray]) -> None:
+    """Leaves in the folder what PyG's data set finds in its archive: a list of tuples of tensors a part."""
+    raw = folder / "lrgb" / source.dataset.lower() / "raw"
+    raw.mkdir(parents=True)
     first = {name: np.cumsum(arrays[name]) - arrays[name] for name in ("num_nodes", "num_edges")}
-    graphs = []
-    for number in arrays[part]:
-        node = slice(first["num_nodes"][number], first["num_nodes"][number] + arrays["num_nodes"][number])
-        edge = slice(first["num_edges"][number], first["num_edges"][number] + arrays["num_edges"][number])
-        given = {"x": arrays["x"][node].astype(int), "edge_attr": arrays["edge_attr"][edge].astype(int)}
-        given["edge_index"] = arrays["edge_index"][:, edge].astype(int)
-        if pairs:
-            given |= {"edge_label_index": np.array([[0, 1], [2, 2]]), "edge_label": np.array([1, 0])}
-        else:
-            given["y"] = number + np.arange(11.0)[None]
-        graphs.append(geometric.Data(**{name: torch.from_numpy(value) for name, value in given.items()}))
-    data, slices = geometric.InMemoryDataset.collate(graphs)
-    return SimpleNamespace(_data=data, slices=slices)
+    for part in ("train", "val", "test"):
+        graphs = []
+        for number in arrays[part]:
+            node, edge = (slice(first[name][number], first[name][number] + arrays[name][number]) for name in first)
+            given = [arrays["x"][node], arrays["edge_attr"][edge], arrays["edge_index"][:, edge]]
+            if source is CONTACT:
+                given += [np.array([[0, 1], [2, 2]]), np.array([1, 0])]
+            graphs.append(tuple(torch.from_numpy(value.astype(int)) for value in given))
+            if source is STRUCT:
+                graphs[-1] += (number + torch.arange(11.0)[None],)
+        torch.save(graphs, raw / f"{part}.pt")
 
 
-@pytest.mark.parametrize(("source", "pairs"), [(STRUCT, False), (CONTACT, True)], ids=["struct", "contact"])
+@pytest.mark.parametrize("source", [STRUCT, CONTACT], ids=["struct", "contact"])
 def test_what_pyg_downloads_is_kept_in_our_schema(
-    source: Molecules, pairs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Molecules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets, arrays = pytest.importorskip("torch_geometric.datasets"), molecules()
-    monkeypatch.setattr(datasets, "LRGBDataset", lambda root, name, part: collated(arrays, part, pairs))
-    found = convert(collated(arrays, "val", pairs))
+    downloaded(tmp_path, source, arrays)
+    found = convert(datasets.LRGBDataset(tmp_path / "lrgb", source.dataset, "val"))
     assert found["num_nodes"].tolist() == arrays["num_nodes"][10:20].tolist()
     parts = source.load(tmp_path)
     monkeypatch.delattr(datasets, "LRGBDataset")
     again = source.load(tmp_path)["test"]
     assert {name: len(part) for name, part in parts.items()} == {"train": 10, "valid": 10, "test": 10}
     assert np.array_equal(again.nodes.columns["x"], arrays["x"][arrays["num_nodes"][:20].sum() :])
-    if pairs:
+    if source is CONTACT:
         batch = Padded(Channels(PEPTIDES.node_classes, PEPTIDES.edge_classes))(again.take(slice(0, 2)))
         assert batch["pair"].tolist() == [[0, 0, 2], [0, 1, 2], [1, 0, 2], [1, 1, 2]]
         assert batch["label"].tolist() == [1, 0, 1, 0]
     else:
         assert again.targets is not None
         np.testing.assert_allclose(again.targets, standardised(np.arange(30.0)[:, None])[20:].repeat(11, 1), rtol=1e-5)
+
+
+def test_a_damaged_download_is_told(tmp_path: Path) -> None:
+    """PyG keeps the archive and would stumble over it for ever."""
+    pytest.importorskip("torch_geometric.datasets")
+    (tmp_path / "lrgb").mkdir()
+    (tmp_path / "lrgb" / "peptidesstruct.zip").write_bytes(b"half of it")
+    with pytest.raises(UserError, match=f"{tmp_path / 'lrgb'}: damaged download .*; delete it to get it again"):
+        STRUCT.load(tmp_path)
+
+
+def test_one_of_several_processes_makes_a_file(tmp_path: Path) -> None:
+    """Threads stand for processes, as a lock belongs to who opened it; each would be making it when the next looks."""
+    made = []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        time.sleep(0.2)
+        return {"v": np.arange(3)}
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: ensure(tmp_path / "new" / "v.npz", make), range(4)))
+    assert made == [1]
 
 
 def test_large_graphs_and_missing_classes_are_told(graphs: Graphs) -> None:

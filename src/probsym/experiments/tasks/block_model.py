@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .storage import Arrays, Graphs, Ragged, check, keep, read
+from .storage import Arrays, Graphs, Ragged, check, ensure, read
 
 SIGNALS = 3
 LARGEST = 188  # nodes: the published data hold no more, drawing may give 204
@@ -66,8 +66,7 @@ def load(recipe: BlockModel, folder: Path) -> dict[str, Graphs]:
     Raises UserError if the file is damaged.
     """
     path = folder / recipe.file
-    if not path.exists():
-        keep(path, draw(recipe))
+    ensure(path, lambda: draw(recipe))
     whole = check(assemble(read(path, FIELDS, "delete it and it will be drawn again")), str(path))
     return {name: whole.take(index) for name, index in recipe.parts().items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .storage import Arrays, Graphs, Ragged, check, keep, read
+from .storage import Arrays, Graphs, Ragged, check, ensure, read
 
 PEPTIDE_ATOMS = (17, 3, 7, 7, 5, 1, 6, 2, 2)  # classes of each atom feature
 PEPTIDE_BONDS = (4, 1, 2)
@@ -44,8 +45,7 @@ class Molecules:
         Raises UserError if neither is to be had, or the file is damaged.
         """
         path = folder / self.file
-        if not path.exists():
-            keep(path, self.fetch(folder))
+        ensure(path, lambda: self.fetch(folder))
         arrays = read(path, GRAPHS + self.labels, "delete it to get it again")
         return split(arrays | {name: self.prepare(arrays[name]) for name in self.labels if name == "y"}, str(path))
 
@@ -61,6 +61,8 @@ class Molecules:
             parts = {part: LRGBDataset(folder / "lrgb", self.dataset, part) for part in PART_OF}
         except OSError as error:
             raise UserError(f"--data {folder}: {self.file} is not there, and {self.dataset}: {error}") from error
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{folder / 'lrgb'}: damaged download ({error}); delete it to get it again") from error
         found = [convert(part) for part in parts.values()]
         ends = np.cumsum([0, *(len(part["num_nodes"]) for part in found)])
         members = {name: np.arange(ends[i], ends[i + 1]) for i, name in enumerate(parts)}

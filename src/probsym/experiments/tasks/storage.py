@@ -8,11 +8,13 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from probsym.files import write
@@ -102,6 +104,16 @@ def read(path: Path, needed: tuple[str, ...], advice: str) -> Arrays:
             return {name: file[name] for name in needed}
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged data file ({error}); {advice}") from error
+
+
+def ensure(path: Path, make: Callable[[], Arrays]) -> None:
+    """Makes an npz file that is not there; of several processes one does, and the others wait for it."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            keep(path, make())
 
 
 def keep(path: Path, arrays: Arrays) -> None:
