@@ -18,6 +18,13 @@ def test_list_has_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(len(line) <= 120 for line in lines)
 
 
+def test_the_module_is_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    listed = subprocess.run([sys.executable, "-m", "probsym", "list"], capture_output=True, text=True)
+    assert (listed.returncode, listed.stdout) == (0, capsys.readouterr().out)
+    assert subprocess.run([sys.executable, "-m", "probsym", "foo"], capture_output=True).returncode == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import probsym as ps
 from molecules import molecules
@@ -23,6 +24,7 @@ from probsym.experiments.tasks.block_model import BlockModel, assemble, draw, lo
 from probsym.experiments.tasks.collate import Channels, Padded
 from probsym.experiments.tasks.methods import METHODS, arguments, build
 from probsym.experiments.tasks.storage import keep
+from probsym.integrations.transformers import encoder
 from probsym.nets import WalkTransformer
 
 TINY = [
@@ -80,6 +82,74 @@ def test_a_vision_transformer_runs(run, name: str, preset: str, tokens: str) -> 
     code, error, result = run(name, preset, "--base=scratch", f"--tokens={tokens}", *patch, *sizes)
     assert code == 0, error
     assert result["equivariance"]["p_value"] >= 1e-6
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder in the layout of the hub: a ViT of two layers."""
+    transformers = pytest.importorskip("transformers")
+    shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    folder = str(tmp_path_factory.mktemp("vit"))
+    transformers.ViTModel(transformers.ViTConfig(**shape, image_size=32)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def pretrained(run, vit: str, tmp_path: Path):
+    """Trains a pretrained base with an option: its result, and its weights before and after."""
+
+    def start(*option: str):
+        out = tmp_path / "-".join(["out", *option])
+        code, error, result = run("pattern", "dinov2-s-ga", f"--source={vit}", "--patch=47", *option, out=out)
+        assert code == 0, error
+        return result, load_file(Path(vit) / "model.safetensors"), load_file(out / "model" / "model.safetensors")
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("option", "kept", "updates"),
+    [
+        ([], False, False),
+        (["--backbone_lr=0"], True, False),
+        (["--frozen=true"], True, False),
+        (["--lora=2"], True, True),
+        (["--pretrained=false"], False, False),
+    ],
+)
+def test_what_learns_of_a_backbone(pretrained, option: list[str], kept: bool, updates: bool) -> None:
+    """Whether a matrix of the first block is still among the weights of the trained model."""
+    if updates:
+        pytest.importorskip("peft")
+    _, before, after = pretrained(*option)
+    query = before["encoder.layer.0.attention.attention.query.weight"]
+    assert any(torch.equal(query, weight) for weight in after.values()) == kept
+    assert any("lora" in name for name in after) == updates
+
+
+def test_checkpointing_changes_nothing_but_memory(pretrained, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = []
+    whole = encoder.checkpoint
+    monkeypatch.setattr(encoder, "checkpoint", lambda *given, **more: again.append(1) or whole(*given, **more))
+    (plain, *_), without = pretrained(), len(again)
+    found, *_ = pretrained("--checkpointing=true")
+    assert (without, len(again) > 0) == (0, True)
+    for field in ("value", "learning_curve"):
+        assert found[field] == plain[field]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--layers=20"], "base: dinov2-s: layers: expected .* 1 to 2, .*; got 20"),
+        (["--source=/no/such/folder"], "base: dinov2-s: source: expected a folder .*got '/no/such/folder'"),
+    ],
+)
+def test_what_a_backbone_refuses_is_one_line(run, vit: str, tmp_path: Path, arguments: list[str], named: str) -> None:
+    code, error, _ = run("pattern", "dinov2-s-ga", f"--source={vit}", *arguments)
+    assert code == 2
+    assert re.match(f"probsym: error: {named}$", error.splitlines()[-1])  # before it, transformers shows its progress
+    assert not list((tmp_path / "out").iterdir())  # the same command may start again
 
 
 def test_the_model_and_its_history_are_kept(run, tmp_path: Path) -> None:
@@ -168,6 +238,7 @@ def test_figures_show_learning_curves(run, tmp_path: Path, monkeypatch: pytest.M
         (["--base=gnn-id"], "base: expected one of .* for pattern; got 'gnn-id'"),
         (["--train_size=99"], "train_size: expected at most 12; got 99"),
         (["--patch=0"], "patch: expected at least 1"),
+        (["--base=scratch", "--patch=189"], "patch: expected at most 188 for pattern; got 189"),
         (["--tokens=words"], "tokens: expected one of patches, nodes; got 'words'"),
         (["--width=15"], "width: expected a multiple of heads = 2; got 15"),
         (["--schedule=step"], "schedule: expected one of cosine, linear; got 'step'"),

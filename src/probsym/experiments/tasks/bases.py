@@ -71,9 +71,10 @@ class Backbone:
     def __call__(self, config: Config, task: Task, channels: Channels) -> nn.Module:
         from probsym.integrations.transformers import GraphTransformer
 
+        source = config.source or self.source
         try:
             return GraphTransformer.from_pretrained(
-                self.source,
+                source,
                 **parts(config, task, channels),
                 pretrained=config.pretrained,
                 layers=config.layers,
@@ -83,9 +84,10 @@ class Backbone:
                 attention=config.attention,
             )
         except OSError as error:
-            raise UserError(
-                f"base: {config.base}: {error}; set PROBSYM_MODELS to a folder that holds {self.folder}"
-            ) from error
+            advice = "" if config.source else f"; set PROBSYM_MODELS to a folder that holds {self.folder}"
+            raise UserError(f"base: {config.base}: {error}{advice}") from error
+        except (TypeError, ValueError, ImportError) as error:
+            raise UserError(f"base: {config.base}: {error}") from error
 
 
 def scratch(config: Config, task: Task, channels: Channels) -> nn.Module:
@@ -155,7 +157,7 @@ def identified_gnn(config: Config, task: Task, channels: Channels) -> nn.Module:
 
 
 TRANSFORMER = ("tokens", "patch", "checkpointing", "attention", "backbone_lr")
-PRETRAINED = (*TRANSFORMER, "pretrained", "frozen", "lora")
+PRETRAINED = (*TRANSFORMER, "source", "pretrained", "frozen", "lora")
 BASES: Mapping[str, Base] = {
     "vit-b16-in21k": Base(
         Backbone("vit-base-patch16-224-in21k", "google/vit-base-patch16-224-in21k"), PADDED, PRETRAINED

@@ -22,6 +22,7 @@ class Config(Recipe):
     Args:
         base: vit-b16-in21k, dinov2-s, minilm (pretrained; weights in a folder of PROBSYM_MODELS or from the hub),
             scratch (a small ViT), walk-transformer (a token each node), gnn-id (message passing, nodes with numbers).
+        source: Of a pretrained base, in place of its own: a folder, a name on the hub, or timm:NAME.
         symmetrizer: ps (learned), ga (Haar), fa (frames), canonical.
         pretrained: Whether a pretrained base keeps its weights; false trains the same network from scratch.
         tokens: Of transformers: patches (of the image of the adjacency) or nodes.
@@ -55,6 +56,7 @@ class Config(Recipe):
     """
 
     base: str = "scratch"
+    source: str | None = None
     symmetrizer: str = "ps"
     pretrained: bool = True
     tokens: str = "patches"

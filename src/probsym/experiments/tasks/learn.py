@@ -69,10 +69,12 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
 
 
 def check(task: Task, config: Config) -> None:
-    """Raises UserError for a base that cannot give what the task asks."""
+    """Raises UserError for a base that cannot give what the task asks, and for patches larger than its graphs."""
     if kind(task) not in BASES[config.base].kinds:
         fit = ", ".join(name for name, base in BASES.items() if kind(task) in base.kinds)
         raise UserError(f"base: expected one of {fit} for {task.name}; got {config.base!r}")
+    if config.patch is not None and config.patch > task.max_nodes:
+        raise UserError(f"patch: expected at most {task.max_nodes} for {task.name}; got {config.patch}")
 
 
 @dataclass(frozen=True)
