@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from molecules import contacts, molecules, structures
 from probsym.cli import main
+from probsym.experiments.checks import idle
 from probsym.experiments.config import load_config
+from probsym.experiments.errors import UserError
 from probsym.experiments.published import published
-from probsym.experiments.registry import experiment
+from probsym.experiments.registry import experiment, summary
 from probsym.experiments.tasks import pattern
 from probsym.experiments.tasks.bases import BASES, Backbone
 from probsym.experiments.tasks.block_model import BlockModel, load
@@ -41,14 +45,45 @@ def test_names_say_base_method_and_variant(task: str, preset: str) -> None:
     assert config.base in BASES
 
 
-@pytest.mark.parametrize(("task", "steps", "lr", "decay"), [
-    ("pattern", 25_000, 1e-5, 0.01), ("peptides-func", 50_000, 1e-5, 0.1),
-    ("peptides-struct", 50_000, 1e-5, 0.1), ("pcqm-contact", 50_000, 5e-5, 0.01),
-])  # fmt: skip
-def test_the_papers_recipes(task: str, steps: int, lr: float, decay: float) -> None:
-    config = load_config(experiment(task), "vit-b16-in21k-ps-published")
+RECIPES = {  # steps, lr, weight decay, patch, samples of a learned p in training
+    "pattern": (25_000, 1e-5, 0.01, 14, 1),
+    "peptides-func": (50_000, 1e-5, 0.1, 32, 1),
+    "peptides-struct": (50_000, 1e-5, 0.1, 32, 1),
+    "pcqm-contact": (50_000, 5e-5, 0.01, 4, 10),
+}
+
+
+@pytest.mark.parametrize(("task", "preset"), PUBLISHED)
+def test_the_papers_recipes(task: str, preset: str) -> None:
+    config = load_config(experiment(task), preset)
+    steps, lr, decay, patch, learned = RECIPES[task]
     assert (config.steps, config.lr, config.weight_decay, config.batch_size) == (steps, lr, decay, 128)
     assert (config.warmup, config.schedule, config.trainer.precision) == (5_000, "linear", "bf16-mixed")
+    assert (config.base, config.patch, config.layers) == ("vit-b16-in21k", patch, None)
+    method, samples = METHODS[config.symmetrizer], {"ps": learned, "ga": 10, "fa": None, "canonical": None}
+    assert config.train_samples == samples[config.symmetrizer]
+    if method.random:
+        assert (config.valid_samples, config.samples) == (10, 10)
+    if method.net:
+        assert (config.entropy_weight, config.temperature, config.sinkhorn) == (0.1, 0.01, 20)
+    if method.noisy:
+        assert (config.noise, config.scale) == ("input", 1.0)
+
+
+@pytest.mark.parametrize(("task", "preset"), PUBLISHED)
+def test_the_papers_recipes_hold_nothing_idle(task: str, preset: str) -> None:
+    found = experiment(task)
+    fields = yaml.safe_load(found.presets[preset].read_text())
+    idle(load_config(found, preset), fields)
+    with pytest.raises(UserError, match="dropout: expected only with base gnn-id"):
+        idle(load_config(found, preset), [*fields, "dropout"])
+
+
+@pytest.mark.parametrize(("task", "preset"), sorted(set(PRESETS) - set(PUBLISHED)))
+def test_presets_for_a_cpu_tell_their_minutes(task: str, preset: str) -> None:
+    told = re.search(r": about (\d+) min$", summary(experiment(task).presets[preset]))
+    assert told
+    assert int(told[1]) <= 150
 
 
 @pytest.mark.parametrize("task", TASKS)
