@@ -41,8 +41,8 @@ def test_descending_the_variance_makes_the_model_equivariant():
 
 
 def test_distance():
-    for group in (ps.SO(3), ps.O(2), ps.E(3), ps.S(5), ps.D(4), ps.Shift(3)):
-        options = {} if isinstance(group, ps.D | ps.Shift) else {"dtype": torch.float64}
+    for group in (ps.SO(3), ps.O(2), ps.E(3), ps.S(5), ps.D(4), ps.Shift(3), ps.Signs(3)):
+        options = {} if isinstance(group, ps.D | ps.Shift | ps.Signs) else {"dtype": torch.float64}
         assert distance(group.identity((2,), **options)).abs().max() < 1e-12
         if not isinstance(group, ps.E):
             far = distance(group.haar((50,)))

@@ -6,7 +6,7 @@ phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ]
 from probsym import learning, testing
 from probsym.distributions import Canonical, EquivariantDistribution, Frame, Haar, Learned, Relaxation
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Hybrid, MonteCarlo, designs
-from probsym.groups import SE, SO, Axis, C, D, E, Element, Group, O, S, Shift
+from probsym.groups import SE, SO, Axis, C, D, E, Element, Group, O, S, Shift, Signs
 from probsym.reps import Rep
 from probsym.saving import load, save
 from probsym.symmetrizer import Symmetrizer, symmetrize
@@ -16,5 +16,5 @@ __version__ = "0.1.0"
 __all__ = [
     "SE", "SO", "Adaptive", "Axis", "C", "Canonical", "D", "E", "Element", "EquivariantDistribution", "Estimate",
     "Estimator", "Exact", "Frame", "Group", "Haar", "Hybrid", "Learned", "MonteCarlo", "O", "Relaxation", "Rep", "S",
-    "Shift", "Symmetrizer", "designs", "learning", "load", "save", "symmetrize", "testing",
+    "Shift", "Signs", "Symmetrizer", "designs", "learning", "load", "save", "symmetrize", "testing",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from probsym.distributions import Noise
 from probsym.groups import Axis, Element, LinearGroup, Permutation
 from probsym.groups.cyclic import Turn
 from probsym.groups.shift import Roll
+from probsym.groups.signs import Flip
 from probsym.reps import Rep
 from probsym.symmetrizer import Symmetrizer
 
@@ -72,7 +73,7 @@ def distance(g: Element) -> Tensor:
     """How far group elements are from the identity, in [0, 1], summed over the factors; batch shape of g.
 
     O, SO, E, SE: |R - 1|^2 / (4 d), the translation does not count. S_n: the share of nodes that move, with the
-    straight-through gradient of the scores. C, D, Shift: 0 or 1, without a gradient.
+    straight-through gradient of the scores. Signs: the share of signs that change; C, D, Shift: 0 or 1; no gradient.
 
     Raises:
         TypeError: a group of another kind.
@@ -96,6 +97,8 @@ def _distance(g: Any, factor: Any) -> Tensor:
         return ((g.turns != 0) | (g.flips != 0)).to(torch.get_default_dtype())
     if isinstance(g, Roll):
         return ((g.down != 0) | (g.right != 0)).to(torch.get_default_dtype())
+    if isinstance(g, Flip):
+        return (g.signs < 0).to(torch.get_default_dtype()).mean(-1)
     raise TypeError(f"no distance is known for {factor!r}")
 
 

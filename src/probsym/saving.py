@@ -29,12 +29,13 @@ from probsym.groups.cyclic import Regular, Turned
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Det, Vector
 from probsym.groups.shift import Rolled
+from probsym.groups.signs import Signed
 from probsym.reps import Rep
 from probsym.symmetrizer import Symmetrizer
 
 WEIGHTS, CONFIG = "model.safetensors", "probsym.json"
 GROUPS = {family.__name__: family for family in FAMILIES}
-KINDS_OF_SLOT = (Nodes, Labels, Edges, Point, Vector, Det, Turned, Regular, Rolled)
+KINDS_OF_SLOT = (Nodes, Labels, Edges, Point, Vector, Det, Turned, Regular, Rolled, Signed)
 SLOTS: dict[str, Callable[[Any], Slot]] = {slot.__name__: slot for slot in KINDS_OF_SLOT}
 ESTIMATORS = {kind.__name__: kind for kind in (MonteCarlo, Exact, Hybrid, Adaptive)}
 KINDS = {kind.__name__: kind for kind in (designs.Joint, *map(type, designs.DESIGNS.values()))}

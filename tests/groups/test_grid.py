@@ -127,7 +127,7 @@ def test_what_is_refused():
         ps.symmetrize(Net(4), ps.Rep(None, ps.C(4)), ps.Rep())
 
 
-@pytest.mark.parametrize("group", [*EXACT, ps.S(4), ps.O(1), ps.SO(1), ps.D(4) * ps.S(3)], ids=repr)
+@pytest.mark.parametrize("group", [*EXACT, ps.S(4), ps.O(1), ps.SO(1), ps.Signs(3), ps.D(4) * ps.S(3)], ids=repr)
 def test_elements_are_all_and_distinct(group):
     every = group.elements()
     seen = ps.testing.elements.probes(group, {f: f.layout() for f in group.factors}, torch.Generator().manual_seed(0))

@@ -53,7 +53,7 @@ class Haar(Projecting):
         return {f: (centroid(x, f), noise) if isinstance(f, E) else noise for f, noise in z.items()}
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
-        """All elements of a finite group of at most 8! of them: small S_n, C(n), D(n), shifts, signs O(1).
+        """All elements of a finite group of at most 8! of them: small S_n, C(n), D(n), shifts, signs.
 
         In padded and ragged batches an input of n nodes has weight on its own n! orders only.
 

@@ -11,10 +11,11 @@ from probsym.groups.euclidean import SE, E, Motion
 from probsym.groups.orthogonal import SO, LinearGroup, O, Rotation
 from probsym.groups.permutation import Permutation, S
 from probsym.groups.shift import Shift
+from probsym.groups.signs import Signs
 
-FAMILIES: tuple[type[Group], ...] = (S, Axis, O, SO, E, SE, C, D, Shift)
+FAMILIES: tuple[type[Group], ...] = (S, Axis, O, SO, E, SE, C, D, Shift, Signs)
 
 __all__ = [
     "FAMILIES", "SE", "SO", "Axis", "C", "D", "E", "Element", "Group", "Layout", "LinearGroup", "Motion", "NodeAxis",
-    "O", "Permutation", "Product", "Rotation", "S", "Shift", "Slot", "product",
+    "O", "Permutation", "Product", "Rotation", "S", "Shift", "Signs", "Slot", "product",
 ]  # fmt: skip

@@ -1,0 +1,112 @@
+"""Independent signs of the entries of a vector: what eigenvectors leave open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from probsym.groups.base import Element, Group, Slot
+from probsym.groups.orthonormal import tolerance, wide
+
+
+@dataclass(frozen=True, eq=False)
+class Flip(Element):
+    """(g x)_i = signs_i x_i.
+
+    Args:
+        signs: integers 1 and -1 (*shape, D).
+    """
+
+    signs: Tensor = torch.empty(0)
+    event: ClassVar[dict[str, int]] = {"signs": 1}
+
+
+@dataclass(frozen=True, repr=False)
+class Signs(Group):
+    """The 2^d changes of sign of the d entries of one axis: eigenvectors, principal components.
+
+    `Rep(nodes, Signs(d))` is d eigenvectors of a graph Laplacian, each up to its sign (arXiv 2202.13013).
+
+    Args:
+        dim: d.
+        name: tells this group from others.
+
+    Raises:
+        ValueError: d below one.
+
+    >>> from probsym.reps import Rep
+    >>> g = Signs(3).project(torch.tensor([[0.3, -1.0, 2.0]]), torch.ones(1, 3))
+    >>> Rep(Signs(3)).act(g, torch.tensor([[1.0, 2.0, 3.0]])).tolist()
+    [[1.0, -2.0, 3.0]]
+    """
+
+    dim: int
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dim, int) or isinstance(self.dim, bool) or self.dim < 1:
+            raise ValueError(f"Signs(d): d must be an integer of at least 1, got {self.dim!r}")
+
+    @property
+    def natural(self) -> Slot:
+        return Signed(self)
+
+    @property
+    def ambient(self) -> tuple[Slot | None, ...]:
+        return (self.natural,)
+
+    @property
+    def finite(self) -> bool:
+        return True
+
+    def order(self, layout: Any = None) -> int:
+        return 2**self.dim
+
+    def elements(self, layout: Any = None, device: Any = None) -> Element:
+        bits = torch.arange(self.order(), device=device)[:, None] >> torch.arange(self.dim, device=device)
+        return Flip(self, 1 - 2 * (bits % 2))
+
+    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
+        return Flip(self, torch.ones(*shape, self.dim, dtype=torch.long, device=kwargs.get("device")))
+
+    def compose(self, g: Flip, h: Flip) -> Element:
+        return Flip(self, g.signs * h.signs)
+
+    def inverse(self, g: Flip) -> Element:
+        return g
+
+    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
+        """The signs of z (*shape, D); `tie` has them where z vanishes."""
+        return Flip(self, torch.where(torch.where(vanishing(z), tie, z).detach() < 0, -1, 1))
+
+    def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
+        return vanishing(z).any(-1)
+
+    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+        return torch.randn(*shape, self.dim, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Signs({self.dim}{'' if self.name is None else f', {self.name!r}'})"
+
+
+def vanishing(z: Tensor) -> Tensor:
+    """Entries that are zero up to rounding, relative to the largest."""
+    size = wide(z.detach()).abs()
+    return size <= tolerance(size.dtype) * size.amax(-1, keepdim=True)
+
+
+@dataclass(frozen=True, repr=False)
+class Signed(Slot):
+    """One entry a sign."""
+
+    group: Signs
+
+    def act(self, g: Flip, x: Tensor, axis: int, lead: int) -> Tensor:
+        if x.shape[axis] != self.group.dim:
+            raise ValueError(f"expected {self.group.dim} entries on axis {axis} for {self!r}, "
+                             f"got a tensor of shape {tuple(x.shape)}")  # fmt: skip
+        shape = (*g.shape, *[1] * (axis - lead), self.group.dim, *[1] * (x.ndim - axis - 1))
+        return g.signs.reshape(shape).to(x.dtype) * x
