@@ -122,52 +122,57 @@ def test_one_coset_is_exact_up_to_its_degree(group, name, degree):
     assert phi.estimate(v=v, estimator=ps.MonteCarlo(2 * k, design=name)).stderr.max() < 1e-11
 
 
-def test_shifts_of_nodes_are_exact_for_sums_over_places():
-    """In every layout, as every node stands once in every place."""
-    weight = torch.randn(5, dtype=torch.float64)
-    place = lambda x, n: weight[torch.arange(n) % 5, None] * x.sin()  # noqa: E731
+class Graphwise(nn.Module):
+    """fn of the nodes (n, D) of each graph, in any storage."""
 
-    class Model(nn.Module):
-        def forward(self, x, mask=None, batch=None):
-            if batch is not None:
-                rank = torch.cat([torch.arange(int(n)) for n in torch.bincount(batch)])
-                return torch.zeros(int(batch.max()) + 1, 2, dtype=x.dtype).index_add(
-                    0, batch, weight[rank % 5, None] * x.sin()
-                )
-            y = place(x, x.shape[1])
-            return (y if mask is None else y * mask[..., None]).sum(1)
+    def __init__(self, fn) -> None:
+        super().__init__()
+        self.fn = fn
 
-    x = torch.randn(2, 5, 2, dtype=torch.float64)
-    mask = torch.tensor([[True] * 5, [True] * 5])
-    flat, batch = x.flatten(0, 1), torch.arange(2).repeat_interleave(5)
-    for nodes, call in (
-        (ps.S(), {"x": x}),
-        (ps.S(mask="mask"), {"x": x, "mask": mask}),
-        (ps.S(batch="batch"), {"x": flat, "batch": batch}),
-    ):
-        phi = ps.symmetrize(Model(), {"x": ps.Rep(nodes)}, ps.Rep(), "haar").eval()
-        for name in ("cyclic", "shifts"):
-            y = phi(**call, estimator=ps.MonteCarlo(5, design=name))
-            assert torch.allclose(y, weight.mean() * x.sin().sum(1), atol=1e-12)
+    def forward(self, x, mask=None, batch=None):
+        graphs = x if mask is None else [row[real] for row, real in zip(x, mask, strict=True)]
+        if batch is not None:
+            graphs = x.split(torch.bincount(batch).tolist())
+        return torch.stack([self.fn(graph) for graph in graphs])
 
 
-def test_shifts_of_shorter_inputs_go_round():
-    """Padded and ragged inputs of other sizes: permutations within the input, all of its nodes in each place."""
-    for setting in ("padded S x E(3)", "ragged S x E(3)"):
-        s = SETTINGS[setting]()
-        phi = s.symmetrized("haar")
-        x = phi.bind((), s.call)
-        axis = x.node_axes[0]
-        index = (
-            designs.DESIGNS["shifts"]
-            .translations(axis, x.layouts[axis], axis.identity((x.count,), n=x.layouts[axis]))
-            .index
-        )
-        assert torch.equal(index.sort(-1).values, torch.arange(index.shape[-1]).expand_as(index))
-        sizes = x.layouts[axis].sizes if x.layouts[axis].ragged else x.layouts[axis].mask.sum(-1)
-        assert len(index) == int(sizes.max())
-        y = phi(**s.call, estimator=ps.MonteCarlo(8, design="shifts"))
-        assert all(t.isfinite().all() for t in y)
+def stored(sizes):
+    """The same graphs dense (where of one size), padded and ragged, with the axis that says so."""
+    graphs = [torch.randn(n, 2, dtype=torch.float64) for n in sizes]
+    mask = torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    dense = nn.utils.rnn.pad_sequence(graphs, batch_first=True)
+    yield ps.S(mask="mask"), {"x": dense, "mask": mask}
+    yield ps.S(batch="batch"), {"x": torch.cat(graphs), "batch": batch}
+    if len(set(sizes)) == 1:
+        yield ps.S(), {"x": dense}
+
+
+PLACES = torch.randn(5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("sizes", [(5, 5), (5, 3, 1)])
+@pytest.mark.parametrize("name", ["cyclic", "shifts"])
+def test_shifts_of_nodes_are_exact_for_sums_over_places(name, sizes):
+    """In every layout, as every node stands equally often in every place, also in inputs with fewer nodes."""
+    model = Graphwise(lambda x: PLACES[: len(x)] @ x.sin())
+    exact = Graphwise(lambda x: PLACES[: len(x)].mean() * x.sin().sum(0))
+    for nodes, call in stored(sizes):
+        phi = ps.symmetrize(model, {"x": ps.Rep(nodes)}, ps.Rep(), "haar").eval()
+        assert torch.allclose(phi(**call, estimator=ps.MonteCarlo(5, design=name)), exact(**call), atol=1e-12)
+
+
+def test_the_mean_over_shifts_of_an_input_does_not_depend_on_its_batch():
+    """Canonical orders and what shifts change: the input alone, and beside a larger one, in chunks and in blocks."""
+    model = Graphwise(lambda x: PLACES[: len(x)] @ (x * x.roll(1, 0).sin()))
+    for nodes, call in stored((5, 3, 2)):
+        phi = ps.symmetrize(model, {"x": ps.Rep(nodes)}, ps.Rep(), "canonical").double().eval()
+        together = phi(**call, estimator=ps.MonteCarlo(10, 2, "shifts"))
+        for i, n in enumerate((5, 3, 2)):
+            alone = phi.bind((), call).select(torch.arange(3) == i).kwargs
+            alone = {key: value[:, :n] if nodes.mask else value for key, value in alone.items()}
+            assert torch.allclose(together[i], phi(**alone, estimator=ps.MonteCarlo(n, design="shifts")), atol=1e-12)
+            assert not torch.allclose(together[i], phi(**alone), atol=1e-3)
 
 
 def flat(y) -> torch.Tensor:

@@ -59,6 +59,10 @@ class Coset(Design):
         """Number of elements of H."""
         return int(self.size)  # type: ignore[arg-type]
 
+    def shares(self, factor: Any, layout: Any) -> Tensor | None:
+        """Weights (M, B) of the elements of H, of mean one; None where none is listed more often than another."""
+        return None
+
     def chosen(self, group: Group) -> dict[Group, Coset]:
         """What acts on which factor."""
         return {self.factor(group): self}
@@ -70,15 +74,20 @@ class Coset(Design):
         return 1 if self._has_others(integrand) else self.length(integrand)
 
     def push(self, integrand: Integrand, noise: Noise) -> Drawn:
-        chosen, counts = self.chosen(integrand.p.group), self._counts(integrand)
-        g, aux = self._shared(integrand, noise, chosen, math.prod(list(counts.values())))
+        chosen = self.chosen(integrand.p.group)
+        g, aux = self._shared(integrand, noise, chosen, self.length(integrand))
         layouts: dict[Any, Any] = {**integrand.x.layouts}
-        numbers = torch.arange(g.shape[0], device=integrand.x.device)
-        for f, count in counts.items():
-            h = chosen[f].translations(f, layouts.get(f), g[f]).select(numbers % count)
+        for f, number in self._numbers(integrand, g.shape[0]).items():
+            h = chosen[f].translations(f, layouts.get(f), g[f]).select(number)
             g = exchange(g, f, f.compose(g[f], h))
-            numbers = numbers // count
         return g, aux
+
+    def weights(self, integrand: Integrand) -> Tensor | None:
+        chosen, layouts = self.chosen(integrand.p.group), dict[Any, Any](integrand.x.layouts)
+        shares = {f: coset.shares(f, layouts.get(f)) for f, coset in chosen.items()}
+        numbers = self._numbers(integrand, self.length(integrand))
+        uneven = [share[numbers[f]] for f, share in shares.items() if share is not None]
+        return math.prod(uneven) if uneven else None  # type: ignore[arg-type, return-value]
 
     def _shared(self, integrand: Integrand, noise: Noise, chosen: dict[Group, Coset], block: int) -> Drawn:
         """Elements (K, B) whose chosen factors are the same within each block; p is asked once a block if it can be."""
@@ -95,6 +104,13 @@ class Coset(Design):
         """Number of translations of each chosen factor."""
         layouts: dict[Any, Any] = {**integrand.x.layouts}
         return {f: coset.count(f, layouts.get(f)) for f, coset in self.chosen(integrand.p.group).items()}
+
+    def _numbers(self, integrand: Integrand, k: int) -> dict[Group, Tensor]:
+        """Number (K,) of the translation of each chosen factor in k samples: all pairs in every block."""
+        numbers, found = torch.arange(k, device=integrand.x.device), {}
+        for f, count in self._counts(integrand).items():
+            found[f], numbers = numbers % count, numbers // count
+        return found
 
     def _has_others(self, integrand: Integrand) -> bool:
         """Whether other factors draw noise of their own, a fresh one for each sample."""
@@ -199,7 +215,8 @@ class Cyclic(Coset):
 
     In the plane exact up to degree n - 1. Over S_n every node stands once in every place of a block: exact for every
     sum over nodes of functions of a node and its place. Inputs with fewer nodes than the largest go round more than
-    once. If the group has both, the plane is meant; `Shifts` takes the nodes.
+    once; weights let each of their shifts count the same, so that the mean of a block does not depend on the batch. If
+    the group has both, the plane is meant; `Shifts` takes the nodes.
 
     Args:
         order: n; 8 in the plane unless given, over S_n always the number of nodes of the largest input.
@@ -229,6 +246,14 @@ class Cyclic(Coset):
         if isinstance(factor, S):
             return Permutation(factor, layout, shifts(layout, self.count(factor, layout), like.index))  # type: ignore[attr-defined]
         return _matrix_elements(factor, self.matrices(self.count(factor, layout)), like)
+
+    def shares(self, factor: Any, layout: Any) -> Tensor | None:
+        if not (isinstance(factor, S) and layout.uneven):
+            return None
+        count, sizes = self.count(factor, layout), layout.sizes.clamp_min(1)
+        step = torch.arange(count, device=sizes.device)[:, None] % sizes
+        times = count // sizes + (step < count % sizes)
+        return count / (sizes * times)
 
     def matrices(self, order: int) -> np.ndarray:
         return finite.rotations(order)
@@ -319,7 +344,7 @@ def shifts(layout: Layout, order: int, like: Tensor) -> Tensor:
         place = torch.arange(layout.size, device=like.device)
         if layout.mask is None:
             return ((place + step[:, None]) % max(layout.size, 1))[:, None]
-        count = layout.mask.sum(-1, keepdim=True)
+        count = layout.sizes[:, None]
         moved = (place + step[:, None, None]) % count.clamp_min(1)
         return torch.where(place < count, moved, place)
     rank, count = layout.position % max(layout.width, 1), layout.sizes[layout.batch]

@@ -52,6 +52,10 @@ class Design(ABC):
         """Elements (K, B) in blocks of consecutive samples, and counters."""
         return integrand.push(noise)
 
+    def weights(self, integrand: Integrand) -> Tensor | None:
+        """Weights (M, B) of the samples of a block, of mean one; None where all are equal."""
+        return None
+
     def noise(self, integrand: Integrand, k: int) -> Iterator[Noise]:
         """What `push` takes, in pages of whole blocks: fresh noise of k samples, or all that was given.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from probsym.estimators.base import (
@@ -60,7 +61,8 @@ class MonteCarlo(Estimator):
         design = as_design(self.design)
         if self.chunk is None or self.chunk >= self.k:
             g, aux = design.draw(integrand, self.k)
-            count, y = g.shape[0], integrand.evaluate(g, None)
+            count = g.shape[0]
+            y = weighted(integrand, design.weights(integrand), integrand.evaluate(g, None), slice(0, count))
             mean, error = [t.mean(0) if count > 1 else t.squeeze(0) for t in y], []
             if integrand.statistics:
                 error = [standard_error(t.detach()) for t in block_means(y, design.length(integrand))]
@@ -74,12 +76,20 @@ class MonteCarlo(Estimator):
     ) -> tuple[list[Tensor], list[Tensor], int, dict[str, Tensor]]:
         """Mean, standard error, samples and counters, holding the elements of one page and the outputs of one chunk."""
         block, aux = design.length(integrand), Counters()
-        blocks = Blocks(block, integrand.statistics)
+        blocks, weights = Blocks(block, integrand.statistics), design.weights(integrand)
         for g, counters in design.pages(integrand, self.k):
             for part in slices(g.shape[0], block, self.chunk):  # type: ignore[arg-type]
-                blocks.add(integrand.run(g.select(part)))
+                blocks.add(weighted(integrand, weights, integrand.run(g.select(part)), part))
             aux.add(counters, g.shape[0])
         return blocks.moments.mean, blocks.error(aux.samples // block), aux.samples, aux.values()
+
+
+def weighted(integrand: Integrand, weights: Tensor | None, outputs: list[Tensor], part: slice) -> list[Tensor]:
+    """Outputs (K, ...) of part of the samples times their weights, which are (M, B) in every block."""
+    if weights is None:
+        return outputs
+    number = torch.arange(part.start, part.stop, device=weights.device) % len(weights)
+    return [w.to(y.dtype) * y for w, y in zip(integrand.align(weights[number], outputs), outputs, strict=True)]
 
 
 def slices(count: int, block: int, chunk: int) -> Iterator[slice]:
