@@ -1,13 +1,12 @@
 """What each process of the distributed test runs: `probsym`, with the order of nodes as it comes and the noise noted.
 
-    torchrun ... ddp_driver.py FOLDER run peptides-func ...
+    torchrun ... ddp_driver.py FOLDER run EXPERIMENT ...
 
 Each process writes what its first training step would have drawn to FOLDER/noise-RANK-of-WORLD.npy.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,10 @@ class Ordered(ps.Haar):
 
     def noise(self, x: Any, shape: Any = (), generator: Any = None) -> Any:
         drawn = super().noise(x, shape, generator)
-        path = FOLDER / f"noise-{os.environ.get('RANK', 0)}-of-{os.environ.get('WORLD_SIZE', 1)}.npy"
-        training = torch.is_grad_enabled() and torch.distributed.is_initialized()  # not the count of its operations
-        if training and not path.exists():
-            np.save(path, torch.cat([leaf.reshape(-1) for leaf in flat(drawn)]).numpy())
+        if torch.is_grad_enabled() and torch.distributed.is_initialized():  # not the count of its operations
+            path = FOLDER / f"noise-{torch.distributed.get_rank()}-of-{torch.distributed.get_world_size()}.npy"
+            if not path.exists():
+                np.save(path, torch.cat([leaf.reshape(-1) for leaf in flat(drawn)]).numpy())
         return zeros(drawn)
 
 

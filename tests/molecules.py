@@ -37,10 +37,10 @@ def structures() -> dict[str, NDArray]:
     return arrays | {"y": np.random.default_rng(1).normal(5, 3, (len(arrays["y"]), 11)).astype(np.float32)}
 
 
-def contacts() -> dict[str, NDArray]:
+def contacts(count: int = 30) -> dict[str, NDArray]:
     """The same with two labelled pairs a molecule, one true: pcqm_contact.npz."""
-    arrays = molecules()
-    count = len(arrays.pop("y"))
+    arrays = molecules(count)
+    del arrays["y"]
     arrays["x"] = arrays["x"] % np.array(CONTACT_ATOMS, np.uint8)
     arrays["edge_attr"] = arrays["edge_attr"] % np.array(CONTACT_BONDS, np.uint8)
     pairs = {"pair_index": np.tile([[0, 1], [2, 2]], (count, 1)), "pair_label": np.tile([1, 0], count)}
