@@ -210,6 +210,38 @@ def test_hybrid_evaluates_equal_poses_of_a_sample_once():
     assert torch.allclose(y, every, atol=1e-12)
 
 
+def test_hybrid_samples_the_rest_in_blocks():
+    """Signs listed, cosets of the octahedron sampled: exact to degree 3 in the vector, with the spread of blocks."""
+    flips, space = ps.Signs(2), ps.SO(3)
+
+    class Model(nn.Module):
+        def forward(self, s, v):
+            t, u = s[:, 0] + 2 * s[:, 1].exp(), v[:, 0]
+            return torch.stack([t * (1 + u + u**2) + u**3, t * (2 * u).sin().exp()], 1)
+
+    s = torch.randn(2, dtype=torch.float64).expand(1000, 2)
+    v = torch.tensor([0.6, 0, 0.8], dtype=torch.float64).expand(1000, 3)
+    phi = ps.symmetrize(Model(), {"s": ps.Rep(flips), "v": ps.Rep(space)}, ps.Rep(), "haar").eval()
+    assert phi.estimate(s=s, v=v, estimator=ps.Hybrid(24, design="octahedral")).stderr.isinf().all()
+    plain, design = (
+        phi.estimate(s=s, v=v, estimator=ps.Hybrid(96, chunk=3, design=name), generator=seeded())
+        for name in (None, "octahedral")
+    )
+    assert design.samples.tolist() == [4 * 96] * 1000
+    assert torch.allclose(design.mean[:, 0], 2 * s[:, 1].cosh() * (1 + v.square().sum(1) / 3), atol=1e-11)
+    assert (design.stderr[:, 0] < 1e-11).all()
+    for estimate in (plain, design):
+        ratio = estimate.stderr[:, 1].square().mean().sqrt() / estimate.mean[:, 1].std()
+        assert 0.85 < ratio < 1.15
+    assert design.mean[:, 1].std() < plain.mean[:, 1].std() / 2
+    gap = design.mean[:, 1].mean() - plain.mean[:, 1].mean()
+    assert gap.abs() < 6 * (design.mean[:, 1].var() + plain.mean[:, 1].var()).div(1000).sqrt()
+    with pytest.raises(ValueError, match="fits no factor"):
+        phi(s=s, v=v, estimator=ps.Hybrid(24, design="shifts"))
+    with pytest.raises(ValueError, match=r"24.*25"):
+        ps.Hybrid(25, design="octahedral")
+
+
 def test_hybrid_of_products_and_frames():
     s = particles(ps.E(3))
     nodes, space = s.group.factors[1], s.group.factors[0]

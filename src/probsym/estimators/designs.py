@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from probsym.estimators import finite
+from probsym.estimators.base import positive
 from probsym.estimators.cosets import Coset, Cyclic, Dihedral, Joint, Polyhedral, Shifts, SignedPermutations, Signs
 from probsym.estimators.design import Design, Independent, check_multiple
 from probsym.estimators.quasi import Antithetic, Sobol, Stratified
@@ -53,6 +54,21 @@ def as_design(given: Any) -> Design:
     return DESIGNS[given]
 
 
+def check_sampling(k: int, chunk: int | None, given: Any) -> None:
+    """The arguments of an estimator that draws k samples.
+
+    Raises:
+        ValueError: k or chunk below one, an unknown design, k no multiple of its block.
+        TypeError: neither the name of a design nor a design.
+    """
+    positive("k", k)
+    if chunk is not None:
+        positive("chunk", chunk)
+    design = as_design(given)
+    if design.size is not None:
+        check_multiple(k, design.size, design)
+
+
 def _coset(given: Any) -> Coset:
     design = as_design(given)
     if not isinstance(design, Coset):
@@ -62,5 +78,5 @@ def _coset(given: Any) -> Coset:
 
 __all__ = [
     "DESIGNS", "Antithetic", "Coset", "Cyclic", "Design", "Dihedral", "Independent", "Joint", "Polyhedral", "Shifts",
-    "SignedPermutations", "Signs", "Sobol", "Stratified", "as_design", "check_multiple",
+    "SignedPermutations", "Signs", "Sobol", "Stratified", "as_design", "check_multiple", "check_sampling",
 ]  # fmt: skip

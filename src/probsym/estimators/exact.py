@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probsym.distributions.base import Support
 from probsym.estimators.base import Blocks, Counters, Estimate, Estimator, Integrand, Moments, positive
-from probsym.estimators.design import Independent
+from probsym.estimators.designs import Design, as_design, check_sampling
 from probsym.groups import Element
 from probsym.groups.base import ProductElement
 
@@ -87,25 +87,26 @@ class Hybrid(Estimator):
         mean = 1/k sum_k sum_m w_m (a_m b_k) f((a_m b_k)^-1 x),    a_m all of the finite factors, b_k samples
 
     What depends on the finite factors is exact: the estimate is equivariant to them at every k. The standard error is
-    the spread over k; zero if nothing had to be sampled.
+    the spread over k, or over the blocks of a design; zero if nothing had to be sampled.
 
     Args:
-        k: samples of the factors that are not finite; the model is called on k times as many rows as they have
-            elements.
+        k: samples of the factors that are not finite; the model is called on k times as many rows as the finite factors
+            have elements.
         chunk: elements evaluated at once.
+        design: of the samples, as in `MonteCarlo`.
 
     Raises:
-        ValueError: k or chunk below one.
+        ValueError: k or chunk below one, an unknown design, k no multiple of its block; at the call, a design that
+            fits none of the sampled factors.
         TypeError: at the call, no factor is finite.
     """
 
     k: int
     chunk: int | None = None
+    design: str | Design | tuple[str | Design, ...] | None = None
 
     def __post_init__(self) -> None:
-        positive("k", self.k)
-        if self.chunk is not None:
-            positive("chunk", self.chunk)
+        check_sampling(self.k, self.chunk, self.design)
 
     def __call__(self, integrand: Integrand) -> Estimate:
         if integrand.noise is not None:
@@ -116,16 +117,18 @@ class Hybrid(Estimator):
         if rest is None:
             return Exact(self.chunk)(integrand)
         support = finite.support(integrand.x, integrand.generator)
-        blocks, aux = Blocks(1, integrand.statistics), Counters()
+        design, rest_alone = as_design(self.design), replace(integrand, p=rest)
+        blocks, aux = Blocks(design.length(rest_alone), integrand.statistics), Counters()
         size, alike = len(support.weight), support.element.group.finite
-        for drawn, counters in Independent().pages(replace(integrand, p=rest), self.k):
+        for drawn, counters in design.pages(rest_alone, self.k):
             for i in range(drawn.shape[0]):
                 g = drawn.select(slice(i, i + 1)).map(lambda t, _: t.expand(size, *t.shape[1:]))
                 pairs = Support(_join(integrand, support.element, g), support.weight, support.exact, {})
                 blocks.add([m[None] for m in weighted(integrand, pairs, self.chunk, alike).mean])
             aux.add(counters, drawn.shape[0])
         samples = (support.weight > 0).sum(0) * self.k
-        error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(blocks.error(self.k))]
+        errors = blocks.error(self.k // blocks.block)
+        error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(errors)]
         return Estimate(integrand.rebuild(blocks.moments.mean), integrand.rebuild(error), samples,
                         {**support.counters, **aux.values()})  # fmt: skip
 

@@ -15,10 +15,9 @@ from probsym.estimators.base import (
     Estimator,
     Integrand,
     block_means,
-    positive,
     standard_error,
 )
-from probsym.estimators.designs import Design, as_design, check_multiple
+from probsym.estimators.designs import Design, as_design, check_sampling
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,7 @@ class MonteCarlo(Estimator):
     design: str | Design | tuple[str | Design, ...] | None = None
 
     def __post_init__(self) -> None:
-        positive("k", self.k)
-        if self.chunk is not None:
-            positive("chunk", self.chunk)
-        design = as_design(self.design)
-        if design.size is not None:
-            check_multiple(self.k, design.size, design)
+        check_sampling(self.k, self.chunk, self.design)
 
     def __call__(self, integrand: Integrand) -> Estimate:
         design = as_design(self.design)
