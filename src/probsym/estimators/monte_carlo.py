@@ -27,7 +27,8 @@ class MonteCarlo(Estimator):
         mean = 1/k sum_k g_k f(g_k^-1 x),    stderr = s / sqrt(k)
 
     With a design the samples come in blocks of size m (cosets, pairs, scrambles); s is then the spread of the k / m
-    block means, and m takes the place of one sample.
+    block means, and m takes the place of one sample. Cosets of a finite group H make another, as equivariant model of a
+    learned p, p * Unif(H): train with the design that you evaluate with.
 
     Args:
         k: number of samples, a multiple of the design's block.
