@@ -108,6 +108,33 @@ def test_pages_of_hybrid_are_the_samples_of_one_call():
     assert paged.aux == learning.aux
 
 
+class Half(torch.nn.Module):
+    """Outputs near `center` in half precision, with a standard deviation of 0.2 to 0.7."""
+
+    def __init__(self, kind: torch.dtype, center: float) -> None:
+        super().__init__()
+        self.kind, self.center = kind, center
+
+    def forward(self, v):
+        return (self.center + v[..., 0]).to(self.kind)
+
+
+@pytest.mark.parametrize(("kind", "center"), [(torch.bfloat16, 1.0), (torch.float16, 1.0), (torch.float16, 500.0)])
+def test_half_precision_is_averaged_in_single(kind, center):
+    """1,024 outputs of 8 or 11 bits: the mean and its error are those in float64 but for one rounding."""
+    v = torch.tensor([[0.3, 0.0], [1.0, 0.0]])
+    phi = ps.symmetrize(Half(kind, center), {"v": ps.Rep(ps.O(2))}, ps.Rep(), "haar").eval()
+    exact = phi.sample(v=v, samples=1024, generator=seeded()).double()
+    mean, error = exact.mean(0), exact.std(0) / 32
+    for chunk in (None, 1, 60):
+        found = phi.estimate(v=v, estimator=ps.MonteCarlo(1024, chunk), generator=seeded())
+        assert found.mean.dtype == found.stderr.dtype == kind
+        assert torch.allclose(found.mean.double(), mean, rtol=torch.finfo(kind).eps, atol=0)
+        assert torch.allclose(found.stderr.double(), error, rtol=torch.finfo(kind).eps, atol=0)
+    found = phi.estimate(v=v, tol=1e-9, max_samples=1024, generator=seeded())
+    assert torch.allclose(found.stderr.double(), error, rtol=0.1, atol=0)
+
+
 def flat(value) -> torch.Tensor:
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
     return torch.cat([t.flatten() for t in parts])

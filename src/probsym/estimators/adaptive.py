@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probsym.estimators.base import Estimate, Estimator, Integrand, positive
+from probsym.estimators.base import Estimate, Estimator, Integrand, Widened, positive
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Adaptive(Estimator):
             for a, b, n in zip(pilot.square, totals.square, totals.counts(wanted), strict=True)
         ]
         aux = {**aux, "above_tol": (square > wanted * self.tol**2).sum()}
-        return Estimate(integrand.rebuild(totals.mean), integrand.rebuild(error), wanted, aux)
+        mean, error = totals.narrow(totals.mean), totals.narrow(error)
+        return Estimate(integrand.rebuild(mean), integrand.rebuild(error), wanted, aux)
 
     def _steps(self, count: int) -> list[int]:
         return [min(self.chunk, count - start) for start in range(0, count, self.chunk)]
@@ -87,10 +88,11 @@ class Adaptive(Estimator):
         return totals
 
 
-class _Totals:
+class _Totals(Widened):
     """Sample moments of the outputs of a whole batch, fed by smaller and smaller parts of it."""
 
     def __init__(self, integrand: Integrand) -> None:
+        super().__init__()
         self.integrand = integrand
         self.count = 0
         self.mean: list[Tensor] = []
@@ -99,7 +101,7 @@ class _Totals:
     def add(self, outputs: list[Tensor], part: Integrand, active: Tensor | None = None) -> None:
         """Add outputs (K, ...) of the inputs marked in `active`, each of which has `count` samples already."""
         fresh = len(outputs[0])
-        for i, y in enumerate(outputs):
+        for i, y in enumerate(self.widen(outputs)):
             mean = y.mean(0)
             square = (y - mean).detach().square().sum(0)
             if i == len(self.mean):

@@ -16,6 +16,7 @@ from probsym.distributions import EquivariantDistribution, Noise
 from probsym.groups import Element
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
+from probsym.groups.orthonormal import wide
 from probsym.reps import Inputs, Rep
 
 
@@ -115,22 +116,42 @@ class Estimator(ABC):
         """The estimate for all inputs of the batch."""
 
 
-class Moments:
+class Widened:
+    """Sums in at least single precision of outputs in any; `narrow` gives the precision of the outputs back."""
+
+    def __init__(self) -> None:
+        self.kinds: list[torch.dtype] = []
+
+    def widen(self, outputs: list[Tensor]) -> list[Tensor]:
+        self.kinds = [y.dtype for y in outputs]
+        return [wide(y) for y in outputs]
+
+    def narrow(self, values: list[Tensor]) -> list[Tensor]:
+        return [v.to(kind) for v, kind in zip(values, self.kinds, strict=True)]
+
+
+class Moments(Widened):
     """Running weighted mean and spread over the sample axis, merged chunk by chunk (Chan et al.)."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.mean: list[Tensor] = []
         self.square: list[Tensor] = []
         self.total: list[Tensor] = []
 
+    def result(self) -> list[Tensor]:
+        """The mean, in the precision of the outputs."""
+        return self.narrow(self.mean)
+
     def add_shares(self, outputs: list[Tensor], weights: list[Tensor]) -> None:
         """Add outputs (K, ...) whose weights (K, ...) sum to one over all that will be added; no spread."""
-        parts = [(w * y).sum(0) if len(y) > 1 else w[0] * y[0] for y, w in zip(outputs, weights, strict=True)]
+        pairs = zip(self.widen(outputs), weights, strict=True)
+        parts = [(w * y).sum(0) if len(y) > 1 else w[0] * y[0] for y, w in pairs]
         self.mean = [a + b for a, b in zip(self.mean, parts, strict=True)] if self.mean else parts
 
     def add(self, outputs: list[Tensor], weights: list[Tensor], spread: bool) -> None:
         """Add outputs (K, ...) with weights (K, ...) that broadcast on them."""
-        for i, (y, w) in enumerate(zip(outputs, weights, strict=True)):
+        for i, (y, w) in enumerate(zip(self.widen(outputs), weights, strict=True)):
             total = w.sum(0)
             mean = (w * y).sum(0) / torch.where(total > 0, total, 1)
             square = (w * (y - mean).detach().square()).sum(0) if spread else torch.zeros_like(total)
@@ -148,7 +169,7 @@ class Moments:
             self.total[i] = joint
 
 
-class Blocks:
+class Blocks(Widened):
     """Running mean and spread of block means, from chunks that end with blocks or lie within one.
 
     Args:
@@ -156,6 +177,7 @@ class Blocks:
     """
 
     def __init__(self, block: int, spread: bool) -> None:
+        super().__init__()
         self.block, self.spread = block, spread
         self.moments = Moments()
         self.sums: list[Tensor] = []
@@ -163,7 +185,7 @@ class Blocks:
 
     def add(self, outputs: list[Tensor]) -> None:
         """Add outputs (K, ...) of equal weight."""
-        count = len(outputs[0])
+        outputs, count = self.widen(outputs), len(outputs[0])
         if count % self.block:
             self.sums = [y.sum(0) + (self.sums[i] if self.filled else 0) for i, y in enumerate(outputs)]
             self.filled += count
@@ -176,11 +198,15 @@ class Blocks:
         ones = [torch.ones(len(m), *[1] * (m.ndim - 1), dtype=m.dtype, device=m.device) for m in means]
         self.moments.add(means, ones, self.spread)
 
+    def result(self) -> list[Tensor]:
+        """The mean, in the precision of the outputs."""
+        return self.narrow(self.moments.mean)
+
     def error(self, blocks: int) -> list[Tensor]:
         """Standard errors of the mean; inf for one block."""
         if blocks < 2:
-            return [torch.full_like(s, math.inf) for s in self.moments.square]
-        return [(s / (blocks - 1) / blocks).sqrt() for s in self.moments.square]
+            return self.narrow([torch.full_like(s, math.inf) for s in self.moments.square])
+        return self.narrow([(s / (blocks - 1) / blocks).sqrt() for s in self.moments.square])
 
 
 class Counters:
@@ -210,11 +236,12 @@ def block_means(outputs: list[Tensor], block: int) -> list[Tensor]:
     return outputs if block == 1 else [y.reshape(-1, block, *y.shape[1:]).mean(1) for y in outputs]
 
 
-def standard_error(y: Tensor) -> Tensor:
-    """Standard error of the mean over axis 0; inf for one sample."""
-    if len(y) < 2:
+def standard_error(y: Tensor, block: int) -> Tensor:
+    """Standard error of the mean over axis 0, from the means of blocks; inf for one of them."""
+    (means,) = block_means([wide(y.detach())], block)
+    if len(means) < 2:
         return torch.full_like(y[0], math.inf)
-    return y.std(0) / math.sqrt(len(y))
+    return (means.std(0) / math.sqrt(len(means))).to(y.dtype)
 
 
 def positive(name: str, value: Any) -> None:

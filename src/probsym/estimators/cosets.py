@@ -253,7 +253,7 @@ class Cyclic(Coset):
         count, sizes = self.count(factor, layout), layout.sizes.clamp_min(1)
         step = torch.arange(count, device=sizes.device)[:, None] % sizes
         times = count // sizes + (step < count % sizes)
-        return count / (sizes * times)
+        return count / (sizes * times).double()
 
     def matrices(self, order: int) -> np.ndarray:
         return finite.rotations(order)

@@ -45,11 +45,11 @@ class Exact(Estimator):
         moments = weighted(integrand, support, self.chunk, support.element.group.finite)
         samples = (support.weight > 0).sum(0)
         if not integrand.statistics:
-            return Estimate(integrand.rebuild(moments.mean), None, samples, support.counters)
+            return Estimate(integrand.rebuild(moments.result()), None, samples, support.counters)
         scale = torch.where(support.exact, 0.0, (samples - 1).clamp_min(0).to(support.weight.dtype).reciprocal())
         scales = integrand.align(scale[None], [s[None] for s in moments.square])
-        error = [_error(s, c[0]) for s, c in zip(moments.square, scales, strict=True)]
-        return Estimate(integrand.rebuild(moments.mean), integrand.rebuild(error), samples, support.counters)
+        error = moments.narrow([_error(s, c[0]) for s, c in zip(moments.square, scales, strict=True)])
+        return Estimate(integrand.rebuild(moments.result()), integrand.rebuild(error), samples, support.counters)
 
 
 def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: bool) -> Moments:
@@ -124,12 +124,12 @@ class Hybrid(Estimator):
             for i in range(drawn.shape[0]):
                 g = drawn.select(slice(i, i + 1)).map(lambda t, _: t.expand(size, *t.shape[1:]))
                 pairs = Support(_join(integrand, support.element, g), support.weight, support.exact, {})
-                blocks.add([m[None] for m in weighted(integrand, pairs, self.chunk, alike).mean])
+                blocks.add([m[None] for m in weighted(integrand, pairs, self.chunk, alike).result()])
             aux.add(counters, drawn.shape[0])
         samples = (support.weight > 0).sum(0) * self.k
         errors = blocks.error(self.k // blocks.block)
         error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(errors)]
-        return Estimate(integrand.rebuild(blocks.moments.mean), integrand.rebuild(error), samples,
+        return Estimate(integrand.rebuild(blocks.result()), integrand.rebuild(error), samples,
                         {**support.counters, **aux.values()})  # fmt: skip
 
     def _sampled(self, integrand: Integrand, error: Tensor, loose: Tensor, i: int) -> Tensor:

@@ -14,7 +14,6 @@ from probsym.estimators.base import (
     Estimate,
     Estimator,
     Integrand,
-    block_means,
     standard_error,
 )
 from probsym.estimators.designs import Design, as_design, check_sampling
@@ -57,10 +56,10 @@ class MonteCarlo(Estimator):
         if self.chunk is None or self.chunk >= self.k:
             g, aux = design.draw(integrand, self.k)
             count = g.shape[0]
-            y = weighted(integrand, design.weights(integrand), integrand.evaluate(g, None), slice(0, count))
+            y = scaled(integrand, design.weights(integrand), integrand.evaluate(g, None), slice(0, count))
             mean, error = [t.mean(0) if count > 1 else t.squeeze(0) for t in y], []
             if integrand.statistics:
-                error = [standard_error(t.detach()) for t in block_means(y, design.length(integrand))]
+                error = [standard_error(t, design.length(integrand)) for t in y]
         else:
             mean, error, count, aux = self._in_chunks(design, integrand)
         return Estimate(integrand.rebuild(mean), integrand.rebuild(error) if integrand.statistics else None,
@@ -74,17 +73,17 @@ class MonteCarlo(Estimator):
         blocks, weights = Blocks(block, integrand.statistics), design.weights(integrand)
         for g, counters in design.pages(integrand, self.k):
             for part in slices(g.shape[0], block, self.chunk):  # type: ignore[arg-type]
-                blocks.add(weighted(integrand, weights, integrand.run(g.select(part)), part))
+                blocks.add(scaled(integrand, weights, integrand.run(g.select(part)), part))
             aux.add(counters, g.shape[0])
-        return blocks.moments.mean, blocks.error(aux.samples // block), aux.samples, aux.values()
+        return blocks.result(), blocks.error(aux.samples // block), aux.samples, aux.values()
 
 
-def weighted(integrand: Integrand, weights: Tensor | None, outputs: list[Tensor], part: slice) -> list[Tensor]:
+def scaled(integrand: Integrand, weights: Tensor | None, outputs: list[Tensor], part: slice) -> list[Tensor]:
     """Outputs (K, ...) of part of the samples times their weights, which are (M, B) in every block."""
     if weights is None:
         return outputs
     number = torch.arange(part.start, part.stop, device=weights.device) % len(weights)
-    return [w.to(y.dtype) * y for w, y in zip(integrand.align(weights[number], outputs), outputs, strict=True)]
+    return [(w * y).to(y.dtype) for w, y in zip(integrand.align(weights[number], outputs), outputs, strict=True)]
 
 
 def slices(count: int, block: int, chunk: int) -> Iterator[slice]:
