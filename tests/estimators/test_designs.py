@@ -129,7 +129,7 @@ class Graphwise(nn.Module):
         super().__init__()
         self.fn = fn
 
-    def forward(self, x, mask=None, batch=None):
+    def forward(self, x, mask=None, batch=None, sign=None):
         graphs = x if mask is None else [row[real] for row, real in zip(x, mask, strict=True)]
         if batch is not None:
             graphs = x.split(torch.bincount(batch).tolist())
@@ -162,6 +162,17 @@ def test_shifts_of_nodes_are_exact_for_sums_over_places(name, sizes):
         assert torch.allclose(phi(**call, estimator=ps.MonteCarlo(5, design=name)), exact(**call), atol=1e-12, rtol=0)
 
 
+def test_hybrid_weighs_shifts_too():
+    model = Graphwise(lambda x: PLACES[: len(x)] @ x.sin())
+    exact = Graphwise(lambda x: PLACES[: len(x)].mean() * x.sin().sum(0))
+    flip = ps.O(1)
+    for nodes, call in stored((5, 3, 1)):
+        p = ps.Learned(ps.distributions.DefaultNet({"x": ps.Rep(nodes)}, nodes), nodes) * ps.Haar(flip)
+        phi = ps.symmetrize(model, {"x": ps.Rep(nodes), "sign": ps.Rep(flip)}, ps.Rep(), p).double().eval()
+        y = phi(**call, sign=torch.ones(3, 1, dtype=torch.float64), estimator=ps.Hybrid(5, design="shifts"))
+        assert torch.allclose(y, exact(**call), atol=1e-12, rtol=0)
+
+
 def test_the_mean_over_shifts_of_an_input_does_not_depend_on_its_batch():
     """Canonical orders and what shifts change: the input alone, and beside a larger one, in chunks and in blocks."""
     model = Graphwise(lambda x: PLACES[: len(x)] @ (x * x.roll(1, 0).sin()))
@@ -171,7 +182,8 @@ def test_the_mean_over_shifts_of_an_input_does_not_depend_on_its_batch():
         for i, n in enumerate((5, 3, 2)):
             alone = phi.bind((), call).select(torch.arange(3) == i).kwargs
             alone = {key: value[:, :n] if nodes.mask else value for key, value in alone.items()}
-            assert torch.allclose(together[i], phi(**alone, estimator=ps.MonteCarlo(n, design="shifts")), atol=1e-12, rtol=0)
+            shifted = phi(**alone, estimator=ps.MonteCarlo(n, design="shifts"))
+            assert torch.allclose(together[i], shifted, atol=1e-12, rtol=0)
             assert not torch.allclose(together[i], phi(**alone), atol=1e-3)
 
 

@@ -90,6 +90,13 @@ class Integrand:
         rows = [self.spread(value, i) for i in range(len(outputs))]
         return [r.reshape(*r.shape, *[1] * (y.ndim - 2)) for r, y in zip(rows, outputs, strict=True)]
 
+    def scaled(self, outputs: list[Tensor], weights: Tensor | None, part: slice) -> list[Tensor]:
+        """Outputs (K, ...) of part of the samples times their weights, (M, B) the same in every block."""
+        if weights is None:
+            return outputs
+        number = torch.arange(part.start, part.stop, device=weights.device) % len(weights)
+        return [(w * y).to(y.dtype) for w, y in zip(self.align(weights[number], outputs), outputs, strict=True)]
+
     def counts(self, k: int) -> Tensor:
         return torch.full((self.x.count,), k, dtype=torch.long, device=self.x.device)
 

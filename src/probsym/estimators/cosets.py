@@ -83,11 +83,13 @@ class Coset(Design):
         return g, aux
 
     def weights(self, integrand: Integrand) -> Tensor | None:
-        chosen, layouts = self.chosen(integrand.p.group), dict[Any, Any](integrand.x.layouts)
-        shares = {f: coset.shares(f, layouts.get(f)) for f, coset in chosen.items()}
-        numbers = self._numbers(integrand, self.length(integrand))
-        uneven = [share[numbers[f]] for f, share in shares.items() if share is not None]
-        return math.prod(uneven) if uneven else None  # type: ignore[arg-type, return-value]
+        chosen, weights = self.chosen(integrand.p.group), None
+        layouts: dict[Any, Any] = {**integrand.x.layouts}
+        for f, number in self._numbers(integrand, self.length(integrand)).items():
+            shares = chosen[f].shares(f, layouts.get(f))
+            if shares is not None:
+                weights = shares[number] if weights is None else weights * shares[number]
+        return weights
 
     def _shared(self, integrand: Integrand, noise: Noise, chosen: dict[Group, Coset], block: int) -> Drawn:
         """Elements (K, B) whose chosen factors are the same within each block; p is asked once a block if it can be."""

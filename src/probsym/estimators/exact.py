@@ -119,12 +119,13 @@ class Hybrid(Estimator):
         support = finite.support(integrand.x, integrand.generator)
         design, rest_alone = as_design(self.design), replace(integrand, p=rest)
         blocks, aux = Blocks(design.length(rest_alone), integrand.statistics), Counters()
-        size, alike = len(support.weight), support.element.group.finite
+        size, alike, weights = len(support.weight), support.element.group.finite, design.weights(rest_alone)
         for drawn, counters in design.pages(rest_alone, self.k):
             for i in range(drawn.shape[0]):
                 g = drawn.select(slice(i, i + 1)).map(lambda t, _: t.expand(size, *t.shape[1:]))
                 pairs = Support(_join(integrand, support.element, g), support.weight, support.exact, {})
-                blocks.add([m[None] for m in weighted(integrand, pairs, self.chunk, alike).result()])
+                y = [m[None] for m in weighted(integrand, pairs, self.chunk, alike).result()]
+                blocks.add(integrand.scaled(y, weights, slice(i, i + 1)))
             aux.add(counters, drawn.shape[0])
         samples = (support.weight > 0).sum(0) * self.k
         errors = blocks.error(self.k // blocks.block)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from probsym.estimators.base import (
@@ -56,7 +55,7 @@ class MonteCarlo(Estimator):
         if self.chunk is None or self.chunk >= self.k:
             g, aux = design.draw(integrand, self.k)
             count = g.shape[0]
-            y = scaled(integrand, design.weights(integrand), integrand.evaluate(g, None), slice(0, count))
+            y = integrand.scaled(integrand.evaluate(g, None), design.weights(integrand), slice(0, count))
             mean, error = [t.mean(0) if count > 1 else t.squeeze(0) for t in y], []
             if integrand.statistics:
                 error = [standard_error(t, design.length(integrand)) for t in y]
@@ -73,17 +72,9 @@ class MonteCarlo(Estimator):
         blocks, weights = Blocks(block, integrand.statistics), design.weights(integrand)
         for g, counters in design.pages(integrand, self.k):
             for part in slices(g.shape[0], block, self.chunk):  # type: ignore[arg-type]
-                blocks.add(scaled(integrand, weights, integrand.run(g.select(part)), part))
+                blocks.add(integrand.scaled(integrand.run(g.select(part)), weights, part))
             aux.add(counters, g.shape[0])
         return blocks.result(), blocks.error(aux.samples // block), aux.samples, aux.values()
-
-
-def scaled(integrand: Integrand, weights: Tensor | None, outputs: list[Tensor], part: slice) -> list[Tensor]:
-    """Outputs (K, ...) of part of the samples times their weights, which are (M, B) in every block."""
-    if weights is None:
-        return outputs
-    number = torch.arange(part.start, part.stop, device=weights.device) % len(weights)
-    return [(w * y).to(y.dtype) for w, y in zip(integrand.align(weights[number], outputs), outputs, strict=True)]
 
 
 def slices(count: int, block: int, chunk: int) -> Iterator[slice]:
