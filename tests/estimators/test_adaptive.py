@@ -1,11 +1,13 @@
 """Adaptive: calibrated, invariant, and cheap: converged inputs leave the batch."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 import probsym as ps
-from cases import SETTINGS, Base
+from cases import SETTINGS, Base, seeded
 from probsym.estimators.adaptive import Adaptive
 from probsym.reps import leaves
 
@@ -121,6 +123,36 @@ def test_smaller_batches_hold_the_same_inputs():
             for name in ("mask", "batch", "edge_batch"):
                 a, b = getattr(layout, name), getattr(other, name)
                 assert (a is None and b is None) or torch.equal(a, b)
+
+
+class Broken(nn.Module):
+    """f(v) = v_1, and for a quarter of all rotations of inputs 1, 2 and 3 of a batch NaN, inf and -inf."""
+
+    def forward(self, v, number):
+        y, wrong = v[:, :1], torch.tensor([0, math.nan, math.inf, -math.inf], dtype=v.dtype)[number, None]
+        return torch.where((number > 0)[:, None] & (y > 0.5**0.5), wrong, y)
+
+
+def test_outputs_that_are_not_finite_take_all_samples():
+    """They are counted as above tol, and the other input of the batch does not notice."""
+    space = ps.SO(2)
+    v, number = torch.tensor([[1.0, 0.0]]).expand(4, 2), torch.arange(4)
+    phi = ps.symmetrize(Broken(), {"v": ps.Rep(space), "number": ps.Rep()}, ps.Rep(), "haar").eval()
+    estimate = phi.estimate(v=v, number=number, tol=0.1, max_samples=200, generator=seeded())
+    assert estimate.samples[0] < 200
+    assert estimate.samples[1:].tolist() == [200] * 3
+    assert estimate.aux["above_tol"] == 3
+    assert estimate.mean.isfinite().flatten().tolist() == [True, False, False, False]
+    assert estimate.stderr[0] < 0.1
+
+
+@pytest.mark.parametrize("distribution", ["learned", "frame"])
+def test_an_empty_batch(distribution):
+    s = SETTINGS["padded S x E(3)"]()
+    call = {key: value[:0] for key, value in s.call.items()}
+    estimate = s.symmetrized(distribution).estimate(**call, tol=0.1)
+    assert [t.shape for t in estimate.mean] == [t.shape for t in estimate.stderr] == [(0, 4, 3), (0, 2)]
+    assert estimate.samples.shape == (0,)
 
 
 def test_what_is_refused():

@@ -212,6 +212,18 @@ def test_blocks_errors_and_chunks(name):
         phi(**s.call, estimator=ps.MonteCarlo(2 * k + 1, design=name))
 
 
+@pytest.mark.parametrize("name", designs.DESIGNS)
+def test_an_empty_batch(name):
+    s = SETTINGS[FITTING[name]]()
+    phi, k = s.symmetrized("haar"), 2 * blocks(name)
+    call = {key: value[:0] for key, value in s.call.items()}
+    whole = phi(**call, estimator=ps.MonteCarlo(1))
+    for chunk in (None, 3):
+        estimate = phi.estimate(**call, estimator=ps.MonteCarlo(k, chunk, name))
+        for y in (estimate.mean, estimate.stderr):
+            assert torch.utils._pytree.tree_map(len, y) == torch.utils._pytree.tree_map(len, whole)
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"24.*100"):
         ps.MonteCarlo(100, design="octahedral")

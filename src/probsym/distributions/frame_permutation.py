@@ -117,7 +117,7 @@ def _scaled(x: Inputs, leaf: Leaf) -> Tensor:
     value = dense(x, leaf).double()
     for slot, place in rep.axes:
         if isinstance(slot, Nodes) and (mask := x.layouts[slot.group].padded_mask()) is not None:
-            view = mask.reshape(len(mask), *[1] * place, -1, *[1] * (value.ndim - place - 2))
+            view = mask.reshape(len(mask), *[1] * place, mask.shape[1], *[1] * (value.ndim - place - 2))
             value = value.masked_fill(~view, 0)
     axes = tuple(1 + place for slot, place in rep.axes if slot.width)
     value = _relative(value, axes) if axes and value.numel() else value

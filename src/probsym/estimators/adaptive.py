@@ -27,7 +27,8 @@ class Adaptive(Estimator):
 
     Args:
         tol: wanted standard error of each input, in units of the output.
-        max_samples: largest number of fresh samples an input; `aux["above_tol"]` counts inputs that would need more.
+        max_samples: largest number of fresh samples an input; `aux["above_tol"]` counts inputs that would need more,
+            among them those whose outputs are not finite.
         pilot: samples of the pilot, at least 32.
         chunk: samples evaluated at once.
 
@@ -56,6 +57,7 @@ class Adaptive(Estimator):
             g, aux = integrand.draw(step)
             pilot.add(integrand.evaluate(g, None), integrand)
         square = integrand.size(pilot.variance()) * (1 + math.sqrt(2 / (self.pilot - 1)))
+        square = square.masked_fill(~square.isfinite(), math.inf)
         wanted = self._wanted(square)
         totals = self._answer(integrand, wanted)
         error = [
@@ -78,7 +80,7 @@ class Adaptive(Estimator):
         """Moments of the fresh samples; after every chunk the batch shrinks to the inputs that want more."""
         totals, start = _Totals(integrand), 0
         active, part = torch.ones_like(wanted, dtype=torch.bool), integrand
-        for step in self._steps(int(wanted.max()) if wanted.numel() else 0):
+        for step in self._steps(int(wanted.max()) if wanted.numel() else 1):
             still = wanted > start
             if not torch.equal(still, active):
                 active, part = still, integrand.restrict(still)

@@ -240,7 +240,7 @@ class Counters:
 
 def block_means(outputs: list[Tensor], block: int) -> list[Tensor]:
     """Means over blocks of consecutive samples: (K, ...) -> (K / block, ...)."""
-    return outputs if block == 1 else [y.reshape(-1, block, *y.shape[1:]).mean(1) for y in outputs]
+    return outputs if block == 1 else [y.unflatten(0, (-1, block)).mean(1) for y in outputs]
 
 
 def standard_error(y: Tensor, block: int) -> Tensor:
