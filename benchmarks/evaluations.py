@@ -13,11 +13,17 @@ import probsym as ps
 
 POINTS, INPUTS, NETS = 5, 16, 4
 PLAIN: dict[str, list[Any]] = {
-    "SO(3)": ["tetrahedral", "octahedral", "icosahedral", "signs", "antithetic", "stratified", "sobol", 64, 256],
+    "SO(3)": ["tetrahedral", "octahedral", "icosahedral", "signs", "signed-permutations", "antithetic", "stratified",
+              "sobol", 64, 256],
     "O(3)": ["tetrahedral", "octahedral", "icosahedral", "pyritohedral", "full-octahedral", "full-icosahedral", "signs",
-             "antithetic", "stratified", "sobol", 64, 256],
+             "signed-permutations", "antithetic", "stratified", "sobol", 64, 256],
     "SO(2)": ["cyclic", ps.designs.Cyclic(16), "signs", "signed-permutations", "antithetic", "stratified", "sobol", 64],
-    "O(2)": ["cyclic", "dihedral", ps.designs.Dihedral(8), "signs", "signed-permutations", "antithetic", "sobol", 64],
+    "O(2)": ["cyclic", "dihedral", ps.designs.Dihedral(8), "signs", "signed-permutations", "antithetic", "stratified",
+             "sobol", 64],
+    "SO(4)": ["signs", "signed-permutations", "antithetic", "stratified", "sobol", 64],
+    "O(4)": ["signs", "signed-permutations", "antithetic", "stratified", "sobol", 64],
+    "SE(3)": ["octahedral"],
+    "E(3)": ["full-octahedral"],
     "S(5)": ["shifts", "antithetic", "stratified", "sobol", 64, 256],
     "S(5) x SO(3)": ["octahedral", "shifts", ("shifts", "signs"), ("shifts", "octahedral"), "antithetic", "stratified",
                      "sobol", 64],
@@ -27,8 +33,8 @@ PLAIN: dict[str, list[Any]] = {
 def group(name: str) -> tuple[ps.Rep, int]:
     """The Rep of the points and their dimension."""
     nodes = ps.S("nodes") if name.startswith("S(5)") else None
-    spaces = {"SO(3)": ps.SO(3), "O(3)": ps.O(3), "SO(2)": ps.SO(2), "O(2)": ps.O(2)}
-    space = next((s for key, s in spaces.items() if name.split(" x ")[-1] == key), None)
+    spaces = {repr(space): space for space in (*(f(d) for f in (ps.SO, ps.O) for d in (2, 3, 4)), ps.SE(3), ps.E(3))}
+    space = spaces.get(name.split(" x ")[-1])
     return ps.Rep(nodes, space), getattr(space, "dim", 3)
 
 
