@@ -1,27 +1,32 @@
 """All benchmarks, or those that are named: tables of ratios, each measured beside its reference in the same process.
 
-python benchmarks                      everything, about half an hour on one core
-python benchmarks --quick              smaller cases, a few minutes
+python benchmarks                      everything, more than an hour on one core
+python benchmarks --quick              smaller cases and fewer repeats
 python benchmarks designs actions      some of it
+python benchmarks --out times.md       into a file as well
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import torch
 from actions import actions, memory, samples
 from backbones import backbones
 from evaluations import designs
 from packages import frames, images, imports
-from steps import places, steps, storage
+from relaxed import relaxed
+from report import Kept, header
+from steps import compiled, places, steps, storage
 
-BENCHMARKS: dict[str, Callable[[bool], None]] = {
-    f.__name__: f
-    for f in (steps, places, storage, actions, memory, samples, designs, frames, images, imports, backbones)
-}
+from probsym.files import write
+
+ALL = steps, compiled, places, storage, actions, relaxed, memory, samples, designs, frames, images, imports, backbones
+BENCHMARKS: dict[str, Callable[[bool], None]] = {f.__name__: f for f in ALL}
 
 
 def main() -> None:
@@ -33,15 +38,22 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="smaller cases and fewer repeats")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="a Markdown file for the same tables, written after each benchmark")
+    parser.add_argument("--force", action="store_true", help="overwrite that file")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]!r}: expected some of {', '.join(BENCHMARKS)}")
+    if options.out and options.out.exists() and not options.force:
+        parser.error(f"--out {options.out}: exists already; --force overwrites it")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, {options.threads} thread(s), {platform.machine()}; medians (quartiles)")
-    for name in options.names or BENCHMARKS:
-        BENCHMARKS[name](options.quick)
+    with redirect_stdout(Kept(sys.stdout)) as kept:
+        print(header(options.threads))
+        for name in options.names or BENCHMARKS:
+            BENCHMARKS[name](options.quick)
+            if options.out:
+                write(options.out, kept.getvalue())
 
 
 if __name__ == "__main__":

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from peaks import growth
 from timing import alternate, milliseconds, spread, table
 from torch import Tensor, nn
 
 import probsym as ps
+from probsym.nets import MLP
 
 SIZES = (8, 16, 32, 64, 128, 256, 444, 1000)
 BATCH, CHANNELS = 2, 8
@@ -62,38 +61,30 @@ def exponent(sizes: tuple[int, ...], seconds: list[float]) -> float:
     return sum((a - mean[0]) * (b - mean[1]) for a, b in points) / sum((a - mean[0]) ** 2 for a, _ in points)
 
 
-PEAK = """
-import torch, probsym as ps
-from probsym.nets import MLP
-torch.set_num_threads(1)
-k, chunk, train = {k}, {chunk}, {train}
-nodes = ps.S("nodes")
-net = torch.nn.Sequential(torch.nn.Flatten(), MLP(20 * 20, (512, 512), 4))
-phi = ps.symmetrize(net, ps.Rep(nodes, nodes), ps.Rep(), "haar").train(train)
-x = torch.randn(64, 20, 20)
-phi(x, estimator=ps.MonteCarlo(2, 1)).sum().backward()  # lazy imports
-status = lambda key: int(open("/proc/self/status").read().split(key + ":")[1].split()[0])
-open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
-before = status("VmRSS")
-with torch.set_grad_enabled(train):
-    y = phi(x, estimator=ps.MonteCarlo(k, chunk))
-    y.sum().backward() if train else None
-print(status("VmHWM") - before)
-"""
+def averaging(k: int, chunk: int | None, train: bool) -> Callable[[], None]:
+    """One call of phi, in training with backward."""
+    nodes = ps.S("nodes")
+    net = nn.Sequential(nn.Flatten(), MLP(20 * 20, (512, 512), 4))
+    phi = ps.symmetrize(net, ps.Rep(nodes, nodes), ps.Rep(), "haar").train(train)
+    x = torch.randn(64, 20, 20)
+    phi(x, estimator=ps.MonteCarlo(2, 1)).sum().backward()  # lazy imports
+
+    def call() -> None:
+        with torch.set_grad_enabled(train):
+            y = phi(x, estimator=ps.MonteCarlo(k, chunk))
+            if train:
+                y.sum().backward()
+
+    return call
 
 
 def memory(quick: bool) -> None:
     """Growth of the peak memory of one call, each in a process of its own (Linux)."""
 
-    def peak(**options: object) -> str:
-        command = [sys.executable, "-c", PEAK.format(**options)]
-        env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back at once
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-        return f"{int(done.stdout) / 1024:.0f} MB"
-
     def rows() -> Iterator[list[object]]:
         for k in (10, 100) if quick else (10, 100, 1000):
-            yield [k, *(peak(k=k, chunk=chunk, train=train) for train in (False, True) for chunk in (None, 10))]
+            cells = [(train, chunk) for train in (False, True) for chunk in (None, 10)]
+            yield [k, *(growth(averaging, k=k, chunk=chunk, train=train) for train, chunk in cells)]
 
     columns = ["k", "evaluation", "evaluation, chunk 10", "training", "training, chunk 10"]
     table("Peak memory of a call, S_20 on matrices, B = 64, MLP of 512", columns, rows())

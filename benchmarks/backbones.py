@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from peaks import peak
 from timing import alternate, milliseconds, spread, table
 from torch import Tensor, nn
+
+import probsym as ps
 
 NODES, BATCH = 188, 2
 
@@ -32,7 +33,7 @@ def graphs(sizes: tuple[int, ...], n: int = NODES) -> dict[str, Tensor]:
     return {"x": torch.randn(len(sizes), n, 3) * mask[..., None], "edge": edge, "mask": mask}
 
 
-def learner(module: nn.Module, call: dict[str, Tensor]) -> Callable[[], None]:
+def learner(module: nn.Module, call: dict[str, Any]) -> Callable[[], None]:
     """Forward and backward."""
 
     def step() -> None:
@@ -42,33 +43,22 @@ def learner(module: nn.Module, call: dict[str, Tensor]) -> Callable[[], None]:
     return step
 
 
-PEAK = """
-import sys; sys.path.insert(0, {here!r})
-import torch, probsym as ps
-from backbones import BATCH, NODES, graph_transformer, graphs
-from probsym.integrations.transformers import symmetrized
-torch.set_num_threads(1)
-f, call = graph_transformer("patches"), graphs((NODES, 100))
-phi = symmetrized(f).train()
-def step(k, chunk):
-    phi.zero_grad()
-    model = f if k is None else phi
-    options = {{}} if k is None else {{"estimator": ps.MonteCarlo(k, chunk)}}
-    model(**call, **options).square().mean().backward()
-step({k}, {chunk}) if {k} is None else step(2, 1)  # lazy imports, gradients
-status = lambda key: int(open("/proc/self/status").read().split(key + ":")[1].split()[0])
-open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
-step({k}, {chunk})
-print(status("VmHWM"))
-"""
+def averaging(k: int | None, chunk: int | None) -> Callable[[], None]:
+    """Forward and backward of phi with k samples; of the bare backbone where k is None."""
+    from probsym.integrations.transformers import symmetrized
+
+    f, call = graph_transformer("patches"), graphs((NODES, 100))
+    phi = symmetrized(f).train()
+    if k is None:
+        learner(f, call)()  # lazy imports, gradients
+        return learner(f, call)
+    learner(phi, {**call, "estimator": ps.MonteCarlo(2, 1)})()
+    return learner(phi, {**call, "estimator": ps.MonteCarlo(k, chunk)})
 
 
-def peak(k: int | None, chunk: int | None) -> str:
-    """Peak resident memory of the second forward and backward, in a process of its own (Linux); k None: bare."""
-    command = [sys.executable, "-c", PEAK.format(k=k, chunk=chunk, here=os.path.dirname(__file__))]
-    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back at once
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-    return f"{int(done.stdout) / 1024:.0f} MB"
+def most(k: int | None, chunk: int | None) -> str:
+    """Of the whole process, in the second step."""
+    return f"{peak(averaging, k=k, chunk=chunk)[1]:.0f} MB"
 
 
 def backbones(quick: bool) -> None:
@@ -90,8 +80,8 @@ def backbones(quick: bool) -> None:
     table(f"ViT-S, forward and backward, k = 1, B = {BATCH}, {NODES} nodes", columns, speed())
 
     def memory() -> Iterator[list[object]]:
-        yield ["bare", peak(None, None), "-"]
+        yield ["bare", most(None, None), "-"]
         for k in (1, 4) if quick else (1, 4, 16):
-            yield [k, peak(k, None) if k < 16 else "-", peak(k, 1)]
+            yield [k, most(k, None) if k < 16 else "-", most(k, 1)]
 
     table(f"ViT-S, peak memory of forward and backward, B = {BATCH}", ["k", "all at once", "chunk 1"], memory())

@@ -1,86 +1,29 @@
-"""What symmetrization costs: a training step of phi beside one of the bare model on as many rows."""
+"""What symmetrization costs: a training step of phi beside one of the bare model on as many rows.
+
+Both take Adam in one fused operation, the fastest there is for small nets.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
+from bases import Case, D, N, cases
 from timing import alternate, milliseconds, spread, table
 from torch import Tensor, nn
 
 import probsym as ps
-from probsym.nets import MLP, ParticleGNN, ParticleTransformer
 
-N, D = 5, 3
-
-
-@dataclass
-class Case:
-    """A base model, the Reps of its call, and inputs for a batch of B."""
-
-    model: nn.Module
-    inputs: dict[str, Any]
-    output: Any
-    call: Callable[[int], dict[str, Tensor]]
-
-    def symmetrized(self, k: int, **options: Any) -> ps.Symmetrizer:
-        options.setdefault("distribution", "learned")
-        return ps.symmetrize(self.model, self.inputs, self.output, train_samples=k, example=self.call(2), **options)
-
-
-class Flat(nn.Module):
-    """An MLP on all coordinates."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = MLP(2 * N * D + N * N, (256, 256), N * D)
-
-    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor:
-        return pos + self.net(torch.cat([pos.flatten(1), vel.flatten(1), edge.flatten(1)], 1)).view_as(pos)
-
-
-class ViT(nn.Module):
-    """A small vision transformer that reads an adjacency matrix as an image."""
-
-    def __init__(self, size: int = 64, patch: int = 8, width: int = 192, layers: int = 6, heads: int = 6) -> None:
-        super().__init__()
-        self.embed = nn.Conv2d(1, width, patch, patch)
-        self.place = nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width))
-        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-        self.blocks = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.head = nn.Linear(width, 10)
-
-    def forward(self, image: Tensor) -> Tensor:
-        tokens = self.embed(image.unsqueeze(1)).flatten(2).mT + self.place
-        return self.head(self.blocks(tokens).mean(1))
-
-
-def particles(model: nn.Module, nodes: ps.Group) -> Case:
-    space = ps.E(D, "space")
-    reps = {"pos": ps.Rep(nodes, space), "vel": ps.Rep(nodes, space.vector), "edge": ps.Rep(nodes, nodes)}
-
-    def call(b: int) -> dict[str, Tensor]:
-        return {"pos": torch.randn(b, N, D), "vel": torch.randn(b, N, D), "edge": torch.randn(b, N, N, 1)}
-
-    return Case(model, reps, ps.Rep(nodes, space), call)
-
-
-def cases() -> dict[str, Case]:
-    nodes = ps.S("nodes")
-    image = {"image": ps.Rep(nodes, nodes)}
-    return {
-        "MLP": particles(Flat(), nodes),
-        "transformer": particles(ParticleTransformer(), nodes),
-        "GNN": particles(ParticleGNN(), ps.Axis("nodes")),
-        "ViT": Case(ViT(), image, ps.Rep(), lambda b: {"image": torch.randn(b, 64, 64)}),
-    }
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def trainer(module: nn.Module, call: dict[str, Tensor], target: Tensor) -> Callable[[], None]:
     """One step: forward, backward, Adam."""
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -90,28 +33,69 @@ def trainer(module: nn.Module, call: dict[str, Tensor], target: Tensor) -> Calla
     return step
 
 
-def compared(case: Case, k: int, b: int, budget: float) -> list[object]:
-    phi, call = case.symmetrized(k).train(), case.call(b)
+def contenders(
+    case: Case, k: int, b: int, wrap: Callable[..., Any] = lambda module: module
+) -> dict[str, Callable[[], None]]:
+    """A step of the bare model on K B rows, and of phi with a learned and with the uniform p on B inputs."""
+    call = case.call(b)
     with torch.no_grad():
         target = torch.randn_like(case.model(**call))
     rows = {name: value.repeat(k, *[1] * (value.ndim - 1)) for name, value in call.items()}
-    bare = trainer(case.model, rows, target.repeat(k, *[1] * (target.ndim - 1)))
-    times = alternate({"phi": trainer(phi, call, target), "bare": bare}, 21, 2, budget)
-    return [k, b, milliseconds(times["bare"]), milliseconds(times["phi"]), spread(times, "phi", "bare")]
+    steps = {"bare": trainer(wrap(case.model), rows, target.repeat(k, *[1] * (target.ndim - 1)))}
+    for name, p in (("learned", case.learned), ("haar", "haar")):
+        steps[name] = trainer(wrap(case.symmetrized(k, p).train()), call, target)
+    return steps
+
+
+def left_out(case: Case, k: int, b: int, quick: bool) -> str:
+    """Why there is no such row; nothing where there is one."""
+    if quick and k > 10:
+        return "left out by --quick"
+    needed = case.held() * k * b
+    return f"left out: holds {needed / 1e9:.0f} GB for backward" if needed > MEMORY / 2 else ""
 
 
 def steps(quick: bool) -> None:
-    """phi with a learned p against the bare model on the same K B rows."""
+    """phi with a learned and with the uniform p against the bare model on the same K B rows."""
 
     def rows() -> Iterator[list[object]]:
         for name, case in cases().items():
-            for k in (1, 10) if quick else (1, 10, 100):
-                for b in (1, 100):
-                    if (name == "ViT" or quick) and k * b > 1000:
-                        continue
-                    yield [name, *compared(case, k, b, 10 if quick else 60)]
+            for k, b in product((1, 10, 100), (1, 100)):
+                if reason := left_out(case, k, b, quick):
+                    yield [name, k, b, reason, *"----"]
+                    continue
+                times = alternate(contenders(case, k, b), 21, 2, 10 if quick else 60)
+                yield [name, k, b, *(milliseconds(values) for values in times.values()),
+                       spread(times, "learned", "bare"), spread(times, "haar", "bare")]  # fmt: skip
 
-    table("Training step", ["base model", "k", "B", "bare step", "symmetrized step", "ratio"], rows())
+    columns = ["base model", "k", "B", "bare step", "learned p", "Haar", "learned / bare", "Haar / bare"]
+    table("Training step", columns, rows())
+
+
+def compiled(quick: bool) -> None:
+    """Steps at k = 10 with torch.compile of phi and of the bare model; a minute or more of compilation each."""
+
+    def rows() -> Iterator[list[object]]:
+        for name, b in product(("MLP", "transformer", "GNN"), (1, 100)):
+            case = cases()[name]
+            torch._dynamo.reset()
+            plain, fast = contenders(case, 10, b), contenders(case, 10, b, torch.compile)
+            waits = [f"{seconds(fast[who]):.0f} s" for who in ("bare", "learned")]
+            functions = {"bare": plain["bare"], "learned": plain["learned"],
+                         "bare compiled": fast["bare"], "learned compiled": fast["learned"]}  # fmt: skip
+            times = alternate(functions, 21, 2, 10 if quick else 60)
+            yield [name, b, *(milliseconds(times[who]) for who in functions), spread(times, "learned", "bare"),
+                   spread(times, "learned compiled", "bare compiled"), *waits]  # fmt: skip
+
+    columns = ["base model", "B", "bare", "learned p", "bare, compiled", "learned p, compiled", "learned / bare",
+               "the same, compiled", "first step, bare", "first step, learned"]  # fmt: skip
+    table("Training step, k = 10, compiled", columns, rows())
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def places(quick: bool) -> None:
@@ -125,7 +109,7 @@ def places(quick: bool) -> None:
             for noise in ("late", "input"):
                 group = case.symmetrized(1).group
                 p = ps.Learned(ps.distributions.DefaultNet(case.inputs, group), group, noise=noise)
-                functions[noise] = trainer(case.symmetrized(k, distribution=p).train(), call, target)
+                functions[noise] = trainer(case.symmetrized(k, p).train(), call, target)
             times = alternate(functions, 15, 2, 10 if quick else 60)
             yield [k, milliseconds(times["late"]), milliseconds(times["input"]), spread(times, "input", "late")]
 

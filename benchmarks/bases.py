@@ -1,0 +1,109 @@
+"""Base models whose steps are timed, with the Reps of their calls and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import probsym as ps
+from probsym.experiments.graphs.models import Design, Shape, learned, mlp
+from probsym.nets import MLP, ParticleGNN, ParticleTransformer
+
+N, D = 5, 3
+
+
+@dataclass
+class Case:
+    """A base model, the Reps of its call, inputs for a batch of B, and its learned p where it is not the default."""
+
+    model: nn.Module
+    inputs: dict[str, Any]
+    output: Any
+    call: Callable[[int], dict[str, Tensor]]
+    learned: str | ps.EquivariantDistribution = "learned"
+
+    def symmetrized(self, k: int, distribution: str | ps.EquivariantDistribution | None = None) -> ps.Symmetrizer:
+        p = distribution or self.learned
+        return ps.symmetrize(self.model, self.inputs, self.output, p, train_samples=k, example=self.call(2))
+
+    def held(self) -> int:
+        """Bytes that the bare model holds for backward, for each row."""
+        found: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            y = self.model(**self.call(10))
+        weights = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
+        return sum(size for place, size in found.items() if place not in weights) // len(y)
+
+
+class Flat(nn.Module):
+    """An MLP on all coordinates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = MLP(2 * N * D + N * N, (256, 256), N * D)
+
+    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor:
+        return pos + self.net(torch.cat([pos.flatten(1), vel.flatten(1), edge.flatten(1)], 1)).view_as(pos)
+
+
+class ViT(nn.Module):
+    """A small vision transformer that reads an adjacency matrix as an image."""
+
+    def __init__(self, size: int = 64, patch: int = 8, width: int = 192, layers: int = 6, heads: int = 6) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(1, width, patch, patch)
+        self.place = nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width))
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.blocks = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.embed(image.unsqueeze(1)).flatten(2).mT + self.place
+        return self.head(self.blocks(tokens).mean(1))
+
+
+def particles(model: nn.Module, nodes: ps.Group) -> Case:
+    space = ps.E(D, "space")
+    reps = {"pos": ps.Rep(nodes, space), "vel": ps.Rep(nodes, space.vector), "edge": ps.Rep(nodes, nodes)}
+
+    def call(b: int) -> dict[str, Tensor]:
+        return {"pos": torch.randn(b, N, D), "vel": torch.randn(b, N, D), "edge": torch.randn(b, N, N, 1)}
+
+    return Case(model, reps, ps.Rep(nodes, space), call)
+
+
+def graphs() -> Case:
+    """EXP-classify with the MLP of the published size, 25 M parameters, on random graphs as small and as sparse."""
+    nodes, shape = ps.S("nodes", mask="mask"), Shape(64, 2, padded=True)
+    design = Design(out=1, hidden=(2048, 4096, 2048), walks=12, scale=0.05, temperature=0.05, sinkhorn=1)
+
+    def call(b: int) -> dict[str, Tensor]:
+        mask = torch.arange(shape.nodes) < torch.randint(32, shape.nodes + 1, (b, 1))
+        edges = (torch.rand(b, shape.nodes, shape.nodes) < 0.05).float().triu(1)
+        kinds = nn.functional.one_hot(torch.randint(shape.features, mask.shape)).float()
+        adjacency = (edges + edges.mT) * mask.unsqueeze(-1) * mask.unsqueeze(-2)
+        return {"adjacency": adjacency, "nodes": kinds * mask.unsqueeze(-1), "mask": mask}
+
+    reps = {"adjacency": ps.Rep(nodes, nodes), "nodes": ps.Rep(nodes)}
+    return Case(mlp(shape, design), reps, ps.Rep(), call, learned(nodes, design))
+
+
+def cases() -> dict[str, Case]:
+    nodes = ps.S("nodes")
+    image = {"image": ps.Rep(nodes, nodes)}
+    return {
+        "MLP": particles(Flat(), nodes),
+        "MLP, 25 M parameters": graphs(),
+        "transformer": particles(ParticleTransformer(), nodes),
+        "GNN": particles(ParticleGNN(), ps.Axis("nodes")),
+        "ViT": Case(ViT(), image, ps.Rep(), lambda b: {"image": torch.randn(b, 64, 64)}),
+    }

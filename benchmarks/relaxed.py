@@ -1,0 +1,79 @@
+"""Permutations that learn: the gather with its gradient to the scores, beside a dense matrix with the same gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from actions import BATCH, CHANNELS, SIZES, dense
+from agreement import gap
+from peaks import growth
+from timing import alternate, milliseconds, spread, table
+from torch import Tensor, nn
+
+import probsym as ps
+
+NODES = ps.S("nodes")
+PAIRS = ps.Rep(NODES, NODES)
+RELAXATION = ps.Relaxation()
+
+
+def soft(z: Tensor, temperature: float = RELAXATION.temperature, passes: int = RELAXATION.sinkhorn) -> Tensor:
+    """SoftSort and Sinkhorn, written down (arXiv 2006.16038): node by rank (B, N, N)."""
+    distance = (z.unsqueeze(-1) - z.sort(-1).values.unsqueeze(-2)).abs()
+    log_p = (-distance / temperature).log_softmax(-2)
+    for axis in passes * (-1, -2):
+        log_p = log_p.log_softmax(axis)
+    return log_p.exp()
+
+
+def by_matrix(z: Tensor, x: Tensor) -> Tensor:
+    """P A P^T, straight through: P is hard in value and soft in its gradient."""
+    p = soft(z)
+    hard = nn.functional.one_hot(z.argsort(-1).argsort(-1), z.shape[-1]).to(x.dtype)
+    return dense(hard + (p - p.detach()), x)
+
+
+def by_gather(z: Tensor, x: Tensor) -> Tensor:
+    g = NODES.project(z, torch.rand_like(z))
+    return PAIRS.act(RELAXATION.attach(g, z), x)
+
+
+ROUTES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"dense": by_matrix, "gather": by_gather}
+
+
+def learner(name: str, n: int) -> Callable[[], tuple[Tensor, ...]]:
+    """Forward and backward on the data of this n: the value, and the gradients of the scores and of the input."""
+    generator = torch.Generator().manual_seed(n)
+    z = torch.randn(BATCH, n, generator=generator).requires_grad_()
+    x, weight = torch.randn(2, BATCH, n, n, CHANNELS, generator=generator)
+    x.requires_grad_()
+
+    def step() -> tuple[Tensor, ...]:
+        y = ROUTES[name](z, x)
+        return y, *torch.autograd.grad((y * weight).sum(), (z, x))
+
+    return step
+
+
+def warmed(name: str, n: int) -> Callable[[], object]:
+    """The same, after what the first call of all brings into memory."""
+    learner(name, 8)()
+    return learner(name, n)
+
+
+def relaxed(quick: bool) -> None:
+    """Pair features (B, N, N, C) under a learned order: gather against straight-through P A P^T, time and memory."""
+
+    def rows() -> Iterator[list[object]]:
+        for n in SIZES[:-1] if quick else SIZES:
+            steps = {name: learner(name, n) for name in ROUTES}
+            found = [step() for step in steps.values()]
+            for plain, ours in zip(*found, strict=True):
+                gap(ours, plain, 1e-4 * plain.abs().max().item())
+            times = alternate(steps, 15, 3, 5 if quick else 30)  # type: ignore[arg-type]
+            yield [n, milliseconds(times["dense"]), milliseconds(times["gather"]), spread(times, "dense", "gather"),
+                   *(growth(warmed, name=name, n=n) for name in ROUTES)]  # fmt: skip
+
+    columns = ["n", "dense", "gather", "dense / gather", "peak memory, dense", "peak memory, gather"]
+    table(f"Learned order of pair features, {CHANNELS} channels, B = {BATCH}, forward and backward", columns, rows())
