@@ -31,6 +31,15 @@ class Signed(nn.Module):
         return torch.stack([scale * (3 * v[:, 0]).tanh(), scale * (v[:, 1] > 0.5)], 1)
 
 
+class Rough(nn.Module):
+    """scale (e^(2 v_1), e^v_2), of the known mean (sinh(2) / 2, sinh(1)) scale on the sphere."""
+
+    mean = torch.tensor([math.sinh(2) / 2, math.sinh(1)], dtype=torch.float64)
+
+    def forward(self, v, scale):
+        return scale[:, None] * torch.stack([(2 * v[:, 0]).exp(), v[:, 1].exp()], 1)
+
+
 def test_calibration_on_a_thousand_inputs():
     """The truth lies within 1.96 stated errors in 95 % of cases, on inputs that stop at different times."""
     space = ps.SO(3)
@@ -49,6 +58,72 @@ def test_calibration_on_a_thousand_inputs():
     assert estimate.aux["above_tol"] == 0
     assert (estimate.stderr.amax(1) < 0.05).double().mean() > 0.9
     assert estimate.samples.min() < 20 < 800 < estimate.samples.max()
+
+
+def test_calibration_of_a_design():
+    """The same from block means; taken for independent samples their errors would be five times as large."""
+    v = torch.nn.functional.normalize(torch.randn(400, 3, dtype=torch.float64), dim=-1)
+    scale = torch.linspace(0.5, 2, 400, dtype=torch.float64)
+    phi = ps.symmetrize(Rough(), {"v": ps.Rep(ps.SO(3)), "scale": ps.Rep()}, ps.Rep(), "haar").eval()
+    estimator = Adaptive(0.01, max_samples=4800, pilot=384, chunk=30, design="tetrahedral")
+    with torch.no_grad():
+        estimate = phi.estimate(v=v, scale=scale, estimator=estimator, generator=seeded())
+    gap = (estimate.mean - scale[:, None] * Rough.mean).abs() / estimate.stderr
+    for level, share in ((1.0, 0.6827), (1.96, 0.95)):
+        covered = (gap < level).double().mean(0)
+        assert ((covered - share).abs() < 5 * (share * (1 - share) / 400) ** 0.5).all(), (level, covered)
+    assert (estimate.stderr.amax(1) < 0.01).double().mean() > 0.9
+    assert (estimate.samples % 12 == 0).all()
+    assert estimate.samples.min() < estimate.samples.max() / 4
+    with torch.no_grad():
+        plain = phi.estimate(v=v, scale=scale, estimator=Adaptive(0.1, 4800), generator=seeded())
+    assert (100 * plain.samples > 10 * estimate.samples).all()
+
+
+@pytest.mark.parametrize("design", ["shifts", ("shifts", "signs")])
+@pytest.mark.parametrize("setting", ["S x E(3)", "padded S x E(3)", "ragged S x E(3)"])
+def test_whole_blocks_are_drawn(setting, design):
+    """Blocks longer than a chunk are evaluated in parts, and those of a ragged batch stay as long as its largest."""
+    s = SETTINGS[setting]()
+    phi = ps.symmetrize(Counted(s.model), s.inputs, s.output, ps.Haar(s.group, origin="centroid")).eval()
+    block = 4 if design == "shifts" else 32
+    truth = phi.estimate(**s.call, samples=8000, generator=seeded(1))
+    phi.model.rows.clear()
+    estimator = Adaptive(0.03, max_samples=640, chunk=6, design=design)
+    with torch.no_grad():
+        estimate = phi.estimate(**s.call, estimator=estimator, generator=seeded(2))
+    assert (estimate.samples % block == 0).all()
+    assert len(set(estimate.samples.tolist())) > 1
+    assert max(phi.model.rows) <= 6 * len(next(iter(s.call.values())))
+    pilot = max(32, 2 * block)
+    sizes = torch.bincount(s.call["batch"]) if "batch" in s.call else 1
+    assert sum(phi.model.rows) == int((sizes * (pilot + estimate.samples)).sum())
+    for path in leaves(phi.output):
+        a, b, ea, eb = (_at(y, path) for y in (estimate.mean, truth.mean, estimate.stderr, truth.stderr))
+        assert ((a - b).abs() <= 6 * (ea**2 + eb**2).sqrt() + 1e-9).all()
+
+
+def test_a_batch_stays_together_for_the_length_of_its_blocks():
+    """The largest graph has converged first, but without it blocks of shifts would be shorter."""
+
+    class Places(nn.Module):
+        def forward(self, x, batch):
+            sizes = torch.bincount(batch)
+            rank = torch.cat([torch.arange(int(n)) for n in sizes])
+            return torch.zeros(len(sizes), dtype=x.dtype).index_add(0, batch, x * rank).pow(3)[:, None]
+
+    nodes, batch = ps.S(batch="batch"), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
+    x = torch.tensor([0.1, 0.2, 0.0, 0.3, 1.0, 2.0, -1.0, 0.1, 0.0, 0.2], dtype=torch.float64)
+    phi = ps.symmetrize(Places(), {"x": ps.Rep(nodes)}, ps.Rep(), "haar").eval()
+    found = phi.estimate(x=x, batch=batch, estimator=Adaptive(0.5, design="shifts"), generator=seeded())
+    apart = phi.estimate(
+        x=x[:4], batch=batch[:4], estimator=Adaptive(0.5, chunk=4, design="shifts"), generator=seeded()
+    )
+    assert found.samples.unique().tolist() == [int(found.samples[1])]
+    assert 10 * int(apart.samples) < int(found.samples[1]) < 1024
+    truth = phi.estimate(x=x, batch=batch, estimator=ps.Exact()).mean
+    assert ((found.mean - truth).abs() < 6 * found.stderr).all()
+    assert (found.stderr < 0.6).all()
 
 
 @pytest.mark.parametrize("setting", ["S x E(3)", "padded S x E(3)", "ragged S x E(3)", "labels"])
@@ -164,6 +239,12 @@ def test_what_is_refused():
 def test_tol_is_an_option_of_the_call():
     s = SETTINGS["SO(3)"]()
     phi = s.symmetrized("haar")
+    with pytest.raises(ValueError, match=r"two blocks of 24, got 47"):
+        phi(**s.call, estimator=Adaptive(1.0, max_samples=47, design="octahedral"))
+    with pytest.raises(ValueError, match="fits no factor"):
+        phi(**s.call, estimator=Adaptive(1.0, design="shifts"))
+    with pytest.raises(ValueError, match="'octahedral'"):
+        Adaptive(1.0, design="oktahedral")
     estimate = phi.estimate(**s.call, tol=1e-3, max_samples=64)
     assert estimate.samples.tolist() == [64] * 3
     assert estimate.aux["above_tol"] == 3

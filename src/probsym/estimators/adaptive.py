@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probsym.estimators.base import Estimate, Estimator, Integrand, Widened, positive
+from probsym.estimators.base import Estimate, Estimator, Integrand, Widened, block_means, positive
+from probsym.estimators.designs import Design, as_design
+from probsym.estimators.monte_carlo import slices
 
 
 @dataclass(frozen=True)
@@ -23,23 +25,27 @@ class Adaptive(Estimator):
     which no rotation, reflection or permutation changes, so that equivalent inputs get equally many samples, in
     distribution; no entry has a larger variance. The number of fresh samples is n = (s / tol)^2, with a margin of one
     standard deviation of s^2, rounded up to whole chunks. Inputs that have theirs leave the batch. `stderr` is
-    elementwise and pools the variances of both stages.
+    elementwise and pools the variances of both stages. With a design the mean of a block takes the place of a sample,
+    in both stages; few blocks tell the spread badly, so give a pilot of many.
 
     Args:
         tol: wanted standard error of each input, in units of the output.
         max_samples: largest number of fresh samples an input; `aux["above_tol"]` counts inputs that would need more,
             among them those whose outputs are not finite.
-        pilot: samples of the pilot, at least 32.
+        pilot: samples of the pilot, at least 32; rounded up to whole blocks, at least two.
         chunk: samples evaluated at once.
+        design: of the samples, as in `MonteCarlo`.
 
     Raises:
-        ValueError: tol not positive, max_samples below 2 or pilot below 32.
+        ValueError: tol not positive, max_samples below 2 or pilot below 32, an unknown design; at the call, max_samples
+            below two blocks, or a design that fits no factor of the group.
     """
 
     tol: float
     max_samples: int = 1024
     pilot: int = 32
     chunk: int = 16
+    design: str | Design | tuple[str | Design, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.tol > 0:
@@ -48,62 +54,85 @@ class Adaptive(Estimator):
         for name, value, least in (("max_samples", self.max_samples, 2), ("pilot", self.pilot, 32)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+        as_design(self.design)
 
     def __call__(self, integrand: Integrand) -> Estimate:
         if integrand.noise is not None:
             raise ValueError("noise: Adaptive draws its own; pass a generator instead")
-        pilot, aux = _Totals(integrand), dict[str, Tensor]()
-        for step in self._steps(self.pilot):
-            g, aux = integrand.draw(step)
-            pilot.add(integrand.evaluate(g, None), integrand)
-        square = integrand.size(pilot.variance()) * (1 + math.sqrt(2 / (self.pilot - 1)))
+        block = as_design(self.design).length(integrand)
+        if self.max_samples < 2 * block:
+            raise ValueError(f"max_samples: expected at least two blocks of {block}, got {self.max_samples}")
+        pilot, aux = _Totals(integrand, block), dict[str, Tensor]()
+        for step in self._steps(max(math.ceil(self.pilot / block), 2), block):
+            y, aux = self._draw(integrand, step * block)
+            pilot.add(y, integrand)
+        square = integrand.size(pilot.variance()) * (1 + math.sqrt(2 / (pilot.count - 1)))
         square = square.masked_fill(~square.isfinite(), math.inf)
-        wanted = self._wanted(square)
-        totals = self._answer(integrand, wanted)
+        totals, drawn = self._answer(integrand, self._wanted(square, block), block)
         error = [
-            ((a + b) / (n + self.pilot - 2) / n).sqrt()
-            for a, b, n in zip(pilot.square, totals.square, totals.counts(wanted), strict=True)
+            ((a + b) / (n + pilot.count - 2) / n).sqrt()
+            for a, b, n in zip(pilot.square, totals.square, totals.counts(drawn), strict=True)
         ]
-        aux = {**aux, "above_tol": (square > wanted * self.tol**2).sum()}
+        aux = {**aux, "above_tol": (square > drawn * self.tol**2).sum()}
         mean, error = totals.narrow(totals.mean), totals.narrow(error)
-        return Estimate(integrand.rebuild(mean), integrand.rebuild(error), wanted, aux)
+        return Estimate(integrand.rebuild(mean), integrand.rebuild(error), drawn * block, aux)
 
-    def _steps(self, count: int) -> list[int]:
-        return [min(self.chunk, count - start) for start in range(0, count, self.chunk)]
+    def _draw(self, integrand: Integrand, samples: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Outputs (K, ...) of fresh samples, and counters."""
+        design = as_design(self.design)
+        block, weights = design.length(integrand), design.weights(integrand)
+        g, aux = design.draw(integrand, samples)
+        parts = [
+            integrand.scaled(integrand.evaluate(g.select(part), None), weights, part)
+            for part in slices(samples, block, self.chunk)
+        ]
+        return [torch.cat(y) for y in zip(*parts, strict=True)], aux
 
-    def _wanted(self, square: Tensor) -> Tensor:
-        """Fresh samples (B,) for a variance of one sample (B,)."""
-        count = (square / self.tol**2 / self.chunk).ceil().clamp(1, self.max_samples) * self.chunk
-        return count.clamp(2, self.max_samples).long()
+    def _together(self, block: int) -> int:
+        """Blocks drawn at once: those of a chunk, at least one."""
+        return max(self.chunk // block, 1)
 
-    def _answer(self, integrand: Integrand, wanted: Tensor) -> _Totals:
-        """Moments of the fresh samples; after every chunk the batch shrinks to the inputs that want more."""
-        totals, start = _Totals(integrand), 0
+    def _steps(self, blocks: int, block: int) -> list[int]:
+        step = self._together(block)
+        return [min(step, blocks - start) for start in range(0, blocks, step)]
+
+    def _wanted(self, square: Tensor, block: int) -> Tensor:
+        """Fresh blocks (B,) for a variance of one block (B,)."""
+        most, step = self.max_samples // block, self._together(block)
+        count = (square / self.tol**2 / step).ceil().clamp(1, most) * step
+        return count.clamp(2, most).long()
+
+    def _answer(self, integrand: Integrand, wanted: Tensor, block: int) -> tuple[_Totals, Tensor]:
+        """Moments of the fresh blocks and how many an input has (B,); the batch shrinks to those that want more."""
+        design, totals, drawn = as_design(self.design), _Totals(integrand, block), torch.zeros_like(wanted)
         active, part = torch.ones_like(wanted, dtype=torch.bool), integrand
-        for step in self._steps(int(wanted.max()) if wanted.numel() else 1):
-            still = wanted > start
+        for step in self._steps(int(wanted.max()) if wanted.numel() else 1, block):
+            still = wanted > totals.count
             if not torch.equal(still, active):
-                active, part = still, integrand.restrict(still)
-            g, _ = part.draw(step)
-            totals.add(part.evaluate(g, None), part, active)
-            start += step
-        return totals
+                smaller = integrand.restrict(still)
+                # blocks of shifts are as long as the largest graph of a ragged batch: without it they would change
+                if design.length(smaller) == block:
+                    active, part = still, smaller
+            y, _ = self._draw(part, step * block)
+            totals.add(y, part, active)
+            drawn = drawn + step * active
+        return totals, drawn
 
 
 class _Totals(Widened):
-    """Sample moments of the outputs of a whole batch, fed by smaller and smaller parts of it."""
+    """Moments of the block means of a whole batch, fed by smaller and smaller parts of it."""
 
-    def __init__(self, integrand: Integrand) -> None:
+    def __init__(self, integrand: Integrand, block: int) -> None:
         super().__init__()
-        self.integrand = integrand
+        self.integrand, self.block = integrand, block
         self.count = 0
         self.mean: list[Tensor] = []
         self.square: list[Tensor] = []
 
     def add(self, outputs: list[Tensor], part: Integrand, active: Tensor | None = None) -> None:
-        """Add outputs (K, ...) of the inputs marked in `active`, each of which has `count` samples already."""
-        fresh = len(outputs[0])
-        for i, y in enumerate(self.widen(outputs)):
+        """Add outputs (K, ...) of the inputs marked in `active`, each of which has `count` blocks already."""
+        fresh = len(outputs[0]) // self.block
+        for i, y in enumerate(block_means(self.widen(outputs), self.block)):
             mean = y.mean(0)
             square = (y - mean).detach().square().sum(0)
             if i == len(self.mean):
@@ -128,5 +157,5 @@ class _Totals(Widened):
         return [s / (self.count - 1) for s in self.square]
 
     def counts(self, wanted: Tensor) -> list[Tensor]:
-        """Samples (B,) of the inputs, shaped to broadcast on every output."""
+        """Numbers (B,) of the inputs, shaped to broadcast on every output."""
         return [n[0] for n in self.integrand.align(wanted[None], [s[None] for s in self.square])]
