@@ -117,16 +117,20 @@ ONNX = all(importlib.util.find_spec(name) for name in ("onnxscript", "onnxruntim
 
 
 @pytest.mark.skipif(not ONNX, reason="torch's ONNX exporter needs onnxscript, and its result onnxruntime to be run")
-def test_onnx(tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "distribution"),
+    [("S x E(3)", "learned"), *(pytest.param(*case, marks=slow) for case in (("SO(3)", "haar"), MORE[3]))],
+)
+def test_onnx(setting, distribution, tmp_path):
     """The exported graph gives the same outputs for inputs and noise that it has not seen."""
     import onnxruntime
 
-    s = rotated(ps.SO(3), kind=torch.float32)  # onnxruntime has no determinant in float64
-    phi, call = s.symmetrized("haar"), s.call
+    s = SETTINGS[setting](kind=torch.float32)  # onnxruntime has no determinant in float64
+    phi, call = s.symmetrized(distribution), s.call
     noise = phi.draw_noise(**call, samples=3)
     torch.onnx.export(phi, (), kwargs={**call, "noise": noise}, dynamo=True).save(tmp_path / "phi.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "phi.onnx"), providers=["CPUExecutionProvider"])
-    call = {name: torch.randn_like(value) for name, value in call.items()}
+    call = {name: value + torch.randn_like(value) if name != "mask" else value for name, value in call.items()}
     noise = phi.draw_noise(**call, samples=3, generator=torch.Generator().manual_seed(5))
     values = [*call.values(), *torch.utils._pytree.tree_leaves(noise)]
     names = [entry.name for entry in session.get_inputs()]

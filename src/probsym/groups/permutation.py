@@ -170,7 +170,7 @@ def tied(z: Tensor, layout: Layout) -> Tensor:
     size, part = _extent(z, layout)
     order = torch.argsort(z, dim=-1)
     if part is not None:
-        order = order.gather(-1, torch.argsort(part.expand_as(z).gather(-1, order), dim=-1, stable=True))
+        order = order.gather(-1, stable_order(part.expand_as(z).gather(-1, order)))
     ranked = z.gather(-1, order)
     step = ranked.diff(dim=-1) > tolerance(z.dtype) * size.expand_as(z).gather(-1, order)[..., 1:]
     if part is not None:
@@ -197,14 +197,20 @@ def sort_order(z: Tensor, tie: Tensor, layout: Layout) -> Tensor:
             return order
     if layout.mask is not None:
         tie = tie.masked_fill(~layout.mask, 0)
-    order = torch.argsort(tie.detach(), dim=-1, stable=True)
-    order = order.gather(-1, torch.argsort(tied(z, layout).gather(-1, order), dim=-1, stable=True))
+    order = stable_order(tie.detach())
+    order = order.gather(-1, stable_order(tied(z, layout).gather(-1, order)))
     if layout.batch is not None:
-        first = torch.argsort(layout.batch, stable=True)
+        first = stable_order(layout.batch)
         place = torch.empty_like(order)
         place[..., first] = order
         return place
     return order
+
+
+def stable_order(x: Tensor) -> Tensor:
+    """Indices that sort the last axis and leave equal entries in their order."""
+    # the sort of ONNX (TopK) is stable, and has no option that says so
+    return x.argsort(-1) if torch.onnx.is_in_onnx_export() else x.argsort(dim=-1, stable=True)
 
 
 def _moved_token(g: Permutation, h: Permutation, shape: tuple[int, ...]) -> Tensor:
