@@ -23,6 +23,18 @@ BACKBONES = {
             drop_path_rate=0.0,
         )
     ),
+    "data2vec": lambda: hf.Data2VecVisionModel(
+        hf.Data2VecVisionConfig(
+            **SIZE, **IMAGE, drop_path_rate=0.0, use_relative_position_bias=True, use_mean_pooling=False
+        )
+    ),
+    "data2vec-shared": lambda: hf.Data2VecVisionModel(
+        hf.Data2VecVisionConfig(
+            **SIZE, **IMAGE, drop_path_rate=0.0, use_shared_relative_position_bias=True, use_mean_pooling=False
+        )
+    ),
+    "clip": lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**SIZE, **IMAGE)),
+    "siglip": lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**SIZE, **IMAGE)),
     "bert": lambda: hf.BertModel(hf.BertConfig(**SIZE, **TEXT)),
     "roberta": lambda: hf.RobertaModel(hf.RobertaConfig(**SIZE, **TEXT)),
     "roberta-prelayernorm": lambda: hf.RobertaPreLayerNormModel(hf.RobertaPreLayerNormConfig(**SIZE, **TEXT)),

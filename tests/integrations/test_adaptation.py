@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import types
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from torch import nn
 
 import probsym as ps
 from probsym.integrations.transformers import (
-    FAMILIES,
     GraphHead,
     GraphTransformer,
     ImagePatches,
@@ -54,6 +52,9 @@ def test_parameter_groups():
     assert torch.optim.AdamW(phi.model.parameter_groups())
     (alone,) = model(frozen=True).parameter_groups()
     assert alone["name"] == "new"
+    for rates in ({"lr": "a"}, {"lr": True}, {"backbone_lr": -1e-5}, {"backbone_lr": float("nan")}):
+        with pytest.raises((TypeError, ValueError), match=rf"^{next(iter(rates))}: expected"):
+            parameter_groups(phi, **rates)
 
 
 def test_frozen_backbones_stay():
@@ -93,12 +94,19 @@ def test_lora(name):
         (True, "lora: expected a whole number from 1 on, got True"),
         (2.5, "lora: expected a rank, or arguments of peft.LoraConfig as in JSON; got 2.5"),
         ({"r": 2, "target_modules": {"query"}}, "lora: .* as in JSON"),
+        ({"r": 2, "target_modules": ["zzz"]}, "lora: peft cannot use .*zzz.* not found"),
+        ({"ranks": 2}, "lora: peft cannot use .*ranks"),
     ],
 )
 def test_lora_out_of_range(lora, message):
     pytest.importorskip("peft")
     with pytest.raises((TypeError, ValueError), match=message):
         model(lora=lora)
+
+
+def test_frozen_backbones_do_not_learn_low_rank_updates():
+    with pytest.raises(ValueError, match=r"lora: expected None for a frozen backbone, .* got 2"):
+        model(frozen=True, lora=2)
 
 
 def test_lora_without_peft(monkeypatch):
@@ -130,8 +138,8 @@ def test_checkpointing_changes_nothing_but_runs_blocks_twice(name, dropout):
 def test_the_first_layers_alone():
     f = model(layers=1)
     assert len(f.encoder.blocks) == 1
-    for layers in (0, 3):
-        with pytest.raises(ValueError, match=f"layers: expected a number from 1 to 2, .* got {layers}"):
+    for layers in (0, 3, 1.0, True):
+        with pytest.raises(ValueError, match=f"layers: expected a whole number from 1 to 2, .* got {layers}"):
             model(layers=layers)
 
 
@@ -184,6 +192,12 @@ def test_empty_graphs_are_finite():
             assert isinstance(head, GraphHead) or (y[1] == 0).all()
 
 
+def test_batches_without_graphs():
+    for head, shape in ((GraphHead(2), (0, 2)), (NodeHead(2), (0, 9, 2)), (PairHead(2), (0, 9, 9, 2))):
+        for tokens in (ImagePatches(12, 4), NodeTokens(12)):
+            assert model(tokens=tokens, head=head)(**{k: v[:0] for k, v in CALL.items()}).shape == shape
+
+
 def test_unknown_interfaces_say_what_was_looked_for():
     with pytest.raises(TypeError, match=r"Linear has the interface of no known family") as error:
         GraphTransformer(nn.Linear(3, 3), NodeTokens(3), GraphHead(1), **CHANNELS)
@@ -203,6 +217,9 @@ def test_unknown_interfaces_say_what_was_looked_for():
         ({"tokens": 3}, "tokens: expected .*ImagePatches.*NodeTokens, got 3"),
         ({"head": "graph"}, "head: expected .*PairHead, got 'graph'"),
         ({"edge_channels": 0}, "edge_channels: expected a whole number from 1 on, got 0"),
+        ({"dtype": "bfloat16"}, "dtype: expected .*torch.dtype.*, got 'bfloat16'"),
+        ({"frozen": "no"}, "frozen: expected .*bool.*, got 'no'"),
+        ({"checkpointing": 1}, "checkpointing: expected .*bool.*, got 1"),
     ],
 )
 def test_arguments_of_the_wrong_kind(change, message):
@@ -218,78 +235,3 @@ def test_more_tokens_than_positions_that_cannot_be_interpolated():
     GraphTransformer(vit, NodeTokens(16), GraphHead(1), **CHANNELS)
     with pytest.raises(ValueError, match=r"expected at most 24 tokens.* no square grid .* got 25"):
         GraphTransformer(vit, NodeTokens(25), GraphHead(1), **CHANNELS)
-
-
-# ---------------------------------------------------------------- timm
-
-
-class TimmBlock(nn.Module):
-    """The interface of timm.models.vision_transformer.Block."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm, self.attn = nn.LayerNorm(width), nn.MultiheadAttention(width, 1, batch_first=True)
-        self.qkv = nn.Linear(width, width)
-
-    def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
-        h = self.norm(x)
-        mask = None if attn_mask is None else attn_mask.squeeze(1)
-        return x + self.qkv(self.attn(h, h, h, attn_mask=mask)[0])
-
-
-class TimmViT(nn.Module):
-    """The attributes of a timm VisionTransformer that an encoder reads."""
-
-    def __init__(self, width: int = 16, registers: int = 2) -> None:
-        super().__init__()
-        self.patch_embed = types.SimpleNamespace(num_patches=25)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, width))
-        self.reg_token = nn.Parameter(torch.randn(1, registers, width))
-        self.pos_embed = nn.Parameter(torch.randn(1, 25, width))  # no_embed_class
-        self.pos_drop, self.norm_pre = nn.Dropout(0.0), nn.Identity()
-        self.blocks = nn.Sequential(TimmBlock(width), TimmBlock(width))
-        self.norm, self.fc_norm, self.head = nn.LayerNorm(width), nn.Identity(), nn.Linear(width, 10)
-
-
-def test_timm_by_name(monkeypatch, tmp_path):
-    """timm itself is not needed: a stand-in with its interface, opened by name, masked, saved and rebuilt."""
-    asked = []
-
-    def create_model(name, pretrained, num_classes):
-        asked.append((name, pretrained))
-        return TimmViT()
-
-    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=create_model))
-    f = GraphTransformer.from_pretrained("timm:vit_x", ImagePatches(12, 4), NodeHead(2), **CHANNELS).eval()
-    assert len(f.encoder.prefix) == 3
-    alone = f(x=CALL["x"][1:, :4], edge=CALL["edge"][1:, :4, :4])
-    assert torch.allclose(f(**CALL)[1, :4], alone[0], atol=1e-5)
-    f.save_pretrained(tmp_path)
-    again = GraphTransformer.from_pretrained(tmp_path).eval()
-    assert torch.equal(f(**CALL), again(**CALL))
-    assert asked == [("vit_x", True), ("vit_x", False)]
-
-
-def test_without_timm(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match="timm:vit_x needs timm"):
-        GraphTransformer.from_pretrained("timm:vit_x", NodeTokens(3), GraphHead(1), **CHANNELS)
-
-
-def test_a_family_of_ones_own(monkeypatch):
-    """One more row, and its models work."""
-
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.trunk = nn.ModuleList([nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)])
-            self.places = nn.Embedding(5, 16)
-
-    from probsym.integrations.transformers import Family
-
-    monkeypatch.setitem(FAMILIES, "own", Family(blocks=("trunk",), positions="places"))
-    with pytest.warns(UserWarning, match="the blocks of Own take no mask"):
-        f = GraphTransformer(Own(), NodeTokens(12), NodeHead(2), **CHANNELS)
-    assert f(**CALL).shape == (2, 9, 2)
-    with pytest.raises(ValueError, match="no Hugging Face config"):
-        f.save_pretrained("nowhere")

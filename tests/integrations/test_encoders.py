@@ -12,10 +12,20 @@ from probsym.integrations.transformers import Encoder, GraphHead, GraphTransform
 from probsym.integrations.transformers.families import family_of
 
 TEXT = {"bert", "roberta", "roberta-prelayernorm", "distilbert"}
+LAST = {"beit": "pooler.layernorm", "clip": "post_layernorm"}  # of models that norm the pooled token alone
+GRIDS_OF_ANY_SIZE = {"beit", "beit-shared", "data2vec", "data2vec-shared"}
 
 
 def unchanged(encoder: Encoder) -> None:
     """Leaves an encoder as it was taken."""
+
+
+def pixels(model: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """Patches of an image (B, 3, H, W) as the model embeds them, (B, T, W)."""
+    if hasattr(model.embeddings, "patch_embedding"):
+        return model.embeddings.patch_embedding(image).flatten(2).mT
+    tokens = model.embeddings.patch_embeddings(image)
+    return tokens[0] if isinstance(tokens, tuple) else tokens
 
 
 @torch.no_grad()
@@ -28,11 +38,11 @@ def both(name: str, side: int, change: Callable[[Encoder], None] = unchanged) ->
         tokens = model.embeddings.word_embeddings(words)
     else:
         image = torch.randn(2, 3, 4 * side, 4 * side)
-        options = {} if "dinov2" in name or (side, name) == (5, "beit-shared") else {"interpolate_pos_encoding": True}
-        expected = model(image, **({} if name.startswith("beit") else options)).last_hidden_state
-        if name == "beit":
-            expected = model.pooler.layernorm(expected)
-        tokens = model.embeddings.patch_embeddings(image)
+        options = {} if "dinov2" in name or name in GRIDS_OF_ANY_SIZE else {"interpolate_pos_encoding": True}
+        expected = model(image, **options).last_hidden_state
+        if name in LAST:
+            expected = model.get_submodule(LAST[name])(expected)
+        tokens = pixels(model, image)
     encoder = family_of(model).encoder(model, ImagePatches(side, 1), None).eval()
     change(encoder)
     return expected, torch.cat(encoder(tokens), 1)
@@ -104,6 +114,10 @@ def look_alikes() -> dict[str, tuple[Callable[[], torch.nn.Module], str]]:
         "more tokens": (
             lambda: hf.YolosModel(hf.YolosConfig(**size, image_size=[8, 8], patch_size=4)),
             r"no embeddings\.detection_tokens",
+        ),
+        "positions resized in another way": (
+            lambda: hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**size, num_patches=4, patch_size=4)),
+            r"no embeddings\.position_embedding_size",
         ),
         "another table": (
             lambda: hf.IBertModel(hf.IBertConfig(**text)),

@@ -21,10 +21,8 @@ from probsym.integrations.transformers import (
     PairHead,
     load_pretrained,
     save_pretrained,
-    symmetrize_transformer,
     symmetrized,
 )
-from shared import MODELS
 
 CHANNELS = {"node_channels": 3, "edge_channels": 2}
 
@@ -174,6 +172,44 @@ def test_wrong_folders(tmp_path, folder):
     (folder / "config.json").write_text(json.dumps({"model_type": "nothing"}))
     with pytest.raises(ValueError, match="no model that transformers can load"):
         opened(folder)
+    (folder / "config.json").write_text('{"model_type": ')
+    with pytest.raises(ValueError, match=r"the config\.json of .* is no JSON: Expecting value"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("load", [opened, load_pretrained, GraphTransformer.from_pretrained])
+def test_sources_that_are_no_names(load):
+    """None is not looked up by its name."""
+    with pytest.raises(TypeError, match=r"source: expected .*, got None"):
+        load(None)
+
+
+def test_pretrained_is_yes_or_no(folder):
+    with pytest.raises(TypeError, match=r"pretrained: expected .*bool.*, got 'no'"):
+        opened(folder, pretrained="no")
+
+
+def test_of_two_towers_that_of_images(tmp_path):
+    """A whole CLIP by name is its vision model; its missing weights are told by the names that they have there."""
+    import transformers as hf
+
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    images, words = {**size, "image_size": 8, "patch_size": 4}, {**size, "vocab_size": 9}
+    clip = hf.CLIPModel(hf.CLIPConfig(text_config=words, vision_config=images, projection_dim=4)).eval()
+    clip.save_pretrained(tmp_path)
+    f, vision = opened(tmp_path), clip.vision_model
+    kept = {name: p for name, p in vision.named_parameters() if name.startswith("encoder")}
+    assert kept
+    for name, parameter in kept.items():
+        assert torch.equal(f.encoder.get_parameter(name.replace("encoder.layers", "blocks")), parameter)
+    f.save_pretrained(tmp_path / "whole")
+    call = graphs((6, 4), 6)
+    assert torch.equal(GraphTransformer.from_pretrained(tmp_path / "whole").eval()(**call), f.eval()(**call))
+    rewritten(tmp_path, lambda weights: weights.pop("text_model.final_layer_norm.weight"))
+    opened(tmp_path)
+    rewritten(tmp_path, lambda weights: weights.pop("vision_model.post_layernorm.weight"))
+    with pytest.raises(ValueError, match=r"lack 1 weights of the backbone: vision_model\.post_layernorm\.weight"):
+        opened(tmp_path)
 
 
 class Shout:
@@ -271,27 +307,3 @@ def test_files_that_do_not_fit_are_named(tmp_path):
         GraphTransformer.from_pretrained(tmp_path)
     with pytest.raises(TypeError, match="Symmetrizer of a GraphTransformer"):
         save_pretrained(f, tmp_path)
-
-
-# ---------------------------------------------------------------- a real one
-
-
-@pytest.mark.skipif(not (MODELS / "dinov2-small").is_dir(), reason="no dinov2-small in PROBSYM_MODELS")
-def test_dinov2_small():
-    """A pretrained ViT-S/14: 12 layers, 37 x 37 positions brought to 14 x 14."""
-    from transformers import AutoModel
-
-    source = MODELS / "dinov2-small"
-    tokens = ImagePatches(188, patch=14)
-    phi = symmetrize_transformer(source, tokens, NodeHead(2), node_channels=3, edge_channels=1, layers=2)
-    original = AutoModel.from_pretrained(source, dtype=torch.float32)
-    f = phi.model
-    embeddings, image = original.embeddings, torch.zeros(1, 3, 196, 196)
-    expected = embeddings(image) - embeddings.patch_embeddings.projection.bias
-    assert torch.allclose(f.encoder.position, expected[0, 1:], atol=1e-5)
-    assert torch.allclose(f.encoder.prefix, embeddings.cls_token[0] + embeddings.position_embeddings[0, :1])
-    call = graphs((188, 70), 188)
-    with torch.no_grad():
-        y = phi.eval()(x=call["x"], edge=call["edge"][..., :1], mask=call["mask"], samples=1)
-    assert y.shape == (2, 188, 2)
-    assert (y[1, 70:] == 0).all()

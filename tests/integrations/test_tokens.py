@@ -57,6 +57,17 @@ def test_outputs_come_from_the_tokens_that_the_inputs_went_to(spec):
         assert torch.allclose((forward * tokens).sum(), (decoder(tokens, 7) * call[key]).sum())
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_gradients_lie_in_memory_as_the_weights_do(channels):
+    """Also along axes of size 1, where DistributedDataParallel compares strides and copies if they differ."""
+    spec = ImagePatches(12, 4)
+    node, pair = spec.node_decoder(5, channels), spec.pair_decoder(5, channels)
+    tokens = torch.randn(2, 9, 5)
+    (node(tokens, 12).square().sum() + pair(tokens, 12).square().sum()).backward()
+    for weight in (node.nodes.weight, pair.pairs.weight):
+        assert weight.grad.stride() == weight.stride()
+
+
 def test_node_tokens_by_hand():
     spec, call = NodeTokens(9), graphs((6, 2), 7, torch.float64)
     embed, pair = spec.embedding(5, 3, 2).double(), spec.pair_decoder(5, 2).double()

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from probsym.integrations.transformers.checks import counted, rate
 from probsym.integrations.transformers.encoder import Encoder
-from probsym.integrations.transformers.tokens import counted
 
 LoRA = int | Mapping[str, Any] | None
 
@@ -23,14 +23,19 @@ def add_lora(encoder: Encoder, lora: int | Mapping[str, Any], targets: tuple[str
 
     Raises:
         ImportError: peft is not installed.
-        TypeError, ValueError: neither a rank from 1 on nor arguments that can be saved as JSON.
+        TypeError, ValueError: neither a rank from 1 on nor arguments that peft takes and that can be saved as JSON.
     """
-    given = _arguments(lora)
+    given = {"target_modules": list(targets), **_arguments(lora)}
+    if not given["target_modules"]:
+        raise ValueError("lora: expected target_modules, the names of the linear maps of an Encoder; got none")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError('lora= needs peft: pip install "probsym[lora]"') from error
-    inject_adapter_in_model(LoraConfig(**{"target_modules": list(targets), **given}), encoder)
+    try:
+        inject_adapter_in_model(LoraConfig(**given), encoder)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"lora: peft cannot use {lora!r}: {error}") from error
 
 
 def _arguments(lora: int | Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +54,11 @@ def parameter_groups(model: nn.Module, lr: float = 1e-4, backbone_lr: float = 1e
 
     Frozen parameters are left out, and groups without parameters too; updates by LoRA belong to the encoder. Works on
     a GraphTransformer, on a Symmetrizer around one (the net of p is among the others), and on modules that hold them.
+
+    Raises:
+        TypeError, ValueError: a learning rate that is no finite number from 0 on.
     """
+    rate(lr=lr, backbone_lr=backbone_lr)
     inside = {id(p) for encoder in model.modules() if isinstance(encoder, Encoder) for p in encoder.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [

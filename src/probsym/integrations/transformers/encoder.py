@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.checkpoint import checkpoint
 
+from probsym.integrations.transformers.checks import counted, whole
+
 MASKED = -1e4  # its exponential is 0 in every precision, and a row of nothing else gives no NaN
-MASKS = ("attention_mask", "attn_mask")
+MASKS = ("attention_mask", "attn_mask", "relative_position_bias")
 
 
 class Encoder(nn.Module):
@@ -21,13 +24,19 @@ class Encoder(nn.Module):
 
         h = start([prefix, tokens + position]),  h <- block(h, mask + bias) for each block,  h <- norm(h)
 
+    One of a user's own blocks is a backbone of `GraphTransformer` too.
+
     Args:
-        blocks: called as block(h, attention_mask=...) or block(h, attn_mask=...) with an additive mask that broadcasts
-            on (B, heads, P + T, P + T); blocks that take neither see padded tokens too.
-        position: (T, W), tokens of a call take the first ones. prefix: (P, W), class and register tokens with their
-            positions, or None.
+        blocks: called as block(h, attention_mask=...), or attn_mask=..., relative_position_bias=..., with an additive
+            mask that broadcasts on (B, heads, P + T, P + T); blocks that take none see padded tokens too.
+        position: (T, W), tokens of a call take the first ones; None where blocks know places, or need not.
+        prefix: (P, W), class and register tokens with their positions, or None.
         start, norm: modules before the first and after the last block.
         biases: relative position biases, called as bias(P + T) -> (1, heads, P + T, P + T); one, or one a block.
+        width: size W of a token; needed where neither position nor prefix says.
+
+    Raises:
+        ValueError: no blocks; no width, or several.
     """
 
     def __init__(
@@ -38,9 +47,13 @@ class Encoder(nn.Module):
         start: Sequence[nn.Module] = (),
         norm: Sequence[nn.Module] = (),
         biases: Sequence[nn.Module] = (),
+        width: int | None = None,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
+        if not len(self.blocks):
+            raise ValueError("blocks: expected at least one")
+        self.width = _agreed(width, *(table.shape[-1] for table in (position, prefix) if table is not None))
         self.position = None if position is None else nn.Parameter(position.detach().clone())
         self.prefix = None if prefix is None else nn.Parameter(prefix.detach().clone())
         self.start, self.norm = nn.Sequential(*start), nn.Sequential(*norm)
@@ -49,11 +62,15 @@ class Encoder(nn.Module):
         accepted = inspect.signature(self.blocks[0].forward).parameters
         self.mask_name = next((name for name in MASKS if name in accepted), None)
 
-    @property
-    def width(self) -> int:
-        """Size of a token."""
-        table = self.position if self.prefix is None else self.prefix
-        return table.shape[-1]  # type: ignore[union-attr]
+    def shortened(self, length: int, layers: int | None) -> Encoder:
+        """A copy with the first blocks, for up to `length` tokens."""
+        if self.position is not None and len(self.position) < length:
+            raise ValueError(f"backbone: expected positions of {length} tokens, got {len(self.position)}")
+        encoder = deepcopy(self)
+        encoder.blocks = nn.ModuleList(first(list(encoder.blocks), layers))
+        if len(encoder.biases) > 1:
+            encoder.biases = encoder.biases[: len(encoder.blocks)]
+        return encoder
 
     def forward(self, tokens: Tensor, counting: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens (B, T, W), masked where they are not `counting` (B or 1, T) -> prefix (B, P, W), tokens (B, T, W)."""
@@ -64,14 +81,14 @@ class Encoder(nn.Module):
         h = self.start(h)
         mask = None if counting is None else self._additive(counting, length, h)
         shared = self.biases[0](h.shape[1]) if len(self.biases) == 1 else None
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks if len(h) else ()):  # attention cannot reshape an empty batch
             bias = self.biases[i](h.shape[1]) if len(self.biases) > 1 else shared
             h = self._call(block, h, bias if mask is None else mask if bias is None else mask + bias)
         h = self.norm(h)
         return h[:, :length], h[:, length:]
 
     def _call(self, block: nn.Module, h: Tensor, mask: Tensor | None) -> Tensor:
-        options: dict[str, Any] = {} if self.mask_name is None or mask is None else {self.mask_name: mask}
+        options: dict[str, Any] = {} if self.mask_name is None else {self.mask_name: mask}
         if self.checkpointing and torch.is_grad_enabled():
             h = checkpoint(block, h, use_reentrant=False, **options)
         else:
@@ -103,6 +120,25 @@ class Encoder(nn.Module):
         counting = nn.functional.pad(counting, (prefix, 0), value=True)
         mask = torch.zeros(counting.shape, dtype=h.dtype, device=h.device).masked_fill(~counting, MASKED)
         return mask[:, None, None].expand(len(h), 1, h.shape[1], h.shape[1])
+
+
+def _agreed(*sizes: int | None) -> int:
+    """The one size of tokens that is given, and that of all tables."""
+    found = {size for size in sizes if size is not None}
+    if len(found) != 1:
+        raise ValueError(f"width: expected one size, of position and prefix or given as width; got {sorted(found)}")
+    (size,) = found
+    counted(width=size)
+    return size
+
+
+def first(blocks: list[nn.Module], layers: int | None) -> list[nn.Module]:
+    """The first blocks; None is all of them."""
+    if layers is not None and not (whole(layers) and 1 <= layers <= len(blocks)):
+        raise ValueError(
+            f"layers: expected a whole number from 1 to {len(blocks)}, the layers of the backbone; got {layers!r}"
+        )
+    return blocks[:layers]
 
 
 class RelativeBias(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.integrations.transformers.encoder import Encoder, relative_bias, resized_line, resized_plane
+from probsym.integrations.transformers.encoder import Encoder, first, relative_bias, resized_line, resized_plane
 from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens
 
 ABSENT = object()
@@ -74,13 +74,9 @@ class Family:
     def encoder(self, model: nn.Module, tokens: ImagePatches | NodeTokens, layers: int | None) -> Encoder:
         """Copies of the family's parts in an Encoder for these tokens; `model` stays as it is."""
         path = next(path for path in self.blocks if found(model, path))
-        blocks = list(read(model, path))
-        if layers is not None and not 1 <= layers <= len(blocks):
-            raise ValueError(
-                f"layers: expected a number from 1 to {len(blocks)}, the layers of the backbone; got {layers}"
-            )
+        blocks = first(list(read(model, path)), layers)
         around = ([read(model, path) for path in paths if found(model, path)] for paths in (self.start, self.norm))
-        blocks, start, norm = deepcopy((blocks[:layers], *around))
+        blocks, start, norm = deepcopy((blocks, *around))
         prefix, position = self._positions(model, tokens)
         return Encoder(blocks, position, prefix, start, norm, self._biases(model, blocks, tokens))
 
@@ -102,10 +98,12 @@ class Family:
 
     def _biases(self, model: nn.Module, blocks: list[nn.Module], tokens: ImagePatches | NodeTokens) -> list[nn.Module]:
         given = [read(model, self.bias)] if found(model, self.bias) else []
-        for block in blocks:
-            if found(block, self.block_bias):
-                given.append(read(block, self.block_bias))
-                setattr(block, self.block_bias, None)  # the encoder adds it to the mask instead
+        inner, _, name = self.block_bias.rpartition(".")
+        for owner in (read(block, inner) if inner else block for block in blocks):
+            if found(owner, name):
+                given.append(getattr(owner, name))
+                setattr(owner, name, None)  # the encoder adds it to the mask instead
+                setattr(owner, f"has_{name}", False)  # what Data2Vec asks
         return [
             relative_bias(bias.relative_position_bias_table, tuple(bias.window_size), tokens.plane) for bias in given
         ]
@@ -128,10 +126,28 @@ FAMILIES: dict[str, Family] = {
         block_bias="relative_position_bias",
         marks=("shared_position_bias",),
     ),
+    "Data2Vec": Family(
+        **VISION,
+        norm=("layernorm",),
+        bias="encoder.relative_position_bias",
+        block_bias="attention.attention.relative_position_bias",
+        marks=("encoder.has_relative_position_bias",),
+    ),
     "DINOv2 with registers": Family(
         **VISION, norm=("layernorm",), marks=("embeddings.register_tokens",), antialias=True
     ),
     "ViT, DeiT, DINOv2": Family(**VISION, norm=("layernorm",)),
+    "CLIP, SigLIP": Family(
+        blocks=("encoder.layers",),
+        positions="embeddings.position_embedding",
+        patches="embeddings.num_patches",
+        prefix=("embeddings.class_embedding",),
+        start=("pre_layrnorm",),
+        norm=("post_layernorm",),
+        leaves=("embeddings.patch_embedding", "head"),
+        foreign=("embeddings.position_embedding_size",),
+        lora=("q_proj", "v_proj", "qkv"),
+    ),
     "BERT": Family(
         blocks=("encoder.layer", "transformer.layer"),
         positions="embeddings.position_embeddings",
@@ -177,6 +193,30 @@ def within(name: str, paths: tuple[str, ...]) -> bool:
     return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
+def trunk(model: nn.Module) -> nn.Module:
+    """The model beneath the head of a task, and of two towers that of images."""
+    model = getattr(model, "base_model", model)
+    return getattr(model, "vision_model", model)
+
+
+def taken_over(model: nn.Module) -> tuple[str, ...]:
+    """Paths of all weights of a model that its encoder takes over."""
+    inner = trunk(model)
+    ahead = next(name for name, module in model.named_modules() if module is inner)
+    return tuple(f"{ahead}.{path}".removeprefix(".") for path in family_of(inner).reads())
+
+
+def encoder_of(
+    backbone: nn.Module, tokens: ImagePatches | NodeTokens, layers: int | None
+) -> tuple[Encoder, tuple[str, ...]]:
+    """A copy of a backbone's encoder, and the linear maps in it that LoRA adapts by default."""
+    if isinstance(backbone, Encoder):
+        return backbone.shortened(tokens.length, layers), ()
+    inner = trunk(backbone)
+    family = family_of(inner)
+    return family.encoder(inner, tokens, layers), family.lora
+
+
 def family_of(model: nn.Module) -> Family:
     """The family whose attributes a model has.
 
@@ -191,7 +231,8 @@ def family_of(model: nn.Module) -> Family:
     raise TypeError(
         f"backbone: {type(model).__name__} has the interface of no known family. Looked for, and not found "
         f"('no': found, and an encoder would leave it out): {looked}. "
-        "A new family is one more row of probsym.integrations.transformers.FAMILIES"
+        "A new family is one more row of probsym.integrations.transformers.FAMILIES; blocks of any other kind come in "
+        "an Encoder"
     )
 
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from probsym.groups import NodeAxis
 from probsym.integrations.transformers import adaptation, saving, sources
 from probsym.integrations.transformers.adaptation import LoRA
+from probsym.integrations.transformers.checks import counted, expected
 from probsym.integrations.transformers.encoder import Encoder
-from probsym.integrations.transformers.families import family_of
+from probsym.integrations.transformers.families import encoder_of, taken_over
 from probsym.integrations.transformers.heads import GraphHead, NodeHead, PairHead
 from probsym.integrations.transformers.sources import Source
-from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens, counted
+from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens, kept
 from probsym.reps import Rep
 
 Tokens = ImagePatches | NodeTokens
@@ -35,19 +36,23 @@ class GraphTransformer(nn.Module):
     position embeddings (interpolated to the tokens) are kept; its own embeddings and head are left behind.
 
     Args:
-        backbone: a Hugging Face model (ViT, DeiT, DINOv2, BEiT, BERT and alike) or a timm ViT. Its parts are copied.
+        backbone: a Hugging Face model (ViT, DeiT, DINOv2, BEiT, Data2Vec, CLIP, SigLIP; BERT, RoBERTa, DistilBERT and
+            alike), a timm ViT, or an `Encoder` of any other blocks. Its parts are copied.
         tokens: `ImagePatches` or `NodeTokens`. head: `GraphHead`, `NodeHead` or `PairHead`.
         node_channels, edge_channels: sizes of the last axes of x and edge.
         layers: keep the first blocks only.
         frozen: train the tokens and the head alone. lora: train low-rank updates of the backbone instead; rank, or
-            arguments of `peft.LoraConfig`.
+            arguments of `peft.LoraConfig` (target_modules among them for an `Encoder`).
         checkpointing: compute each block again in backward instead of keeping its activations.
+        patch_dropout: share of the tokens of each row of a batch that a training step leaves out, at random: no token
+            sees them, and means over tokens do without them. Node and pair outputs are still read from them.
         dtype: of the weights.
 
     Raises:
         TypeError: the backbone has an unknown interface; says which attributes were looked for. A look-alike whose
             blocks let masked tokens through. Other types.
-        ValueError: numbers below 1, more layers than there are, positions that cannot be interpolated.
+        ValueError: numbers below 1, more layers than there are, positions that cannot be interpolated; both of frozen
+            and lora; patch_dropout outside of [0, 1), or for blocks that take no mask.
 
     >>> from transformers import ViTConfig, ViTModel
     >>> config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -67,34 +72,49 @@ class GraphTransformer(nn.Module):
         frozen: bool = False,
         lora: LoRA = None,
         checkpointing: bool = False,
+        patch_dropout: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        for name, value, kinds in (("backbone", backbone, nn.Module), ("tokens", tokens, Tokens), ("head", head, Head)):
-            if not isinstance(value, kinds):
-                raise TypeError(f"{name}: expected {kinds!r}, got {value!r}")
+        expected(nn.Module, backbone=backbone)
+        expected(Tokens, tokens=tokens)
+        expected(Head, head=head)
+        expected(bool, frozen=frozen, checkpointing=checkpointing)
+        expected(torch.dtype, dtype=dtype)
         counted(node_channels=node_channels, edge_channels=edge_channels)
         self.tokens, self.head = tokens, head
         self.channels = {"x": node_channels, "edge": edge_channels}
         self.recipe = sources.recipe_of(backbone)
-        self.options = {"layers": layers, "frozen": frozen, "lora": lora, "checkpointing": checkpointing}
+        self.options: dict[str, Any] = {
+            "layers": layers, "frozen": frozen, "lora": lora, "checkpointing": checkpointing,
+            "patch_dropout": patch_dropout,
+        }  # fmt: skip
         self.encoder = self._encoder(backbone, layers, frozen, lora)
         self.encoder.checkpointing = checkpointing
+        self.patch_dropout = self._share(patch_dropout)
         width = self.encoder.width
         self.embedding = tokens.embedding(width, node_channels, edge_channels)
         self.decoder = head.decoder(tokens, width)
         self.to(dtype).train()
 
     def _encoder(self, backbone: nn.Module, layers: int | None, frozen: bool, lora: LoRA) -> Encoder:
-        backbone = getattr(backbone, "base_model", backbone)
-        family = family_of(backbone)
-        encoder = family.encoder(backbone, self.tokens, layers)
+        encoder, targets = encoder_of(backbone, self.tokens, layers)
         self._check_masking(encoder, type(backbone).__name__)
+        if frozen and lora is not None:
+            raise ValueError(f"lora: expected None for a frozen backbone, which does not learn; got {lora!r}")
         if frozen:
             encoder.requires_grad_(False)
         if lora is not None:
-            adaptation.add_lora(encoder, lora, family.lora)
+            adaptation.add_lora(encoder, lora, targets)
         return encoder
+
+    def _share(self, patch_dropout: float) -> float:
+        expected(float | int, patch_dropout=patch_dropout)
+        if not 0 <= patch_dropout < 1:
+            raise ValueError(f"patch_dropout: expected a share from 0 on and below 1, got {patch_dropout}")
+        if patch_dropout and self.encoder.mask_name is None:
+            raise ValueError("patch_dropout: expected 0 for a backbone whose blocks take no mask")
+        return patch_dropout
 
     def _check_masking(self, encoder: Encoder, name: str) -> None:
         """Padding must not reach the other tokens; a look-alike may read the mask in another way."""
@@ -135,7 +155,7 @@ class GraphTransformer(nn.Module):
         In training mode, as every new module: call `eval()` before predicting, or the backbone's dropout stays on.
 
         Args:
-            source: hub name, folder in Hugging Face layout, or `timm:NAME`.
+            source: hub name, folder in Hugging Face layout, or `timm:NAME`. Of CLIP and alike the image tower is taken.
             tokens, head, node_channels, edge_channels: as for the class; not given for a saved GraphTransformer.
             pretrained: False takes the same architecture with random weights.
             attention: transformers' name of an implementation of attention, such as "eager", "sdpa"; None is its
@@ -145,7 +165,9 @@ class GraphTransformer(nn.Module):
         Raises:
             FileNotFoundError: no such folder or name.
             ValueError: weights are missing (listed by name), or arguments are too many or too few.
+            TypeError: those of the class; a source that is no name.
         """
+        expected(bool, pretrained=pretrained)
         given = {"tokens": tokens, "head": head, "node_channels": node_channels, "edge_channels": edge_channels}
         known = [name for name, value in {**given, **options, "attention": attention}.items() if value is not None]
         if saving.is_saved(source):
@@ -156,7 +178,7 @@ class GraphTransformer(nn.Module):
         if absent:
             raise ValueError(f"source: {str(source)!r} is a backbone; give {', '.join(absent)} too")
         opened = sources.open_source(source, pretrained, attention)
-        opened.check(family_of(opened.model).reads())
+        opened.check(taken_over(opened.model))
         model = cls(opened.model, **given, **options)  # type: ignore[arg-type]
         model.recipe = opened.recipe
         return model
@@ -200,13 +222,17 @@ class GraphTransformer(nn.Module):
     def forward(self, x: Tensor, edge: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, N, Cx), edge (B, N, N, Ce), mask (B, N) bool -> (B, C), (B, N, C) or (B, N, N, C).
 
-        Padded nodes are last and their entries zero, as the Symmetrizer leaves them.
+        Padded nodes are last and their entries zero, as the Symmetrizer leaves them. That is not looked for here: a
+        node that is masked between others is absent from its place, and the places of the others stay.
 
         Raises:
             ValueError: more nodes than `max_nodes`; shapes that do not fit. TypeError: a mask that is not bool.
         """
         self._check(x, edge, mask)
         tokens, counting = self.embedding(x.to(self.dtype), edge.to(self.dtype), mask)
+        if self.training and self.patch_dropout:
+            every = torch.ones((), dtype=torch.bool, device=x.device) if counting is None else counting
+            counting = kept(every.expand(tokens.shape[:2]), self.patch_dropout)
         prefix, tokens = self.encoder(tokens, counting)
         return self.decoder(prefix, tokens, counting, mask, x.shape[1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from probsym.integrations.transformers.checks import expected
 from probsym.integrations.transformers.families import within
 
 Source = str | os.PathLike[str]
@@ -38,7 +40,7 @@ def open_source(source: Source, pretrained: bool = True, attention: str | None =
         attention: transformers' name of an implementation; None is its choice. Not for timm.
 
     Raises:
-        FileNotFoundError: neither a folder with config.json nor a name that the hub (or the cache) knows.
+        FileNotFoundError: neither a folder with config.json nor a name that the hub (or the cache) or timm knows.
         ValueError: files that are no model.
     """
     library, name = _split(source)
@@ -63,6 +65,7 @@ def recipe_of(model: nn.Module) -> dict[str, Any] | None:
 
 
 def _split(source: Source) -> tuple[Library, str]:
+    expected(str | os.PathLike, source=source)
     library, colon, name = str(source).partition(":")
     return (LIBRARIES[library], name) if colon and library in LIBRARIES else (LIBRARIES["transformers"], str(source))
 
@@ -79,6 +82,8 @@ def _config_on_hub(name: str) -> dict[str, Any]:
     try:
         return PretrainedConfig.get_config_dict(name)[0]
     except OSError as error:
+        if isinstance(error.__context__, json.JSONDecodeError | UnicodeDecodeError):
+            raise ValueError(f"source: the config.json of {name!r} is no JSON: {error.__context__}") from error
         raise FileNotFoundError(
             f"source: expected a folder with config.json, a name on the Hugging Face hub, or timm:NAME; got {name!r}"
         ) from error
@@ -115,8 +120,12 @@ def _open_in_timm(name: str, pretrained: bool, attention: str | None) -> Opened:
     try:
         import timm
     except ImportError as error:
-        raise ImportError(f"source: timm:{name} needs timm, which is not installed") from error
-    return Opened(timm.create_model(name, pretrained=pretrained, num_classes=0), {"library": "timm", "name": name})
+        raise ImportError(f'source: timm:{name} needs timm: pip install "probsym[timm]"') from error
+    try:
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except (RuntimeError, OSError) as error:
+        raise FileNotFoundError(f"source: timm cannot open {name!r}, or has no weights of it: {error}") from error
+    return Opened(model, {"library": "timm", "name": name})
 
 
 def _rebuild_by_timm(recipe: dict[str, Any]) -> nn.Module:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from probsym.integrations.transformers.checks import counted
+
 
 @dataclass(frozen=True)
 class ImagePatches:
@@ -128,7 +130,9 @@ def strided(convolution: nn.Conv1d | nn.Conv2d, seen: Tensor) -> Tensor:
 
 def transposed(convolution: nn.ConvTranspose1d | nn.ConvTranspose2d, tokens: Tensor) -> Tensor:
     """The same of a transposed convolution: tokens (..., width) to what each gives, (..., *kernel, C)."""
-    weight = convolution.weight.movedim((0, 1), (-1, -2))
+    weight = convolution.weight
+    weight = weight.flatten(1).unflatten(1, weight.shape[1:])  # lays the gradient out as the weight, as DDP expects
+    weight = weight.movedim((0, 1), (-1, -2))
     given = linear(tokens, weight.flatten(0, -2)).unflatten(-1, weight.shape[:-1])
     return given + convolution.bias
 
@@ -138,6 +142,11 @@ def deal(spec: ImagePatches, x: Tensor, rows: int) -> Tensor:
     below = rows * spec.patch - x.shape[1] - spec.margin
     lines = pad(x, (0, 0, spec.margin, below)).unflatten(1, (rows, spec.patch))
     return pad(lines, (0, 0, 0, spec.grid * spec.share - spec.patch))
+
+
+def gridded(spec: ImagePatches, tokens: Tensor) -> Tensor:
+    """Tokens (B, R grid, width) by rows of the grid, (B, R, grid, width)."""
+    return tokens.unflatten(1, (tokens.shape[1] // spec.grid, spec.grid))  # no -1: a batch may be empty
 
 
 class PatchToNodes(nn.Module):
@@ -150,7 +159,7 @@ class PatchToNodes(nn.Module):
 
     def forward(self, tokens: Tensor, n: int) -> Tensor:
         spec = self.spec
-        given = transposed(self.nodes, tokens.unflatten(1, (-1, spec.grid)))
+        given = transposed(self.nodes, gridded(spec, tokens))
         y = given.flatten(2, 3)[:, :, : spec.patch]
         return y.flatten(1, 2)[:, spec.margin : spec.margin + n]
 
@@ -165,7 +174,7 @@ class PatchToPairs(nn.Module):
 
     def forward(self, tokens: Tensor, n: int) -> Tensor:
         part = slice(self.spec.margin, self.spec.margin + n)
-        given = transposed(self.pairs, tokens.unflatten(1, (-1, self.spec.grid)))  # (B, R, grid, patch, patch, C)
+        given = transposed(self.pairs, gridded(self.spec, tokens))  # (B, R, grid, patch, patch, C)
         return given.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, part, part]
 
 
@@ -247,8 +256,8 @@ class TokenToRow(nn.Module):
         return linear(tokens, self.rows.weight[:size], self.rows.bias[:size]).unflatten(-1, (n, self.channels))
 
 
-def counted(**numbers: int) -> None:
-    """Raises ValueError for the first that is no whole number from 1 on."""
-    for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}: expected a whole number from 1 on, got {value!r}")
+def kept(counting: Tensor, share: float) -> Tensor:
+    """The tokens (B, T) that count, less a random share of those of each row, rounded down."""
+    places = torch.rand(counting.shape, device=counting.device).masked_fill(~counting, 2).argsort(-1).argsort(-1)
+    number = counting.sum(-1, keepdim=True)
+    return counting & (places < number - (share * number).floor())
