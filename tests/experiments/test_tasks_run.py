@@ -138,6 +138,15 @@ def test_checkpointing_changes_nothing_but_memory(pretrained, monkeypatch: pytes
         assert found[field] == plain[field]
 
 
+def test_patches_that_are_left_out_change_training(pretrained) -> None:
+    left_out, *_, other = pretrained("--patch_dropout=0.5")
+    plain, *_, same = pretrained("--patch_dropout=0")
+    *_, default = pretrained()
+    assert all(torch.equal(same[name], default[name]) for name in default)
+    assert not all(torch.equal(other[name], default[name]) for name in default)
+    assert left_out["equivariance"]["p_value"] >= 1e-6 <= plain["equivariance"]["p_value"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -243,6 +252,11 @@ def test_figures_show_learning_curves(run, tmp_path: Path, monkeypatch: pytest.M
         (["--width=15"], "width: expected a multiple of heads = 2; got 15"),
         (["--schedule=step"], "schedule: expected one of cosine, linear; got 'step'"),
         (["--dropout=1"], "dropout: expected less than 1"),
+        (["--patch_dropout=1"], "patch_dropout: expected less than 1"),
+        (
+            ["--base=scratch", "--tokens=nodes", "--patch_dropout=0.5"],
+            "patch_dropout: expected only with tokens patches",
+        ),
     ],
 )
 def test_bad_arguments_are_named(run, arguments: list[str], named: str) -> None:

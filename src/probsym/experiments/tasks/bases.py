@@ -110,7 +110,7 @@ def scratch(config: Config, task: Task, channels: Channels) -> nn.Module:
 
 
 def parts(config: Config, task: Task, channels: Channels) -> dict[str, Any]:
-    """How graphs become tokens, and tokens the output."""
+    """How graphs become tokens, which of them are seen, and how tokens become the output."""
     from probsym.integrations.transformers import GraphHead, ImagePatches, NodeHead, NodeTokens, PairHead
 
     heads = (GraphHead, NodeHead, PairHead)
@@ -123,6 +123,7 @@ def parts(config: Config, task: Task, channels: Channels) -> dict[str, Any]:
         "head": heads[kind(task)](task.goal.outputs),
         "node_channels": channels.x,
         "edge_channels": channels.edge,
+        "patch_dropout": config.patch_dropout,
     }
 
 
@@ -156,7 +157,7 @@ def identified_gnn(config: Config, task: Task, channels: Channels) -> nn.Module:
     )
 
 
-TRANSFORMER = ("tokens", "patch", "checkpointing", "attention", "backbone_lr")
+TRANSFORMER = ("tokens", "patch", "patch_dropout", "checkpointing", "attention", "backbone_lr")
 PRETRAINED = (*TRANSFORMER, "source", "pretrained", "frozen", "lora")
 BASES: Mapping[str, Base] = {
     "vit-b16-in21k": Base(

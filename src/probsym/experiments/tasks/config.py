@@ -27,6 +27,7 @@ class Config(Recipe):
         pretrained: Whether a pretrained base keeps its weights; false trains the same network from scratch.
         tokens: Of transformers: patches (of the image of the adjacency) or nodes.
         patch: Pixels a side of a patch; null is as many as make 14 x 14 patches.
+        patch_dropout: Share of the patches of each sample that a training step leaves out.
         width: Of scratch, walk-transformer and gnn-id, as the next.
         heads: Of attention.
         layers: Null is all layers of a pretrained base; scratch 6, walk-transformer 4, gnn-id 6.
@@ -61,6 +62,7 @@ class Config(Recipe):
     pretrained: bool = True
     tokens: str = "patches"
     patch: int | None = None
+    patch_dropout: float = 0.0
     width: int = 96
     heads: int = 4
     layers: int | None = None
@@ -99,10 +101,11 @@ class Config(Recipe):
         optional = ("patch", "layers", "lora", "train_samples", "train_size", "valid_size", "test_size")
         given = [name for name in optional if getattr(self, name) is not None]
         at_least(self, 1, "valid_samples", "repeats", "rows", "bootstrap", "width", "heads", "max_support", *given)
-        at_least(self, 0, "walks", "entropy_weight", "sinkhorn", "dropout")
+        at_least(self, 0, "walks", "entropy_weight", "sinkhorn", "dropout", "patch_dropout")
         positive(self, "temperature", "scale")
-        if not self.dropout < 1:
-            raise UserError(f"dropout: expected less than 1; got {self.dropout}")
+        for name in ("dropout", "patch_dropout"):
+            if not getattr(self, name) < 1:
+                raise UserError(f"{name}: expected less than 1; got {getattr(self, name)}")
         if self.width % self.heads:
             raise UserError(f"width: expected a multiple of heads = {self.heads}; got {self.width}")
         samples_evaluated(self)
@@ -117,7 +120,7 @@ class Config(Recipe):
                 method.net,
                 ("temperature", "sinkhorn", "entropy_weight"),
             ),
-            "tokens patches": (self.tokens == "patches", ("patch",)),
+            "tokens patches": (self.tokens == "patches", ("patch", "patch_dropout")),
             "frames (symmetrizer fa)": (self.symmetrizer == "fa", ("max_support",)),
             **{f"base {' or '.join(bases)}": (self.base in bases, names) for bases, names in readers().items()},
         }
