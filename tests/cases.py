@@ -44,7 +44,7 @@ class Base(nn.Module):
         parts = dict(zip(self.shapes, flat.split([math.prod(s) for s in self.shapes.values()], 1), strict=True))
 
         def output(path: Any, rep: ps.Rep) -> Tensor:
-            y = parts[path].reshape(len(flat), *self.shapes[path])
+            y = parts[path].reshape(flat.shape[0], *self.shapes[path])
             if place is not None and rep.ragged is not None:
                 return y.flatten(0, 1)[place]
             if mask is not None and rep.slots and isinstance(rep.slots[0], type(PADDED.natural)):

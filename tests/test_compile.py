@@ -89,6 +89,30 @@ def test_export(setting, distribution):
     assert agree(program.module()(**call, noise=fresh), phi(**call, noise=fresh))
 
 
+class Called(nn.Module):
+    """A symmetrized model whose keywords are one argument, as the exporter wants it for sizes that may change."""
+
+    def __init__(self, phi: nn.Module) -> None:
+        super().__init__()
+        self.phi = phi
+
+    def forward(self, call, noise):
+        return self.phi(**call, noise=noise)
+
+
+@pytest.mark.parametrize(
+    ("setting", "distribution"), [("padded S x E(3)", "learned"), *(pytest.param(*c, marks=slow) for c in DENSE + MORE)]
+)
+def test_export_for_batches_of_any_size(setting, distribution):
+    phi, call, noise = prepared(setting, distribution)
+    batch = torch.export.Dim("batch", min=2)
+    shapes = {key: {0: batch} for key in call}, torch.utils._pytree.tree_map(lambda t: {1: batch}, noise)
+    program = torch.export.export(Called(phi), (call, noise), dynamic_shapes=shapes, strict=False)
+    call = {key: torch.cat([value, value[:2].flip(0)]) for key, value in call.items()}
+    noise = phi.draw_noise(**call, samples=3)
+    assert agree(program.module()(call, noise), phi(**call, noise=noise))
+
+
 EXPORT_FIRST = """
 import torch, probsym as ps
 x = torch.randn(2, 3, 3, dtype=torch.float64)

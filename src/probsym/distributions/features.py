@@ -125,7 +125,7 @@ def _arranged(x: Inputs, leaf: Leaf, value: Tensor, axis: NodeAxis | None, own: 
 def _mean(value: Tensor, mask: Tensor | None, axis: int) -> Tensor:
     if mask is None:
         return value.mean(axis, keepdim=True) if value.shape[axis] else value.sum(axis, keepdim=True)
-    view = mask.reshape(len(mask), *[1] * (axis - 1), mask.shape[-1], *[1] * (value.ndim - axis - 1))
+    view = mask.reshape(mask.shape[0], *[1] * (axis - 1), mask.shape[-1], *[1] * (value.ndim - axis - 1))
     return (value * view).sum(axis, keepdim=True) / view.sum(axis, keepdim=True).clamp_min(1)
 
 
@@ -139,7 +139,7 @@ def adjacency(x: Inputs, leaf: Leaf) -> Tensor:
         flat = start * n + end % max(n, 1)
     else:
         keep = (labels >= 0).all(1)
-        first = torch.arange(len(labels), device=labels.device)[:, None] * n
+        first = torch.arange(labels.shape[0], device=labels.device)[:, None] * n
         flat = (first + labels[:, 0].clamp_min(0)) * n + labels[:, 1].clamp_min(0)
     counts = torch.zeros(x.count * n * n, dtype=x.dtype, device=x.device)
     counts = counts.index_add(0, flat.reshape(-1), keep.reshape(-1).to(x.dtype))

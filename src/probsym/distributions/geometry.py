@@ -45,10 +45,10 @@ def columns(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor |
     for slot, axis in leaf.rep.axes:
         if isinstance(slot, Nodes) and (mask := x.layouts[slot.group].padded_mask()) is not None:
             axis = axis + 1 - (axis + 1 > place)
-            mask = mask.reshape(len(mask), *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
+            mask = mask.reshape(mask.shape[0], *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
             present = mask if present is None else present & mask
     if present is not None:
-        present = present.expand(len(value), *rest).reshape(len(value), math.prod(rest))
+        present = present.expand(value.shape[0], *rest).reshape(value.shape[0], math.prod(rest))
     return value.reshape(*value.shape[:2], math.prod(rest)), present
 
 
@@ -73,7 +73,7 @@ def centroid(x: Inputs, space: LinearGroup) -> Tensor:
 
 def exists(value: Tensor, present: Tensor | None) -> Tensor:
     """Which of the columns (B, D, M) exist, as a tensor (B, M)."""
-    shape = (len(value), value.shape[-1])
+    shape = (value.shape[0], value.shape[-1])
     return torch.ones(shape, dtype=torch.bool, device=value.device) if present is None else present
 
 

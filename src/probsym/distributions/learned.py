@@ -229,7 +229,7 @@ def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
     scale = size(*centred(x, leaf, space, centroid(x, space) if is_point(leaf, space) else None))
     if leaf.rep.ragged is not None:
         scale = x.layouts[leaf.rep.ragged].spread(scale, 0)
-    return scale.reshape(len(scale), *[1] * (leaf.value.ndim - 1))
+    return scale.reshape(scale.shape[0], *[1] * (leaf.value.ndim - 1))
 
 
 def _split(value: Any, sample: tuple[int, ...], times: int) -> Any:

@@ -259,10 +259,10 @@ class Inputs:
         if times == 1 or self.count <= 1:
             return
         known = set(containers.leaves(self.spec)) | {self._path_of(axis) for axis in self.node_axes}
-        rows = {self.count, *(layout.size for layout in self.layouts.values() if layout.ragged)}
+        rows = [self.count, *(layout.size for layout in self.layouts.values() if layout.ragged)]
         for root, items in (("args", enumerate(self.args)), ("kwargs", self.kwargs.items())):
             for key, value in items:
-                if (root, key) not in known and isinstance(value, Tensor) and value.ndim and len(value) in rows:
+                if (root, key) not in known and isinstance(value, Tensor) and value.ndim and value.shape[0] in rows:
                     raise ValueError(
                         f"argument {key!r} has one row an input (shape {tuple(value.shape)}) but no Rep, so it would "
                         "not be repeated for every sample: declare it Rep() in inputs"
