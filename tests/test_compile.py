@@ -72,6 +72,17 @@ def test_full_graph_of_a_design_and_of_d4():
     assert agree(torch.compile(phi, backend="eager", fullgraph=True)(x), phi(x))
 
 
+@pytest.mark.parametrize("estimator", [ps.MonteCarlo(16, design="stratified"), ps.MonteCarlo(16, 5)], ids=repr)
+def test_full_graph_of_strata_and_chunks(estimator):
+    """Drawn inside, from the same seed."""
+    phi, call, _ = prepared("SO(3)", "haar")
+    found = []
+    for module in (phi, torch.compile(phi, backend="eager", fullgraph=True)):
+        torch.manual_seed(0)
+        found.append(module(**call, estimator=estimator))
+    assert agree(*found)
+
+
 @slow
 @pytest.mark.parametrize(("setting", "distribution"), [("ragged S x E(3)", "learned"), ("S x E(3)", "frame")])
 def test_shapes_that_depend_on_data_break_the_graph_but_not_the_result(setting, distribution):
@@ -181,6 +192,27 @@ def test_function_transforms(setting, distribution):
     assert agree(batch, torch.stack([f(x), f(2 * x)]))
     jacobian = torch.func.jacrev(lambda v: f(v).sum(0))(x)
     assert agree(jacobian, torch.autograd.functional.jacobian(lambda v: f(v).sum(0), x))
+
+
+def test_function_transforms_of_exact():
+    """Under `vmap` no pose is left out for being equal to another: which are, is not the same in every slice."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    phi = ps.symmetrize(net, ps.Rep(ps.D(4)), ps.Rep(), "haar", eval_samples=ps.Exact()).eval()
+    x = torch.randn(3, 2, 6, 6, dtype=torch.float64)
+    x[1] = x[1] + x[1].flip(-1)
+    assert agree(torch.func.vmap(phi)(x), torch.stack([phi(part) for part in x]))
+    jacobian = torch.func.jacrev(lambda v: phi(v).sum(0))(x[1])
+    assert agree(jacobian, torch.autograd.functional.jacobian(lambda v: phi(v).sum(0), x[1]))
+
+
+@slow
+@pytest.mark.parametrize(("setting", "distribution"), [("ragged S x E(3)", "learned"), ("S x E(3)", "frame")])
+def test_shapes_that_depend_on_data_are_refused_by_export_and_vmap(setting, distribution):
+    phi, call, noise = prepared(setting, distribution)
+    with pytest.raises(Exception, match="data-dependent"):
+        torch.export.export(phi, (), {**call, "noise": noise}, strict=False)
+    with pytest.raises(RuntimeError, match=r"vmap|[Bb]atching rule"):
+        torch.func.vmap(positions(phi, call, noise))(call["pos"][None])
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])

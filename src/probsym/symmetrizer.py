@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from probsym.distributions import EquivariantDistribution, Noise, by_name, with_trivial
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, MonteCarlo, positive
 from probsym.groups import Element
+from probsym.groups.peek import traced
 from probsym.reps import Inputs, Rep, as_spec, build, group_of, leaves, unfold
 from probsym.reps.containers import dotted, lookup
 from probsym.reps.distinct import Distinct
@@ -87,7 +88,7 @@ class Symmetrizer(nn.Module):
 
     def _to_check(self, diagnosed: bool) -> bool:
         """Values are checked at the first call, and whenever an estimate is asked for but in a training step."""
-        if torch.compiler.is_compiling():
+        if traced():
             return diagnosed
         return not self._values_checked or (diagnosed and not (self.training and torch.is_grad_enabled()))
 
@@ -165,7 +166,7 @@ class Symmetrizer(nn.Module):
         times = g.shape[0]
         inverse = g.inverse()
         rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
-        spare = needed is not None and times > 1 and not torch.compiler.is_compiling()
+        spare = needed is not None and times > 1 and not traced()
         distinct = Distinct(rows, needed.reshape(-1), alike) if spare else None  # type: ignore[union-attr]
         part = rows if distinct is None else distinct.inputs
         y = self.model(*part.args, **part.kwargs)

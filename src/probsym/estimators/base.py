@@ -230,7 +230,7 @@ class Counters:
         return sum(samples for _, samples in self.parts)
 
     def values(self) -> dict[str, Tensor]:
-        total, found = self.samples, dict[str, Tensor]()
+        total, found = self.samples, {}
         for key, first in self.parts[0][0].items():
             pages = torch.stack([counters[key] for counters, _ in self.parts])
             weight = torch.tensor([samples / total for _, samples in self.parts], device=first.device)

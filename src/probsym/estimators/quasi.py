@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ class _Uniform(Design):
         if not total:
             return noise
         z = _normal(self.points(k // self.block, x.count, total, integrand.generator, x.device))
-        first = dict(zip(sizes, torch.tensor([0, *sizes.values()]).cumsum(0).tolist(), strict=False))
+        first = dict(zip(sizes, accumulate([0, *sizes.values()]), strict=False))
 
         def exchanged(path: tuple[object, ...], rep: Rep, eps: Tensor) -> Tensor:
             start, stop = first[path], first[path] + sizes[path]

@@ -8,16 +8,21 @@ import torch
 from torch import Tensor
 
 
+def traced() -> bool:
+    """Whether a compiler, exporter or function transform follows, so that no size may depend on a value."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
 def may_peek(x: Tensor) -> bool:
     """Whether reading a value is free: on a CPU, and while no compiler, exporter or function transform follows.
 
     Common cases may then leave out what only rare inputs need. On a GPU reading a value waits for all work under way.
     """
-    return x.is_cpu and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    return x.is_cpu and not traced()
 
 
 def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
     """function.apply(*args), where nothing is traced without looking up its signature: a third of a small step."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if traced():
         return function.apply(*args)
     return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
