@@ -143,11 +143,11 @@ def orders_alone(s: Setting, sizes: tuple[int, ...]) -> list[list[torch.Tensor]]
     return found
 
 
-@pytest.mark.parametrize("chunk", [None, 5])
-def test_small_graphs_of_unequal_size_are_exact(chunk):
+@pytest.mark.parametrize(("chunk", "width"), [(None, 4), (5, 4), (5, 5)])
+def test_small_graphs_of_unequal_size_are_exact(chunk, width):
     """Each is averaged over its own n! orders, in padded and in ragged batches, the model untouched by padding."""
     sizes = (4, 2, 3)
-    s = padded(ps.O(3), sizes=sizes)
+    s = padded(ps.O(3), sizes=sizes, n=width)
     expected = orders_alone(s, sizes)
     model = Counted(s.model)
     reps = lambda nodes: ({"pos": ps.Rep(nodes), "charge": ps.Rep(nodes)}, (ps.Rep(nodes), ps.Rep()))  # noqa: E731
@@ -163,7 +163,7 @@ def test_small_graphs_of_unequal_size_are_exact(chunk):
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(trained, estimate.mean, strict=True))
     flat = {k: v[s.call["mask"]] for k, v in s.call.items()} | {"batch": s.call["mask"].nonzero()[:, 0]}
     flat.pop("mask")
-    base = Base(16, as_spec(reps(RAGGED)[1], "output"), s.model.shapes, 4).double()
+    base = Base(4 * width, as_spec(reps(RAGGED)[1], "output"), s.model.shapes, width).double()
     base.load_state_dict(s.model.state_dict())
     y = ps.symmetrize(base, *reps(RAGGED), "haar").eval()(**flat, estimator=ps.Exact(chunk))
     assert torch.allclose(y[0], torch.cat([nodes for nodes, _ in expected]), atol=1e-12)

@@ -60,6 +60,8 @@ def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: b
     for start in range(0, count, step):
         part = slice(start, start + step)
         needed = None if integrand.training else support.weight[part] > 0
+        if start and needed is not None and not torch.compiler.is_compiling() and not needed.any():
+            continue  # no input has these elements: of products, and where padding is wider than the largest
         y = evaluate(support.element.select(part), needed, alike)
         weights = integrand.align(support.weight[part], y)
         moments.add(y, weights, True) if integrand.statistics else moments.add_shares(y, weights)
