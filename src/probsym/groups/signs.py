@@ -10,6 +10,7 @@ from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.orthonormal import tolerance, wide
+from probsym.groups.permutation import LARGEST_LIST
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,8 @@ class Signs(Group):
         return 2**self.dim
 
     def elements(self, layout: Any = None, device: Any = None) -> Element:
+        if self.order() > LARGEST_LIST:
+            raise TypeError(f"the elements of {self!r} cannot be listed: more than {LARGEST_LIST}")
         bits = torch.arange(self.order(), device=device)[:, None] >> torch.arange(self.dim, device=device)
         return Flip(self, 1 - 2 * (bits % 2))
 
