@@ -76,7 +76,7 @@ class Learned(_Networked):
         net: called like the model; returns a dict of ambient features by factor: scores (B, N) for S_n, vectors
             (B, D, M) for O and SO, (origin (B, D), vectors (B, D, M)) for E and SE (or vectors alone: the centroid is
             the origin). A single factor may come without the dict.
-        group: the group of the elements.
+        group: the group of the elements. Those of C, D, Shift and Signs carry no gradient to the net.
         noise: where the noise enters.
         scale: its size: late, relative to the size of the features (root mean square of the vectors, standard deviation
             of the scores); at the input, relative to the size of the centred points, and absolute for node features.

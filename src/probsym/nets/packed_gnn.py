@@ -74,7 +74,8 @@ class IdentifiedGNN(nn.Module):
         out = MLP(mean_i h_i),   h of PackedGNN on [x_i, I_place(i)]                node identifiers: arXiv 2010.01179
 
     `forward(x (sum N, F), edge_index (2, E), bonds (E, C), batch (sum N,), size (R, 1)) -> (R, out_features)`. Nodes of
-    a graph stand together, and `size` says how many they are, at most `max_nodes`.
+    a graph stand together, and `size` says how many they are, at most `max_nodes`. `dropout` is that of the PackedGNN,
+    and of the mean.
 
     >>> net = IdentifiedGNN(max_nodes=5, node_features=3, edge_features=2, out_features=10)
     >>> edges, batch = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]), torch.tensor([0, 0, 1, 1])
