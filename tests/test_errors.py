@@ -91,6 +91,36 @@ def test_values_are_checked_once_in_training_and_at_every_other_estimate(monkeyp
     assert len(checked) == 3
 
 
+def test_a_call_leaves_one_mark_on_the_model():
+    """That its values have been checked; the second call leaves none."""
+    s = particles(ps.E(3))
+    phi = ps.symmetrize(s.model, s.inputs, s.output, "haar")
+    for changed in ({"_values_checked"}, set()):
+        before = {id(module): dict(vars(module)) for module in phi.modules()}
+        phi(**s.call)
+        after = [(module, name) for module in phi.modules() for name in vars(module)]
+        assert {name for module, name in after if vars(module)[name] is not before[id(module)].get(name)} == changed
+
+
+@pytest.mark.parametrize("kind", [torch.long, torch.bool])
+def test_images_that_are_interpolated_are_floating(kind):
+    x = torch.ones(2, 4, 4, dtype=kind)
+    turned = lambda n: ps.symmetrize(nn.Identity(), ps.Rep(ps.C(n)), ps.Rep(ps.C(n)), "haar")  # noqa: E731
+    assert torch.equal(turned(4).sample(x)[0], x)
+    with pytest.raises(TypeError, match=r"argument \[0\]: expected a floating dtype for Rep\(C\(8\)\)"):
+        turned(8)(x)
+
+
+def test_noise_and_samples_agree():
+    s = particles(ps.SO(3))
+    phi = s.symmetrized("haar")
+    noise = phi.draw_noise(**s.call, samples=24)
+    assert torch.equal(phi(**s.call, noise=noise), phi(**s.call, noise=noise, samples=24))
+    for options in ({"samples": 480}, {"estimator": ps.MonteCarlo(480, 24, "octahedral")}):
+        with pytest.raises(ValueError, match=r"noise: expected 480 samples.*got 24"):
+            phi(**s.call, noise=noise, **options)
+
+
 def test_a_missing_argument_is_named():
     s = particles(ps.E(3))
     phi = s.symmetrized("haar")

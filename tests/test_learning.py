@@ -92,6 +92,10 @@ def test_growing():
     assert counts == sorted(counts)
     assert (counts[0], counts[-1]) == (2, 32)
     assert Growing(1, last=8)(0) == 1
-    for bad in ({"total": 0}, {"total": 5, "first": 0}, {"total": 5, "first": 9, "last": 8}):
-        with pytest.raises(ValueError, match="first <= last"):
+    for bad, says in (
+        ({"total": 0}, "total: expected an integer of at least 1, got 0"),
+        ({"total": 5, "first": 1.5}, "first: expected an integer of at least 1, got 1.5"),
+        ({"total": 5, "first": 9, "last": 8}, "first <= last"),
+    ):
+        with pytest.raises(ValueError, match=says):
             Growing(**bad)

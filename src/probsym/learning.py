@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from probsym.distributions import Noise
+from probsym.estimators import positive
 from probsym.groups import Axis, Element, LinearGroup, Permutation
 from probsym.groups.cyclic import Turn
 from probsym.groups.shift import Roll
@@ -131,7 +132,7 @@ class Growing:
         total: training steps. first, last: samples at the start and at the end.
 
     Raises:
-        ValueError: total below one, or not 1 <= first <= last.
+        ValueError: not integers of at least one, or first above last.
 
     >>> [Growing(5, last=16)(step) for step in range(5)]
     [1, 2, 4, 8, 16]
@@ -142,11 +143,10 @@ class Growing:
     last: int = 10
 
     def __post_init__(self) -> None:
-        if self.total < 1 or not 1 <= self.first <= self.last:
-            raise ValueError(
-                f"expected total >= 1 and 1 <= first <= last, got total={self.total}, first={self.first}, "
-                f"last={self.last}"
-            )
+        for name in ("total", "first", "last"):
+            positive(name, getattr(self, name))
+        if self.first > self.last:
+            raise ValueError(f"expected first <= last, got first={self.first}, last={self.last}")
 
     def __call__(self, step: int) -> int:
         share = min(max(step / max(self.total - 1, 1), 0.0), 1.0)

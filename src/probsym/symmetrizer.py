@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from probsym.distributions import EquivariantDistribution, Noise, by_name, with_trivial
+from probsym.distributions.base import samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, MonteCarlo, positive
 from probsym.groups import Element
 from probsym.groups.peek import traced
@@ -52,7 +53,7 @@ class Symmetrizer(nn.Module):
                 strict=True,
             )
         )
-        self._values_checked = False
+        self._values_checked = False  # all that a call ever changes here: the first one looks at the values
 
     def forward(
         self,
@@ -72,7 +73,7 @@ class Symmetrizer(nn.Module):
             args, kwargs: the model's own arguments.
             samples: number of samples K; estimator: how to average. At most one of samples, estimator and tol.
             tol: evaluation until the standard error of each input is below it, with at most `max_samples`.
-            noise: noise drawn before with `draw_noise`, instead of a generator.
+            noise: noise drawn before with `draw_noise`, instead of a generator; as many samples as the estimator takes.
             return_estimate: return the `Estimate` instead of its mean.
 
         Raises:
@@ -155,7 +156,7 @@ class Symmetrizer(nn.Module):
         if samples is not None:
             return as_estimator(samples, None, "samples")
         if noise is not None:
-            return MonteCarlo(1)
+            return MonteCarlo(samples_of(noise))
         return self.train_estimator if self.training else self.eval_estimator
 
     def _evaluate(self, x: Inputs, g: Element, needed: Tensor | None = None, alike: bool = False) -> list[Tensor]:

@@ -234,6 +234,8 @@ def test_what_is_refused():
     for bad in ({"tol": 0.0}, {"tol": 1.0, "pilot": 31}, {"tol": 1.0, "max_samples": 1}, {"tol": 1.0, "chunk": 0}):
         with pytest.raises(ValueError, match=next(k for k in reversed(bad))):
             Adaptive(**bad)
+    with pytest.raises(TypeError, match="tol: expected a positive number, got 'a'"):
+        Adaptive("a")
 
 
 def test_tol_is_an_option_of_the_call():

@@ -254,3 +254,10 @@ def sliced(noise: Noise, part: slice) -> Noise:
     if isinstance(noise, Mapping):
         return {key: sliced(value, part) for key, value in noise.items()}
     return tuple(sliced(value, part) for value in noise) if isinstance(noise, tuple) else noise[part]
+
+
+def samples_of(noise: Noise) -> int:
+    """Number of samples K of the noise."""
+    while not isinstance(noise, Tensor):
+        noise = next(iter(noise.values() if isinstance(noise, Mapping) else noise))
+    return noise.shape[0]

@@ -39,6 +39,7 @@ class Adaptive(Estimator):
     Raises:
         ValueError: tol not positive, max_samples below 2 or pilot below 32, an unknown design; at the call, max_samples
             below two blocks, or a design that fits no factor of the group.
+        TypeError: tol not a number.
     """
 
     tol: float
@@ -48,6 +49,8 @@ class Adaptive(Estimator):
     design: str | Design | tuple[str | Design, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.tol, int | float):
+            raise TypeError(f"tol: expected a positive number, got {self.tol!r}")
         if not self.tol > 0:
             raise ValueError(f"tol: expected a positive number, got {self.tol}")
         positive("chunk", self.chunk)

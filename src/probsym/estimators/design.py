@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probsym.distributions import Noise
-from probsym.distributions.base import PAGE, joined, sliced
+from probsym.distributions.base import PAGE, joined, samples_of, sliced
 from probsym.estimators.base import Integrand
 from probsym.groups import Element, Group
 from probsym.groups.base import ProductElement
@@ -57,21 +57,24 @@ class Design(ABC):
         return None
 
     def noise(self, integrand: Integrand, k: int) -> Iterator[Noise]:
-        """What `push` takes, in pages of whole blocks: fresh noise of k samples, or all that was given.
+        """What `push` takes, in pages of whole blocks: fresh noise of k samples, or what was given.
 
         Raises:
-            ValueError: the design fits no factor of the group, or k is not a multiple of the block.
+            ValueError: the design fits no factor of the group, k is not a multiple of the block, or noise was given
+                for another number of samples.
         """
         block, share = self.length(integrand), self.sharing(integrand)
         page = max(PAGE // block, 1) * block
-        k = k if integrand.noise is None else noise_count(integrand, integrand.noise)
         check_multiple(k, block, self)
         if integrand.noise is None:
             for fresh in integrand.p.pages(integrand.x, k // share, integrand.generator, page // share):
                 yield self.arrange(integrand, fresh)
-        else:
-            for start in range(0, k, page):
-                yield sliced(integrand.noise, slice(start, start + page, share))
+            return
+        given = samples_of(integrand.noise)
+        if given != k:
+            raise ValueError(f"noise: expected {k} samples, as many as the estimator takes, got {given}")
+        for start in range(0, k, page):
+            yield sliced(integrand.noise, slice(start, start + page, share))
 
     def draw(self, integrand: Integrand, k: int) -> Drawn:
         """The elements of all samples, and counters."""
@@ -115,14 +118,6 @@ def map_noise(integrand: Integrand, noise: Noise, fn: Callable[[tuple[Any, ...],
 
 def paths(spec: Any) -> list[tuple[Any, ...]]:
     return list(leaves(spec))
-
-
-def noise_count(integrand: Integrand, noise: Noise) -> int:
-    """Leading size K of the noise."""
-    eps = noise
-    for key in next(iter(paths(integrand.p.noise_rep(integrand.x))), ()):
-        eps = eps[key]
-    return len(eps)
 
 
 def is_other(path: tuple[Any, ...], chosen: Container[Group]) -> bool:

@@ -38,13 +38,15 @@ def as_design(given: Any) -> Design:
     """A design by name, a tuple of cosets; None is independent samples.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or no cosets to join.
         TypeError: neither a name nor a design.
     """
     if given is None:
         return Independent()
     if isinstance(given, Design):
         return given
+    if given == ():
+        raise ValueError("design: expected at least one coset to join, got ()")
     if isinstance(given, tuple):
         return Joint(tuple(_coset(part) for part in given))
     if not isinstance(given, str):

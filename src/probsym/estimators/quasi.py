@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from probsym.distributions import Noise
+from probsym.distributions.base import samples_of
 from probsym.estimators.base import Integrand, positive
-from probsym.estimators.design import Design, Drawn, map_noise, noise_count, paths, repeat
+from probsym.estimators.design import Design, Drawn, map_noise, paths, repeat
 from probsym.reps import Rep
 
 BITS = SobolEngine.MAXBIT
@@ -69,7 +70,7 @@ class _Uniform(Design):
 
     def arrange(self, integrand: Integrand, noise: Noise) -> Noise:
         """The noise with its entries exchanged for evenly spread ones."""
-        x, k, sizes = integrand.x, noise_count(integrand, noise), {}
+        x, k, sizes = integrand.x, samples_of(noise), {}
         for path in paths(integrand.p.noise_rep(x)):
             sizes[path] = 0
         map_noise(integrand, noise, lambda path, rep, eps: sizes.update({path: _entries(integrand, rep, eps)}) or eps)

@@ -161,6 +161,11 @@ class Slot(ABC):
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
         """g x along `axis`, for g of batch shape L; the first `lead` dims of x are a suffix of L, the rest is added."""
 
+    @property
+    def mixes(self) -> bool:
+        """Whether new values come from several old ones, so that integers will not do."""
+        return False
+
     def __repr__(self) -> str:
         return f"{self.group!r}{self.suffix}"
 

@@ -154,6 +154,10 @@ class Turned(Slot):
     group: C
     width: ClassVar[int] = 2
 
+    @property
+    def mixes(self) -> bool:
+        return 4 % self.group.n != 0
+
     def act(self, g: Turn, x: Tensor, axis: int, lead: int) -> Tensor:
         n, rows, columns = self.group.n, x.shape[axis], x.shape[axis + 1]
         if rows != columns and n > 2:
@@ -164,7 +168,7 @@ class Turned(Slot):
         moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, lead)
         axis += len(g.shape) - lead
         moved = moved.unflatten(axis, (rows, columns))
-        if 4 % n == 0:
+        if not self.mixes:
             return moved
         rest = 4 * g.turns % n
         between = _rotated(moved, rest * (math.pi / 2 / n), axis, self.group.border)

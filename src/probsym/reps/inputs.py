@@ -331,8 +331,8 @@ def _check_leaf(leaf: Leaf) -> None:
             f"got shape {tuple(leaf.value.shape)}"
         )
     kind = leaf.value.dtype
-    spatial = any(isinstance(slot.group, LinearGroup) for slot, _ in leaf.rep.axes)
-    if spatial and not leaf.value.is_floating_point():
+    mixes = any(slot.mixes or isinstance(slot.group, LinearGroup) for slot, _ in leaf.rep.axes)
+    if mixes and not leaf.value.is_floating_point():
         raise TypeError(f"{leaf.name}: expected a floating dtype for {leaf.rep!r}, got {kind}")
     if leaf.rep.labelled is not None and (leaf.value.is_floating_point() or kind in (torch.bool, torch.complex64)):
         raise TypeError(f"{leaf.name}: expected integer node numbers for {leaf.rep!r}, got {kind}")
