@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 from actions import actions, memory, samples
-from backbones import backbones
 from evaluations import designs
 from packages import frames, images, imports
 from relaxed import relaxed
 from report import Kept, header
 from steps import compiled, places, steps, storage
+from throughput import backbones
 
 from probsym.files import write
 
