@@ -65,3 +65,7 @@ def graphs(sizes: tuple[int, ...], n: int, kind: torch.dtype = torch.float32, se
     edge = torch.randn(len(sizes), n, n, 2, generator=generator, dtype=torch.float64)
     edge = edge * (mask[:, :, None] & mask[:, None])[..., None]
     return {"x": x.to(kind), "edge": edge.to(kind), "mask": mask}
+
+
+CHANNELS = {"node_channels": 3, "edge_channels": 2}
+CALL = graphs((9, 4), 9)

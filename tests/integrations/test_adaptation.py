@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from backbones import BACKBONES, backbone, graphs
+from backbones import BACKBONES, CALL, CHANNELS, backbone, graphs
 from torch import nn
 
 import probsym as ps
@@ -20,9 +20,6 @@ from probsym.integrations.transformers import (
     parameter_groups,
     symmetrized,
 )
-
-CHANNELS = {"node_channels": 3, "edge_channels": 2}
-CALL = graphs((9, 4), 9)
 
 
 def model(name="vit", tokens=ImagePatches(12, 4), head=NodeHead(2), **options):  # noqa: B008

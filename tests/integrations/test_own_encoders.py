@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from backbones import graphs
+from backbones import CALL, CHANNELS, graphs
 from torch import nn
 
 from cases import coupled_error
@@ -19,9 +19,6 @@ from probsym.integrations.transformers import (
     NodeTokens,
     symmetrized,
 )
-
-CHANNELS = {"node_channels": 3, "edge_channels": 2}
-CALL = graphs((9, 4), 9)
 
 
 class Block(nn.Module):

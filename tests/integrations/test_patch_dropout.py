@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from backbones import backbone, graphs
+from backbones import CALL, CHANNELS, backbone
 from torch import nn
 
 from probsym.integrations.transformers import (
@@ -17,9 +17,6 @@ from probsym.integrations.transformers import (
     symmetrized,
 )
 from probsym.integrations.transformers.tokens import kept
-
-CHANNELS = {"node_channels": 3, "edge_channels": 2}
-CALL = graphs((9, 4), 9)
 
 
 def pair(name: str = "vit", head=GraphHead(2), share: float = 0.5):  # noqa: B008

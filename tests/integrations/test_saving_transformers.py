@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from backbones import BACKBONES, backbone, graphs
+from backbones import BACKBONES, CHANNELS, backbone, graphs
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -23,8 +23,6 @@ from probsym.integrations.transformers import (
     save_pretrained,
     symmetrized,
 )
-
-CHANNELS = {"node_channels": 3, "edge_channels": 2}
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))

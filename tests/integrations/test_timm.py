@@ -8,13 +8,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from backbones import graphs
+from backbones import CALL, CHANNELS
 from torch import nn
 
 from probsym.integrations.transformers import GraphHead, GraphTransformer, ImagePatches, NodeHead
-
-CHANNELS = {"node_channels": 3, "edge_channels": 2}
-CALL = graphs((9, 4), 9)
 
 
 def opened(name: str = "timm:vit_x", **options):
