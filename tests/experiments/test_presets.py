@@ -36,7 +36,7 @@ def test_every_nbody_recipe_has_its_forms() -> None:
     forms = plain | {f"{name}-published" for name in papers}
     forms |= {f"dynamics-{s}" for s in ("ps", "ga", "fa", "canonical", "none")}
     forms |= {f"dynamics-transformer-{s}" for s in ("ps", "ga", "canonical", "none")} | {"egnn-inverse-none"}
-    assert set(NBODY.presets) == forms | {"dynamics-ps-rollout"}
+    assert set(NBODY.presets) == forms | {"dynamics-ps-rollout", "dynamics-ps-long"}
 
 
 def test_overrides_win_and_are_told() -> None:
