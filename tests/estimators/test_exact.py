@@ -143,7 +143,7 @@ def orders_alone(s: Setting, sizes: tuple[int, ...]) -> list[list[torch.Tensor]]
     return found
 
 
-@pytest.mark.parametrize(("chunk", "width"), [(None, 4), (5, 4), (5, 5)])
+@pytest.mark.parametrize(("chunk", "width"), [(None, 4), (5, 4), (5, 5), (None, 11)])
 def test_small_graphs_of_unequal_size_are_exact(chunk, width):
     """Each is averaged over its own n! orders, in padded and in ragged batches, the model untouched by padding."""
     sizes = (4, 2, 3)

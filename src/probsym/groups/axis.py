@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.lazy import lazy
+from probsym.groups.peek import traced
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,13 @@ class Layout:
         if self.batch is None:
             return self.size
         return int(self.sizes.max()) if self.count and self.size else 0
+
+    @property
+    def largest(self) -> int:
+        """Nodes of the largest input; of a padded batch that is being traced, as many as there is room for."""
+        if self.mask is None or traced():
+            return self.width
+        return int(self.sizes.max()) if len(self.sizes) else 0
 
     @lazy
     def position(self) -> Tensor:

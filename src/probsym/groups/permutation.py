@@ -95,14 +95,14 @@ class S(NodeAxis):
     def order(self, layout: Any = None) -> int | None:
         if layout is None and self.size is None:
             return None
-        return math.factorial(self.layout(layout).width)
+        return math.factorial(self.layout(layout).largest)
 
     def orders(self, layout: Any = None) -> Tensor | None:
         layout = self.layout(layout)
         if not layout.uneven:
             return None
         sizes = layout.sizes
-        return torch.tensor([math.factorial(n) for n in range(layout.width + 1)], device=sizes.device)[sizes]
+        return torch.tensor([math.factorial(n) for n in range(layout.largest + 1)], device=sizes.device)[sizes]
 
     def elements(self, layout: Any = None, device: Any = None) -> Element:
         order = self.order(layout)
@@ -111,13 +111,14 @@ class S(NodeAxis):
                 f"the elements of {self!r} cannot be listed: more than {LARGEST_LIST}, or inputs of any size"
             )
         layout = self.layout(layout)
-        n, orders = layout.width, self.orders(layout)
+        n, orders = layout.largest, self.orders(layout)
         index = torch.tensor(list(permutations(range(n))), dtype=torch.long, device=device).reshape(order, n)
         index = (n - 1 - index).flip(-1)  # the first m! permute the first m nodes
+        index = torch.cat([index, torch.arange(n, layout.width, device=device).expand(order, -1)], -1)
         if orders is None:
             return Permutation(self, layout, index)
         own = torch.arange(order, device=device)[:, None, None] < orders[:, None]
-        index = torch.where(own, index[:, None], torch.arange(n, device=device))
+        index = torch.where(own, index[:, None], torch.arange(layout.width, device=device))
         if not layout.ragged:
             return Permutation(self, layout, index)
         rank = layout.unpad(index, 1).double()
