@@ -8,7 +8,7 @@ import torch
 
 import probsym as ps
 from probsym.distributions.frame import Frame
-from probsym.distributions.frame_axes import refine
+from probsym.distributions.frame_axes import distinct_axes, refine
 from probsym.groups import product
 from probsym.reps import Inputs, Rep
 
@@ -120,3 +120,47 @@ def test_refine_has_the_second_derivative_of_eigenvectors():
     a = (q @ torch.diag(points(1, 1, 3, 3)) @ q.mT).requires_grad_()
     assert torch.autograd.gradcheck(top, (a,), atol=1e-6)
     assert torch.autograd.gradgradcheck(top, (a,), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("family", [ps.E, ps.SE, ps.O, ps.SO])
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_the_usual_case_is_the_general_one(d, family, dtype):
+    """Wherever one look settles all axes, they are those of the general search; thinner clouds are left to it."""
+    space, answered = family(d), 0
+    cloud = torch.randn(16, 6, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
+    far = 3.0 if isinstance(space, ps.E) else 0.0
+    for thin in (1.0, 1e-1, 1e-3, 1e-5, 1e-7, 0.0):
+        for size in (1.0, 1e-30, 1e30):
+            pos = ((cloud * torch.linspace(1, thin, d, dtype=torch.float64) + far) * size).to(dtype)
+            for part in pos.split(2):
+                x = Inputs.bind({"pos": Rep(None, space)}, (), {"pos": part})
+                view = Frame(space)._views(x)[space]
+                found = distinct_axes(x, space)
+                if found is None:
+                    assert size != 1 or view.axes.degenerate.any() or thin < 1 or d == 4
+                    continue
+                answered += 1
+                assert not view.axes.degenerate.any()
+                projectors = [v.mT[..., None] * v.mT[..., None, :] for v in (found[0], view.axes.vectors)]
+                assert torch.allclose(*projectors, atol=1e-5 if dtype == torch.float32 else 1e-9)
+                assert torch.allclose(found[1], view.origin, rtol=1e-12)
+    assert answered >= 20
+    assert distinct_axes(Inputs.bind({"pos": Rep(None, space)}, (), {"pos": 0 * cloud}), space) is None
+    assert distinct_axes(Inputs.bind({"pos": Rep(None, space)}, (), {"pos": 1e200 * cloud}), space) is None
+
+
+def test_the_usual_case_leaves_what_it_does_not_know():
+    """Equal eigenvalues in one input of a batch, gradients, padding, two clouds; vectors have no centroid."""
+    space, nodes = ps.E(2), ps.S("nodes", mask="mask")
+    square = torch.stack([SQUARE, SQUARE + torch.tensor([[2.0, 1], [0, 0], [0, 0], [0, 0]])])
+    cases = [
+        ({"pos": Rep(None, space)}, {"pos": square}),
+        ({"pos": Rep(None, space)}, {"pos": square[1:].clone().requires_grad_()}),
+        ({"pos": Rep(nodes, space)}, {"pos": square[1:], "mask": torch.ones(1, 4, dtype=torch.bool)}),
+        ({"pos": Rep(None, space), "other": Rep(None, space)}, {"pos": square[1:], "other": square[1:]}),
+        ({"v": Rep(None, space.vector)}, {"v": square[1:]}),
+    ]
+    for spec, values in cases:
+        assert distinct_axes(Inputs.bind(spec, (), values), space) is None
+    assert distinct_axes(Inputs.bind({"pos": Rep(None, space)}, (), {"pos": square[1:]}), space) is not None

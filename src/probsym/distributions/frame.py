@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.base import EquivariantDistribution, Noise, Support
-from probsym.distributions.frame_axes import is_ordered, oriented, principal_axes, read_columns
+from probsym.distributions.frame_axes import distinct_axes, is_ordered, oriented, principal_axes, read_columns
 from probsym.distributions.frame_orthogonal import SpaceView, orient, signed
 from probsym.distributions.frame_paths import Listing, Paths, Sampling, slots
 from probsym.distributions.frame_permutation import NodeView, arrange, view_nodes
@@ -78,6 +78,10 @@ class Frame(EquivariantDistribution):
     def nodes(self) -> tuple[S, ...]:
         return tuple(f for f in self.group.factors if isinstance(f, S))
 
+    @property
+    def _still(self) -> tuple[Axis, ...]:
+        return tuple(f for f in self.group.factors if isinstance(f, Axis))
+
     def for_output(self, spec: Any) -> Frame:
         """The same frames for outputs of the given Reps: what a continuous stabilizer does depends on their degree."""
         reps = leaves(spec).values()
@@ -121,16 +125,18 @@ class Frame(EquivariantDistribution):
             f: self._element(x, f, views, lambda value, _: value.reshape(*shape, x.count, *value.shape[1:]), paths)
             for f in self.group.factors
         }
-        parts |= {f: Still(f, x.layouts[f], (*shape, x.count)) for f in parts if isinstance(f, Axis)}
+        parts |= {f: Still(f, x.layouts[f], (*shape, x.count)) for f in self._still}
         return self._join(parts), self._counters(x, views) if diagnose else {}
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All frames; a sample of `samples` for inputs that have too many or feel a continuous stabilizer."""
+        space = self._alone(x)
+        if space is not None and (settled := distinct_axes(x, space)) is not None:
+            return self._signed(x, space, *settled)
         views = self._views(x)
         counters = self._counters(x, views)
-        small = len(views) == 1 and bool(self.spaces) and 2 ** self.spaces[0].dim <= self.max_support and x.count > 0
-        if small and not bool(counters["degenerate"]):
-            return self._signed(x, views, {**counters, "sampled": counters["degenerate"]})
+        if space is not None and not bool(counters["degenerate"]):
+            return self._signed(x, space, views[space].axes.vectors, views[space].origin)
         listing = Listing(x.count, self.max_support, x.device)
         if bool(counters["degenerate"]):
             every = torch.arange(x.count, device=x.device)
@@ -148,16 +154,21 @@ class Frame(EquivariantDistribution):
             self._warn(len(left))
         return self._support(x, views, paths, ~listing.overflow, {**counters, "sampled": listing.overflow.sum()})
 
-    def _signed(self, x: Inputs, views: Mapping[Group, Any], counters: dict[str, Tensor]) -> Support:
-        """All signs of the axes of one space, which every input has settled."""
-        space = self.spaces[0]
-        frame = signed(views[space].axes.vectors, space.special)
-        paths = Listing(0, self.max_support, x.device)
-        paths.held[space] = frame
-        parts = {f: self._element(x, f, views, lambda value, _: value, paths) for f in self.group.factors}
-        parts |= {f: Still(f, x.layouts[f], (len(frame), x.count)) for f in parts if isinstance(f, Axis)}
+    def _alone(self, x: Inputs) -> LinearGroup | None:
+        """The space, if it is all there is to orient and the signs of its axes can be listed."""
+        if len(self.spaces) != 1 or self.nodes or not x.count or 2 ** self.spaces[0].dim > self.max_support:
+            return None
+        return self.spaces[0]
+
+    def _signed(self, x: Inputs, space: LinearGroup, vectors: Tensor, origin: Tensor) -> Support:
+        """All signs of the axes (B, D, D) of one space, which every input has settled."""
+        frame = signed(vectors, space.special)
+        parts: dict[Group, Any] = {f: Still(f, x.layouts[f], (len(frame), x.count)) for f in self._still}
+        parts[space] = _pose(space, frame.to(x.dtype), origin)
         weight = torch.full((len(frame), x.count), 1 / len(frame), dtype=x.dtype, device=x.device)
         exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
+        none = torch.zeros((), dtype=torch.long, device=x.device)
+        counters = dict.fromkeys(("continuous_stabilizer", "degenerate", "sampled"), none)
         return Support(self._join(parts), weight, exact, counters)
 
     def _support(
@@ -171,7 +182,7 @@ class Frame(EquivariantDistribution):
             return table.index_put((slot, paths.owner), value)
 
         parts = {f: self._element(x, f, views, place, paths) for f in self.group.factors}
-        parts |= {f: Still(f, x.layouts[f], (most, x.count)) for f in parts if isinstance(f, Axis)}
+        parts |= {f: Still(f, x.layouts[f], (most, x.count)) for f in self._still}
         weight = place(paths.weight, torch.zeros(())).to(x.dtype)
         return Support(self._join(parts), weight, exact, counters)
 
@@ -229,11 +240,7 @@ class Frame(EquivariantDistribution):
         """The part of one factor; place(rows, blank) puts the rows of the paths where they belong."""
         if isinstance(factor, LinearGroup):
             blank = torch.eye(factor.dim, dtype=torch.float64, device=x.device)
-            matrix = place(paths.held[factor], blank).to(x.dtype)
-            if not isinstance(factor, E):
-                return Rotation(factor, matrix)
-            origin = views[factor].origin.to(x.dtype).expand(matrix.shape[:-1])
-            return Motion(factor, matrix, torch.zeros_like(origin), origin)
+            return _pose(factor, place(paths.held[factor], blank).to(x.dtype), views[factor].origin)
         if isinstance(factor, S):
             layout = x.layouts[factor]
             rank = place(paths.held[factor], torch.arange(layout.width, device=x.device))
@@ -280,6 +287,14 @@ class Frame(EquivariantDistribution):
 
     def extra_repr(self) -> str:
         return f"{self.group!r}, max_support={self.max_support}, samples={self.samples}"
+
+
+def _pose(space: LinearGroup, matrix: Tensor, origin: Tensor) -> Element:
+    """Matrices (..., B, D, D) about the origins (B, D), which only E and SE have."""
+    if not isinstance(space, E):
+        return Rotation(space, matrix)
+    origin = origin.to(matrix.dtype).expand(matrix.shape[:-1])
+    return Motion(space, matrix, torch.zeros_like(origin), origin)
 
 
 def rank_of(layout: Any) -> int:
