@@ -54,6 +54,8 @@ def test_forces_through_frames(cloud: str, group: ps.Group) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in phi.parameters())
     for h in torch.randn(3, *x.shape, dtype=x.dtype):
         assert torch.allclose(slope(lambda pos: phi(pos=pos), x, h, 1e-6), -(found * h).sum(), atol=1e-7)
+        along = torch.func.jvp(lambda pos: phi(pos=pos), (x,), (h,))[1]  # forward mode
+        assert torch.allclose(along.sum(), -(found * h).sum(), atol=1e-9)
     turn = ps.SO(3).haar((), generator=torch.Generator().manual_seed(1), dtype=torch.float64).matrix
     assert torch.allclose(force(x @ turn.T + 5), found @ turn.T, atol=1e-9)
 

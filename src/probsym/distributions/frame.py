@@ -80,6 +80,7 @@ class Frame(EquivariantDistribution):
 
     @property
     def _still(self) -> tuple[Axis, ...]:
+        """The node axes on which nothing acts."""
         return tuple(f for f in self.group.factors if isinstance(f, Axis))
 
     def for_output(self, spec: Any) -> Frame:
@@ -167,8 +168,8 @@ class Frame(EquivariantDistribution):
         parts[space] = _pose(space, frame.to(x.dtype), origin)
         weight = torch.full((len(frame), x.count), 1 / len(frame), dtype=x.dtype, device=x.device)
         exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
-        none = torch.zeros((), dtype=torch.long, device=x.device)
-        counters = dict.fromkeys(("continuous_stabilizer", "degenerate", "sampled"), none)
+        none = torch.zeros(3, dtype=torch.long, device=x.device).unbind()
+        counters = dict(zip(("continuous_stabilizer", "degenerate", "sampled"), none, strict=True))
         return Support(self._join(parts), weight, exact, counters)
 
     def _support(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from probsym.distributions.geometry import centred, centroid, columns, exists, is_point, spatial
+from probsym.distributions.geometry import centred, centroid, columns, exists, is_point, node_axes, spatial
 from probsym.groups import E, LinearGroup
 from probsym.groups.axis import Edges
-from probsym.groups.peek import may_peek
+from probsym.groups.peek import differentiated, may_peek
 from probsym.reps import Inputs, Leaf
 
 GAP = 1e-3  # eigenvalues this close, relative to their sum, count as equal: eigenvectors err by eps / gap
 NOISE = 100  # lengths below NOISE * eps of the coordinates as they came are rounding
+SMALL = 1e-200  # sums of squares below it lose digits in float64 unless coordinates are scaled first
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,28 +167,37 @@ def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None
     """Principal axes (B, D, D) and origin (B, D) where one look at one dense cloud settles all inputs; None elsewhere.
 
     The usual case of `read_columns` and `principal_axes` under the same tolerances, for a fifth of their operations;
-    only where values may be read and no gradient flows.
+    only where values may be read and no derivative is wanted.
     """
-    found = oriented(x, space)
-    if not found or found[0].rep.ragged is not None or (len(found) > 1 and is_point(found[1], space)):
+    leaf = _only_cloud(x, space)
+    if leaf is None:
         return None
-    if isinstance(space, E) and not is_point(found[0], space):
-        return None
-    value, present = columns(x, found[0], space)
-    if present is not None or not may_peek(value) or (value.requires_grad and torch.is_grad_enabled()):
-        return None
-    value, eps = value.double(), torch.finfo(found[0].value.dtype).eps
-    rounding = eps**2 * value.square().sum((1, 2))
-    origin = value.mean(-1) if isinstance(space, E) else value.new_zeros(value.shape[:2])
-    value = value - origin[..., None] if isinstance(space, E) else value
+    raw = columns(x, leaf, space)[0].double()
+    rounding = torch.finfo(leaf.value.dtype).eps ** 2 * raw.square().sum((1, 2))
+    centre = isinstance(space, E)
+    origin = raw.mean(-1) if centre else raw.new_zeros(raw.shape[:2])
+    value = raw - origin[..., None] if centre else raw
     moment = value @ value.mT
     size = moment.diagonal(dim1=1, dim2=2).sum(-1)
-    if not bool(torch.isfinite(size).all()):
+    if not bool(((size > SMALL) & (size < math.inf)).all()):
         return None
     variance, vectors = torch.linalg.eigh(-moment)
-    gap = GAP * size + 16 * (rounding * size).sqrt()
-    settled = (variance.diff(dim=-1) > gap[:, None]).all(-1) & (-variance[:, -1] > NOISE**2 * rounding)
-    return (vectors, origin) if bool(settled.all()) else None
+    distinct = variance.diff(dim=-1) > (GAP * size + 16 * (rounding * size).sqrt())[:, None]
+    seen = (vectors[..., -1:].mT @ value).square().sum((1, 2)) > NOISE**2 * rounding
+    return (vectors, origin) if bool(distinct.all() & seen.all()) else None
+
+
+def _only_cloud(x: Inputs, space: LinearGroup) -> Leaf | None:
+    """The points, or without points the first vectors, if they are one dense leaf and nobody follows the values."""
+    found = oriented(x, space)
+    if not found or (len(found) > 1 and is_point(found[1], space)):
+        return None
+    leaf = found[0]
+    if (isinstance(space, E) and not is_point(leaf, space)) or not may_peek(leaf.value):
+        return None
+    if any(x.layouts[axis].uneven for axis, _ in node_axes(leaf)):
+        return None
+    return None if any(differentiated(other.value) for other in x.leaves.values()) else leaf
 
 
 def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,7 +215,7 @@ def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Ten
     tolerance = torch.where(empty, torch.inf, GAP + 16 * (rounding[:, None] / size).sqrt())
     new = (cluster[:, 1:] != cluster[:, :-1]) | (value.diff(dim=-1) > tolerance[:, 1:])
     cluster = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0))
-    return v @ (refine(w, matrix, cluster) if matrix.requires_grad else w), cluster
+    return v @ (refine(w, matrix, cluster) if differentiated(matrix) else w), cluster
 
 
 def refine(w: Tensor, matrix: Tensor, cluster: Tensor, steps: int = 2) -> Tensor:

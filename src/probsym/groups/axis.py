@@ -51,12 +51,12 @@ class Layout:
 
     @lazy
     def width(self) -> int:
-        """Nodes of the largest input: the length of the axis after `pad`."""
+        """Length of the axis after `pad`: nodes of the largest input, or the room that padding leaves."""
         if self.batch is None:
             return self.size
         return int(self.sizes.max()) if self.count and self.size else 0
 
-    @property
+    @lazy
     def largest(self) -> int:
         """Nodes of the largest input; of a padded batch that is being traced, as many as there is room for."""
         if self.mask is None or traced():

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def traced() -> bool:
@@ -19,6 +20,13 @@ def may_peek(x: Tensor) -> bool:
     Common cases may then leave out what only rare inputs need. On a GPU reading a value waits for all work under way.
     """
     return x.is_cpu and not traced()
+
+
+def differentiated(x: Tensor) -> bool:
+    """Whether a derivative follows x, in reverse or in forward mode."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return True
+    return not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None
 
 
 def applied(function: type[torch.autograd.Function], *args: Any) -> Any:

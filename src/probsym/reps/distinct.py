@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from probsym.groups.peek import differentiated
 from probsym.reps.inputs import Inputs
 from probsym.reps.rep import Rep
 
@@ -30,7 +31,7 @@ class Distinct:
     def __init__(self, rows: Inputs, needed: Tensor, alike: bool = True) -> None:
         self.rows, self.needed = rows, needed
         self.source = torch.arange(rows.count, device=needed.device)
-        learns = torch.is_grad_enabled() and any(leaf.value.requires_grad for leaf in rows.leaves.values())
+        learns = any(differentiated(leaf.value) for leaf in rows.leaves.values())
         if alike and not learns and not any(layout.ragged for layout in rows.layouts.values()):
             chosen = needed.nonzero().squeeze(-1)
             self.source[chosen] = chosen[_first_equal(rows, chosen)]
