@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from probsym.groups import Layout, Permutation
-from probsym.groups.peek import applied
+from probsym.groups.peek import applied, may_peek
 
-FAR = -1e9  # a log-weight that is zero after exp, and still finite under repeated normalisation
+SMALL = 16  # nodes: smaller matrices run fastest side by side, along the last axis, where sums are vectorised
+PAGE = 2**15  # entries of larger matrices worked on at once on a CPU: what is in its caches is not fetched again
+FAR = 1e9  # a distance of scores whose weight is zero, and the log of it finite under repeated normalisation
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Relaxation:
 
         P = Sinkhorn(softmax_i(-|z_i - sort(z)_r| / tau))^T
         """
-        log_p = self._logits(z, mask)
+        z = _apart(z, mask)
+        log_p = self._logits(z.unsqueeze(-1) - z.sort(-1).values.unsqueeze(-2))
         for axis in self._axes:
             log_p = log_p - log_p.logsumexp(axis, keepdim=True)
         return log_p
@@ -52,16 +55,8 @@ class Relaxation:
         """What is normalised in turn: the softmax over nodes, then rows and columns."""
         return [-2, *[-1, -2] * self.sinkhorn]
 
-    def _logits(self, z: Tensor, mask: Tensor | None) -> Tensor:
-        return self._ranked(z, _sorted(z, mask)[0], mask)
-
-    def _ranked(self, z: Tensor, ordered: Tensor, mask: Tensor | None) -> Tensor:
-        logits = (z.unsqueeze(-1) - ordered.unsqueeze(-2)).abs() / -self.temperature
-        if mask is None:
-            return logits
-        padded = ~(mask.unsqueeze(-1) & mask.unsqueeze(-2))
-        logits = logits.masked_fill(padded, FAR)
-        return torch.where(torch.eye(z.shape[-1], dtype=torch.bool, device=z.device) & padded, 0.0, logits)
+    def _logits(self, away: Tensor) -> Tensor:
+        return away.abs() / -self.temperature
 
     def pull(self, z: Tensor, mask: Tensor | None, grad: Tensor) -> Tensor:
         """The gradient of sum(grad * P) with respect to the scores z, in closed form.
@@ -70,11 +65,20 @@ class Relaxation:
         undone by the sum that was taken out, so that two (*shape, N, N) tensors are held whatever the number of passes.
         Plain sums do not vanish: every row and column has an entry that starts at 1, its own rank.
         """
-        ordered, order = _sorted(z, mask)
-        p, slant = self._ranked(z, ordered, mask).exp(), (z.unsqueeze(-1) - ordered.unsqueeze(-2)).sign()
-        if mask is not None:
-            slant = slant.masked_fill(~(mask.unsqueeze(-1) & mask.unsqueeze(-2)), 0)
-        last = z.numel() > z.shape[-1] ** 2  # many small matrices: they run fastest, and sums over a row are vectorised
+        n, count = z.shape[-1], math.prod(z.shape[:-1])
+        z = _apart(z, mask)
+        ordered, order = z.sort(-1)
+        size = max(1, PAGE // n**2) if n >= SMALL and may_peek(z) else max(1, count)
+        pages = [t.reshape(count, *t.shape[z.ndim - 1 :]).split(size) for t in (z, ordered, grad)]
+        by_node, by_pose = zip(*(self._slopes(*page) for page in zip(*pages, strict=True)), strict=True)
+        slope = torch.zeros_like(z).scatter(-1, order, torch.cat(by_pose).view_as(z)) - torch.cat(by_node).view_as(z)
+        return slope / self.temperature
+
+    def _slopes(self, z: Tensor, ordered: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """The slopes of -|z_i - sort(z)_r| / tau, times tau, for R vectors of scores (R, N): of each i and of each r."""
+        away = z.unsqueeze(-1) - ordered.unsqueeze(-2)
+        p, slant = self._logits(away).exp(), away.sign()
+        last = len(z) > 1 and z.shape[-1] < SMALL
         if last:
             p, slant, grad = (t.movedim((-2, -1), (0, 1)).contiguous() for t in (p, slant, grad))
         node, pose = (0, 1) if last else (-2, -1)
@@ -87,8 +91,7 @@ class Relaxation:
             slope = torch.addcmul(slope, p, slope.sum(axis, keepdim=True), value=-1)
             p = p * total
         slope = slope * slant
-        by_node, by_pose = (t.movedim(0, -1) if last else t for t in (slope.sum(pose), slope.sum(node)))
-        return (torch.zeros_like(z).scatter(-1, order, by_pose) - by_node) / self.temperature
+        return tuple(t.mT if last else t for t in (slope.sum(pose), slope.sum(node)))  # type: ignore[return-value]
 
     def __call__(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.log_matrix(z, mask).exp()
@@ -111,12 +114,11 @@ class Relaxation:
         return ((rows + columns) * mask).sum() / mask.expand_as(rows).sum().clamp_min(1)
 
 
-def _sorted(z: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Scores in ascending order, zero for the padding at the end, and the order."""
+def _apart(z: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores with the padding at the end, so far from nodes and from each other that P is the identity on it."""
     if mask is None:
-        return tuple(z.sort(-1))  # type: ignore[return-value]
-    ordered, order = z.masked_fill(~mask, math.inf).sort(-1)
-    return ordered.masked_fill(~mask, 0), order
+        return z
+    return torch.where(mask, z, FAR * torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype))
 
 
 class _Relaxed(torch.autograd.Function):
