@@ -210,3 +210,20 @@ def test_saved_and_loaded(tmp_path):
         again = ps.load(tmp_path, model=Net(size)).eval()
         assert torch.equal(again(x), phi(x))
         assert again.inputs == phi.inputs
+
+
+class Viewed(nn.Linear):
+    """A linear map of an image seen as a vector."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image.view(len(image), -1))
+
+
+@pytest.mark.parametrize("elements", [1, 8])
+def test_base_models_may_view_their_images(elements):
+    """Turned images reach the base model with their pixels in order in memory, one pose at a time and all at once."""
+    group, x = ps.D(4), images(2, 3, 4, 4)
+    f = Viewed(48, 5).double()
+    phi = ps.symmetrize(f, ps.Rep(None, group), ps.Rep(), "haar", eval_samples=ps.Exact(chunk=elements)).eval()
+    poses = torch.stack([(x.flip(-1) if flip else x).rot90(k, (-2, -1)) for k in range(4) for flip in (0, 1)])
+    torch.testing.assert_close(phi(x), torch.stack([f(pose.contiguous()) for pose in poses]).mean(0))

@@ -75,7 +75,7 @@ class Relaxation:
         return slope / self.temperature
 
     def _slopes(self, z: Tensor, ordered: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """The slopes of -|z_i - sort(z)_r| / tau, times tau, for R vectors of scores (R, N): of each i and of each r."""
+        """The slopes of -|z_i - sort(z)_r| / tau, times tau, for R score vectors (R, N): of each i and of each r."""
         away = z.unsqueeze(-1) - ordered.unsqueeze(-2)
         p, slant = self._logits(away).exp(), away.sign()
         last = len(z) > 1 and z.shape[-1] < SMALL

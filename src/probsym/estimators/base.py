@@ -152,7 +152,10 @@ class Moments(Widened):
 
     def add_shares(self, outputs: list[Tensor], weights: list[Tensor]) -> None:
         """Add outputs (K, ...) whose weights (K, ...) sum to one over all that will be added; no spread."""
-        pairs = zip(self.widen(outputs), weights, strict=True)
+        pairs = list(zip(self.widen(outputs), weights, strict=True))
+        if self.mean and len(pairs[0][0]) == 1:
+            self.mean = [torch.addcmul(a, w[0], y[0]) for a, (y, w) in zip(self.mean, pairs, strict=True)]
+            return
         parts = [(w * y).sum(0) if len(y) > 1 else w[0] * y[0] for y, w in pairs]
         self.mean = [a + b for a, b in zip(self.mean, parts, strict=True)] if self.mean else parts
 
