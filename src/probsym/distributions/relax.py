@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 from probsym.groups import Layout, Permutation
 from probsym.groups.peek import applied, may_peek
 
 SMALL = 16  # nodes: smaller matrices run fastest side by side, along the last axis, where sums are vectorised
 PAGE = 2**15  # entries of larger matrices worked on at once on a CPU: what is in its caches is not fetched again
+LEAST = -60.0  # log-weights below count as zero next to 1, in double precision too
 FAR = 1e9  # a distance of scores whose weight is zero, and the log of it finite under repeated normalisation
 
 
@@ -77,7 +79,8 @@ class Relaxation:
     def _slopes(self, z: Tensor, ordered: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """The slopes of -|z_i - sort(z)_r| / tau, times tau, for R score vectors (R, N): of each i and of each r."""
         away = z.unsqueeze(-1) - ordered.unsqueeze(-2)
-        p, slant = self._logits(away).exp(), away.sign()
+        # at numbers that underflow exp takes a hundred times as long, and products of the results ten times
+        p, slant = threshold(self._logits(away).clamp_min(LEAST).exp(), 1.001 * math.exp(LEAST), 0.0), away.sign()
         last = len(z) > 1 and z.shape[-1] < SMALL
         if last:
             p, slant, grad = (t.movedim((-2, -1), (0, 1)).contiguous() for t in (p, slant, grad))
@@ -107,7 +110,7 @@ class Relaxation:
         """Mean entropy of the rows and columns of P, in nats: low where the relaxation is nearly a permutation."""
         mask = layout.padded_mask()
         log_p = self.log_matrix(layout.pad(z, z.ndim - 1), mask)
-        p = log_p.exp()
+        p = log_p.clamp_min(LEAST).exp()
         rows, columns = (-(p * (log_p - log_p.logsumexp(d, keepdim=True))).sum(d) for d in (-1, -2))
         if mask is None:
             return rows.mean() + columns.mean()

@@ -312,17 +312,17 @@ class PairsThrough(torch.autograd.Function):
         x = x.expand_as(grad)
         columns = gather_nodes(x, index, lead + 1, lead)
         rows = gather_nodes(x, index, lead, lead)
-        both = _products(grad, columns, lead + 1) + _products(
-            grad.transpose(lead, lead + 1), rows.transpose(lead, lead + 1), lead + 1
-        )
+        both = _products(grad, columns, lead + 1)
+        both = _products(grad.transpose(lead, lead + 1), rows.transpose(lead, lead + 1), lead + 1, both)
         return grad, None, both, None
 
 
-def _products(a: Tensor, b: Tensor, lead: int) -> Tensor:
-    """sum a_i b_j over all that follows the first `lead` axes, of which i and j are the last: (*lead, N, N)."""
+def _products(a: Tensor, b: Tensor, lead: int, more: Tensor | None = None) -> Tensor:
+    """sum a_i b_j over all that follows the first `lead` axes, of which i and j are the last: (*lead, N, N), + more."""
     batch, (n, m) = a.shape[: lead - 1], (math.prod(a.shape[: lead - 1]), math.prod(a.shape[lead:]))
     a, b = (t.reshape(n, t.shape[lead - 1], m) for t in (a, b))
-    return torch.bmm(a, b.mT).reshape(*batch, a.shape[1], a.shape[1])
+    found = torch.bmm(a, b.mT) if more is None else torch.baddbmm(more.reshape(n, a.shape[1], a.shape[1]), a, b.mT)
+    return found.reshape(*batch, a.shape[1], a.shape[1])
 
 
 __all__ = ["Axis", "Permutation", "S", "gather_nodes", "inverse_index", "sort_order", "tied"]

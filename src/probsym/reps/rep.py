@@ -79,7 +79,9 @@ class Rep:
         """
         full = len(g.shape) - (1 - self.lead())
         lead = full if lead is None else lead
-        axes = list(self.axes)
+        # permutations leave padding in its place: masks are for the inputs then, not for each of their samples
+        early = 0 < lead < full and all(isinstance(slot, Nodes) for slot, _ in self.axes)
+        x, axes = self.masked(g, x, lead) if early else x, list(self.axes)
         while axes:
             slot, place = axes.pop(0)
             part: Any = g[slot.group]
@@ -94,7 +96,7 @@ class Rep:
                 x = slot.act(part, x, lead + place, lead + packed)
             lead += x.ndim - before
         x = x if lead == full else x.expand(*g.shape[: full - lead], *x.shape)
-        return self.masked(g, x, full)
+        return x if early else self.masked(g, x, full)
 
     def _spread(self, g: Element, part: Element) -> Element:
         """The part of a space factor for every row of the ragged axis."""
