@@ -13,7 +13,7 @@ from torch import Tensor
 from probsym.groups.axis import Axis, Layout, NodeAxis, NodeElement
 from probsym.groups.base import Element, Slot
 from probsym.groups.orthonormal import tolerance, wide
-from probsym.groups.peek import applied, may_peek
+from probsym.groups.peek import applied, may_peek, traced
 
 LARGEST_LIST = math.factorial(8)
 SHORT = 4
@@ -48,9 +48,7 @@ class Permutation(NodeElement):
         n, learns = self.index.shape[-1], self._learns(x)
         if x.shape[axis : axis + 2] != (n, n) or (learns and (axis > lead or self.layout.ragged)):
             return super().permute_pairs(x, axis, lead)
-        index = (n * self.index.unsqueeze(-1) + self.index.unsqueeze(-2)).flatten(-2)
-        moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, lead)
-        moved = moved.unflatten(axis + self.index.ndim - 1 - lead, (n, n))
+        moved = gather_pairs(x, self.index, axis, lead)
         return applied(PairsThrough, moved, x.detach(), self.relaxed, self.index) if learns else moved
 
     def _learns(self, x: Tensor) -> bool:
@@ -250,6 +248,21 @@ def gather_nodes(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
     axis += len(shape) - lead
     view = index.reshape(*shape, *[1] * (axis - len(shape)), n, *[1] * (x.ndim - axis - 1))
     return x.gather(axis, view.expand_as(x))
+
+
+def gather_pairs(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
+    """x_{index_i index_j} along (axis, axis + 1) in one gather, as `gather_nodes`."""
+    n = index.shape[-1]
+    if axis > lead:
+        pairs = (n * index.unsqueeze(-1) + index.unsqueeze(-2)).flatten(-2)
+        moved = gather_nodes(x.flatten(axis, axis + 1), pairs, axis, lead)
+        return moved.unflatten(axis + index.ndim - 1 - lead, (n, n))
+    batch, rest = x.shape[:lead], x.shape[lead + 2 :]
+    if not traced() and math.prod(batch) * n * n < 2**31:
+        index = index.int()  # half of the memory that the numbers of all pairs take
+    first = n * n * torch.arange(math.prod(batch), device=x.device, dtype=index.dtype).reshape(*batch, 1)
+    pairs = (n * index + first).unsqueeze(-1) + index.unsqueeze(-2)
+    return x.reshape(math.prod(batch) * n * n, *rest).index_select(0, pairs.reshape(-1)).reshape(*pairs.shape, *rest)
 
 
 def _attach(moved: Tensor, x: Tensor, g: Permutation, axis: int, lead: int) -> Tensor:
