@@ -321,20 +321,19 @@ class PairsThrough(torch.autograd.Function):
         if not ctx.needs_input_grad[2]:
             return grad, None, None, None
         x, index = ctx.saved_tensors
-        lead = index.ndim - 1
-        x = x.expand_as(grad)
-        columns = gather_nodes(x, index, lead + 1, lead)
-        rows = gather_nodes(x, index, lead, lead)
+        lead, own = index.ndim - 1, x.ndim - grad.ndim + index.ndim - 1
+        columns = gather_nodes(x, index, own + 1, own)
+        rows = gather_nodes(x, index, own, own)
         both = _products(grad, columns, lead + 1)
         both = _products(grad.transpose(lead, lead + 1), rows.transpose(lead, lead + 1), lead + 1, both)
         return grad, None, both, None
 
 
 def _products(a: Tensor, b: Tensor, lead: int, more: Tensor | None = None) -> Tensor:
-    """sum a_i b_j over all that follows the first `lead` axes, of which i and j are the last: (*lead, N, N), + more."""
+    """sum a_i b_j over all that follows the first `lead` axes, of which i and j are the last: (*lead, N, N), added to `more`."""
     batch, (n, m) = a.shape[: lead - 1], (math.prod(a.shape[: lead - 1]), math.prod(a.shape[lead:]))
     a, b = (t.reshape(n, t.shape[lead - 1], m) for t in (a, b))
-    found = torch.bmm(a, b.mT) if more is None else torch.baddbmm(more.reshape(n, a.shape[1], a.shape[1]), a, b.mT)
+    found = torch.bmm(a, b.mT) if more is None else more.reshape(n, a.shape[1], a.shape[1]).baddbmm_(a, b.mT)
     return found.reshape(*batch, a.shape[1], a.shape[1])
 
 
