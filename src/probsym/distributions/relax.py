@@ -14,7 +14,7 @@ from probsym.groups import Layout, Permutation
 from probsym.groups.peek import applied, may_peek
 
 SMALL = 16  # nodes: smaller matrices run fastest side by side, along the last axis, where sums are vectorised
-PAGE = 2**15  # entries of larger matrices worked on at once on a CPU: what is in its caches is not fetched again
+PAGE = 2**16  # entries of larger matrices worked on at once on a CPU: what is in its caches is not fetched again
 LEAST = -60.0  # log-weights below count as zero next to 1, in double precision too
 FAR = 1e9  # a distance of scores whose weight is zero, and the log of it finite under repeated normalisation
 
@@ -89,7 +89,7 @@ class Relaxation:
         for axis in axes:
             taken.append(p.sum(axis, keepdim=True))
             p = p / taken[-1]
-        slope = grad * p
+        slope = p * grad  # laid out as p is: the gradient often comes transposed
         for axis, total in zip(reversed(axes), reversed(taken), strict=True):
             slope = torch.addcmul(slope, p, slope.sum(axis, keepdim=True), value=-1)
             p = p * total
