@@ -64,7 +64,7 @@ class Relaxation:
         """The gradient of sum(grad * P) with respect to the scores z, in closed form.
 
         A normalisation y = x / sum(x) sends the slope y g_y of log y to itself less y times its sum; going back it is
-        undone by the sum that was taken out, so that two (*shape, N, N) tensors are held whatever the number of passes.
+        undone by the sum that was taken out, so that two tensors of its size are held whatever the number of passes.
         Plain sums do not vanish: every row and column has an entry that starts at 1, its own rank.
         """
         n, count = z.shape[-1], math.prod(z.shape[:-1])
@@ -119,9 +119,10 @@ class Relaxation:
 
 def _apart(z: Tensor, mask: Tensor | None) -> Tensor:
     """Scores with the padding at the end, so far from nodes and from each other that P is the identity on it."""
-    if mask is None:
+    if mask is None or not z.shape[-1]:
         return z
-    return torch.where(mask, z, FAR * torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype))
+    step = FAR + z.detach().masked_fill(~mask, 0).abs().amax(-1, keepdim=True)
+    return torch.where(mask, z, step * torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype))
 
 
 class _Relaxed(torch.autograd.Function):

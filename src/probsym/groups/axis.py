@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import Any, ClassVar
 
 import torch
@@ -78,6 +80,14 @@ class Layout:
         if self.batch is None:
             return self.mask
         return torch.arange(self.width, device=self.batch.device) < self.sizes[:, None]
+
+    def clear(self, x: Tensor, lead: int, *axes: int) -> Tensor:
+        """x with zeros at the padding of these axes of nodes; its first `lead` dims end with the batch."""
+        if self.mask is None:
+            return x
+        count, size = self.mask.shape
+        views = [self.mask.reshape(count, *[1] * (a - lead), size, *[1] * (x.ndim - a - 1)) for a in axes]
+        return x.masked_fill(~reduce(and_, views), 0)
 
     def pad(self, x: Tensor, lead: int) -> Tensor:
         """(*lead, sum N, ...) -> (*lead, B, width, ...), zero where there is no node; the identity if not ragged."""

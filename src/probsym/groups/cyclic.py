@@ -184,7 +184,7 @@ def _together(x: Tensor, number: Tensor, axis: int, lead: int) -> Tensor:
     backwards = [turns >= 2, (turns in (1, 2)) != bool(flipped)]
     moved = x.flip([axis + i for i, reverse in enumerate(backwards) if reverse])
     if turns % 2:
-        moved = moved.transpose(axis, axis + 1)
+        moved = moved.transpose(axis, axis + 1).contiguous()  # base models may call `view`
     return moved.expand(*number.shape, *moved.shape[lead:])
 
 
@@ -192,7 +192,7 @@ def _each(x: Tensor, number: Tensor, axis: int, lead: int) -> Tensor:
     """Every image in its pose, by one gather of pixels."""
     rows, columns = x.shape[axis : axis + 2]
     index = torch.from_numpy(_quarters(rows, columns)).to(x.device).index_select(0, number.reshape(-1))
-    moved = gather_nodes(x.flatten(axis, axis + 1), index.reshape(*number.shape, -1), axis, lead)
+    moved = gather_nodes(x.flatten(axis, axis + 1), index.reshape(*number.shape, rows * columns), axis, lead)
     return moved.unflatten(axis + number.ndim - lead, (rows, columns))
 
 
@@ -210,7 +210,7 @@ def _rotated(x: Tensor, angle: Tensor, axis: int, border: str) -> Tensor:
     """Images on axes (axis, axis + 1) of x rotated counterclockwise by angles of the leading shape, bilinear."""
     shape, (rows, columns) = angle.shape, x.shape[axis : axis + 2]
     images = x.movedim((axis, axis + 1), (-2, -1))
-    flat = images.reshape(math.prod(shape), -1, rows, columns)
+    flat = images.reshape(math.prod(shape), math.prod(images.shape[len(shape) : -2]), rows, columns)
     angle = angle.to(x.dtype).reshape(-1, 1, 1)
     up = (rows - 1) / 2 - torch.arange(rows, device=x.device, dtype=x.dtype)[:, None]
     right = torch.arange(columns, device=x.device, dtype=x.dtype) - (columns - 1) / 2

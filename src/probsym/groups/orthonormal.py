@@ -36,7 +36,8 @@ def orthonormalise(z: Tensor, tie: Tensor, special: bool = False) -> Tensor:
     if z.shape[-2] in (2, 3) and z.shape[-1] >= z.shape[-2] and may_peek(z):
         matrix, generic = applied(GramSchmidt, z, special)
         if bool(generic):
-            return matrix.expand(torch.broadcast_shapes(matrix.shape, tie.shape))
+            alike = matrix.shape == tie.shape  # `broadcast_shapes` takes as long as the Gram-Schmidt of a small batch
+            return matrix if alike else matrix.expand(torch.broadcast_shapes(matrix.shape, tie.shape))
     z = _scaled(z) if z.shape[-1] else torch.zeros_like(tie[..., :1])
     dim, count = z.shape[-2], min(z.shape[-1], z.shape[-2] - 1)
     floor = z.detach().square().sum(-2).amax(-1, keepdim=True) * tolerance(z.dtype) ** 2

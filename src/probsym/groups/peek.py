@@ -10,12 +10,14 @@ from torch.autograd import forward_ad
 
 
 def traced() -> bool:
-    """Whether a compiler, exporter or function transform follows, so that no size may depend on a value."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Whether a compiler, exporter, tracer or function transform follows, so that nothing may depend on a value."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    return torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def may_peek(x: Tensor) -> bool:
-    """Whether reading a value is free: on a CPU, and while no compiler, exporter or function transform follows.
+    """Whether reading a value is free: on a CPU, and while nothing that is `traced` follows.
 
     Common cases may then leave out what only rare inputs need. On a GPU reading a value waits for all work under way.
     """

@@ -49,7 +49,7 @@ class Permutation(NodeElement):
         if x.shape[axis : axis + 2] != (n, n) or (learns and (axis > lead or self.layout.ragged)):
             return super().permute_pairs(x, axis, lead)
         moved = gather_pairs(x, self.index, axis, lead)
-        return applied(PairsThrough, moved, x.detach(), self.relaxed, self.index) if learns else moved
+        return applied(PairsThrough, moved, x.detach(), self.relaxed, self.index, self.layout) if learns else moved
 
     def _learns(self, x: Tensor) -> bool:
         return self.relaxed is not None and self.relaxed.requires_grad and x.is_floating_point()
@@ -279,7 +279,7 @@ class StraightThrough(torch.autograd.Function):
     """y -> y in forward; in backward the soft matrix P (*shape, N, N) receives grad_y x^T.
 
     x is detached: derivatives with respect to the inputs (forces) never pass through the relaxation. Its leading dims
-    are the last ones of those of y.
+    are the last ones of those of y. What a base model sends back to its padding, NaN it may be, P does not receive.
     """
 
     @staticmethod
@@ -297,6 +297,7 @@ class StraightThrough(torch.autograd.Function):
         if not ctx.needs_input_grad[2]:
             return grad, None, None, None, None
         (x,) = ctx.saved_tensors
+        grad = ctx.layout.clear(grad, ctx.lead, ctx.lead)
         rows = [ctx.layout.pad(t, ctx.lead) for t in (grad, x.expand_as(grad))]
         return grad, None, _products(rows[0], rows[1], len(ctx.shape) - 1).to(x.dtype), None, None
 
@@ -308,33 +309,33 @@ class PairsThrough(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(y: Tensor, x: Tensor, relaxed: Tensor, index: Tensor) -> Tensor:
+    def forward(y: Tensor, x: Tensor, relaxed: Tensor, index: Tensor, layout: Layout) -> Tensor:
         return y.view_as(y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, x, _, index = inputs
+        _, x, _, index, ctx.layout = inputs
         ctx.save_for_backward(x, index)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         if not ctx.needs_input_grad[2]:
-            return grad, None, None, None
+            return grad, None, None, None, None
         x, index = ctx.saved_tensors
         lead, own = index.ndim - 1, x.ndim - grad.ndim + index.ndim - 1
+        grad = ctx.layout.clear(grad, lead, lead, lead + 1)
         columns = gather_nodes(x, index, own + 1, own)
         rows = gather_nodes(x, index, own, own)
         both = _products(grad, columns, lead + 1)
-        both = _products(grad.transpose(lead, lead + 1), rows.transpose(lead, lead + 1), lead + 1, both)
-        return grad, None, both, None
+        both += _products(grad.transpose(lead, lead + 1), rows.transpose(lead, lead + 1), lead + 1)
+        return grad, None, both, None, None
 
 
-def _products(a: Tensor, b: Tensor, lead: int, more: Tensor | None = None) -> Tensor:
-    """sum a_i b_j over all that follows the first `lead` axes, of which i and j are the last: (*lead, N, N), added to `more`."""
+def _products(a: Tensor, b: Tensor, lead: int) -> Tensor:
+    """sum a_i b_j over all that follows the first `lead` axes, of which i and j are the last: (*lead, N, N)."""
     batch, (n, m) = a.shape[: lead - 1], (math.prod(a.shape[: lead - 1]), math.prod(a.shape[lead:]))
     a, b = (t.reshape(n, t.shape[lead - 1], m) for t in (a, b))
-    found = torch.bmm(a, b.mT) if more is None else more.reshape(n, a.shape[1], a.shape[1]).baddbmm_(a, b.mT)
-    return found.reshape(*batch, a.shape[1], a.shape[1])
+    return torch.bmm(a, b.mT).reshape(*batch, a.shape[1], a.shape[1])
 
 
 __all__ = ["Axis", "Permutation", "S", "gather_nodes", "inverse_index", "sort_order", "tied"]

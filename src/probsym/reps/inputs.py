@@ -307,10 +307,10 @@ def _check_labels(leaf: Leaf, layout: Layout) -> None:
 
 
 def fold(x: Tensor, rep: Rep, layouts: Mapping[NodeAxis, Layout]) -> Tensor:
-    """(K, B, ...) -> (K B, ...), contiguous; for ragged node numbers (K, 2, E) -> (2, K E), with an offset a copy."""
+    """(K, B, ...) -> (K B, ...), and for ragged node numbers (K, 2, E) -> (2, K E) with an offset a copy."""
     axis = rep.labelled
     if axis is None or not layouts[axis].ragged:
-        return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]).contiguous()  # base models may call `view`
+        return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
     shift = layouts[axis].size * torch.arange(len(x), device=x.device)
     shifted = torch.where(x < 0, x, x + shift.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype))
     return shifted.movedim(0, -2).reshape(*x.shape[1:-1], x.shape[0] * x.shape[-1])

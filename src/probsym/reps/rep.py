@@ -106,14 +106,12 @@ class Rep:
         return part.map(lambda tensor, event: layout.spread(tensor, tensor.ndim - event - 1, edges))
 
     def masked(self, g: Element, x: Tensor, lead: int) -> Tensor:
+        places: dict[Group, list[int]] = {}
         for slot, place in self.axes:
             if isinstance(slot, Nodes):
-                mask = g[slot.group].layout.mask  # type: ignore[attr-defined]
-                if mask is not None:
-                    view = mask.reshape(
-                        *mask.shape[:-1], *[1] * place, mask.shape[-1], *[1] * (x.ndim - lead - place - 1)
-                    )
-                    x = x.masked_fill(~view, 0)
+                places.setdefault(slot.group, []).append(lead + place)
+        for group, axes in places.items():
+            x = g[group].layout.clear(x, lead, *axes)  # type: ignore[attr-defined]
         return x
 
     def __eq__(self, other: object) -> bool:
