@@ -45,7 +45,9 @@ ROUTES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"dense": by_matrix, "ga
 def learner(name: str, n: int) -> Callable[[], tuple[Tensor, ...]]:
     """Forward and backward on the data of this n: the value, and the gradients of the scores and of the input."""
     generator = torch.Generator().manual_seed(n)
-    z = torch.randn(BATCH, n, generator=generator).requires_grad_()
+    # apart by more than rounding: nearly equal scores are ties, in an order drawn at random
+    order = torch.randn(BATCH, n, generator=generator).argsort(-1)
+    z = torch.linspace(-3, 3, n)[order].requires_grad_()
     x, weight = torch.randn(2, BATCH, n, n, CHANNELS, generator=generator)
     x.requires_grad_()
 
