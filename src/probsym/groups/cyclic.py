@@ -179,7 +179,7 @@ def _alike(number: Tensor) -> bool:
 
 
 def _together(x: Tensor, number: Tensor, axis: int, lead: int) -> Tensor:
-    """All images in the pose of the first, by copies of rows, which take a third of the time of `_each`."""
+    """All images in the pose of the first, by copies of rows: up to three times as fast as `_each`."""
     flipped, turns = divmod(int(number.flatten()[0]), 4)
     backwards = [turns >= 2, (turns in (1, 2)) != bool(flipped)]
     moved = x.flip([axis + i for i, reverse in enumerate(backwards) if reverse])
