@@ -13,7 +13,7 @@ from torch import Tensor
 from probsym.groups.axis import Axis, Layout, NodeAxis, NodeElement
 from probsym.groups.base import Element, Slot
 from probsym.groups.orthonormal import tolerance, wide
-from probsym.groups.peek import applied, may_peek, traced
+from probsym.groups.peek import applied, differentiated, may_peek, traced
 
 LARGEST_LIST = math.factorial(8)
 SHORT = 4
@@ -258,8 +258,8 @@ def gather_pairs(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
         moved = gather_nodes(x.flatten(axis, axis + 1), pairs, axis, lead)
         return moved.unflatten(axis + index.ndim - 1 - lead, (n, n))
     batch, rest = x.shape[:lead], x.shape[lead + 2 :]
-    if not traced() and math.prod(batch) * n * n < 2**31:
-        index = index.int()  # half of the memory that the numbers of all pairs take
+    if not traced() and not differentiated(x) and math.prod(batch) * n * n < 2**31:
+        index = index.int()  # half of the memory; the sums that a gradient to x needs are slow over them
     first = n * n * torch.arange(math.prod(batch), device=x.device, dtype=index.dtype).reshape(*batch, 1)
     pairs = (n * index + first).unsqueeze(-1) + index.unsqueeze(-2)
     return x.reshape(math.prod(batch) * n * n, *rest).index_select(0, pairs.reshape(-1)).reshape(*pairs.shape, *rest)
