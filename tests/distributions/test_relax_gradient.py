@@ -42,11 +42,10 @@ def test_pages_of_padded_scores_are_autograd():
         found = Relaxation(sinkhorn=3).pull(z.detach(), mask, grad)
         assert torch.allclose(found, expected, atol=1e-9)
         assert found[:, ~mask].eq(0).all()
-        plain = Relaxation(sinkhorn=3)(z[0, :1, : int(mask[0].sum())])
-        assert torch.allclose(
-            Relaxation(sinkhorn=3)(z[0, :1], mask[:1])[..., : plain.shape[-1], : plain.shape[-1]], plain
-        )
         z = z.detach()
+        largest, n = int(mask.sum(-1).argmax()), int(mask.sum(-1).max())
+        alone, padded = Relaxation(sinkhorn=3)(z[0, largest, :n]), Relaxation(sinkhorn=3)(z[0], mask)[largest]
+        assert torch.allclose(padded[:n, :n], alone)
 
 
 class Degrees(torch.nn.Module):
@@ -90,9 +89,16 @@ def test_padding_sends_nothing_back_to_the_order(on_nodes, padding):
 
 
 def test_backward_within_autocast():
+    """The net of p has its gradient in single precision, up to the rounding of bfloat16."""
     nodes, x = ps.S("nodes"), torch.rand(2, 5, 5)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(25, 1))
     phi = ps.symmetrize(net, ps.Rep(nodes, nodes), ps.Rep(), "learned", example=x)
-    with torch.autocast("cpu", torch.bfloat16):
-        phi(x).sum().backward()
-    assert all(p.grad.isfinite().all() for p in phi.parameters() if p.grad is not None)
+    noise, found = phi.draw_noise(x, samples=4), []
+    for enabled in (False, True):
+        phi.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            phi(x, noise=noise).sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in phi.distribution.parameters() if p.grad is not None]))
+    exact, rounded = found
+    assert exact.norm() > 0
+    assert (rounded - exact).norm() < 0.1 * exact.norm()

@@ -17,7 +17,7 @@ def traced() -> bool:
 
 
 def may_peek(x: Tensor) -> bool:
-    """Whether reading a value is free: on a CPU, and while nothing that is `traced` follows.
+    """Whether reading a value is free: on a CPU, and while the computation is not `traced`.
 
     Common cases may then leave out what only rare inputs need. On a GPU reading a value waits for all work under way.
     """

@@ -106,6 +106,7 @@ class Rep:
         return part.map(lambda tensor, event: layout.spread(tensor, tensor.ndim - event - 1, edges))
 
     def masked(self, g: Element, x: Tensor, lead: int) -> Tensor:
+        """x, whose first `lead` dims are batch dims of g, with zeros at padded nodes."""
         places: dict[Group, list[int]] = {}
         for slot, place in self.axes:
             if isinstance(slot, Nodes):
