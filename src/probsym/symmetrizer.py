@@ -14,7 +14,7 @@ from probsym.distributions.base import samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, MonteCarlo, positive
 from probsym.groups import Element
 from probsym.groups.peek import traced
-from probsym.reps import Inputs, Rep, as_spec, build, group_of, leaves, unfold
+from probsym.reps import Inputs, Rep, Signature, as_spec, build, group_of, leaves, unfold
 from probsym.reps.containers import dotted, lookup
 from probsym.reps.distinct import Distinct
 
@@ -40,7 +40,9 @@ class Symmetrizer(nn.Module):
         super().__init__()
         self.model = model
         self.inputs = as_spec(inputs, "inputs")
+        self._signature = Signature(self.inputs)
         self.output = as_spec(output, "output")
+        self._outputs = leaves(self.output)
         self.group = group_of(self.inputs, self.output)
         self.distribution = with_trivial(distribution, self.group).for_output(self.output)
         self._check_groups()
@@ -117,7 +119,7 @@ class Symmetrizer(nn.Module):
         """The call's arguments with their Reps, shapes and dtypes checked."""
         if args and isinstance(self.inputs, dict):
             args, kwargs = self._named(args, kwargs)
-        return Inputs.bind(self.inputs, args, kwargs)
+        return Inputs.bind(self._signature, args, kwargs)
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional arguments under the names that the model's signature gives them."""
@@ -134,7 +136,7 @@ class Symmetrizer(nn.Module):
             p=self.distribution,
             x=x,
             evaluate=partial(self._evaluate, x),
-            reps=tuple(leaves(self.output).values()),
+            reps=tuple(self._outputs.values()),
             rebuild=self._rebuild,
             restrict=lambda keep: self._integrand(_smaller(x, keep), estimator, None, generator, statistics),
             generator=generator,
@@ -172,7 +174,7 @@ class Symmetrizer(nn.Module):
         part = rows if distinct is None else distinct.inputs
         y = self.model(*part.args, **part.kwargs)
         moved = []
-        for path, rep in leaves(self.output).items():
+        for path, rep in self._outputs.items():
             out = lookup(y, path, "output ")
             self._check_output(part, path, rep, out)
             out = out if distinct is None else distinct.restore(out, rep)
@@ -189,7 +191,7 @@ class Symmetrizer(nn.Module):
             )
 
     def _rebuild(self, moved: list[Tensor]) -> Any:
-        values = dict(zip(leaves(self.output), moved, strict=True))
+        values = dict(zip(self._outputs, moved, strict=True))
         return build(self.output, lambda path, _: values[path])
 
     def _check_groups(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from probsym.nets import GIN, DeepSets, VectorNeurons
+from probsym.nets import GIN, DeepSets, InvariantWeights
 
 B, N, D, F, C, P = 3, 6, 3, 2, 2, 2
 Inputs = dict[str, Tensor]
@@ -19,10 +19,10 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "gin-nodes": (lambda: GIN(16), ("nodes",)),
     "gin-pairs": (lambda: GIN(16), ("pairs",)),
     "deepsets": (lambda: DeepSets(16), ("nodes",)),
-    "vector": (lambda: VectorNeurons(16), ("vectors",)),
-    "vector-scalars": (lambda: VectorNeurons(16), ("vectors", "scalars")),
-    "vector-pairs": (lambda: VectorNeurons(16), ("vectors", "pairs")),
-    "vector-all": (lambda: VectorNeurons(16, columns=5), ("vectors", "scalars", "pairs")),
+    "vector": (lambda: InvariantWeights(16), ("vectors",)),
+    "vector-scalars": (lambda: InvariantWeights(16), ("vectors", "scalars")),
+    "vector-pairs": (lambda: InvariantWeights(16), ("vectors", "pairs")),
+    "vector-all": (lambda: InvariantWeights(16, columns=5), ("vectors", "scalars", "pairs")),
 }
 VECTOR = [name for name in NETS if name.startswith("vector")]
 every_net = pytest.mark.parametrize("name", NETS)
@@ -100,7 +100,7 @@ def test_orthogonal_maps(name: str, det: int) -> None:
 
 @pytest.mark.parametrize("d", [1, 2, 4, 7])
 def test_any_dimension(d: int) -> None:
-    net, inputs = VectorNeurons(8).double(), draw(("vectors", "pairs"), d=d)
+    net, inputs = InvariantWeights(8).double(), draw(("vectors", "pairs"), d=d)
     assert call(net, inputs)[1].shape == (B, d, d)
     assert rotation_error(net, inputs, orthogonal(d, -1)) <= 1e-10
 
@@ -196,7 +196,7 @@ def test_nothing_is_constant_over_nodes(name: str) -> None:
 def test_pairs_without_channels_are_one_channel() -> None:
     torch.manual_seed(0)
     adjacency, v = torch.rand(B, N, N), torch.randn(B, N, D, C)
-    gin, vector = GIN(8), VectorNeurons(8)
+    gin, vector = GIN(8), InvariantWeights(8)
     torch.testing.assert_close(gin(None, adjacency), gin(None, adjacency[..., None]))
     torch.testing.assert_close(vector(v, pairs=adjacency), vector(v, pairs=adjacency[..., None]))
 
@@ -219,8 +219,6 @@ def test_gin_tells_graphs_by_their_edges() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="nodes"):
         GIN()(None, None)
-    with pytest.raises(ValueError, match="hidden"):
-        VectorNeurons(hidden=30)
 
 
 @pytest.mark.parametrize("name", ["gin", "deepsets", "vector-all"])

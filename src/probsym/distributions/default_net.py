@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.distributions.features import NodeFeatures, node_features
+from probsym.distributions.features import NodeFeatures, Viewpoint
 from probsym.distributions.geometry import centroid
 from probsym.groups import E, Group, LinearGroup, NodeAxis, S
-from probsym.nets import GIN, DeepSets, VectorNeurons
-from probsym.reps import Inputs, leaves
+from probsym.nets import GIN, DeepSets, InvariantWeights
+from probsym.reps import Inputs, Signature, leaves
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,17 @@ class DefaultNet(nn.Module):
                 f"no default net orients by {strange[0]!r}: give Learned or Canonical a net that returns features of "
                 f"shape (B, ...) along {', '.join(map(repr, strange[0].ambient))}, or use Haar"
             )
-        self.spec = spec
+        self.signature = Signature(spec)
         self.views = _views(spec, group)
+        self.viewpoints = [Viewpoint(self.signature, view.axis, view.space) for view in self.views]
         self.nets = nn.ModuleList(_net(spec, view) for view in self.views)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[Group, Any]:
         """The arguments of the model -> {S: scores (B, N), O: vectors (B, D, D), E: (centroid, vectors)}."""
-        x = Inputs.bind(self.spec, args, kwargs)
+        x = Inputs.bind(self.signature, args, kwargs)
         found: dict[Group, Any] = {}
-        for view, net in zip(self.views, self.nets, strict=True):
-            seen = _cast(node_features(x, view.axis, view.space), next(net.parameters()).dtype)
+        for view, viewpoint, net in zip(self.views, self.viewpoints, self.nets, strict=True):
+            seen = _cast(viewpoint.read(x), next(net.parameters()).dtype)
             if view.space is None:
                 found[view.axis] = self._scores(x, view.axis, self._graph(net, seen))  # type: ignore[index, arg-type]
                 continue
@@ -97,7 +98,7 @@ def _views(spec: Any, group: Group) -> tuple[_View, ...]:
 
 def _net(spec: Any, view: _View) -> nn.Module:
     if view.space is not None:
-        return VectorNeurons(scores=view.scores)
+        return InvariantWeights(scores=view.scores)
     paired = any(
         rep.labelled == view.axis or sum(slot.group == view.axis for slot, _ in rep.axes) > 1
         for rep in leaves(spec).values()
@@ -107,4 +108,5 @@ def _net(spec: Any, view: _View) -> nn.Module:
 
 def _cast(seen: NodeFeatures, dtype: torch.dtype) -> NodeFeatures:
     parts = {key: getattr(seen, key) for key in ("scalars", "vectors", "pairs")}
-    return replace(seen, **{key: value.to(dtype) for key, value in parts.items() if value is not None})
+    other = {key: value.to(dtype) for key, value in parts.items() if value is not None and value.dtype != dtype}
+    return replace(seen, **other) if other else seen

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.distributions.geometry import centred, centroid, dense, is_point, size, spatial
+from probsym.distributions.geometry import centroid, dense, spatial, unit
 from probsym.groups import E, Group, LinearGroup, NodeAxis
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
-from probsym.reps import Inputs, Leaf
+from probsym.reps import Inputs, Leaf, Rep, Signature
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,25 +38,93 @@ class NodeFeatures:
 
 
 def node_features(x: Inputs, axis: NodeAxis | None, space: LinearGroup | None) -> NodeFeatures:
-    """Everything that the inputs tell about the nodes of `axis`, equivariant under the group of x.
+    """Everything that the inputs tell about the nodes of `axis`, equivariant under the group of x."""
+    return Viewpoint(x.signature, axis, space).read(x)
+
+
+class Viewpoint:
+    """The nodes of `axis` and one space, from which `read` sees the inputs of a call.
 
     Without an axis there is one node an input, and axes that nothing permutes become channels.
     """
-    rooms: dict[str, list[Tensor]] = {"scalars": [], "vectors": [], "pairs": []}
-    origins: dict[LinearGroup, Tensor] = {}
-    for leaf in x.leaves.values():
-        if leaf.rep.labelled is not None:
-            if leaf.rep.labelled == axis:
-                rooms["pairs"].append(adjacency(x, leaf))
-            continue
-        room, value = _view(x, leaf, axis, space, origins)
-        if room:
-            rooms[room].append(value)
-    nodes = 1 if axis is None else x.layouts[axis].width
-    rooms = {key: [_broadcast(t, nodes) for t in found] for key, found in rooms.items()}
-    joined = {key: _joined(found) for key, found in rooms.items()}
-    mask = None if axis is None else x.layouts[axis].padded_mask()
-    return NodeFeatures(mask=mask, origins=origins, **joined)
+
+    def __init__(self, signature: Signature, axis: NodeAxis | None, space: LinearGroup | None) -> None:
+        self.axis = axis
+        self.seats = tuple((entry.path, _seat(entry.rep, axis, space)) for entry in signature.entries)
+
+    def read(self, x: Inputs) -> NodeFeatures:
+        rooms: dict[str, list[Tensor]] = {"scalars": [], "vectors": [], "pairs": []}
+        origins: dict[LinearGroup, Tensor] = {}
+        nodes = 1 if self.axis is None else x.layouts[self.axis].width
+        for path, seat in self.seats:
+            if seat is not None:
+                leaf = x.leaves[path]
+                value = adjacency(x, leaf) if leaf.rep.labelled is not None else seat.arrange(x, leaf, origins)
+                rooms[seat.room].append(_broadcast(value, nodes))
+        mask = None if self.axis is None else x.layouts[self.axis].padded_mask()
+        return NodeFeatures(mask=mask, origins=origins, **{key: _joined(found) for key, found in rooms.items()})
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """How one input becomes scalars (B, N, F), vectors (B, N, D, C) or pairs (B, N, N, P), N = 1 for the whole input.
+
+    Args:
+        room: which of the three.
+        front: its axes that come first, in this order: batch, own nodes, own space; others become channels.
+        directed: spaces of its points (True) and vectors, which are centred and scaled to unit size.
+        averaged: places of node axes of others; lengths: places of other spaces, of which lengths remain.
+        pooled: whether it has no node axis of its own; directions: whether pairs hold vectors, of which lengths remain.
+    """
+
+    room: str
+    front: tuple[int, ...] = ()
+    directed: tuple[tuple[LinearGroup, bool], ...] = ()
+    averaged: tuple[tuple[NodeAxis, int], ...] = ()
+    lengths: tuple[int, ...] = ()
+    pooled: bool = False
+    directions: bool = False
+
+    def arrange(self, x: Inputs, leaf: Leaf, origins: dict[LinearGroup, Tensor]) -> Tensor:
+        value = dense(x, leaf)
+        for space, points in self.directed:
+            if points and space not in origins:
+                origins[space] = centroid(x, space)
+            value = unit(x, leaf, value, space, origins[space] if points else None)
+        for axis, place in self.averaged:
+            value = _mean(value, x.layouts[axis].padded_mask(), place)
+        for place in self.lengths:
+            square = value.square().sum(place, keepdim=True)
+            value = torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+        order = [*self.front, *(i for i in range(value.ndim) if i not in self.front)]
+        value = value if order == sorted(order) else value.permute(order)
+        value = value.reshape(*value.shape[: len(self.front)], math.prod(value.shape[len(self.front) :]))
+        if self.directions:
+            value = value.square().sum(3).sqrt() if value.numel() else value.sum(3)
+        return value.unsqueeze(1) if self.pooled else value
+
+
+def _seat(rep: Rep, axis: NodeAxis | None, space: LinearGroup | None) -> _Seat | None:
+    """None for what cannot be seen from there."""
+    if rep.labelled is not None:
+        return _Seat("pairs") if rep.labelled == axis else None
+    slots = [slot for slot, _ in rep.axes]
+    mine = [place + 1 for slot, place in rep.axes if isinstance(slot, Nodes) and slot.group == axis]
+    directed = [(slot, place + 1) for slot, place in rep.axes if isinstance(slot, Point | Vector)]
+    strange = any(not isinstance(slot, Nodes | Point | Vector) for slot in slots)
+    if strange or len(mine) > 2 or len(directed) > 1:
+        return None
+    own = [place for slot, place in directed if slot.group == space]
+    vectors = bool(own) and len(mine) < 2
+    return _Seat(
+        room="vectors" if vectors else "pairs" if len(mine) == 2 else "scalars",
+        front=(0, *mine, *own),
+        directed=tuple((slot.group, isinstance(slot, Point)) for slot, _ in directed),  # type: ignore[misc]
+        averaged=tuple((s.group, p + 1) for s, p in rep.axes if isinstance(s, Nodes) and s.group != axis),
+        lengths=tuple(place for slot, place in directed if slot.group != space),
+        pooled=not mine,
+        directions=bool(own) and not vectors,
+    )
 
 
 def _joined(found: list[Tensor]) -> Tensor | None:
@@ -65,61 +133,9 @@ def _joined(found: list[Tensor]) -> Tensor | None:
 
 def _broadcast(value: Tensor, nodes: int) -> Tensor:
     """Features of the whole input, stored for one node, repeated for all."""
-    return value.expand(value.shape[0], nodes, *value.shape[2:]) if value.shape[1] == 1 else value
-
-
-def _view(
-    x: Inputs, leaf: Leaf, axis: NodeAxis | None, space: LinearGroup | None, origins: dict[LinearGroup, Tensor]
-) -> tuple[str, Tensor]:
-    """One input as scalars (B, N, F), vectors (B, N, D, C) or pairs (B, N, N, P), N = 1 for the whole input."""
-    slots = [slot for slot, _ in leaf.rep.axes]
-    mine = [slot for slot in slots if isinstance(slot, Nodes) and slot.group == axis]
-    directed = [slot for slot in slots if isinstance(slot, Point | Vector)]
-    strange = any(not isinstance(slot, Nodes | Point | Vector) for slot in slots)
-    if strange or len(mine) > 2 or len(directed) > 1:
-        return "", leaf.value
-    value = _normalised(x, leaf, origins)
-    own = bool(directed) and directed[0].group == space
-    value = _arranged(x, leaf, value, axis, own)
-    if own and len(mine) < 2:
-        return "vectors", value.unsqueeze(1) if not mine else value
-    if own:
-        value = value.square().sum(3).sqrt() if value.numel() else value.sum(3)
-    return ("scalars", value.unsqueeze(1)) if not mine else ("scalars" if len(mine) == 1 else "pairs", value)
-
-
-def _normalised(x: Inputs, leaf: Leaf, origins: dict[LinearGroup, Tensor]) -> Tensor:
-    """Points and vectors centred and scaled to unit size, other values as they are, as (B, ...)."""
-    value = dense(x, leaf)
-    for slot, place in leaf.rep.axes:
-        if isinstance(slot, Point | Vector):
-            if is_point(leaf, slot.group) and slot.group not in origins:
-                origins[slot.group] = centroid(x, slot.group)
-            cols, present = centred(x, leaf, slot.group, origins.get(slot.group))
-            cols = cols / size(cols, present)[:, None, None]
-            value = cols.reshape(value.movedim(place + 1, 1).shape).movedim(1, place + 1)
-    return value
-
-
-def _arranged(x: Inputs, leaf: Leaf, value: Tensor, axis: NodeAxis | None, own: bool) -> Tensor:
-    """Axes in the order (B, N?, N?, D?, channels); foreign node axes are averaged, foreign spaces become lengths."""
-    ahead: list[int] = []
-    last: list[int] = []
-    for slot, place in leaf.rep.axes:
-        if isinstance(slot, Nodes) and slot.group == axis:
-            ahead.append(place + 1)
-        elif isinstance(slot, Nodes):
-            mask = x.layouts[slot.group].padded_mask()
-            value = _mean(value, mask, place + 1)
-        elif isinstance(slot, Point | Vector) and own:
-            last.append(place + 1)
-        elif isinstance(slot, Point | Vector):
-            square = value.square().sum(place + 1, keepdim=True)
-            value = torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
-    front = [0, *ahead, *last]
-    rest = [i for i in range(value.ndim) if i not in front]
-    value = value.permute(*front, *rest)
-    return value.reshape(*value.shape[: len(front)], math.prod(value.shape[len(front) :]))
+    if value.shape[1] != 1 or nodes == 1:
+        return value
+    return value.expand(value.shape[0], nodes, *value.shape[2:])
 
 
 def _mean(value: Tensor, mask: Tensor | None, axis: int) -> Tensor:
@@ -185,4 +201,4 @@ def _ambient_shape(x: Inputs, factor: Group) -> tuple[int, ...]:
     return (x.count, factor.dim) if isinstance(factor, LinearGroup) else (x.count,)
 
 
-__all__ = ["NodeFeatures", "adjacency", "check_features", "node_features", "spatial"]
+__all__ = ["NodeFeatures", "Viewpoint", "adjacency", "check_features", "node_features", "spatial"]

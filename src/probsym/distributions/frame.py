@@ -295,7 +295,7 @@ def _pose(space: LinearGroup, matrix: Tensor, origin: Tensor) -> Element:
     if not isinstance(space, E):
         return Rotation(space, matrix)
     origin = origin.to(matrix.dtype).expand(matrix.shape[:-1])
-    return Motion(space, matrix, torch.zeros_like(origin), origin)
+    return Motion(space, matrix, target=origin)
 
 
 def rank_of(layout: Any) -> int:

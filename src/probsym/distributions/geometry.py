@@ -58,17 +58,72 @@ def centroid(x: Inputs, space: LinearGroup) -> Tensor:
     Raises:
         ValueError: no input holds points of `space`.
     """
-    clouds = [columns(x, leaf, space) for leaf in spatial(x, space) if is_point(leaf, space) and not _on_edges(leaf)]
+    clouds = [leaf for leaf in spatial(x, space) if is_point(leaf, space) and not _on_edges(leaf)]
     if not clouds:
         raise ValueError(
             f"{space!r} moves points, but no input is declared as points: expected one such as Rep(nodes, "
             f"{space.name or 'space'}); for vectors alone use the group {'SO' if space.special else 'O'}({space.dim})"
         )
-    total = sum(_kept(points, present).sum(-1) for points, present in clouds)
-    if all(present is None for _, present in clouds):
-        return total / max(sum(points.shape[-1] for points, _ in clouds), 1)  # type: ignore[return-value]
-    count = sum(exists(points, present).sum(-1, keepdim=True) for points, present in clouds)
-    return total / count.clamp_min(1)  # type: ignore[union-attr]
+    total, count = zip(*(_sum(x, leaf, space) for leaf in clouds), strict=True)
+    number = sum(count)
+    return sum(total) / (max(number, 1) if isinstance(number, int) else number.clamp_min(1).unsqueeze(-1))
+
+
+def _sum(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor | int]:
+    """Sum (B, D) of the points or vectors of each input, and their number: (B,), or the same for all."""
+    value, axis, present = dense(x, leaf), _axis(leaf, space), presence(x, leaf)
+    others = [i for i in range(1, value.ndim) if i != axis]
+    total = value if present is None else value * present
+    return total.sum(others) if others else total, _number(value, axis, present)
+
+
+def _number(value: Tensor, axis: int, present: Tensor | None) -> Tensor | int:
+    """How many points or vectors along `axis` each input holds."""
+    shape = value.shape[1:axis] + value.shape[axis + 1 :]
+    if present is None:
+        return math.prod(shape)
+    return present.flatten(1).sum(1) * (math.prod(shape) // max(math.prod(present.shape[1:]), 1))
+
+
+def presence(x: Inputs, leaf: Leaf) -> Tensor | None:
+    """Which entries of `dense` exist, shaped to broadcast on it; None for all."""
+    found, ndim = None, 1 + leaf.rep.ndim + len(leaf.channels)
+    for axis, places in leaf.rep.nodes:
+        if (mask := x.layouts[axis].padded_mask()) is None:
+            continue
+        for place in places:
+            view = mask.reshape(mask.shape[0], *[1] * place, mask.shape[1], *[1] * (ndim - place - 2))
+            found = view if found is None else found & view
+    return found
+
+
+def _axis(leaf: Leaf, space: LinearGroup) -> int:
+    """The axis of `dense` along which a space lies."""
+    return 1 + next(place for slot, place in leaf.rep.axes if slot.group == space)
+
+
+def unit(x: Inputs, leaf: Leaf, value: Tensor, space: LinearGroup, origin: Tensor | None) -> Tensor:
+    """Points and vectors (B, ...) about the origins (B, D), scaled to root mean square length one; padding is zero."""
+    axis, present = _axis(leaf, space), presence(x, leaf)
+    if origin is not None:
+        value = value - origin.reshape(
+            origin.shape[0], *[1] * (axis - 1), origin.shape[1], *[1] * (value.ndim - axis - 1)
+        )
+    if present is not None:
+        value = value * present
+    number = _number(value, axis, present)
+    norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.ndim)), keepdim=True)
+    if isinstance(number, Tensor):
+        return divided(value, norm * number.clamp_min(1).to(norm.dtype).rsqrt().view_as(norm))
+    return divided(value, norm * max(number, 1) ** -0.5)
+
+
+def divided(value: Tensor, length: Tensor, least: float = 0.0) -> Tensor:
+    """value / length; as it is where the length is no greater than `least`. The gradient is finite."""
+    enough = length > least
+    if may_peek(length) and bool(enough.all()):
+        return value / length
+    return value / torch.where(enough, length, 1.0)
 
 
 def exists(value: Tensor, present: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from probsym.distributions.base import Noise, Projecting, Support
 from probsym.distributions.features import check_features
-from probsym.distributions.geometry import centred, centroid, is_point, root, size
+from probsym.distributions.geometry import centred, centroid, divided, is_point, size
 from probsym.distributions.relax import Relaxation
 from probsym.groups import Element, Group, Layout, LinearGroup, NodeAxis, Permutation, S
 from probsym.groups.axis import Nodes
@@ -143,14 +143,16 @@ class Late:
         if isinstance(factor, NodeAxis):
             value = standardised(value, x.layouts[factor])
         elif isinstance(factor, LinearGroup):
-            value, eps = unit_size(value), eps[..., : value.shape[-1]]
-        return torch.add(value[..., : eps.shape[-1]], eps, alpha=scale)
+            value, used = unit_size(value), min(value.shape[-1], eps.shape[-1])
+            if value.shape[-1] != eps.shape[-1]:
+                value, eps = value[..., :used], eps[..., :used]
+        return torch.add(value, eps, alpha=scale)
 
 
 def unit_size(vectors: Tensor) -> Tensor:
     """Vectors (*shape, D, M) of each input divided by their root mean square length."""
-    square = vectors.square().sum((-2, -1)) / max(vectors.shape[-1], 1)
-    return vectors / root(square, _tiny(square))[..., None, None]
+    norm = torch.linalg.vector_norm(vectors, dim=(-2, -1), keepdim=True)
+    return divided(vectors, norm * max(vectors.shape[-1], 1) ** -0.5, _tiny(norm) ** 0.5)
 
 
 def standardised(scores: Tensor, layout: Layout) -> Tensor:
@@ -165,9 +167,10 @@ def standardised(scores: Tensor, layout: Layout) -> Tensor:
         z = (z - (z * mask).sum(-1, keepdim=True) / count) * mask
         square = z.square().sum(-1, keepdim=True) / count
         size = (layout.pad(scores.detach().square(), lead) * mask).sum(-1, keepdim=True) / count
-    real = square > 10 * tolerance(z.dtype) ** 2 * size
-    z = z / root(square, _tiny(square))
-    return layout.unpad(z if may_peek(z) and bool(real.all()) else torch.where(real, z, 0.0), lead)
+    real = square > (10 * tolerance(z.dtype) ** 2 * size).clamp_min(_tiny(square))
+    if may_peek(z) and bool(real.all()):
+        return layout.unpad(z / square.sqrt(), lead)
+    return layout.unpad(torch.where(real, z / torch.where(real, square, 1.0).sqrt(), 0.0), lead)
 
 
 def _tiny(square: Tensor) -> float:

@@ -33,7 +33,7 @@ class Relaxation:
     """
 
     temperature: float = 0.1
-    sinkhorn: int = 10
+    sinkhorn: int = 2
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

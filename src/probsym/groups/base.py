@@ -207,7 +207,7 @@ class Element(ABC):
         return self.group.compose(self, other)
 
     def __getitem__(self, factor: Group) -> Element:
-        if factor != self.group:
+        if factor is not self.group and factor != self.group:
             raise KeyError(f"{factor!r} is not a factor of {self.group!r}")
         return self
 
@@ -297,11 +297,12 @@ class ProductElement(Element):
         return ProductElement(self.group, {f: part.map(fn) for f, part in self.parts.items()})
 
     def __getitem__(self, factor: Group) -> Element:
+        part = self.parts.get(factor)
+        if part is not None:
+            return part
         if factor == self.group:
             return self
-        if factor not in self.parts:
-            raise KeyError(f"{factor!r} is not a factor of {self.group!r}")
-        return self.parts[factor]
+        raise KeyError(f"{factor!r} is not a factor of {self.group!r}")
 
 
 def product(factors: Iterable[Group]) -> Group:

@@ -21,18 +21,19 @@ class Motion(Element):
 
     Args:
         matrix: R (*shape, D, D), orthogonal.
-        source, target: points (*shape, D).
+        source, target: points (*shape, D); None is zero.
     """
 
     matrix: Tensor = torch.empty(0, 0)
-    source: Tensor = torch.empty(0)
-    target: Tensor = torch.empty(0)
+    source: Tensor | None = None
+    target: Tensor | None = None
     event: ClassVar[dict[str, int]] = {"matrix": 2, "source": 1, "target": 1}
 
     @property
     def translation(self) -> Tensor:
         """t in x -> R x + t."""
-        return self.target - (self.matrix @ self.source.unsqueeze(-1)).squeeze(-1)
+        moved = _sum(self.target, _turned(self.matrix, None if self.source is None else -self.source))
+        return self.matrix.new_zeros(self.matrix.shape[:-1]) if moved is None else moved
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,12 +50,13 @@ class E(LinearGroup):
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         kwargs.pop("n", None)
-        origin = torch.zeros(*shape, self.dim, **kwargs)
-        return Motion(self, torch.eye(self.dim, **kwargs).expand(*shape, self.dim, self.dim), origin, origin)
+        return Motion(self, torch.eye(self.dim, **kwargs).expand(*shape, self.dim, self.dim))
 
     def compose(self, g: Motion, h: Motion) -> Element:
-        shift = (g.matrix @ (h.target - g.source).unsqueeze(-1)).squeeze(-1)
-        return Motion(self, g.matrix @ h.matrix, h.source.expand_as(shift), g.target + shift)
+        matrix = g.matrix @ h.matrix
+        between = _sum(h.target, None if g.source is None else -g.source)
+        origins = (h.source, _sum(g.target, _turned(g.matrix, between)))
+        return Motion(self, matrix, *(t if t is None else t.expand(matrix.shape[:-1]) for t in origins))
 
     def inverse(self, g: Motion) -> Element:
         return Motion(self, g.matrix.mT, g.target, g.source)
@@ -64,7 +66,7 @@ class E(LinearGroup):
         origin, vectors = z
         matrix = orthonormalise(vectors, tie, self.special)
         origin = origin.to(matrix.dtype).expand(*matrix.shape[:-1])
-        return Motion(self, matrix, torch.zeros_like(origin), origin)
+        return Motion(self, matrix, target=origin)
 
     def degenerate(self, z: tuple[Tensor, Tensor], layout: Any = None) -> Tensor:
         return rank(z[1]) < self.dim - self.special
@@ -90,21 +92,29 @@ class Point(Slot):
     group: E
 
     def act(self, g: Motion, x: Tensor, axis: int, lead: int) -> Tensor:
-        shape = g.matrix.shape[:-2]
-
-        def align(origin: Tensor, ndim: int, at: int) -> Tensor:
-            *batch, dim = origin.shape
-            return origin.reshape(*batch, *[1] * (at - len(shape)), dim, *[1] * (ndim - at - 1))
-
-        extra = len(shape) - lead
-        if x.shape[axis] != self.group.dim:
-            raise ValueError(
-                f"expected {self.group.dim} coordinates on axis {axis}, got a tensor of shape {tuple(x.shape)}"
-            )
-        x = x.reshape(*[1] * extra, *x.shape)
-        centred = x - align(g.source, x.ndim, axis + extra).to(x.dtype)
-        turned = rotate(g.matrix, centred, axis + extra, len(shape))
-        return turned + align(g.target, turned.ndim, axis + extra).to(x.dtype)
+        extra = g.matrix.ndim - 2 - lead
+        if g.source is not None:
+            x = x - _aligned(g.source, axis, lead, x.ndim).to(x.dtype)
+            axis, lead = axis + extra, lead + extra
+        y = rotate(g.matrix, x, axis, lead)
+        if g.target is None:
+            return y
+        return y + _aligned(g.target, axis + y.ndim - x.ndim, g.matrix.ndim - 2, y.ndim).to(x.dtype)
 
     def __repr__(self) -> str:
         return repr(self.group)
+
+
+def _aligned(origin: Tensor, axis: int, lead: int, ndim: int) -> Tensor:
+    """An origin (*L, D), shaped to broadcast on a tensor of `ndim` dims, `lead` of them in L, with space at `axis`."""
+    return origin.reshape(*origin.shape[:-1], *[1] * (axis - lead), origin.shape[-1], *[1] * (ndim - axis - 1))
+
+
+def _turned(matrix: Tensor, x: Tensor | None) -> Tensor | None:
+    """R x; None is zero."""
+    return None if x is None else (matrix @ x.unsqueeze(-1)).squeeze(-1)
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """a + b; None is zero."""
+    return b if a is None else a if b is None else a + b

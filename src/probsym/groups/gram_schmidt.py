@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,63 +13,73 @@ class GramSchmidt(torch.autograd.Function):
     """z (*shape, D, M) -> Q (*shape, D, D) and whether all columns are independent, for D = 2, 3 and M >= D.
 
     Q R = z with D - 1 columns; the last column is their complement, turned towards that of z or so that det Q = 1.
-    Q turns as a rigid body, dQ = w x Q, by an angular velocity that the columns of z give one after the other, so the
-    gradient G = dL/dQ acts by its torque alone:
+    Q turns as a rigid body, dQ = Q W with W antisymmetric, and what turns it is the part of Q^T dz R^-1 below the
+    diagonal. So of the gradient G = dL/dQ only the antisymmetric part of Q^T G acts:
 
-        t = sum_c q_c x G_c,    dL/dz_2 = n b,    dL/dz_1 = q_2 <n, t> / r_11 - n (<q_2, t> + r_12 b) / r_11
-        b = <q_1, t> / r_22,    n = q_1 x q_2
-
-    Tensors are turned so that the batch runs fastest and a sum over space is one vectorised pass.
+        dL/dz = Q L R^-T,    L = the part of Q^T G - G^T Q below the diagonal
     """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, special: bool) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        dim = z.shape[-2]
-        x = z[..., :dim].movedim((-1, -2), (0, 1)).contiguous()  # (column, coordinate, *shape)
-        squares = x.square().sum(1)
-        largest = squares.amax(0)
-        floor = largest * (100 * torch.finfo(z.dtype).eps) ** 2
-        first = x[0] * squares[0].rsqrt()
-        # rounding may turn the first vector by floor / square, and what is left of the second by that times its length
-        noise = torch.addcmul(floor, floor, largest / squares[0])
-        if dim == 2:
-            last = torch.stack([-first[1], first[0]])
-            basis, fine = [first], noise < largest
-        else:
-            rest = x[1]
-            for _ in range(2):
-                rest = torch.addcmul(rest, first, (first * rest).sum(0), value=-1)
-            square = rest.square().sum(0)
-            second = rest * square.rsqrt()
-            last = torch.linalg.cross(first, second, dim=0)
-            error = noise / square
-            basis, fine = [first, second], error < 1
-            noise = torch.addcmul(noise, largest, error)
-        if not special:
-            height = (last * x[-1]).sum(0)
-            fine = fine & (height.square() > noise)
-            last = last * height.sign()
-        q = torch.stack([*basis, last]).movedim((0, 1), (-1, -2))
-        generic = (fine & (floor > torch.finfo(z.dtype).tiny)).all()
+        q, generic = _orthonormal(z[..., : z.shape[-2]], special)
         ctx.save_for_backward(z, q)
         ctx.mark_non_differentiable(generic)
         return q, generic
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None]:  # type: ignore[override]
-        z, q = ctx.saved_tensors
-        dim = z.shape[-2]
-        x, q, grad = (t.movedim((-1, -2), (0, 1)).contiguous() for t in (z[..., : dim - 1], q, grad))
-        along = (q[0] * x).sum(1)  # the first row of R
-        if dim == 2:
-            torque = (q[1] * grad[0] - q[0] * grad[1]).sum(0)
-            columns = [q[1] * (torque / along[0])]
-        else:
-            normal = torch.linalg.cross(q[0], q[1], dim=0)
-            torque = torch.linalg.cross(q, grad, dim=1).sum(0)
-            t = (torch.stack([q[0], q[1], normal]) * torque).sum(1)
-            b = t[0] / (q[1] * x[1]).sum(0)
-            a = torch.addcmul(t[1], along[1], b) / along[0]
-            columns = [torch.addcmul(q[1] * (t[2] / along[0]), normal, a, value=-1), normal * b]
-        pulled = torch.stack(columns).movedim((0, 1), (-1, -2))
-        return torch.nn.functional.pad(pulled, (0, z.shape[-1] - dim + 1)), None
+        with torch.autocast(grad.device.type, enabled=False):
+            z, q = ctx.saved_tensors
+            return _pulled(z, q, grad), None
+
+
+def _pulled(z: Tensor, q: Tensor, grad: Tensor) -> Tensor:
+    """Q L R^-T, and zeros for the columns of z that only choose signs or nothing."""
+    dim = z.shape[-2]
+    torque, r = q.mT @ grad, q.mT @ z[..., : dim - 1]
+    below = (torque - torque.mT).tril(-1)
+    if dim == 2:
+        scaled = below[..., :1] / r[..., :1, :]
+    else:
+        second = below[..., 1] / r[..., 1, 1, None]
+        first = torch.addcmul(below[..., 0], second, r[..., 0, 1, None], value=-1) / r[..., 0, 0, None]
+        scaled = torch.stack([first, second], -1)
+    return torch.nn.functional.pad(q @ scaled, (0, z.shape[-1] - dim + 1))
+
+
+def _orthonormal(x: Tensor, special: bool) -> tuple[Tensor, Tensor]:
+    """Q of columns x (*shape, D, D) and whether it is generic; the batch runs fastest, so that sums are vectorised."""
+    x = x.movedim((-1, -2), (0, 1)).contiguous()  # (column, coordinate, *shape)
+    squares = x.square().sum(1)
+    basis, heights = [x[0] * squares[0].rsqrt()], [squares[0]]
+    if len(x) == 3:
+        rest = x[1]
+        for _ in range(2):
+            rest = torch.addcmul(rest, basis[0], (basis[0] * rest).sum(0), value=-1)
+        heights.append(rest.square().sum(0))
+        basis.append(rest * heights[1].rsqrt())
+    last = _complement(basis, 0)
+    if not special:
+        height = (last * x[-1]).sum(0)
+        heights.append(height.square())
+        last = last * height.sign()
+    return torch.stack([*basis, last]).movedim((0, 1), (-1, -2)), _generic(squares.amax(0), torch.stack(heights))
+
+
+def _complement(basis: Sequence[Tensor], axis: int) -> Tensor:
+    """The vector that completes one or two orthonormal ones, with space along `axis`, to determinant one."""
+    if len(basis) == 1:
+        x, y = basis[0].unbind(axis)
+        return torch.stack([-y, x], axis)
+    return torch.linalg.cross(*basis, dim=axis)
+
+
+def _generic(largest: Tensor, heights: Tensor) -> Tensor:
+    """Whether no squared height (columns, *shape) of a column over those before it is within its rounding.
+
+    What rounding leaves of a column is (100 eps)^2 of the largest one, times 1 + largest / height for each basis vector
+    before it, which rounding has turned as well. The product over all is a bound for each of them.
+    """
+    share = (100 * torch.finfo(largest.dtype).eps) ** 2
+    clear = (1 + largest / heights).prod(0) < 1 / share
+    return (clear & (largest > torch.finfo(largest.dtype).tiny / share)).all()

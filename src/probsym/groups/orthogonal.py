@@ -136,15 +136,14 @@ class Det(Slot):
 
 def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:
     """R x along `axis`; matrix (*L, D, D), and the first `lead` dims of x are a suffix of L. Keeps the dtype of x."""
-    shape, dim = matrix.shape[:-2], matrix.shape[-1]
+    dim, last = matrix.shape[-1], x.ndim - 1
     if x.shape[axis] != dim:
         raise ValueError(f"expected {dim} coordinates on axis {axis}, got a tensor of shape {tuple(x.shape)}")
-    rows = x.movedim(axis, -1)
-    middle, kind = rows.shape[lead:-1], torch.promote_types(x.dtype, matrix.dtype)
-    count, many = math.prod(shape), math.prod(middle)
-    rows = rows.reshape(*x.shape[:lead], many, dim).to(kind)
-    if lead < len(shape):
-        rows = rows.expand(*shape, many, dim)
-    flat = torch.bmm(rows.reshape(count, many, dim), matrix.to(kind).reshape(count, dim, dim).mT)
-    out = flat.to(x.dtype).reshape(*shape, *middle, dim)
-    return out.movedim(-1, axis + len(shape) - lead)
+    rows, kind = x if axis == last else x.movedim(axis, -1), torch.promote_types(x.dtype, matrix.dtype)
+    middle = rows.shape[lead:-1]
+    if len(middle) != 1:
+        rows = rows.reshape(*x.shape[:lead], math.prod(middle), dim)
+    out = torch.matmul(rows.to(kind), matrix.to(kind).mT).to(x.dtype)
+    if len(middle) != 1:
+        out = out.reshape(*matrix.shape[:-2], *middle, dim)
+    return out if axis == last else out.movedim(-1, axis + matrix.ndim - 2 - lead)

@@ -13,7 +13,7 @@ def traced() -> bool:
     """Whether a compiler, exporter, tracer or function transform follows, so that nothing may depend on a value."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
-    return torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    return torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def may_peek(x: Tensor) -> bool:

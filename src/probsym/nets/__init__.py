@@ -5,13 +5,13 @@ from .dynamics import ParticleDynamics, ParticleDynamicsTransformer
 from .egnn import EGNN
 from .gin import GIN
 from .gin_id import GINID
+from .invariant_weights import InvariantWeights
 from .message_passing import MessagePassing
 from .mlp import MLP
 from .node_transformer import NodeTransformer
 from .packed_gnn import IdentifiedGNN, NodeScores, PackedGNN
 from .pair_transformer import PairTransformer
 from .particles import ParticleGNN, ParticleNodeTransformer, ParticleTransformer
-from .vector_neurons import VectorNeurons
 from .walk_transformer import WalkTransformer
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "MLP",
     "DeepSets",
     "IdentifiedGNN",
+    "InvariantWeights",
     "MessagePassing",
     "NodeScores",
     "NodeTransformer",
@@ -31,6 +32,5 @@ __all__ = [
     "ParticleGNN",
     "ParticleNodeTransformer",
     "ParticleTransformer",
-    "VectorNeurons",
     "WalkTransformer",
 ]

@@ -76,17 +76,24 @@ def read(value: Any, key: Any) -> Any:
 
 def replace(value: Any, path: Path, new: Any) -> Any:
     """A shallow copy of nested containers with the entry at `path` exchanged."""
-    if not path:
-        return new
-    key, rest = path[0], path[1:]
-    child = replace(read(value, key), rest, new)
+    return exchange(value, {path: new})
+
+
+def exchange(value: Any, changes: Mapping[Path, Any]) -> Any:
+    """A shallow copy of nested containers with the entries at several paths exchanged; each is copied once."""
+    if () in changes:
+        return changes[()]
+    parts: dict[Any, dict[Path, Any]] = {}
+    for path, new in changes.items():
+        parts.setdefault(path[0], {})[path[1:]] = new
+    children = {key: exchange(read(value, key), part) for key, part in parts.items()}
+    if isinstance(value, Mapping):
+        return {**value, **children}
     if isinstance(value, tuple | list):
-        items = [child if i == key else item for i, item in enumerate(value)]
+        items = [children.get(i, item) for i, item in enumerate(value)]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    changed = copy.copy(value) if not isinstance(value, Mapping) else dict(value)
-    if isinstance(changed, dict):
-        changed[key] = child
-    else:
+    changed = copy.copy(value)
+    for key, child in children.items():
         setattr(changed, str(key), child)
     return changed
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from probsym.groups import Element, Group, Layout, NodeAxis
-from probsym.groups.axis import Edges, Nodes
+from probsym.groups.axis import Nodes
 from probsym.groups.lazy import lazy
-from probsym.groups.orthogonal import LinearGroup
 from probsym.reps import containers
 from probsym.reps.containers import Path, Spec
 from probsym.reps.rep import Rep
+from probsym.reps.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,19 @@ class Inputs:
 
     Args:
         values: {"args": tuple, "kwargs": dict}, exactly as the model is called.
-        spec: the Reps in the same containers.
-        count: number of inputs B.
+        signature: the Reps of the declared ones.
         layouts: storage of every node axis.
 
     Attributes of use to a distribution: `leaves`, `layouts`, `count`, `dtype`, `device`, `args`, `kwargs`.
     """
 
     values: dict[str, Any]
-    spec: dict[str, Spec]
-    count: int
+    signature: Signature
     layouts: dict[NodeAxis, Layout] = field(default_factory=dict)
 
     @staticmethod
-    def bind(spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
-        """Match call arguments with their Reps and check shapes and dtypes.
-
-        A dict spec describes keyword arguments, a tuple positional ones, one Rep the single argument.
+    def bind(spec: Spec | Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+        """Match call arguments with their Reps, or with the signature made of them, and check shapes and dtypes.
 
         Raises:
             ValueError, TypeError: an argument is missing, or its rank, size or dtype does not fit its Rep; names it.
@@ -64,16 +60,11 @@ class Inputs:
         >>> x.count, x.layouts[S("nodes")].size
         (2, 5)
         """
-        bound = {"kwargs": spec} if isinstance(spec, dict) else {"args": spec if isinstance(spec, tuple) else (spec,)}
-        values = {"args": tuple(args), "kwargs": dict(kwargs)}
-        draft = Inputs(values, bound, 0)
-        if not draft.leaves:
-            raise ValueError("inputs: expected at least one Rep, got none")
-        for leaf in draft.leaves.values():
+        signature = spec if isinstance(spec, Signature) else Signature(spec)
+        inputs = Inputs({"args": tuple(args), "kwargs": dict(kwargs)}, signature)
+        for leaf in inputs.leaves.values():
             _check_leaf(leaf)
-        layouts = {axis: draft._layout(axis) for axis in draft.node_axes}
-        count = draft._count(layouts)
-        inputs = replace(draft, count=count, layouts=layouts)
+        inputs.layouts.update((axis, inputs._layout(axis)) for axis in signature.node_axes)
         inputs._check_sizes()
         return inputs
 
@@ -88,20 +79,23 @@ class Inputs:
     @lazy
     def leaves(self) -> dict[Path, Leaf]:
         """The declared tensors by path."""
-        found = {}
-        for path, rep in containers.leaves(self.spec).items():
-            value = containers.lookup(self.values[path[0]], path[1:], "argument ")
-            found[path] = Leaf(containers.dotted(path[1:], "argument "), rep, value)
-        return found
+        values = self.values
+        return {
+            path: Leaf(name, rep, containers.lookup(values[path[0]], path[1:], "argument "))
+            for path, name, rep in self.signature.entries
+        }
 
-    @lazy
+    @property
     def group(self) -> Group:
-        return containers.group_of(self.spec)
+        return self.signature.group
 
     @lazy
-    def node_axes(self) -> tuple[NodeAxis, ...]:
-        groups = (slot.group for leaf in self.leaves.values() for slot, _ in leaf.rep.axes)
-        return tuple(dict.fromkeys(group for group in groups if isinstance(group, NodeAxis)))
+    def count(self) -> int:
+        """Number of inputs B."""
+        for layout in self.layouts.values():
+            if layout.ragged:
+                return layout.count
+        return next(iter(self.leaves.values())).value.shape[0]
 
     @lazy
     def dtype(self) -> torch.dtype:
@@ -118,10 +112,8 @@ class Inputs:
 
     def map(self, fn: Callable[[Leaf], Tensor]) -> Inputs:
         """The same call with every declared tensor exchanged."""
-        values: Any = self.values
-        for path, leaf in self.leaves.items():
-            values = containers.replace(values, path, fn(leaf))
-        return replace(self, values=values)
+        changes = {path: fn(leaf) for path, leaf in self.leaves.items()}
+        return Inputs(containers.exchange(self.values, changes), self.signature, self.layouts)
 
     def act(self, g: Element) -> Inputs:
         """g x for one element an input, batch shape (B,)."""
@@ -143,8 +135,7 @@ class Inputs:
         """The batch of the inputs marked in `keep` (B,) bool, in the same order; undeclared arguments stay."""
         count = int(keep.sum())
         small = self.map(lambda leaf: self._kept(leaf, keep))
-        layouts = {axis: layout.select(keep, count) for axis, layout in self.layouts.items()}
-        return replace(small.with_layouts(layouts, 1), count=count)
+        return small.with_layouts({axis: layout.select(keep, count) for axis, layout in self.layouts.items()}, 1)
 
     def _kept(self, leaf: Leaf, keep: Tensor) -> Tensor:
         if leaf.rep.lead():
@@ -174,7 +165,7 @@ class Inputs:
             counts = {"_num_graphs": layout.count, "num_nodes": layout.size}
             for name in (n for n in counts if layout.ragged and isinstance(containers.read(holder, n), int)):
                 values = containers.replace(values, (*path[:-1], name), counts[name])
-        return replace(self, values=values, layouts=layouts, count=self.count * times)
+        return Inputs(values, self.signature, layouts)
 
     def _path_of(self, axis: NodeAxis) -> Path | None:
         """Where the mask or batch vector of an axis stands among the arguments."""
@@ -230,25 +221,16 @@ class Inputs:
         labels = next((leaf for leaf in self.leaves.values() if leaf.rep.labelled == axis), None)
         return None if labels is None else batch[labels.value[0].clamp(0, max(len(batch) - 1, 0))]
 
-    def _count(self, layouts: Mapping[NodeAxis, Layout]) -> int:
-        ragged = [layout.count for layout in layouts.values() if layout.ragged]
-        if ragged:
-            return ragged[0]
-        return next(iter(self.leaves.values())).value.shape[0]
-
     def _check_sizes(self) -> None:
         for leaf in self.leaves.values():
             if leaf.rep.lead() == 1 and leaf.value.shape[0] != self.count:
                 raise ValueError(
                     f"{leaf.name}: expected batch size {self.count} on axis 0, got shape {tuple(leaf.value.shape)}"
                 )
-            for slot, place in leaf.rep.axes:
-                if not slot.width or isinstance(slot, Edges):
-                    continue
-                layout = self.layouts.get(slot.group)  # type: ignore[call-overload]
-                want = getattr(slot.group, "dim", None) if layout is None else layout.size
+            for slot, place, dim in leaf.rep.sized:
+                want = self.layouts[slot.group].size if dim is None else dim  # type: ignore[index]
                 axis = leaf.rep.lead() + place
-                if want is not None and leaf.value.shape[axis] != want:
+                if leaf.value.shape[axis] != want:
                     raise ValueError(
                         f"{leaf.name}: expected size {want} on axis {axis} for {slot!r} of {leaf.rep!r}, "
                         f"got shape {tuple(leaf.value.shape)}"
@@ -258,7 +240,7 @@ class Inputs:
         """An argument that holds one row an input must be declared, or its rows would not be repeated."""
         if times == 1 or self.count <= 1:
             return
-        known = set(containers.leaves(self.spec)) | {self._path_of(axis) for axis in self.node_axes}
+        known = self.signature.paths | {self._path_of(axis) for axis in self.signature.node_axes}
         rows = [self.count, *(layout.size for layout in self.layouts.values() if layout.ragged)]
         for root, items in (("args", enumerate(self.args)), ("kwargs", self.kwargs.items())):
             for key, value in items:
@@ -331,8 +313,7 @@ def _check_leaf(leaf: Leaf) -> None:
             f"got shape {tuple(leaf.value.shape)}"
         )
     kind = leaf.value.dtype
-    mixes = any(slot.mixes or isinstance(slot.group, LinearGroup) for slot, _ in leaf.rep.axes)
-    if mixes and not leaf.value.is_floating_point():
+    if leaf.rep.mixes and not leaf.value.is_floating_point():
         raise TypeError(f"{leaf.name}: expected a floating dtype for {leaf.rep!r}, got {kind}")
     if leaf.rep.labelled is not None and (leaf.value.is_floating_point() or kind in (torch.bool, torch.complex64)):
         raise TypeError(f"{leaf.name}: expected integer node numbers for {leaf.rep!r}, got {kind}")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from probsym.groups import Element, Group, NodeAxis, Product, Slot, product
 from probsym.groups.axis import Edges, Labels, NodeElement, Nodes
+from probsym.groups.orthogonal import LinearGroup
 
 SlotLike: TypeAlias = Group | Slot | None
 
@@ -29,13 +30,20 @@ class Rep:
     Rep(S('nodes'), E(3, 'space').vector)
     """
 
-    __slots__ = ("_lead", "axes", "labelled", "ndim", "on_edges", "ragged", "slots")
+    __slots__ = (
+        "_hash", "_lead", "_steps",
+        "axes", "labelled", "mixes", "ndim", "nodes", "on_edges", "ragged", "sized", "slots",
+    )  # fmt: skip
     slots: tuple[Slot | None, ...]
     axes: tuple[tuple[Slot, int], ...]  # every slot that acts, with its place among the axes after the batch
     ndim: int  # number of axes after the batch, channels not counted
     ragged: NodeAxis | None  # the axis that absorbs the batch, if any
     labelled: NodeAxis | None  # the axis whose node numbers the tensor holds, if it holds any
     on_edges: bool  # whether the axis that absorbs the batch holds edges rather than nodes
+    mixes: bool  # whether the action adds entries up, so that integers will not do
+    sized: tuple[tuple[Slot, int, int | None], ...]  # axes of known length: their own, or (None) that of a node axis
+    _steps: tuple[tuple[Slot, int, bool], ...]  # what `act` does: slot, place, whether it takes the next axis along
+    nodes: tuple[tuple[NodeAxis, tuple[int, ...]], ...]  # places of every node axis
 
     def __init__(self, *slots: SlotLike) -> None:
         self.slots = tuple(_slot(s) for s in slots)
@@ -49,6 +57,11 @@ class Rep:
         self.on_edges = self.ragged is not None and isinstance(self.slots[0], Edges)
         packed = self.ragged is not None or (self.labelled is not None and self.labelled.batch is not None)
         self._lead = 0 if packed else 1
+        self.mixes = any(slot.mixes or isinstance(slot.group, LinearGroup) for slot, _ in self.axes)
+        dims = ((slot, at, getattr(slot.group, "dim", None)) for slot, at in self.axes if slot.width)
+        self.sized = tuple(d for d in dims if d[2] is not None or isinstance(d[0], Nodes))
+        self._steps, self.nodes = _steps(self.axes), _node_places(self.axes)
+        self._hash = hash(self.slots)
         ragged = [i for i, s in enumerate(self.slots) if _is_ragged(s) and s.width]  # type: ignore[union-attr]
         if ragged and ragged != [0]:
             raise ValueError(f"{self!r}: a ragged axis stands for (batch, nodes) and must come first, once")
@@ -80,20 +93,15 @@ class Rep:
         full = len(g.shape) - (1 - self.lead())
         lead = full if lead is None else lead
         # permutations leave padding in its place: masks are for the inputs then, not for each of their samples
-        early = 0 < lead < full and all(isinstance(slot, Nodes) for slot, _ in self.axes)
-        x, axes = self.masked(g, x, lead) if early else x, list(self.axes)
-        while axes:
-            slot, place = axes.pop(0)
+        early = 0 < lead < full and sum(len(places) for _, places in self.nodes) == len(self.axes)
+        x = self.masked(g, x, lead) if early else x
+        for slot, place, paired in self._steps:
             part: Any = g[slot.group]
-            packed = 0
+            before, packed = x.ndim, 0
             if self.ragged is not None and not isinstance(part, NodeElement):
                 part, packed = self._spread(g, part), 1
-            before = x.ndim
-            if isinstance(slot, Nodes) and axes and axes[0] == (slot, place + 1):
-                x = part.permute_pairs(x, lead + place, lead)
-                axes.pop(0)
-            else:
-                x = slot.act(part, x, lead + place, lead + packed)
+            at = lead + place
+            x = part.permute_pairs(x, at, lead) if paired else slot.act(part, x, at, lead + packed)
             lead += x.ndim - before
         x = x if lead == full else x.expand(*g.shape[: full - lead], *x.shape)
         return x if early else self.masked(g, x, full)
@@ -107,19 +115,20 @@ class Rep:
 
     def masked(self, g: Element, x: Tensor, lead: int) -> Tensor:
         """x, whose first `lead` dims are batch dims of g, with zeros at padded nodes."""
-        places: dict[Group, list[int]] = {}
-        for slot, place in self.axes:
-            if isinstance(slot, Nodes):
-                places.setdefault(slot.group, []).append(lead + place)
-        for group, axes in places.items():
-            x = g[group].layout.clear(x, lead, *axes)  # type: ignore[attr-defined]
+        for axis, places in self.nodes:
+            layout = g[axis].layout  # type: ignore[attr-defined]
+            if layout.mask is not None:
+                x = layout.clear(x, lead, *(lead + place for place in places))
         return x
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Rep) and self.slots == other.slots
 
     def __hash__(self) -> int:
-        return hash(self.slots)
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rep, self.slots  # hashes of names differ between processes
 
     def __repr__(self) -> str:
         return f"Rep({', '.join(map(repr, self.slots))})"
@@ -137,3 +146,22 @@ def _slot(slot: SlotLike) -> Slot | None:
 
 def _is_ragged(slot: Slot | None) -> bool:
     return isinstance(slot, Nodes | Edges) and slot.group.batch is not None
+
+
+def _steps(axes: tuple[tuple[Slot, int], ...]) -> tuple[tuple[Slot, int, bool], ...]:
+    """The slots in order; two neighbours of the same nodes are one step."""
+    found: list[tuple[Slot, int, bool]] = []
+    for slot, place in axes:
+        if isinstance(slot, Nodes) and found and found[-1] == (slot, place - 1, False):
+            found[-1] = (slot, place - 1, True)
+        else:
+            found.append((slot, place, False))
+    return tuple(found)
+
+
+def _node_places(axes: tuple[tuple[Slot, int], ...]) -> tuple[tuple[NodeAxis, tuple[int, ...]], ...]:
+    places: dict[NodeAxis, tuple[int, ...]] = {}
+    for slot, place in axes:
+        if isinstance(slot, Nodes):
+            places[slot.group] = (*places.get(slot.group, ()), place)
+    return tuple(places.items())

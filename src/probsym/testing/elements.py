@@ -78,7 +78,7 @@ def homing(group: Group, x: Inputs) -> Element:
     for f in group.factors:
         if isinstance(f, E) and any(is_point(leaf, f) for leaf in spatial(x, f)):
             source = centroid(x, f).double()
-            parts[f] = Motion(f, parts[f].matrix, source, torch.zeros_like(source))  # type: ignore[attr-defined]
+            parts[f] = Motion(f, parts[f].matrix, source)  # type: ignore[attr-defined]
     return join(group, parts)
 
 

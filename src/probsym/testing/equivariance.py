@@ -138,7 +138,7 @@ class _Test:
         self, f: Any, output: Any, x: Inputs, samples: int, generator: torch.Generator, tolerance: float | None
     ) -> None:
         self.f, self.output, self.x, self.generator, self.samples = f, output, x, generator, samples
-        self.group = group_of(x.spec, output)
+        self.group = group_of(x.signature.spec, output)
         self.reps = leaves(output)
         self.exact = self._exact()
         self.tolerance = TOLERANCE.get(x.dtype, 2e-2) if tolerance is None else tolerance

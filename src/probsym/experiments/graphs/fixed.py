@@ -31,7 +31,7 @@ class FixedNoise(ps.EquivariantDistribution):
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
         one = x.map(lambda leaf: leaf.value[:1])
         layouts = {axis: type(layout)(layout.size) for axis, layout in x.layouts.items()}
-        one = Inputs(one.values, one.spec, 1, layouts)
+        one = Inputs(one.values, one.signature, layouts)
         drawn = self.p.noise(one, shape, torch.Generator(device=x.device).manual_seed(self.seed))
         return _spread(drawn, len(shape), x.count)
 
