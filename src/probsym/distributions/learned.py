@@ -135,7 +135,7 @@ class Late:
 
     def ambient(self, p: Learned, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
         features = p.features(x)
-        return {f: self._add(x, f, features[f], eps, p.scale) for f, eps in z.items()}
+        return {f: self._add(x, f, features[f], eps, p.scale) if f.ambient else eps for f, eps in z.items()}
 
     def _add(self, x: Inputs, factor: Group, value: Any, eps: Tensor, scale: float) -> Any:
         if isinstance(value, tuple):

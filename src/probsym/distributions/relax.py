@@ -71,9 +71,13 @@ class Relaxation:
         z = _apart(z, mask)
         ordered, order = z.sort(-1)
         size = max(1, PAGE // n**2) if n >= SMALL and may_peek(z) else max(1, count)
-        pages = [t.reshape(count, *t.shape[z.ndim - 1 :]).split(size) for t in (z, ordered, grad)]
-        by_node, by_pose = zip(*(self._slopes(*page) for page in zip(*pages, strict=True)), strict=True)
-        slope = torch.zeros_like(z).scatter(-1, order, torch.cat(by_pose).view_as(z)) - torch.cat(by_node).view_as(z)
+        flat = [t.reshape(count, *t.shape[z.ndim - 1 :]) for t in (z, ordered, grad)]
+        if count <= size:
+            by_node, by_pose = self._slopes(*flat)
+        else:
+            pages = [self._slopes(*page) for page in zip(*(t.split(size) for t in flat), strict=True)]
+            by_node, by_pose = (torch.cat(side) for side in zip(*pages, strict=True))
+        slope = torch.zeros_like(z).scatter(-1, order, by_pose.reshape(z.shape)) - by_node.reshape(z.shape)
         return slope / self.temperature
 
     def _slopes(self, z: Tensor, ordered: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,11 +92,11 @@ class Relaxation:
         axes, taken = [node if axis == -2 else pose for axis in self._axes], []
         for axis in axes:
             taken.append(p.sum(axis, keepdim=True))
-            p = p / taken[-1]
+            p = p * taken[-1].reciprocal()
         slope = p * grad  # laid out as p is: the gradient often comes transposed
-        for axis, total in zip(reversed(axes), reversed(taken), strict=True):
+        for axis in reversed(axes):
             slope = torch.addcmul(slope, p, slope.sum(axis, keepdim=True), value=-1)
-            p = p * total
+            p = p * taken.pop() if len(taken) > 1 else p
         slope = slope * slant
         return tuple(t.mT if last else t for t in (slope.sum(pose), slope.sum(node)))  # type: ignore[return-value]
 

@@ -14,6 +14,7 @@ from probsym.groups.axis import Axis, Layout, NodeAxis, NodeElement
 from probsym.groups.base import Element, Slot
 from probsym.groups.orthonormal import tolerance, wide
 from probsym.groups.peek import applied, differentiated, may_peek, traced
+from probsym.groups.straight_through import PairsThrough, StraightThrough
 
 LARGEST_LIST = math.factorial(8)
 SHORT = 4
@@ -49,7 +50,10 @@ class Permutation(NodeElement):
         if x.shape[axis : axis + 2] != (n, n) or (learns and (axis > lead or self.layout.ragged)):
             return super().permute_pairs(x, axis, lead)
         moved = gather_pairs(x, self.index, axis, lead)
-        return applied(PairsThrough, moved, x.detach(), self.relaxed, self.index, self.layout) if learns else moved
+        if not learns:
+            return moved
+        place = inverse_index(self.index) if self.reverse is None else self.reverse
+        return applied(PairsThrough, moved, x.detach(), self.relaxed, place, self.layout)
 
     def _learns(self, x: Tensor) -> bool:
         return self.relaxed is not None and self.relaxed.requires_grad and x.is_floating_point()
@@ -273,69 +277,6 @@ def _attach(moved: Tensor, x: Tensor, g: Permutation, axis: int, lead: int) -> T
     x = x.expand(*g.index.shape[:-1], *x.shape[lead:]).movedim(axis + extra, front)
     y = applied(StraightThrough, moved.movedim(axis + extra, front), x, g.relaxed, g.layout, front)
     return y.movedim(front, axis + extra)
-
-
-class StraightThrough(torch.autograd.Function):
-    """y -> y in forward; in backward the soft matrix P (*shape, N, N) receives grad_y x^T.
-
-    x is detached: derivatives with respect to the inputs (forces) never pass through the relaxation. Its leading dims
-    are the last ones of those of y. What a base model sends back to its padding, NaN it may be, P does not receive.
-    """
-
-    @staticmethod
-    def forward(y: Tensor, x: Tensor, relaxed: Tensor, layout: Layout, lead: int) -> Tensor:
-        return y.view_as(y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, x, relaxed, ctx.layout, ctx.lead = inputs
-        ctx.shape = relaxed.shape
-        ctx.save_for_backward(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        if not ctx.needs_input_grad[2]:
-            return grad, None, None, None, None
-        (x,) = ctx.saved_tensors
-        grad = ctx.layout.clear(grad, ctx.lead, ctx.lead)
-        rows = [ctx.layout.pad(t, ctx.lead) for t in (grad, x.expand_as(grad))]
-        return grad, None, _products(rows[0], rows[1], len(ctx.shape) - 1).to(x.dtype), None, None
-
-
-class PairsThrough(torch.autograd.Function):
-    """The same for y = P x P^T, x (*suffix, N, N, ...), of which y is computed by one gather of `index` (*shape, N).
-
-    P receives grad_y (x P^T)^T over the pairs (i, .) and grad_y^T (P x)^T over (., j).
-    """
-
-    @staticmethod
-    def forward(y: Tensor, x: Tensor, relaxed: Tensor, index: Tensor, layout: Layout) -> Tensor:
-        return y.view_as(y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, x, _, index, ctx.layout = inputs
-        ctx.save_for_backward(x, index)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        if not ctx.needs_input_grad[2]:
-            return grad, None, None, None, None
-        x, index = ctx.saved_tensors
-        lead, own = index.ndim - 1, x.ndim - grad.ndim + index.ndim - 1
-        grad = ctx.layout.clear(grad, lead, lead, lead + 1)
-        columns = gather_nodes(x, index, own + 1, own)
-        rows = gather_nodes(x, index, own, own)
-        both = _products(grad, columns, lead + 1)
-        both += _products(grad.transpose(lead, lead + 1), rows.transpose(lead, lead + 1), lead + 1)
-        return grad, None, both, None, None
-
-
-def _products(a: Tensor, b: Tensor, lead: int) -> Tensor:
-    """sum a_i b_j over all that follows the first `lead` axes, of which i and j are the last: (*lead, N, N)."""
-    batch, (n, m) = a.shape[: lead - 1], (math.prod(a.shape[: lead - 1]), math.prod(a.shape[lead:]))
-    a, b = (t.reshape(n, t.shape[lead - 1], m) for t in (a, b))
-    return torch.bmm(a, b.mT).reshape(*batch, a.shape[1], a.shape[1])
 
 
 __all__ = ["Axis", "Permutation", "S", "gather_nodes", "inverse_index", "sort_order", "tied"]

@@ -54,8 +54,8 @@ class InvariantWeights(nn.Module):
         v = keep(vectors, mask).transpose(1, 2).reshape(b, d, n * c)
         h = self.nodes(self.edges(inner_products(v, n, c), scalars, pairs, mask), mask)
         scores = None if self.score is None else keep(lifted(self.score, h, mask).squeeze(-1), mask)
-        weights = self.weights(h) / (max(n, 1) if mask is None else size(mask)[:, None, None])
-        return scores, balanced(v, weights.reshape(b, n * c, m))
+        v = v / (max(n, 1) if mask is None else size(mask)[:, None, None])
+        return scores, balanced(v, self.weights(h).reshape(b, n * c, m))
 
     def edges(self, gram: Tensor, scalars: Tensor | None, pairs: Tensor | None, mask: Tensor | None) -> Tensor:
         """Hidden features `e_ij` (B, N, N, H) of ordered pairs."""

@@ -1,0 +1,96 @@
+"""Gradients of gathers to the soft matrix P whose hard values they are, as those of y = P x and y = P x P^T."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probsym.groups.axis import Layout
+from probsym.groups.peek import may_peek
+
+
+class StraightThrough(torch.autograd.Function):
+    """y -> y in forward; in backward the soft matrix P (*shape, N, N) receives grad_y x^T.
+
+    x is detached: derivatives with respect to the inputs (forces) never pass through the relaxation. Its leading dims
+    are the last ones of those of y. What a base model sends back to its padding, NaN it may be, P does not receive.
+    """
+
+    @staticmethod
+    def forward(y: Tensor, x: Tensor, relaxed: Tensor, layout: Layout, lead: int) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, x, relaxed, ctx.layout, ctx.lead = inputs
+        ctx.shape = relaxed.shape
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if not ctx.needs_input_grad[2]:
+            return grad, None, None, None, None
+        (x,) = ctx.saved_tensors
+        grad = ctx.layout.clear(grad, ctx.lead, ctx.lead)
+        rows = [ctx.layout.pad(t, ctx.lead) for t in (grad, x.expand_as(grad))]
+        return grad, None, _products(rows[0], rows[1], len(ctx.shape) - 1).to(x.dtype), None, None
+
+
+class PairsThrough(torch.autograd.Function):
+    """The same for y = P x P^T, x (*suffix, N, N, ...), of which y is computed by one gather; `place` (*shape, N) is
+    the inverse of its index.
+
+    P receives grad_y (x P^T)^T over the pairs (i, .) and grad_y^T (P x)^T over (., j).
+    """
+
+    @staticmethod
+    def forward(y: Tensor, x: Tensor, relaxed: Tensor, place: Tensor, layout: Layout) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, x, _, place, ctx.layout = inputs
+        ctx.save_for_backward(x, place)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if not ctx.needs_input_grad[2]:
+            return grad, None, None, None, None
+        x, place = ctx.saved_tensors
+        return grad, None, _pair_products(grad, x, place, ctx.layout), None, None
+
+
+def _pair_products(grad: Tensor, x: Tensor, place: Tensor, layout: Layout) -> Tensor:
+    """sum_m G_{i place_m} x_{j m} + G_{place_m i} x_{m j} over m and channels, for G = grad_y: (*shape, N, N).
+
+    The samples of an input share x, so that their products are one; and both sums are where x is symmetric.
+    """
+    shape, lead, own = place.shape[:-1], place.ndim - 1, x.ndim - grad.ndim + place.ndim - 1
+    k, b, n = math.prod(shape[: lead - own]), math.prod(x.shape[:own]), place.shape[-1]
+    grad, x = grad.reshape(k, b, n, n, -1), x.reshape(b, n, n, -1)
+    rows = n * torch.arange(k * b, device=place.device).view(k, b, 1) + place.reshape(k, b, n)
+    rows = rows.permute(1, 2, 0).reshape(-1)
+
+    def product(g: Tensor, x: Tensor) -> Tensor:
+        """sum_m G_{place_m i} x_{m j}."""
+        moved = g.reshape(k * b * n, -1).index_select(0, rows).reshape(b, n, k, n, -1)
+        left, right = (t.movedim(-1, 2).flatten(1, 2).flatten(2) for t in (moved, x))
+        return torch.bmm(left.mT, right).view(b, k, n, n)
+
+    turned, mirrored = grad.transpose(2, 3), x.transpose(1, 2)
+    if may_peek(x) and torch.equal(x, mirrored):
+        both = product(layout.clear(grad + turned, 2, 2, 3), x)
+    else:
+        grad = layout.clear(grad, 2, 2, 3)
+        both = product(grad, x) + product(grad.transpose(2, 3), mirrored)
+    return both.transpose(0, 1).reshape(*shape, n, n)
+
+
+def _products(a: Tensor, b: Tensor, lead: int) -> Tensor:
+    """sum a_i b_j over all that follows the first `lead` axes, of which i and j are the last: (*lead, N, N)."""
+    batch, (n, m) = a.shape[: lead - 1], (math.prod(a.shape[: lead - 1]), math.prod(a.shape[lead:]))
+    a, b = (t.reshape(n, t.shape[lead - 1], m) for t in (a, b))
+    return torch.bmm(a, b.mT).reshape(*batch, a.shape[1], a.shape[1])
