@@ -90,21 +90,23 @@ class Point(Slot):
     group: E
 
     def act(self, g: Motion, x: Tensor, axis: int, lead: int) -> Tensor:
-        shape = g.matrix.shape[:-2]
+        shape, source = g.matrix.shape[:-2], g.source
 
         def align(origin: Tensor, ndim: int, at: int) -> Tensor:
             *batch, dim = origin.shape
-            return origin.reshape(*batch, *[1] * (at - len(shape)), dim, *[1] * (ndim - at - 1))
+            return origin.reshape(*batch, *[1] * (at - len(batch)), dim, *[1] * (ndim - at - 1))
 
         extra = len(shape) - lead
         if x.shape[axis] != self.group.dim:
             raise ValueError(
                 f"expected {self.group.dim} coordinates on axis {axis}, got a tensor of shape {tuple(x.shape)}"
             )
-        x = x.reshape(*[1] * extra, *x.shape)
-        centred = x - align(g.source, x.ndim, axis + extra).to(x.dtype)
-        turned = rotate(g.matrix, centred, axis + extra, len(shape))
-        return turned + align(g.target, turned.ndim, axis + extra).to(x.dtype)
+        if extra and source.numel() and not any(source.stride()[:extra]):
+            source = source[(0,) * extra]  # all samples share their origin: it is subtracted once
+        else:
+            x, axis, lead = x.reshape(*[1] * extra, *x.shape), axis + extra, len(shape)
+        turned = rotate(g.matrix, x - align(source, x.ndim, axis).to(x.dtype), axis, lead)
+        return turned + align(g.target, turned.ndim, axis + len(shape) - lead).to(x.dtype)
 
     def __repr__(self) -> str:
         return repr(self.group)
