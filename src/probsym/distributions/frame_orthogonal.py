@@ -55,17 +55,19 @@ def signed(frame: Tensor, special: bool) -> Tensor:
     if special:
         parity = torch.linalg.det(frame.detach()).sign()
         frame = torch.cat([frame[..., :-1], frame[..., -1:] * parity[:, None, None]], -1)
-    return frame * torch.from_numpy(_all_signs(frame.shape[-1], special)).to(frame)[:, None, None]
+    return frame.contiguous() * torch.from_numpy(_all_signs(frame.shape[-1], special)).to(frame)
 
 
 @cache
 def _all_signs(dim: int, special: bool) -> np.ndarray:
-    """Signs (M, D) in the order of `_pattern_signs`, for `special` those of product one.
+    """Signs of the columns (M, 1, D, D) in the order of `_pattern_signs`, for `special` those of product one.
 
-    In numpy: a tensor that a compiler, an exporter or inference mode made must not outlive its call in a cache.
+    Every row has its copy, so that a product runs over whole matrices. In numpy: a tensor that a compiler, an exporter
+    or inference mode made must not outlive its call in a cache.
     """
     signs = 1.0 - 2.0 * (np.arange(2**dim)[:, None] >> np.arange(dim) & 1)
-    return signs[signs.prod(-1) > 0] if special else signs
+    signs = signs[signs.prod(-1) > 0] if special else signs
+    return signs[:, None, None].repeat(dim, 2)
 
 
 def _settle(paths: Paths, view: SpaceView, j: int) -> None:

@@ -99,7 +99,10 @@ class C(Group):
         return Turn(self, (g.turns + _sign(g) * h.turns) % self.n, (g.flips + h.flips) % 2)
 
     def inverse(self, g: Turn) -> Element:
-        return Turn(self, (-_sign(g) * g.turns) % self.n, g.flips)
+        back = -g.turns
+        if self.mirrored:
+            back = back.addcmul(g.turns, g.flips, value=2)  # -sign turns, in one operation
+        return Turn(self, back % self.n, g.flips)
 
     def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
         """The element with the largest score z (*shape, order); `tie` decides between equals."""
@@ -164,7 +167,11 @@ class Turned(Slot):
         if rows != columns and n > 2:
             raise ValueError(f"{self!r} needs square images on axes {axis} and {axis + 1}, got shape {tuple(x.shape)}")
         pose = _common(g, n)
-        moved = _each(x, _number(g.turns, g.flips, n), axis, lead) if pose is None else _together(x, pose, g.shape, axis, lead)
+        moved = (
+            _each(x, _number(g.turns, g.flips, n), axis, lead)
+            if pose is None
+            else _together(x, pose, g.shape, axis, lead)
+        )
         if not self.mixes:
             return moved
         axis += len(g.shape) - lead
