@@ -14,7 +14,7 @@ from probsym.estimators.designs import Design, as_design, check_sampling
 from probsym.groups import Element
 from probsym.groups.base import ProductElement
 
-CACHED = 2**17
+CACHED = 2**16
 
 
 @dataclass(frozen=True)
