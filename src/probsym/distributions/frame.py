@@ -155,7 +155,7 @@ class Frame(EquivariantDistribution):
 
     def _signed(self, x: Inputs, space: LinearGroup, vectors: Tensor, origin: Tensor) -> Support:
         """All signs of the axes (B, D, D) of one space, which every input has settled."""
-        frame = signed(vectors.to(x.dtype), space.special)
+        frame = signed(vectors.to(x.dtype, memory_format=torch.contiguous_format), space.special)
         count = len(frame)
         parts: dict[Group, Any] = {f: Still(f, x.layouts[f], (count, x.count)) for f in self._still}
         parts[space] = _pose(space, frame, origin)

@@ -55,7 +55,7 @@ def signed(frame: Tensor, special: bool) -> Tensor:
     if special:
         parity = torch.linalg.det(frame.detach()).sign()
         frame = torch.cat([frame[..., :-1], frame[..., -1:] * parity[:, None, None]], -1)
-    return frame.contiguous() * torch.from_numpy(_all_signs(frame.shape[-1], special)).to(frame)
+    return frame * torch.from_numpy(_all_signs(frame.shape[-1], special)).to(frame)
 
 
 @cache
