@@ -9,6 +9,7 @@ import torch
 import probsym as ps
 from probsym.distributions.frame import Frame
 from probsym.distributions.frame_axes import distinct_axes, refine
+from probsym.distributions.frame_orthogonal import _pattern_signs, signed
 from probsym.groups import product
 from probsym.reps import Inputs, Rep
 
@@ -174,3 +175,42 @@ def test_the_usual_case_leaves_what_it_does_not_know():
     for spec, values in cases:
         assert distinct_axes(Inputs.bind(spec, (), values), space) is None
     assert distinct_axes(Inputs.bind({"pos": Rep(None, space)}, (), {"pos": cloud}), space) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_usual_case_decides_by_the_worst_input(dtype):
+    """One input with nearly equal axes, or too flat for its rounding, sends the whole batch the long way."""
+    space, generator = ps.E(3), torch.Generator().manual_seed(0)
+    scale = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    cloud = torch.linalg.qr(torch.randn(6, 7, 3, generator=generator, dtype=torch.float64))[0]
+    cloud = torch.linalg.qr(cloud - cloud.mean(1, keepdim=True))[0]
+    turn = ps.SO(3).haar((6,), generator=generator, dtype=torch.float64)
+    eps = torch.finfo(dtype).eps
+
+    def settled(last: torch.Tensor, size: float, shift: float) -> tuple | None:
+        pos = ((cloud * last) @ turn.matrix.mT + shift) * size
+        return distinct_axes(Inputs.bind({"pos": Rep(None, space)}, (), {"pos": pos.to(dtype)}), space)
+
+    for size, shift in ((1.0, 0.0), (1e-30, 1.0), (1e30, -1.0), (1.0, 100.0)):
+        found = settled(scale, size, shift)
+        assert found is not None
+        overlap = (found[0].mT @ turn.matrix).abs()
+        assert torch.allclose(
+            overlap, torch.eye(3, dtype=torch.float64).expand(6, 3, 3), atol=1e3 * eps * (1 + abs(shift))
+        )
+        near, flat = scale.expand(6, 1, 3).clone(), scale.expand(6, 1, 3).clone()
+        near[4, 0, 1] = 3.0 - 1e-4
+        flat[2, 0, 2] = 10 * eps * (1 + abs(shift))
+        assert settled(near, size, shift) is None
+        assert settled(flat, size, shift) is None
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_listed_signs_keep_their_order(d, special):
+    frame = ps.O(d).haar((5,), generator=torch.Generator().manual_seed(d), dtype=torch.float64).matrix
+    signs = _pattern_signs(torch.arange(2**d), torch.ones(d, dtype=torch.bool))
+    if special:
+        frame[..., -1] *= torch.linalg.det(frame).sign()[:, None]
+        signs = signs[signs.prod(-1) > 0]
+    assert torch.equal(signed(frame, special), frame * signs[:, None, None])

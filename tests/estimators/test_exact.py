@@ -9,6 +9,8 @@ from torch import nn
 
 import probsym as ps
 from cases import PADDED, RAGGED, SETTINGS, Base, Setting, padded, particles, rotated, seeded
+from probsym.distributions.base import Support
+from probsym.estimators.exact import weighted
 from probsym.reps import Inputs, as_spec
 from probsym.reps.distinct import Distinct
 
@@ -178,7 +180,7 @@ def test_hybrid_enumerates_the_orders_of_small_graphs(setting):
     x = phi.bind((), s.call)
     estimate = phi.estimate(**s.call, estimator=ps.Hybrid(3), generator=seeded())
     assert estimate.samples.tolist() == [72, 6, 18]
-    nodes = x.node_axes[0]
+    nodes = x.signature.node_axes[0]
     h = nodes.haar((x.count,), n=x.layouts[nodes], generator=seeded(1))
     space = next(f for f in s.group.factors if f != nodes)
     h = ps.testing.elements.join(s.group, {nodes: h, space: space.identity((x.count,), dtype=torch.float64)})
@@ -255,6 +257,31 @@ def test_hybrid_of_products_and_frames():
     assert estimate.samples.tolist() == [24] * 3
     assert (estimate.stderr > 0).all()
     assert learned.estimate(**s.call, estimator=ps.Hybrid(1)).stderr.isinf().all()
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+def test_one_number_for_all_weights_is_a_plain_mean(chunk):
+    """The same as with weights that have to be looked at, whatever the chunks; the outputs of the model stay as are."""
+    kept = []
+
+    class Keeping(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            kept.append((y, y.clone()))
+            return y
+
+    x, space = torch.randn(3, 4, dtype=torch.float64), ps.Signs(4)
+    phi = ps.symmetrize(Keeping(4, 2).double(), ps.Rep(space), ps.Rep(), "haar", eval_samples=ps.Exact(chunk)).eval()
+    integrand = phi._integrand(phi.bind((x,), {}), ps.Exact(), None, None, False)
+    support = phi.distribution.support(integrand.x)
+    uneven = Support(support.element, support.weight.contiguous(), support.exact, {})
+    with torch.no_grad():
+        plain, looked = (weighted(integrand, s, chunk, False).result()[0] for s in (support, uneven))
+    assert torch.allclose(plain, looked, atol=1e-14)
+    assert all(torch.equal(y, copy) for y, copy in kept)
+    estimate = phi.estimate(x)
+    assert torch.allclose(estimate.mean, plain, atol=1e-14)
+    assert estimate.samples.tolist() == [16] * 3
 
 
 def test_signs_are_a_finite_group():

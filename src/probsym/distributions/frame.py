@@ -23,6 +23,8 @@ from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
 from probsym.reps import Inputs, Leaf, Rep, leaves
 
+COUNTERS = "continuous_stabilizer", "degenerate", "sampled"
+
 
 class Frame(EquivariantDistribution):
     """The frame average of Puny et al. (arXiv 2110.03336), exact wherever a finite set of frames exists.
@@ -65,23 +67,13 @@ class Frame(EquivariantDistribution):
         unknown = [f for f in group.factors if not isinstance(f, S | Axis | LinearGroup)]
         if unknown:
             raise ValueError(f"Frame: no frames are known for {unknown[0]!r}")
+        self.spaces = tuple(f for f in group.factors if isinstance(f, LinearGroup))
+        self.nodes = tuple(f for f in group.factors if isinstance(f, S))
+        self._still = tuple(f for f in group.factors if isinstance(f, Axis))  # node axes on which nothing acts
         self.max_support = max_support
         self.samples = samples
         self.degree = 1
         self._warned = False
-
-    @property
-    def spaces(self) -> tuple[LinearGroup, ...]:
-        return tuple(f for f in self.group.factors if isinstance(f, LinearGroup))
-
-    @property
-    def nodes(self) -> tuple[S, ...]:
-        return tuple(f for f in self.group.factors if isinstance(f, S))
-
-    @property
-    def _still(self) -> tuple[Axis, ...]:
-        """The node axes on which nothing acts."""
-        return tuple(f for f in self.group.factors if isinstance(f, Axis))
 
     def for_output(self, spec: Any) -> Frame:
         """The same frames for outputs of the given Reps: what a continuous stabilizer does depends on their degree."""
@@ -163,14 +155,14 @@ class Frame(EquivariantDistribution):
 
     def _signed(self, x: Inputs, space: LinearGroup, vectors: Tensor, origin: Tensor) -> Support:
         """All signs of the axes (B, D, D) of one space, which every input has settled."""
-        frame = signed(vectors, space.special)
-        parts: dict[Group, Any] = {f: Still(f, x.layouts[f], (len(frame), x.count)) for f in self._still}
-        parts[space] = _pose(space, frame.to(x.dtype), origin)
-        weight = torch.full((len(frame), x.count), 1 / len(frame), dtype=x.dtype, device=x.device)
+        frame = signed(vectors.to(x.dtype, memory_format=torch.contiguous_format), space.special)
+        count = len(frame)
+        parts: dict[Group, Any] = {f: Still(f, x.layouts[f], (count, x.count)) for f in self._still}
+        parts[space] = _pose(space, frame, origin)
+        weight = torch.full((), 1 / count, dtype=x.dtype, device=x.device).expand(count, x.count)
         exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
-        none = torch.zeros(3, dtype=torch.long, device=x.device).unbind()
-        counters = dict(zip(("continuous_stabilizer", "degenerate", "sampled"), none, strict=True))
-        return Support(self._join(parts), weight, exact, counters)
+        none = torch.zeros((), dtype=torch.long, device=x.device)
+        return Support(self._join(parts), weight, exact, dict.fromkeys(COUNTERS, none))
 
     def _support(
         self, x: Inputs, views: Mapping[Group, Any], paths: Paths, exact: Tensor, counters: dict[str, Tensor]

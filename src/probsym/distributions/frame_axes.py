@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from probsym.reps import Inputs, Leaf
 
 GAP = 1e-3  # eigenvalues this close, relative to their sum, count as equal: eigenvectors err by eps / gap
 NOISE = 100  # lengths below NOISE * eps of the coordinates as they came are rounding
+EPS = torch.finfo(torch.float64).eps
 SMALL = 1e-200  # sums of squares below it lose digits in float64 unless coordinates are scaled first
 
 
@@ -172,19 +174,40 @@ def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None
     leaf = _only_cloud(x, space)
     if leaf is None:
         return None
-    raw = columns(x, leaf, space)[0].double()
-    rounding = torch.finfo(leaf.value.dtype).eps ** 2 * raw.square().sum((1, 2))
-    centre = isinstance(space, E)
-    origin = raw.mean(-1) if centre else raw.new_zeros(raw.shape[:2])
-    value = raw - origin[..., None] if centre else raw
-    moment = value @ value.mT
-    size = moment.diagonal(dim1=1, dim2=2).sum(-1)
-    if not bool(((size > SMALL) & (size < math.inf)).all()):
+    raw = _columns(leaf, space)
+    if isinstance(space, E):
+        origin = raw.mean(-1)
+        value = raw - origin.unsqueeze(-1)
+    else:
+        origin, value = raw.new_zeros(raw.shape[:2]), raw
+    moment = torch.bmm(value, value.mT)
+    # numpy for the few numbers of an input, whose calls cost half of torch's; bounds for the worst input of the batch
+    size = moment.numpy().trace(axis1=1, axis2=2)
+    if not (size.min() > SMALL and size.max() < math.inf):
         return None
     variance, vectors = torch.linalg.eigh(-moment)
-    distinct = variance.diff(dim=-1) > (GAP * size + 16 * (rounding * size).sqrt())[:, None]
-    seen = (vectors[..., -1:].mT @ value).square().sum((1, 2)) > NOISE**2 * rounding
-    return (vectors, origin) if bool(distinct.all() & seen.all()) else None
+    share = variance.numpy() / size[:, None]
+    rounding = _rounding(leaf, raw.shape[-1] * float((np.square(origin.numpy()).sum(-1) / size).max()))
+    if not (share[:, 1:] - share[:, :-1]).min(initial=1.0) > GAP + 16 * math.sqrt(rounding):
+        return None
+    # eigenvalues are known to eps of the largest only, projections to eps of themselves
+    least = -float(share[:, -1].max()) - (16 + raw.shape[-1]) * EPS
+    if not least > NOISE**2 * rounding:
+        seen = (vectors[..., -1:].mT @ value).square().sum((1, 2)).numpy()
+        least = float((seen / size).min())
+    return (vectors, origin) if least > NOISE**2 * rounding else None
+
+
+def _columns(leaf: Leaf, space: LinearGroup) -> Tensor:
+    """A dense leaf as columns (B, D, M) in float64."""
+    place = next(place for slot, place in leaf.rep.axes if slot.group == space)
+    value = leaf.value.double().movedim(1 + place, 1)
+    return value.reshape(*value.shape[:2], math.prod(value.shape[2:]))
+
+
+def _rounding(leaf: Leaf, offset: float) -> float:
+    """Sum of squares that rounding leaves, relative to that about the origin, for a squared offset relative to it."""
+    return float(torch.finfo(leaf.value.dtype).eps ** 2 * (1 + offset))
 
 
 def _only_cloud(x: Inputs, space: LinearGroup) -> Leaf | None:

@@ -6,7 +6,9 @@ After frame averaging, Puny et al. (arXiv 2110.03336), extended to all inputs th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,14 +52,22 @@ def orient(paths: Paths, view: SpaceView) -> None:
 
 def signed(frame: Tensor, special: bool) -> Tensor:
     """A frame (B, D, D) with all signs of its axes, or those of determinant one: (M, B, D, D)."""
-    dim = frame.shape[-1]
-    pattern = torch.arange(2**dim, device=frame.device)
-    signs = _pattern_signs(pattern, torch.ones(dim, dtype=torch.bool, device=frame.device))
     if special:
-        signs = signs[signs.prod(-1) > 0]
         parity = torch.linalg.det(frame.detach()).sign()
         frame = torch.cat([frame[..., :-1], frame[..., -1:] * parity[:, None, None]], -1)
-    return frame * signs.to(frame.dtype)[:, None, None]
+    return frame * torch.from_numpy(_all_signs(frame.shape[-1], special)).to(frame)
+
+
+@cache
+def _all_signs(dim: int, special: bool) -> np.ndarray:
+    """Signs of the columns (M, 1, D, D) in the order of `_pattern_signs`, for `special` those of product one.
+
+    Every row has its copy, so that a product runs over whole matrices. In numpy: a tensor that a compiler, an exporter
+    or inference mode made must not outlive its call in a cache.
+    """
+    signs = 1.0 - 2.0 * (np.arange(2**dim)[:, None] >> np.arange(dim) & 1)
+    signs = signs[signs.prod(-1) > 0] if special else signs
+    return signs[:, None, None].repeat(dim, 2)
 
 
 def _settle(paths: Paths, view: SpaceView, j: int) -> None:

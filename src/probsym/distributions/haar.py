@@ -72,9 +72,12 @@ class Haar(Projecting):
             t = t.to(x.dtype) if t.is_floating_point() else t
             return t if orders is not None else t.unsqueeze(1).expand(-1, x.count, *t.shape[1:])
 
-        count = torch.full((x.count,), order, device=x.device) if orders is None else orders
-        weight = (torch.arange(order, device=x.device)[:, None] < count) / count.to(x.dtype)
-        return Support(every.map(spread), weight, torch.ones_like(count, dtype=torch.bool), {})
+        exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
+        if orders is None:
+            weight = torch.full((), 1 / order, dtype=x.dtype, device=x.device).expand(order, x.count)
+        else:
+            weight = (torch.arange(order, device=x.device)[:, None] < orders) / orders.to(x.dtype)
+        return Support(every.map(spread), weight, exact, {})
 
     def split(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         """The small finite factors, as many as have no more than 1,024 elements together, and the rest."""

@@ -159,6 +159,14 @@ class Moments(Widened):
         parts = [(w * y).sum(0) if len(y) > 1 else w[0] * y[0] for y, w in pairs]
         self.mean = [a + b for a, b in zip(self.mean, parts, strict=True)] if self.mean else parts
 
+    def add_equal(self, outputs: list[Tensor], share: float) -> None:
+        """Add outputs (K, ...) that all have one weight; no spread."""
+        sums = [y.sum(0) if len(y) > 1 else y[0] for y in self.widen(outputs)]
+        if self.mean:
+            self.mean = [a.add_(s, alpha=share) for a, s in zip(self.mean, sums, strict=True)]
+        else:
+            self.mean = [s * share for s in sums]
+
     def add(self, outputs: list[Tensor], weights: list[Tensor], spread: bool) -> None:
         """Add outputs (K, ...) with weights (K, ...) that broadcast on them."""
         for i, (y, w) in enumerate(zip(self.widen(outputs), weights, strict=True)):

@@ -43,7 +43,7 @@ class Exact(Estimator):
     def __call__(self, integrand: Integrand) -> Estimate:
         support = integrand.p.support(integrand.x, integrand.generator)
         moments = weighted(integrand, support, self.chunk, support.element.group.finite)
-        samples = (support.weight > 0).sum(0)
+        samples = _samples(support)
         if not integrand.statistics:
             return Estimate(integrand.rebuild(moments.result()), None, samples, support.counters)
         scale = torch.where(support.exact, 0.0, (samples - 1).clamp_min(0).to(support.weight.dtype).reciprocal())
@@ -54,18 +54,35 @@ class Exact(Estimator):
 
 def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: bool) -> Moments:
     """Weighted mean and spread over the elements of a support; `alike` where they may make equal poses."""
-    count, moments = len(support.weight), Moments()
+    count, moments, equal = len(support.weight), Moments(), _equal(support.weight)
     step = chunk or _fitting(integrand, max(count, 1))
     evaluate = integrand.run if step < count else integrand.evaluate
     for start in range(0, count, step):
         part = slice(start, start + step)
-        needed = None if integrand.training else support.weight[part] > 0
+        every = integrand.training or (equal and not (alike and step > 1))
+        needed = None if every else support.weight[part] > 0
         if start and needed is not None and not torch.compiler.is_compiling() and not needed.any():
             continue  # no input has these elements: of products, and where padding is wider than the largest
-        y = evaluate(support.element.select(part), needed, alike)
+        y = evaluate(support.element if step >= count else support.element.select(part), needed, alike)
+        if equal and not integrand.statistics:
+            moments.add_equal(y, 1 / count)
+            continue
         weights = integrand.align(support.weight[part], y)
         moments.add(y, weights, True) if integrand.statistics else moments.add_shares(y, weights)
     return moments
+
+
+def _equal(weight: Tensor) -> bool:
+    """Whether the weights (M, B) are known to be 1 / M without a look at them: they are one number, expanded."""
+    return weight.numel() > 0 and not any(weight.stride())
+
+
+def _samples(support: Support) -> Tensor:
+    """Number of elements of each input (B,)."""
+    count, inputs = support.weight.shape
+    if _equal(support.weight):
+        return torch.full((inputs,), count, device=support.weight.device)
+    return (support.weight > 0).sum(0)
 
 
 def _fitting(integrand: Integrand, count: int) -> int:
@@ -129,7 +146,7 @@ class Hybrid(Estimator):
                 y = [m[None] for m in weighted(integrand, pairs, self.chunk, alike).result()]
                 blocks.add(integrand.scaled(y, weights, slice(i, i + 1)))
             aux.add(counters, drawn.shape[0])
-        samples = (support.weight > 0).sum(0) * self.k
+        samples = _samples(support) * self.k
         errors = blocks.error(self.k // blocks.block)
         error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(errors)]
         return Estimate(integrand.rebuild(blocks.result()), integrand.rebuild(error), samples,

@@ -92,10 +92,13 @@ class Point(Slot):
     group: E
 
     def act(self, g: Motion, x: Tensor, axis: int, lead: int) -> Tensor:
-        extra = g.matrix.ndim - 2 - lead
-        if g.source is not None:
-            x = x - _aligned(g.source, axis, lead, x.ndim).to(x.dtype)
-            axis, lead = axis + extra, lead + extra
+        extra, source = g.matrix.ndim - 2 - lead, g.source
+        if source is not None and extra and source.numel() and not any(source.stride()[:extra]):
+            source = source[(0,) * extra]  # all samples share their origin: it is subtracted once
+        elif source is not None:
+            x, axis, lead = x.expand(*g.matrix.shape[:extra], *x.shape), axis + extra, lead + extra
+        if source is not None:
+            x = x - _aligned(source, axis, lead, x.ndim).to(x.dtype)
         y = rotate(g.matrix, x, axis, lead)
         if g.target is None:
             return y
