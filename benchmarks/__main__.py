@@ -48,12 +48,12 @@ def main() -> None:
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]!r}: expected some of {', '.join(BENCHMARKS)}")
-    timing.place.device = torch.device(options.device)
     wrong = [name for name in options.names or BENCHMARKS if name not in ANYWHERE]
     if wrong and options.device != "cpu":
         parser.error(f"--device {options.device}: expected some of {', '.join(ANYWHERE)}; got {wrong[0]!r}")
     if options.out and options.out.exists() and not options.force:
         parser.error(f"--out {options.out}: exists already; --force overwrites it")
+    timing.place.device = torch.device(options.device)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     with redirect_stdout(Kept(sys.stdout)) as kept:
