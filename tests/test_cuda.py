@@ -10,6 +10,7 @@ import probsym as ps
 from cases import DISTRIBUTIONS, SETTINGS, close, seeded
 from probsym.distributions.base import samples_of
 from probsym.experiments.graphs.models import METHODS, Design, build, inputs
+from probsym.reps import Inputs
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -129,6 +130,29 @@ def test_finite_groups(group):
     y = copy.deepcopy(phi).to(DEVICE)(x.to(DEVICE))
     assert on_gpu(y)
     assert close(y.cpu(), phi(x), 1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 16, 64, 100, 128, 129])
+@pytest.mark.parametrize("relaxation", [ps.Relaxation(0.5, 0), ps.Relaxation(), ps.Relaxation(0.01, 20)], ids=repr)
+@pytest.mark.parametrize("padded", [False, True])
+def test_soft_permutations(n, relaxation, padded):
+    """By kernels up to 128 nodes, in float32; the gradient as it comes, transposed too; entropies with theirs."""
+    z = torch.randn(3, 4, n)
+    z[0, 0], z[0, 1, -1] = 0, z[0, 1, 0]
+    sizes = torch.tensor([n, 1, (n + 1) // 2, n])
+    nodes = ps.S("nodes", mask="mask") if padded else ps.S("nodes")
+    call = {"x": torch.randn(4, n, 2)} | ({"mask": torch.arange(n) < sizes[:, None]} if padded else {})
+    found = []
+    for move, kind in ((there, torch.float32), (here, torch.float64)):
+        layout = Inputs.bind({"x": ps.Rep(nodes)}, (), move(call)).layouts[nodes]
+        mask, scores = layout.padded_mask(), move(z).to(kind).requires_grad_()
+        grad = move(torch.randn(3, 4, n, n, generator=seeded())).to(kind).mT
+        grad = grad if mask is None else grad * (mask[..., None] & mask[..., None, :])
+        soft, entropy = relaxation(scores, mask), relaxation.entropy(scores, layout)
+        slopes = [torch.autograd.grad(y, scores, g)[0] for y, g in ((soft, grad), (entropy, None))]
+        found.append(here((soft, relaxation.pull(scores.detach(), mask, grad), entropy, *slopes)))
+    for ours, theirs in zip(*found, strict=True):
+        assert close(ours.double(), theirs, 2e-5 * max(1.0, theirs.abs().max().item()))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -50,5 +50,5 @@ class FixedNoise(ps.EquivariantDistribution):
 def _spread(noise: Any, axis: int, count: int, device: torch.device) -> Any:
     """The noise (*shape, 1, ...) of one input, given to `count` inputs on a device."""
     if isinstance(noise, Tensor):
-        return noise.to(device).expand(*noise.shape[:axis], count, *noise.shape[axis + 1 :])
+        return noise.to(device, non_blocking=True).expand(*noise.shape[:axis], count, *noise.shape[axis + 1 :])
     return {key: _spread(value, axis, count, device) for key, value in noise.items()}
