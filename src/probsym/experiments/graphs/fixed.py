@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import probsym as ps
 from probsym.distributions import Noise
+from probsym.distributions.base import joined
 from probsym.groups import Element
 from probsym.reps import Inputs
 
@@ -19,7 +21,7 @@ class FixedNoise(ps.EquivariantDistribution):
 
     Such a model is not equivariant, not even in distribution: relabelling the nodes does not relabel the noise
     (arXiv 2306.02866, "PS (fixed noise)"). Ties are broken by fixed noise too. It is drawn on the CPU, so that a model
-    has the same noise on every device.
+    has the same noise on every device, and each sample by itself, so that k samples begin those of any larger k.
 
     Args:
         p: What the noise goes into. seed: Of the noise.
@@ -33,8 +35,9 @@ class FixedNoise(ps.EquivariantDistribution):
         one = x.map(lambda leaf: leaf.value[:1].cpu())
         layouts = {axis: type(layout)(layout.size) for axis, layout in x.layouts.items()}
         one = Inputs(one.values, one.spec, 1, layouts)
-        drawn = self.p.noise(one, shape, torch.Generator().manual_seed(self.seed))
-        return _spread(drawn, len(shape), x.count, x.device)
+        seeds = range(self.seed, self.seed + math.prod(shape))
+        drawn = joined([self.p.noise(one, (1,), torch.Generator().manual_seed(seed)) for seed in seeds])
+        return _spread(drawn, shape, x.count, x.device)
 
     def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = 0) -> Iterator[Noise]:
         """All of it: drawn page by page, every page would be the first."""
@@ -47,8 +50,8 @@ class FixedNoise(ps.EquivariantDistribution):
         return self.p.push(x, noise, diagnose)
 
 
-def _spread(noise: Any, axis: int, count: int, device: torch.device) -> Any:
-    """The noise (*shape, 1, ...) of one input, given to `count` inputs on a device."""
+def _spread(noise: Any, shape: tuple[int, ...], count: int, device: torch.device) -> Any:
+    """The noise (K, 1, ...) of one input, given to `count` inputs on a device: (*shape, count, ...)."""
     if isinstance(noise, Tensor):
-        return noise.to(device, non_blocking=True).expand(*noise.shape[:axis], count, *noise.shape[axis + 1 :])
-    return {key: _spread(value, axis, count, device) for key, value in noise.items()}
+        return noise.to(device, non_blocking=True).expand(-1, count, *noise.shape[2:]).unflatten(0, shape)
+    return {key: _spread(value, shape, count, device) for key, value in noise.items()}
