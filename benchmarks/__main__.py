@@ -4,6 +4,7 @@ python benchmarks                      everything, more than an hour on one core
 python benchmarks --quick              smaller cases and fewer repeats
 python benchmarks designs actions      some of it
 python benchmarks --out times.md       into a file as well
+python benchmarks steps --device cuda  on a GPU; steps, actions and relaxed alone
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import timing
 import torch
 from actions import actions, memory, samples
 from evaluations import designs
@@ -27,6 +29,7 @@ from probsym.files import write
 
 ALL = steps, compiled, places, storage, actions, relaxed, memory, samples, designs, frames, images, imports, backbones
 BENCHMARKS: dict[str, Callable[[bool], None]] = {f.__name__: f for f in ALL}
+ANYWHERE = [f.__name__ for f in (steps, actions, relaxed)]  # not on the CPU alone
 
 
 def main() -> None:
@@ -38,14 +41,19 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="smaller cases and fewer repeats")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help=f"cpu or cuda ({', '.join(ANYWHERE)})")
     parser.add_argument("--out", type=Path, help="a Markdown file for the same tables, written after each benchmark")
     parser.add_argument("--force", action="store_true", help="overwrite that file")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]!r}: expected some of {', '.join(BENCHMARKS)}")
+    wrong = [name for name in options.names or BENCHMARKS if name not in ANYWHERE]
+    if wrong and options.device != "cpu":
+        parser.error(f"--device {options.device}: expected some of {', '.join(ANYWHERE)}; got {wrong[0]!r}")
     if options.out and options.out.exists() and not options.force:
         parser.error(f"--out {options.out}: exists already; --force overwrites it")
+    timing.place.device = torch.device(options.device)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     with redirect_stdout(Kept(sys.stdout)) as kept:

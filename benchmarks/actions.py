@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from peaks import growth
-from timing import alternate, milliseconds, spread, table
+from timing import alternate, milliseconds, place, spread, table
 from torch import Tensor, nn
 
 import probsym as ps
@@ -34,8 +34,8 @@ def actions(quick: bool) -> None:
 
         def rows(backward: bool = backward, found: dict[str, list[float]] = found) -> Iterator[list[object]]:
             for n in SIZES[:-1] if quick else SIZES:
-                g = nodes.haar((BATCH,), n=n)
-                x = torch.randn(BATCH, n, n, CHANNELS, requires_grad=backward)
+                g = nodes.haar((BATCH,), n=n, device=place.device)
+                x = torch.randn(BATCH, n, n, CHANNELS, requires_grad=backward, device=place.device)
                 matrix = nn.functional.one_hot(g.index, n).float()
                 functions = {"dense": lambda: dense(matrix, x), "gather": lambda: rep.act(g, x)}  # noqa: B023
                 assert torch.equal(*(f() for f in functions.values()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timing import place
 from torch import Tensor, nn
 
 import probsym as ps
@@ -26,9 +27,16 @@ class Case:
     call: Callable[[int], dict[str, Tensor]]
     learned: str | ps.EquivariantDistribution = "learned"
 
+    def __post_init__(self) -> None:
+        call = self.call
+        self.model, self.call = place.put(self.model), lambda b: place.put(call(b))
+
     def symmetrized(self, k: int, distribution: str | ps.EquivariantDistribution | None = None) -> ps.Symmetrizer:
         p = distribution or self.learned
-        return ps.symmetrize(self.model, self.inputs, self.output, p, train_samples=k, example=self.call(2))
+        phi = place.put(ps.symmetrize(self.model, self.inputs, self.output, p, train_samples=k))
+        with torch.no_grad():
+            phi.sample(**self.call(2))  # fixes the sizes of the net of p
+        return phi
 
     def held(self) -> int:
         """Bytes that the bare model holds for backward, for each row."""

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
+from timing import place
 
 
 def header(threads: int) -> str:
     """The command, and what times depend on."""
     facts = [time.strftime("%Y-%m-%d %H:%M"), f"torch {torch.__version__}", f"{threads} thread(s)", processor()]
+    facts += [torch.cuda.get_device_name(place.device)] if place.device.type == "cuda" else []
     facts += [f"commit {known}"] if (known := commit()) else []
     facts += [f"load average {os.getloadavg()[0]:.2f} at the start"]
     return f"    python benchmarks {' '.join(sys.argv[1:])}\n\n{', '.join(facts)}; medians (quartiles)"

@@ -5,7 +5,6 @@ Both take Adam in one fused operation, the fastest there is for small nets.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -13,12 +12,10 @@ from typing import Any
 
 import torch
 from bases import Case, D, N, cases
-from timing import alternate, milliseconds, spread, table
+from timing import alternate, milliseconds, place, spread, table
 from torch import Tensor, nn
 
 import probsym as ps
-
-MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def trainer(module: nn.Module, call: dict[str, Tensor], target: Tensor) -> Callable[[], None]:
@@ -52,7 +49,7 @@ def left_out(case: Case, k: int, b: int, quick: bool) -> str:
     if quick and k > 10:
         return "left out by --quick"
     needed = case.held() * k * b
-    return f"left out: holds {needed / 1e9:.0f} GB for backward" if needed > MEMORY / 2 else ""
+    return f"left out: holds {needed / 1e9:.0f} GB for backward" if needed > place.memory() / 2 else ""
 
 
 def steps(quick: bool) -> None:
@@ -64,7 +61,8 @@ def steps(quick: bool) -> None:
                 if reason := left_out(case, k, b, quick):
                     yield [name, k, b, reason, *"----"]
                     continue
-                times = alternate(contenders(case, k, b), 21, 2, 10 if quick else 60)
+                budget = 60 if place.device.type == "cpu" else 5  # repeats are alike on a GPU of one's own
+                times = alternate(contenders(case, k, b), 21, 2, 10 if quick else budget)
                 yield [name, k, b, *(milliseconds(values) for values in times.values()),
                        spread(times, "learned", "bare"), spread(times, "haar", "bare")]  # fmt: skip
 

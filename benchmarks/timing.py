@@ -1,10 +1,42 @@
-"""Two or more functions timed in one process, in turn: medians and ratios, because machines drift."""
+"""Two or more functions timed in one process, in turn: medians and ratios, because machines drift.
+
+On a GPU a call is over when its last kernel is.
+"""
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass
+class Place:
+    """Where everything that is timed lies."""
+
+    device: torch.device = torch.device("cpu")
+
+    def put(self, what: Any) -> Any:
+        """A module, a tensor or a dict of tensors, moved there."""
+        return {k: v.to(self.device) for k, v in what.items()} if isinstance(what, dict) else what.to(self.device)
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def memory(self) -> int:
+        """Bytes there are."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_properties(self.device).total_memory
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+place = Place()
 
 
 def alternate(
@@ -18,8 +50,10 @@ def alternate(
         if late and len(next(iter(times.values()))) >= 3:
             break
         for name, function in functions.items():
+            place.wait()
             start = time.perf_counter()
             function()
+            place.wait()
             if i >= warmup or (late and i):
                 times[name].append(time.perf_counter() - start)
     return times

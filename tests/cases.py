@@ -57,7 +57,7 @@ class Base(nn.Module):
         sizes = torch.bincount(batch)
         order = torch.argsort(batch, stable=True)
         rank = torch.empty_like(batch)
-        rank[order] = torch.arange(len(batch)) - (sizes.cumsum(0) - sizes)[batch[order]]
+        rank[order] = torch.arange(len(batch), device=batch.device) - (sizes.cumsum(0) - sizes)[batch[order]]
         return batch * self.width + rank
 
     def _rows(self, key: str, value: Tensor, batch: Tensor | None, place: Tensor | None) -> Tensor:
@@ -65,7 +65,7 @@ class Base(nn.Module):
             return value.flatten(1)
         count = int(batch.max()) + 1
         if key == "edge_index":
-            pairs = torch.zeros(count * self.width * self.width, dtype=torch.get_default_dtype())
+            pairs = torch.zeros(count * self.width * self.width, dtype=torch.get_default_dtype(), device=place.device)
             pairs[place[value[0]] * self.width + place[value[1]] % self.width] = 1.0
             return pairs.reshape(count, -1)
         if len(value) != len(batch):

@@ -83,9 +83,16 @@ def test_tables_are_kept_in_a_file(run, tmp_path, capsys):
     assert second.count("as indices") == 2 * first.count("as indices") == 2
 
 
+def test_another_device_is_for_some(run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("steps", "frames", "--device", "cuda")
+    assert "expected some of steps, actions, relaxed; got 'frames'" in capsys.readouterr().err
+
+
 def test_steps(monkeypatch, brief, capsys):
     """Every k and B has its row, with a time or with the reason why there is none."""
     import steps
+    import timing
 
     case = steps.cases()["MLP"]
     monkeypatch.setattr(steps, "cases", lambda: {"MLP": case})
@@ -95,7 +102,7 @@ def test_steps(monkeypatch, brief, capsys):
     assert all(positive(row[f"{p} / bare"]) for row in rows[:4] for p in ("learned", "Haar"))
     assert {row["bare step"] for row in rows[4:]} == {"left out by --quick"}
     assert not steps.left_out(case, 100, 100, False)
-    monkeypatch.setattr(steps, "MEMORY", 2 * 10_000 * case.held() - 1)
+    monkeypatch.setattr(timing.Place, "memory", lambda place: 2 * 10_000 * case.held() - 1)
     assert steps.left_out(case, 100, 100, False).startswith("left out: holds")
     assert not steps.left_out(case, 100, 99, False)
 

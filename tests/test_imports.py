@@ -55,7 +55,7 @@ def test_the_core_needs_torch_and_numpy_alone(path):
     if FLOORS[own] > 5 or own == "integrations":
         return
     outside = {name.split(".")[0] for name, lazy in imported(path) if not lazy} - set(sys.stdlib_module_names)
-    assert outside <= LIGHT
+    assert outside <= (LIGHT | {"triton"} if path.stem.endswith("_triton") else LIGHT)  # a kernel: imported on a GPU
 
 
 def test_import_is_light():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from probsym.experiments.config import load_config
 from probsym.experiments.errors import UserError
 from probsym.experiments.graphs import exp_data
 from probsym.experiments.graphs.dense import relabelled, return_probabilities
+from probsym.experiments.graphs.exp_classify import Config
+from probsym.experiments.graphs.exp_classify import test as classify
 from probsym.experiments.graphs.logits import correct
 from probsym.experiments.graphs.models import Design, Shape, build, inputs, parameters
 from probsym.experiments.graphs.soft import Soft
@@ -92,6 +95,23 @@ def test_fixed_noise_is_fixed_and_not_equivariant() -> None:
         alone = torch.cat([phi(**inputs(data, slice(i, i + 1))) for i in range(4)])
         torch.testing.assert_close(alone, whole)
         assert ((phi(**moved) - whole).abs() > 1e-3).any()
+
+
+@pytest.mark.parametrize("noise", ["late", "input"])
+def test_fixed_noise_is_tested_as_it_was_trained(noise: str) -> None:
+    """k samples begin those of any larger k, and the score at k is that of the k that the model calls with."""
+    data = exp_data.tensors(dataset(6))
+    config = Config(symmetrizer="ps-fixed-noise", noise=noise, scale=0.5, walks=4, hidden=[8], repeats=3)
+    config = replace(config, train_samples=2, valid_samples=2, samples=2, eval_samples=[1, 2, 5])
+    phi = config.model(data)
+    batch = inputs(data)
+    with torch.no_grad():
+        first, more = (phi.sample(**batch, samples=k) for k in (2, 5))
+        torch.testing.assert_close(more[:2], first)
+        torch.testing.assert_close(phi.train()(**batch), first.mean(0))
+        found = {score.samples: score for score in classify(phi.eval(), data, config)}
+        assert found[2].value == pytest.approx(correct(phi(**batch), data).double().mean().item())
+    assert {score.draws for score in found.values()} == {1}
 
 
 def test_learned_is_equivariant() -> None:

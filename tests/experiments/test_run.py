@@ -48,6 +48,7 @@ def test_learns_and_reports(run, tmp_path: Path) -> None:
     assert result["params_by_part"]["base"] == 92_103
     assert result["overrides"]["steps"] == 300
     assert {"python", "torch", "numpy", "probsym", "lightning"} <= result["versions"].keys()
+    assert result["device"] == ("cpu" if not torch.cuda.is_initialized() else torch.cuda.get_device_name())
     assert result["equivariance"]["p_value"] >= 1e-6
     for name in ("error_by_samples.png", "last.ckpt", "tensorboard", "run.json"):
         assert (tmp_path / "out" / name).exists()

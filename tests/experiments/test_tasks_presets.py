@@ -39,7 +39,7 @@ def test_names_say_base_method_and_variant(task: str, preset: str) -> None:
     base = f"{config.base}-{config.symmetrizer}"
     variants = [name for name in preset.removeprefix(base).split("-") if name]
     assert preset.startswith(base)
-    assert set(variants) <= {"scratch", "nodes", "quick", "published"}
+    assert set(variants) <= {"scratch", "nodes", "quick", "gpu", "published"}
     assert ("scratch" in variants) == (not config.pretrained)
     assert ("nodes" in variants) == (config.tokens == "nodes")
     assert config.base in BASES

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import threshold
+from torch.special import entr
 
 from probsym.groups import Layout, Permutation
-from probsym.groups.peek import applied, may_peek
+from probsym.groups.peek import applied, differentiated, may_peek, traced
 
 SMALL = 16  # nodes: smaller matrices run fastest side by side, along the last axis, where sums are vectorised
 PAGE = 2**16  # entries of larger matrices worked on at once on a CPU: what is in its caches is not fetched again
@@ -70,6 +72,9 @@ class Relaxation:
         n, count = z.shape[-1], math.prod(z.shape[:-1])
         z = _apart(z, mask)
         ordered, order = z.sort(-1)
+        if (kernels := _kernels(z)) and not (differentiated(z) or differentiated(grad)):
+            node, pose = kernels.slopes(z, ordered, grad, self.temperature, self.sinkhorn, LEAST)
+            return (torch.zeros_like(z).scatter(-1, order, pose) - node) / self.temperature
         size = max(1, PAGE // n**2) if n >= SMALL and may_peek(z) else max(1, count)
         flat = [t.reshape(count, *t.shape[z.ndim - 1 :]) for t in (z, ordered, grad)]
         if count <= size:
@@ -101,7 +106,7 @@ class Relaxation:
         return tuple(t.mT if last else t for t in (slope.sum(pose), slope.sum(node)))  # type: ignore[return-value]
 
     def __call__(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.log_matrix(z, mask).exp()
+        return _Soft.apply(z, mask, self) if _kernels(z) else self.log_matrix(z, mask).exp()
 
     def attach(self, g: Permutation, z: Tensor) -> Permutation:
         """g with a straight-through gradient to the scores z (*shape, N) it was sorted by."""
@@ -112,13 +117,28 @@ class Relaxation:
 
     def entropy(self, z: Tensor, layout: Layout) -> Tensor:
         """Mean entropy of the rows and columns of P, in nats: low where the relaxation is nearly a permutation."""
-        mask = layout.padded_mask()
-        log_p = self.log_matrix(layout.pad(z, z.ndim - 1), mask)
-        p = log_p.clamp_min(LEAST).exp()
-        rows, columns = (-(p * (log_p - log_p.logsumexp(d, keepdim=True))).sum(d) for d in (-1, -2))
+        mask, z = layout.padded_mask(), layout.pad(z, z.ndim - 1)
+        if _kernels(z):
+            p = self(z, mask).clamp_min(math.exp(LEAST))
+            rows, columns = (entr(p).sum(d) - entr(p.sum(d)) for d in (-1, -2))
+        else:
+            log_p = self.log_matrix(z, mask)
+            p = log_p.clamp_min(LEAST).exp()
+            rows, columns = (-(p * (log_p - log_p.logsumexp(d, keepdim=True))).sum(d) for d in (-1, -2))
         if mask is None:
             return rows.mean() + columns.mean()
         return ((rows + columns) * mask).sum() / mask.expand_as(rows).sum().clamp_min(1)
+
+
+def _kernels(z: Tensor) -> ModuleType | None:
+    """The kernels for scores (*shape, N) where they run: in float32 on a GPU, N small, while nothing is `traced`."""
+    if not (z.is_cuda and z.dtype == torch.float32 and z.numel()) or traced():
+        return None
+    try:
+        from probsym.distributions import relax_triton
+    except ImportError:  # triton comes with torch for Linux
+        return None
+    return relax_triton if z.shape[-1] <= relax_triton.LARGEST else None
 
 
 def _apart(z: Tensor, mask: Tensor | None) -> Tensor:
@@ -147,3 +167,21 @@ class _Relaxed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         z, mask = ctx.saved_tensors
         return ctx.relaxation.pull(z, mask, grad.to(z.dtype)), None, None
+
+
+class _Soft(torch.autograd.Function):
+    """The soft matrix by a kernel, with the gradient of `pull`."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, mask: Tensor | None, relaxation: Relaxation) -> Tensor:  # type: ignore[override]
+        ctx.relaxation = relaxation
+        ctx.save_for_backward(z, mask)
+        apart, kernels = _apart(z, mask), _kernels(z)
+        return kernels.matrix(  # type: ignore[union-attr]
+            apart, apart.sort(-1).values, relaxation.temperature, relaxation.sinkhorn, LEAST
+        )
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        z, mask = ctx.saved_tensors
+        return ctx.relaxation.pull(z, mask, grad), None, None

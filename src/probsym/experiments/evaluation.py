@@ -92,22 +92,24 @@ def errors_by_samples(
     samples: Iterable[int],
     repeats: int,
     seed: int,
+    fixed: bool = False,
 ) -> list[Score]:
     """Error at each k in `samples`, from `repeats` times max(k) outputs an input, each k from its disjoint groups of k.
 
     Args:
         inputs: A batch to the keyword arguments of phi.
         error: Outputs (..., B, ...) and the batch to errors (..., B).
+        fixed: Whether every call has the same samples: then an average of k is that of the first k, once.
     """
     counts = sorted(set(samples))
     found: dict[int, list[Tensor]] = {k: [] for k in counts}
     for page, batch in enumerate(Pages(Tensors(to(data, _device(phi))), max(1, ROWS // counts[-1]))):
         per_repeat: dict[int, list[Tensor]] = {k: [] for k in counts}
-        for repeat in range(repeats):
+        for repeat in range(1 if fixed else repeats):
             reseed(stream(seed, "test", page, repeat))
             outputs = phi.sample(**inputs(batch), samples=counts[-1])  # (K, B, ...)
             for k in counts:
-                per_repeat[k].append(error(means(outputs, k), batch))
+                per_repeat[k].append(error(means(outputs[:k] if fixed else outputs, k), batch))
         for k in counts:
             found[k].append(torch.cat(per_repeat[k]))
     return [score(torch.cat(found[k], dim=1), k) for k in counts]

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 import probsym
@@ -67,6 +68,7 @@ def run(
         "params": sum(outcome.params.values()),
         "params_by_part": outcome.params,
         **outcome.details,
+        "device": device(),
         "overrides": changed(asdict(config), asdict(load_config(what, preset))),
         **origin,
         "config": asdict(config),
@@ -165,6 +167,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
+
+
+def device() -> str:
+    """The GPU that this process has worked on; cpu where it has not."""
+    return torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
 
 
 def commit() -> str | None:

@@ -174,8 +174,10 @@ def losses(phi: nn.Module, batch: Batch) -> Tensor:
 
 def test(phi: nn.Module, data: Batch, config: Config) -> list[Score]:
     """Test accuracies at each number of samples; a single one where the average is exact."""
-    if METHODS[config.symmetrizer].random:
-        return errors_by_samples(phi, data, inputs, correct, config.eval_samples, config.repeats, config.seed)  # type: ignore[arg-type]
+    method = METHODS[config.symmetrizer]
+    if method.random:
+        how = config.eval_samples, config.repeats, config.seed, method.fixed
+        return errors_by_samples(phi, data, inputs, correct, *how)  # type: ignore[arg-type]
     return [exact_errors(phi, data, inputs, correct)]  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import probsym as ps
 from probsym.distributions import Noise
+from probsym.distributions.base import joined
 from probsym.groups import Element
 from probsym.reps import Inputs
 
@@ -18,7 +20,8 @@ class FixedNoise(ps.EquivariantDistribution):
     """p with the same noise at every call and for every input, so the average is over the same k poses for ever.
 
     Such a model is not equivariant, not even in distribution: relabelling the nodes does not relabel the noise
-    (arXiv 2306.02866, "PS (fixed noise)"). Ties are broken by fixed noise too.
+    (arXiv 2306.02866, "PS (fixed noise)"). Ties are broken by fixed noise too. It is drawn on the CPU, so that a model
+    has the same noise on every device, and each sample by itself, so that k samples begin those of any larger k.
 
     Args:
         p: What the noise goes into. seed: Of the noise.
@@ -29,11 +32,12 @@ class FixedNoise(ps.EquivariantDistribution):
         self.p, self.seed = p, seed
 
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
-        one = x.map(lambda leaf: leaf.value[:1])
+        one = x.map(lambda leaf: leaf.value[:1].cpu())
         layouts = {axis: type(layout)(layout.size) for axis, layout in x.layouts.items()}
         one = Inputs(one.values, one.signature, layouts)
-        drawn = self.p.noise(one, shape, torch.Generator(device=x.device).manual_seed(self.seed))
-        return _spread(drawn, len(shape), x.count)
+        seeds = range(self.seed, self.seed + math.prod(shape))
+        drawn = joined([self.p.noise(one, (1,), torch.Generator().manual_seed(seed)) for seed in seeds])
+        return _spread(drawn, shape, x.count, x.device)
 
     def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = 0) -> Iterator[Noise]:
         """All of it: drawn page by page, every page would be the first."""
@@ -46,8 +50,8 @@ class FixedNoise(ps.EquivariantDistribution):
         return self.p.push(x, noise, diagnose)
 
 
-def _spread(noise: Any, axis: int, count: int) -> Any:
-    """The noise (*shape, 1, ...) of one input, given to `count` inputs."""
+def _spread(noise: Any, shape: tuple[int, ...], count: int, device: torch.device) -> Any:
+    """The noise (K, 1, ...) of one input, given to `count` inputs on a device: (*shape, count, ...)."""
     if isinstance(noise, Tensor):
-        return noise.expand(*noise.shape[:axis], count, *noise.shape[axis + 1 :])
-    return {key: _spread(value, axis, count) for key, value in noise.items()}
+        return noise.to(device, non_blocking=True).expand(-1, count, *noise.shape[2:]).unflatten(0, shape)
+    return {key: _spread(value, shape, count, device) for key, value in noise.items()}

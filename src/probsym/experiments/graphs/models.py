@@ -143,6 +143,7 @@ class Method:
         net: Whether a net gives the scores that are sorted. noisy: Whether noise is added to them.
         exact: Whether it can be: where not, a number of samples is needed.
         soft: Whether nodes are mixed instead of permuted.
+        fixed: Whether the samples are the same at every call.
     """
 
     distribution: Callable[[ps.Group, Design], ps.EquivariantDistribution]
@@ -151,6 +152,7 @@ class Method:
     noisy: bool = False
     exact: bool = False
     soft: bool = False
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ METHODS: Mapping[str, Method] = {
         exact=True,
     ),
     "ps-fixed-noise": Method(
-        lambda group, design: FixedNoise(learned(group, design), design.seed), net=True, noisy=True
+        lambda group, design: FixedNoise(learned(group, design), design.seed), net=True, noisy=True, fixed=True
     ),
     "ps-soft": Method(learned, net=True, noisy=True, soft=True),
 }
