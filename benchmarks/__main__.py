@@ -20,6 +20,7 @@ import torch
 from actions import actions, memory, samples
 from evaluations import designs
 from packages import frames, images, imports
+from passes import passes
 from relaxed import relaxed
 from report import Kept, header
 from steps import compiled, places, steps, storage
@@ -27,7 +28,22 @@ from throughput import backbones
 
 from probsym.files import write
 
-ALL = steps, compiled, places, storage, actions, relaxed, memory, samples, designs, frames, images, imports, backbones
+ALL = (
+    steps,
+    compiled,
+    places,
+    storage,
+    actions,
+    relaxed,
+    passes,
+    memory,
+    samples,
+    designs,
+    frames,
+    images,
+    imports,
+    backbones,
+)
 BENCHMARKS: dict[str, Callable[[bool], None]] = {f.__name__: f for f in ALL}
 ANYWHERE = [f.__name__ for f in (steps, actions, relaxed)]  # not on the CPU alone
 

@@ -193,3 +193,10 @@ def test_relaxed_permutations_have_the_gradient_of_the_dense_ones(monkeypatch, b
     monkeypatch.setattr(relaxed, "RELAXATION", ps.Relaxation(0.2))
     with pytest.raises(ValueError, match="outputs differ"):
         relaxed.relaxed(True)
+
+
+def test_few_sinkhorn_passes_give_the_gradient_of_many(run):
+    """Two passes, the default, point where the limit points; none (plain SoftSort) is told apart from them."""
+    (rows,) = tables(run("passes", "--quick")).values()
+    cosine = {(row["n"], row["passes"]): float(row["mean cosine"]) for row in rows}
+    assert all(cosine[n, "2"] > 0.999 > cosine[n, "0"] for n in ("5", "20", "64"))

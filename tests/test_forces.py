@@ -103,3 +103,34 @@ def test_forces_leave_out_jumps(rep: ps.Rep, dim: int) -> None:
     """How likely a learned order, or a handedness, is depends on the input; samples alone do not show it."""
     mean, stderr = error(rep, "learned", dim)
     assert abs(mean) > 10 * stderr
+
+
+@pytest.mark.parametrize("distribution", ["learned", "canonical"])
+@pytest.mark.parametrize("cloud", ["pair", "square", "line", "coincident", "one"])
+def test_forces_can_be_trained_on_at_symmetric_clouds(distribution, cloud):
+    """Second derivatives are finite where the frame of the net vanishes, beside generic inputs in the batch."""
+    torch.manual_seed(0)
+    clouds = {
+        "pair": torch.randn(2, 3),
+        "square": torch.tensor([[1.0, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]),
+        "line": torch.tensor([[-1.0, 0, 0], [0, 0, 0], [1, 0, 0]]),
+        "coincident": torch.ones(3, 3),
+        "one": torch.randn(1, 3),
+    }
+    pos = torch.stack([clouds[cloud], torch.randn_like(clouds[cloud])]).double().requires_grad_()
+    nodes, space = ps.S("nodes"), ps.E(3, "space")
+    energy = nn.Sequential(nn.Flatten(), nn.Linear(pos[0].numel(), 16), nn.Tanh(), nn.Linear(16, 1))
+    phi = ps.symmetrize(Keyword(energy), {"pos": ps.Rep(nodes, space)}, ps.Rep(), distribution).double()
+    (force,) = torch.autograd.grad(phi(pos=pos).sum(), pos, create_graph=True)
+    force.square().sum().backward()
+    assert pos.grad.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in phi.parameters() if p.grad is not None)
+
+
+class Keyword(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, pos):
+        return self.net(pos)

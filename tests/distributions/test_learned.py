@@ -260,3 +260,55 @@ def test_entropy():
 def test_bad_relaxations(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Relaxation(**bad)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 4), (0, 4), (2, 0)])
+def test_pair_outputs_of_padded_graphs_learn(k, shape):
+    """Outputs that are pairs, masks, several samples, empty batches and graphs: the gradient to p exists."""
+    b, n = shape
+    nodes = ps.S("nodes", mask="mask")
+
+    class Model(nn.Module):
+        def forward(self, adj, mask):
+            return adj * torch.linspace(0, 1, n * n).view(n, n)
+
+    phi = ps.symmetrize(Model(), {"adj": ps.Rep(nodes, nodes)}, ps.Rep(nodes, nodes), "learned", train_samples=k)
+    mask = torch.arange(n) < torch.tensor([n, n - 1])[:b, None]
+    adj = torch.randn(b, n, n) * mask[:, None] * mask[..., None]
+    phi.train()(adj=adj, mask=mask).square().sum().backward()
+    grads = [p.grad for p in phi.distribution.parameters() if p.grad is not None]
+    assert all(g.isfinite().all() for g in grads)
+    assert not b or not n or any(g.abs().max() > 0 for g in grads)
+
+
+@pytest.mark.parametrize("distribution", ["learned", "canonical", "frame"])
+def test_what_a_model_writes_to_its_padding_stays_there(distribution):
+    nodes, space = ps.S("nodes", mask="mask"), ps.E(3, "space")
+
+    class Model(nn.Module):
+        def forward(self, pos, mask):
+            return (pos.sin() * torch.linspace(0, 1, 4)[:, None]).masked_fill(~mask[..., None], float("nan"))
+
+    phi = ps.symmetrize(Model(), {"pos": ps.Rep(nodes, space)}, ps.Rep(nodes, space.vector), distribution).train()
+    mask = torch.arange(4) < torch.tensor([[4], [3]])
+    pos = (torch.randn(2, 4, 3) * mask[..., None]).requires_grad_()
+    y = phi(pos=pos, mask=mask)
+    y.square().sum().backward()
+    assert y.isfinite().all()
+    assert all(t.grad.isfinite().all() for t in (pos, *phi.parameters()) if t.grad is not None)
+
+
+def test_pairs_of_vectors_have_finite_gradients():
+    """Relative positions vanish on the diagonal."""
+    nodes, space = ps.S("nodes"), ps.O(3, "space")
+
+    class Model(nn.Module):
+        def forward(self, rel, vel):
+            return rel.sum(2) + vel
+
+    reps = {"rel": ps.Rep(nodes, nodes, space), "vel": ps.Rep(nodes, space)}
+    phi = ps.symmetrize(Model(), reps, ps.Rep(nodes, space), "learned")
+    pos = torch.randn(2, 4, 3, requires_grad=True)
+    phi(rel=pos[:, :, None] - pos[:, None], vel=torch.randn(2, 4, 3)).square().sum().backward()
+    assert pos.grad.isfinite().all()

@@ -19,6 +19,7 @@ from probsym.experiments.graphs import exp_data
 from probsym.experiments.graphs.dense import relabelled, return_probabilities
 from probsym.experiments.graphs.exp_classify import Config
 from probsym.experiments.graphs.exp_classify import test as classify
+from probsym.experiments.graphs.fixed import FixedNoise
 from probsym.experiments.graphs.logits import correct
 from probsym.experiments.graphs.models import Design, Shape, build, inputs, parameters
 from probsym.experiments.graphs.soft import Soft
@@ -112,6 +113,15 @@ def test_fixed_noise_is_tested_as_it_was_trained(noise: str) -> None:
         found = {score.samples: score for score in classify(phi.eval(), data, config)}
         assert found[2].value == pytest.approx(correct(phi(**batch), data).double().mean().item())
     assert {score.draws for score in found.values()} == {1}
+
+
+def test_fixed_noise_of_two_seeds_has_nothing_in_common() -> None:
+    batch, nodes = inputs(exp_data.tensors(dataset(2))), ps.S("nodes", mask="mask")
+    phi = build("mlp", "ps", batch, Design(out=1, walks=4), (4,))
+    x = phi.bind((), batch)
+    draws = [FixedNoise(phi.distribution, seed).noise(x, (10,))["z"][nodes][:, 0] for seed in (1, 2)]
+    assert (draws[0][:, None] != draws[1][None]).all()
+    assert FixedNoise(phi.distribution, 1).noise(x)["z"][nodes].shape == batch["mask"].shape
 
 
 def test_learned_is_equivariant() -> None:

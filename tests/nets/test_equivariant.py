@@ -228,3 +228,12 @@ def test_gradcheck(name: str) -> None:
     names = list(small)
     leaves = [small[k].clone().requires_grad_() for k in names]
     assert torch.autograd.gradcheck(lambda *xs: call(net, dict(zip(names, xs, strict=True))), leaves)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_the_frame_survives_half_precision(kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    net, v = InvariantWeights(8), torch.randn(4, N, D, C)
+    whole = net(v)[1]
+    half = net.to(kind)(v.to(kind))[1].float()
+    assert (half - whole).norm() < 0.2 * whole.norm()

@@ -27,8 +27,9 @@ class _View:
 class DefaultNet(nn.Module):
     """Ambient features for every factor, from nets that see all declared inputs.
 
-    Any space gives Vector Neurons on the node axis that carries its vectors, with the scores of that axis from a joint
-    head; another S_n with pair inputs gives a GIN, without them DeepSets. Channel counts are fixed by the first call.
+    Any space gives `InvariantWeights` on the node axis that carries its vectors, with the scores of that axis from a
+    joint head; another S_n with pair inputs gives a GIN, without them DeepSets. Channel counts are fixed by the first
+    call.
 
     Args:
         spec: Reps of the inputs. group: the factors to serve.

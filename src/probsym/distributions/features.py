@@ -94,13 +94,12 @@ class _Seat:
         for axis, place in self.averaged:
             value = _mean(value, x.layouts[axis].padded_mask(), place)
         for place in self.lengths:
-            square = value.square().sum(place, keepdim=True)
-            value = torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+            value = _length(value, place)
         order = [*self.front, *(i for i in range(value.ndim) if i not in self.front)]
         value = value if order == sorted(order) else value.permute(order)
         value = value.reshape(*value.shape[: len(self.front)], math.prod(value.shape[len(self.front) :]))
         if self.directions:
-            value = value.square().sum(3).sqrt() if value.numel() else value.sum(3)
+            value = _length(value, 3).squeeze(3)
         return value.unsqueeze(1) if self.pooled else value
 
 
@@ -125,6 +124,12 @@ def _seat(rep: Rep, axis: NodeAxis | None, space: LinearGroup | None) -> _Seat |
         pooled=not mine,
         directions=bool(own) and not vectors,
     )
+
+
+def _length(value: Tensor, axis: int) -> Tensor:
+    """Length along an axis, which is kept; the gradient is finite at zero."""
+    square = value.square().sum(axis, keepdim=True)
+    return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
 
 
 def _joined(found: list[Tensor]) -> Tensor | None:

@@ -161,8 +161,8 @@ class Frame(EquivariantDistribution):
         parts[space] = _pose(space, frame, origin)
         weight = torch.full((), 1 / count, dtype=x.dtype, device=x.device).expand(count, x.count)
         exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
-        none = torch.zeros((), dtype=torch.long, device=x.device)
-        return Support(self._join(parts), weight, exact, dict.fromkeys(COUNTERS, none))
+        none = torch.zeros(len(COUNTERS), dtype=torch.long, device=x.device)
+        return Support(self._join(parts), weight, exact, dict(zip(COUNTERS, none.unbind(), strict=True)))
 
     def _support(
         self, x: Inputs, views: Mapping[Group, Any], paths: Paths, exact: Tensor, counters: dict[str, Tensor]

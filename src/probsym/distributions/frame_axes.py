@@ -198,7 +198,7 @@ def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None
 def _columns(leaf: Leaf, space: LinearGroup) -> NDArray[np.float64]:
     """A dense leaf as columns (B, D, M)."""
     axis = 1 + next(place for slot, place in leaf.rep.axes if slot.group == space)
-    value = leaf.value.detach().double().numpy()
+    value = leaf.value.detach().double().resolve_neg().numpy()
     value = value.transpose(0, axis, *(i for i in range(1, value.ndim) if i != axis))
     return value.reshape(*value.shape[:2], -1)
 

@@ -112,18 +112,10 @@ def unit(x: Inputs, leaf: Leaf, value: Tensor, space: LinearGroup, origin: Tenso
     if present is not None:
         value = value * present
     number = _number(value, axis, present)
-    norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.ndim)), keepdim=True)
-    if isinstance(number, Tensor):
-        return divided(value, norm * number.clamp_min(1).to(norm.dtype).rsqrt().view_as(norm))
-    return divided(value, norm * max(number, 1) ** -0.5)
-
-
-def divided(value: Tensor, length: Tensor, least: float = 0.0) -> Tensor:
-    """value / length; as it is where the length is no greater than `least`. The gradient is finite."""
-    enough = length > least
-    if may_peek(length) and bool(enough.all()):
-        return value / length
-    return value / torch.where(enough, length, 1.0)
+    # not `vector_norm`, whose second derivative is NaN at zero
+    square = value.square().sum(tuple(range(1, value.ndim)), keepdim=True)
+    count = number.clamp_min(1).view_as(square) if isinstance(number, Tensor) else max(number, 1)
+    return value / root(square / count)
 
 
 def exists(value: Tensor, present: Tensor | None) -> Tensor:

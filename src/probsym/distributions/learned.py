@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from probsym.distributions.base import Noise, Projecting, Support
 from probsym.distributions.features import check_features
-from probsym.distributions.geometry import centred, centroid, divided, is_point, size
+from probsym.distributions.geometry import centred, centroid, is_point, root, size
 from probsym.distributions.relax import Relaxation
 from probsym.groups import Element, Group, Layout, LinearGroup, NodeAxis, Permutation, S
 from probsym.groups.axis import Nodes
@@ -151,8 +151,8 @@ class Late:
 
 def unit_size(vectors: Tensor) -> Tensor:
     """Vectors (*shape, D, M) of each input divided by their root mean square length."""
-    norm = torch.linalg.vector_norm(vectors, dim=(-2, -1), keepdim=True)
-    return divided(vectors, norm * max(vectors.shape[-1], 1) ** -0.5, _tiny(norm) ** 0.5)
+    square = vectors.square().sum((-2, -1), keepdim=True) / max(vectors.shape[-1], 1)
+    return vectors / root(square, _tiny(square))
 
 
 def standardised(scores: Tensor, layout: Layout) -> Tensor:

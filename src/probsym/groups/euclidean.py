@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Slot
-from probsym.groups.orthogonal import LinearGroup, rotate
+from probsym.groups.orthogonal import LinearGroup, check_coordinates, rotate
 from probsym.groups.orthonormal import orthonormalise, rank
 
 
@@ -93,6 +93,7 @@ class Point(Slot):
 
     def act(self, g: Motion, x: Tensor, axis: int, lead: int) -> Tensor:
         extra, source = g.matrix.ndim - 2 - lead, g.source
+        check_coordinates(x, axis, self.group.dim)
         if source is not None and extra and source.numel() and not any(source.stride()[:extra]):
             source = source[(0,) * extra]  # all samples share their origin: it is subtracted once
         elif source is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class GramSchmidt(torch.autograd.Function):
-    """z (*shape, D, M) -> Q (*shape, D, D) and whether all columns are independent, for D = 2, 3 and M >= D.
+    """z (*shape, D, M) -> Q (*shape, D, D) and whether the columns it needs are independent, for D = 2, 3 and M >= D.
 
     Q R = z with D - 1 columns; the last column is their complement, turned towards that of z or so that det Q = 1.
     Q turns as a rigid body, dQ = Q W with W antisymmetric, and what turns it is the part of Q^T dz R^-1 below the

@@ -137,8 +137,7 @@ class Det(Slot):
 def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:
     """R x along `axis`; matrix (*L, D, D), and the first `lead` dims of x are a suffix of L. Keeps the dtype of x."""
     dim, last = matrix.shape[-1], x.ndim - 1
-    if x.shape[axis] != dim:
-        raise ValueError(f"expected {dim} coordinates on axis {axis}, got a tensor of shape {tuple(x.shape)}")
+    check_coordinates(x, axis, dim)
     rows, kind = x if axis == last else x.movedim(axis, -1), torch.promote_types(x.dtype, matrix.dtype)
     middle = rows.shape[lead:-1]
     if len(middle) != 1:
@@ -147,3 +146,8 @@ def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:
     if len(middle) != 1:
         out = out.reshape(*matrix.shape[:-2], *middle, dim)
     return out if axis == last else out.movedim(-1, axis + matrix.ndim - 2 - lead)
+
+
+def check_coordinates(x: Tensor, axis: int, dim: int) -> None:
+    if x.shape[axis] != dim:
+        raise ValueError(f"expected {dim} coordinates on axis {axis}, got a tensor of shape {tuple(x.shape)}")

@@ -70,22 +70,23 @@ def _pair_products(grad: Tensor, x: Tensor, place: Tensor, layout: Layout) -> Te
     """
     shape, lead, own = place.shape[:-1], place.ndim - 1, x.ndim - grad.ndim + place.ndim - 1
     k, b, n = math.prod(shape[: lead - own]), math.prod(x.shape[:own]), place.shape[-1]
-    grad, x = grad.reshape(k, b, n, n, -1), x.reshape(b, n, n, -1)
+    c = math.prod(x.shape[own + 2 :])
+    grad = layout.clear(grad, lead, lead, lead + 1)
+    grad, x = grad.reshape(k, b, n, n, c), x.reshape(b, n, n, c)
     rows = n * torch.arange(k * b, device=place.device).view(k, b, 1) + place.reshape(k, b, n)
     rows = rows.permute(1, 2, 0).reshape(-1)
 
     def product(g: Tensor, x: Tensor) -> Tensor:
         """sum_m G_{place_m i} x_{m j}."""
-        moved = g.reshape(k * b * n, -1).index_select(0, rows).reshape(b, n, k, n, -1)
+        moved = g.reshape(k * b * n, n * c).index_select(0, rows).reshape(b, n, k, n, c)
         left, right = (t.movedim(-1, 2).flatten(1, 2).flatten(2) for t in (moved, x))
         return torch.bmm(left.mT, right).view(b, k, n, n)
 
     turned, mirrored = grad.transpose(2, 3), x.transpose(1, 2)
     if may_peek(x) and torch.equal(x, mirrored):
-        both = product(layout.clear(grad + turned, 2, 2, 3), x)
+        both = product(grad + turned, x)
     else:
-        grad = layout.clear(grad, 2, 2, 3)
-        both = product(grad, x) + product(grad.transpose(2, 3), mirrored)
+        both = product(grad, x) + product(turned, mirrored)
     return both.transpose(0, 1).reshape(*shape, n, n)
 
 

@@ -87,5 +87,6 @@ def balanced(v: Tensor, weights: Tensor) -> Tensor:
     frame = torch.bmm(v, weights)
     with torch.no_grad():
         whole = torch.bmm(torch.linalg.vector_norm(v, dim=1, keepdim=True), weights.abs())
-        kept = torch.linalg.vector_norm(frame, dim=1, keepdim=True) > 1000 * torch.finfo(v.dtype).eps * whole
+        rounding = min(1000 * torch.finfo(v.dtype).eps, 1 / 32)  # in half precision the whole frame would go
+        kept = torch.linalg.vector_norm(frame, dim=1, keepdim=True) > rounding * whole
     return frame * kept

@@ -94,7 +94,8 @@ class Rep:
         lead = full if lead is None else lead
         # permutations leave padding in its place: masks are for the inputs then, not for each of their samples
         early = 0 < lead < full and sum(len(places) for _, places in self.nodes) == len(self.axes)
-        x = self.masked(g, x, lead) if early else x
+        # what a model writes to its padding, NaN it may be, would reach the gradient of g
+        x = self.masked(g, x, lead) if early or lead == full else x
         for slot, place, paired in self._steps:
             part: Any = g[slot.group]
             before, packed = x.ndim, 0

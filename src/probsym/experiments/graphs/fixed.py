@@ -35,8 +35,8 @@ class FixedNoise(ps.EquivariantDistribution):
         one = x.map(lambda leaf: leaf.value[:1].cpu())
         layouts = {axis: type(layout)(layout.size) for axis, layout in x.layouts.items()}
         one = Inputs(one.values, one.signature, layouts)
-        seeds = range(self.seed, self.seed + math.prod(shape))
-        drawn = joined([self.p.noise(one, (1,), torch.Generator().manual_seed(seed)) for seed in seeds])
+        own = torch.Generator().manual_seed(self.seed)
+        drawn = joined([self.p.noise(one, (1,), own) for _ in range(math.prod(shape))])
         return _spread(drawn, shape, x.count, x.device)
 
     def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = 0) -> Iterator[Noise]:
@@ -53,5 +53,9 @@ class FixedNoise(ps.EquivariantDistribution):
 def _spread(noise: Any, shape: tuple[int, ...], count: int, device: torch.device) -> Any:
     """The noise (K, 1, ...) of one input, given to `count` inputs on a device: (*shape, count, ...)."""
     if isinstance(noise, Tensor):
-        return noise.to(device, non_blocking=True).expand(-1, count, *noise.shape[2:]).unflatten(0, shape)
+        return (
+            noise.to(device, non_blocking=True)
+            .expand(-1, count, *noise.shape[2:])
+            .reshape(*shape, count, *noise.shape[2:])
+        )
     return {key: _spread(value, shape, count, device) for key, value in noise.items()}
