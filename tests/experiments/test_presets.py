@@ -58,6 +58,7 @@ def test_overrides_win_and_are_told() -> None:
         (["--steps", "0"], "steps: expected at least 1; got 0"),
         (["--lr", "nan"], "lr"),
         (["--ema", "1"], "ema"),
+        (["--trainer.threads", "0"], "threads: expected at least 1; got 0"),
         (["--eval_samples", "3"], "eval_samples"),
         (["--samples", "7"], "eval_samples"),
         (["--base", "mlp"], "base: expected one of gnn, dynamics, egnn, .*; got 'mlp'"),

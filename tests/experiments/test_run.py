@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ from torch import Tensor
 
 import probsym as ps
 from probsym.experiments import runner
+from probsym.experiments.config import load_config
+from probsym.experiments.errors import UserError
+from probsym.experiments.registry import experiment
+from probsym.experiments.runner import claim, torch_threads
 from probsym.nets import ParticleGNN
 
 ADVICE = "the same command with --resume goes on"
@@ -104,14 +109,15 @@ def same(one: dict, other: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "minutes"),
-    [(signal.SIGKILL, -signal.SIGKILL, 0), (signal.SIGINT, 130, 9), (signal.SIGTERM, 143, 9)],
+    ("number", "code", "minutes", "threads"),
+    [(signal.SIGKILL, -signal.SIGKILL, 0, 1), (signal.SIGINT, 130, 9, 1), (signal.SIGTERM, 143, 9, 2)],
 )
 def test_stopped_and_resumed_ends_the_same(
-    run, small: list[str], data: Path, tmp_path: Path, number: int, code: int, minutes: int
+    run, small: list[str], data: Path, tmp_path: Path, number: int, code: int, minutes: int, threads: int
 ) -> None:
     """What is killed has checkpoints by the clock; what is told to end says how to go on, and writes one then."""
     recipe = ["--steps=200", "--validate_every=10", "--ema=0.9", f"--trainer.checkpoint_minutes={minutes}"]
+    recipe.append(f"--trainer.threads={threads}")  # not those of this process, and of the other one, by chance
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     command = [sys.executable, "-m", "probsym.cli", "run", "nbody", "--preset", "gnn-ps", *small, *recipe]
     process = subprocess.Popen(
@@ -136,6 +142,29 @@ def test_stopped_and_resumed_ends_the_same(
     _, _, straight = run(*recipe, out=whole)
     same(resumed, straight)
     assert (stopped / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+def test_a_run_computes_with_the_threads_that_it_began_with(tmp_path: Path) -> None:
+    """Resumed on a machine that offers others, it keeps its own; asked for others, it says that it would not."""
+    before = torch.get_num_threads()
+
+    def claimed(*overrides: str, resume: bool) -> dict:
+        config = load_config(experiment("nbody"), "gnn-ps", overrides)
+        return claim(tmp_path, "nbody", "gnn-ps", asdict(config), resume)
+
+    assert claimed("--trainer.threads=3", resume=False)["threads"] == 3
+    assert claimed(resume=True)["threads"] == 3
+    with pytest.raises(UserError, match=r"--trainer\.threads 2: .* begun with 3 threads"):
+        claimed("--trainer.threads=2", resume=True)
+    with torch_threads(3):
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
+
+
+def test_threads_are_recorded(run, tmp_path: Path) -> None:
+    _, _, result = run("--steps=20", "--trainer.threads=2")
+    assert result["threads"] == 2
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["threads"] == 2
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ class TrainerOptions:
         num_nodes: Machines.
         strategy: ddp, fsdp, ... or auto.
         precision: 32-true, bf16-mixed, ...
+        threads: CPU threads of torch, recorded in the result; a resumed run keeps those that it began with, since sums
+            split among other numbers of threads round otherwise. None takes as many as torch does by itself.
         checkpoint_minutes: A checkpoint is written at the first validation after this long, and at the end.
         progress: Show a progress bar.
         tensorboard: Write TensorBoard logs beside metrics.csv.
@@ -42,9 +44,14 @@ class TrainerOptions:
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
+    threads: int | None = None
     checkpoint_minutes: float = 2.0
     progress: bool = True
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            at_least(self, 1, "threads")
 
 
 @dataclass(kw_only=True)

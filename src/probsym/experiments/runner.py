@@ -7,7 +7,8 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,7 +49,8 @@ def run(
     if (out / RESULT).exists():
         return read_json(out / RESULT)
     try:
-        outcome = what.run(config, Place(preset, data, out, resume))
+        with torch_threads(origin["threads"]):
+            outcome = what.run(config, Place(preset, data, out, resume))
     except UserError:
         release(out)
         raise
@@ -87,18 +89,31 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: bool) -> dict[str, Any]:
-    """Marks an empty folder as this run's, or recognises it as such; returns what code the run was made with.
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Lets torch compute with `count` threads, and puts the number that it had back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    That is its commit and versions, and those it was resumed under where they are others.
+
+def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: bool) -> dict[str, Any]:
+    """Marks an empty folder as this run's, or recognises it as such; returns what the run was made with.
+
+    That is its number of threads, its commit and versions, and those it was resumed under where they are others.
     """
     code: dict[str, Any] = {"versions": versions(), "commit": commit()}
+    asked = config.get("trainer", {}).get("threads")
+    threads = {"threads": asked or torch.get_num_threads()}
     if rank_zero_only.rank:  # type: ignore[attr-defined]
-        return code  # the first process claims
+        return threads | code  # the first process claims
     me = {"experiment": name, "preset": preset, "config": config}
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        write(out / IDENTITY, json.dumps(me | code, indent=2) + "\n")
-        return code
+        write(out / IDENTITY, json.dumps(me | threads | code, indent=2) + "\n")
+        return threads | code
     if not resume:
         raise UserError(
             f"--out {out}: expected a new or empty folder; it holds another run (continue it with --resume)"
@@ -111,7 +126,13 @@ def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: boo
     differ += [f"{k}: {was!r}, not {now!r}" for k, (was, now) in _differences(older, config).items()]
     if differ:
         raise UserError(f"--resume: {out} holds a run of {'; '.join(differ)}")
-    origin = since(other, code)
+    kept = {"threads": other["threads"]} if "threads" in other else threads  # older runs do not know theirs
+    if asked not in (None, kept["threads"]):
+        raise UserError(
+            f"--trainer.threads {asked}: {out} was begun with {kept['threads']} threads; with others it would not end "
+            "the same, so leave the option out"
+        )
+    origin = kept | since(other, code)
     if other | origin != other and not (out / RESULT).exists():
         write(out / IDENTITY, json.dumps(other | origin, indent=2) + "\n")
     return origin
