@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import subprocess
 import sys
@@ -31,18 +30,6 @@ class Points(nn.Module):
 
 
 @torch.no_grad()
-def reversed_axes(model: Points) -> Points:
-    """The same net seen with the axes in reverse order: the other package sorts them by ascending variance."""
-    model = copy.deepcopy(model)
-    first, *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
-    order = torch.arange(last.out_features).view(-1, 3).flip(-1).flatten()
-    first.weight.copy_(first.weight[:, order])
-    last.weight.copy_(last.weight[order])
-    last.bias.copy_(last.bias[order])
-    return model
-
-
-@torch.no_grad()
 def frames(quick: bool) -> None:
     """The same eight frames of E(3), evaluation."""
     if importlib.util.find_spec("frame_averaging_pytorch") is None:
@@ -54,7 +41,7 @@ def frames(quick: bool) -> None:
         for b, n in ((1, 5), (100, 5), (100, 50), (1000, 20)):
             model, space = Points(n), ps.E(3)
             ours = ps.symmetrize(model, {"pos": ps.Rep(None, space)}, ps.Rep(None, space.vector), "frame").eval()
-            theirs, x = FrameAverage(reversed_axes(model), dim=3), torch.randn(b, n, 3)
+            theirs, x = FrameAverage(model, dim=3), torch.randn(b, n, 3)
             largest = gap(ours(pos=x), theirs(x), TOLERANCE)
             functions = {"ours": lambda: ours(pos=x), "theirs": lambda: theirs(x)}  # noqa: B023
             times = alternate(functions, 21, 3, 5 if quick else 20)

@@ -123,6 +123,52 @@ def test_refine_has_the_second_derivative_of_eigenvectors():
     assert torch.autograd.gradgradcheck(top, (a,), atol=1e-5)
 
 
+def published_poses(pos, affine, proper):
+    """Puny et al., written anew: eigenvectors in ascending order, all signs, (M, N, D)."""
+    centre = pos.mean(0) if affine else torch.zeros(pos.shape[1], dtype=pos.dtype)
+    axes = torch.linalg.eigh((pos - centre).T @ (pos - centre))[1]
+    signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=pos.shape[1])), dtype=pos.dtype)
+    frames = axes * signs[:, None]
+    if proper:
+        frames = frames[torch.linalg.det(frames) > 0]
+    return (pos - centre) @ frames
+
+
+@pytest.mark.parametrize("storage", ["dense", "padded", "ragged"])
+@pytest.mark.parametrize("family", [ps.O, ps.SO, ps.E, ps.SE])
+@pytest.mark.parametrize("name", ["random", "plane", "four dimensions", "one dimension"])
+def test_the_model_sees_what_the_code_of_the_authors_shows_it(name, family, storage):
+    """The same set of poses, so that a net trained there gives the same output here."""
+    pos = CLOUDS[name]
+    size, dim = pos.shape
+    space = family(dim)
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, pos, **rest):
+            seen.append(pos.clone())
+            return pos
+
+    if storage == "dense":
+        nodes, given, marks = ps.Axis("n"), pos[None], {}
+    elif storage == "padded":
+        nodes, given = ps.Axis("n", mask="mask"), torch.cat([pos, torch.full((2, dim), 7.0)])[None]
+        marks = {"mask": torch.arange(size + 2)[None] < size}
+    else:
+        nodes, given, marks = ps.Axis("n", batch="batch"), pos, {"batch": torch.zeros(size).long()}
+    phi = ps.symmetrize(Spy(), {"pos": Rep(nodes, space)}, Rep(nodes, space), "frame").eval()
+    phi(pos=given, **marks)
+    poses = torch.cat([part.reshape(-1, *(given.shape[-2:] if storage != "ragged" else (size, dim))) for part in seen])
+    want = published_poses(pos, family in (ps.E, ps.SE), family in (ps.SO, ps.SE))
+    assert len(poses) == len(want)
+    distance = torch.cdist(poses[:, :size].flatten(1), want.flatten(1))
+    assert distance.min(0).values.max() < 1e-12
+    assert distance.min(1).values.max() < 1e-12
+    # negative control: descending order is another set
+    if dim > 1:
+        assert torch.cdist(poses[:, :size].flip(-1).flatten(1), want.flatten(1)).min(0).values.max() > 1e-2
+
+
 THIN = (1.0, 0.1, 1e-3, 1e-5, 1e-7, 1e-10, 0.0)
 
 
@@ -194,7 +240,7 @@ def test_the_usual_case_decides_by_the_worst_input(dtype):
     for size, shift in ((1.0, 0.0), (1e-30, 1.0), (1e30, -1.0), (1.0, 100.0)):
         found = settled(scale, size, shift)
         assert found is not None
-        overlap = (found[0].mT @ turn.matrix).abs()
+        overlap = (found[0].flip(-1).mT @ turn.matrix).abs()
         assert torch.allclose(
             overlap, torch.eye(3, dtype=torch.float64).expand(6, 3, 3), atol=1e3 * eps * (1 + abs(shift))
         )

@@ -31,8 +31,9 @@ class Frame(EquivariantDistribution):
 
         phi(x) = 1/|F(x)| sum_{g in F(x)} g f(g^-1 x),        F(hx) = h F(x)
 
-    O, SO, E, SE: all signs of the principal axes about the origin (the centroid for E and SE). Equal eigenvalues are
-    told apart by further vectors, by ordered points, else by all directions of the data that stand out equally.
+    O, SO, E, SE: all signs of the principal axes about the origin (the centroid for E and SE), in ascending order of
+    their eigenvalues; for SO and SE the right-handed ones. Equal eigenvalues are told apart by further vectors, by
+    ordered points, else by all directions of the data that stand out equally.
     S_n: the order of the diagonal of a function of the graph Laplacian; equal nodes are told apart by their coordinates
     in the frame, else by branching over all choices. The two together: every frame of space has its order of the nodes.
 

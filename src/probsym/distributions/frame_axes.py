@@ -122,9 +122,9 @@ class Axes:
     """Principal axes of every input.
 
     Args:
-        vectors: orthonormal columns (B, D, D) in descending order of variance.
+        vectors: orthonormal columns (B, D, D) in ascending order of variance.
         cluster: number of the eigenspace of each axis (B, D), ascending.
-        null: how many of the last axes, all of one cluster, see no data at all (B,).
+        null: how many of the first axes, all of one cluster, see no data at all (B,).
     """
 
     vectors: Tensor
@@ -178,19 +178,20 @@ def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None
     raw = _columns(leaf, space)
     origin = raw.mean(-1) if isinstance(space, E) else np.zeros(raw.shape[:2])
     value = raw - origin[..., None] if isinstance(space, E) else raw
-    moment = value @ value.transpose(0, 2, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moment = value @ value.transpose(0, 2, 1)
     size = moment.trace(axis1=1, axis2=2)  # bounds for the worst input of the batch from here on
     if not (size.min() > SMALL and size.max() < math.inf):
         return None
-    variance, vectors = np.linalg.eigh(-moment)
+    variance, vectors = np.linalg.eigh(moment)
     share = variance / size[:, None]
     rounding = _rounding(leaf, raw.shape[-1] * float((np.square(origin).sum(-1) / size).max()))
     if not (share[:, 1:] - share[:, :-1]).min(initial=1.0) > GAP + 16 * math.sqrt(rounding):
         return None
     # eigenvalues are known to eps of the largest only, projections to eps of themselves
-    least = -float(share[:, -1].max()) - (16 + raw.shape[-1]) * EPS
+    least = float(share[:, 0].min()) - (16 + raw.shape[-1]) * EPS
     if not least > NOISE**2 * rounding:
-        seen = np.square(vectors[:, None, :, -1] @ value).sum((1, 2))
+        seen = np.square(vectors[:, None, :, 0] @ value).sum((1, 2))
         least = float((seen / size).min())
     return (torch.from_numpy(vectors), torch.from_numpy(origin)) if least > NOISE**2 * rounding else None
 
@@ -230,8 +231,8 @@ def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Ten
     empty = size <= NOISE**2 * rounding[:, None]
     size = torch.where(empty, 1.0, size)
     moment = torch.where(empty[..., None], 0.0, moment / size[..., None])
-    # eigenvalues of cluster c lie in [4c - 1, 4c]: clusters keep their place, and within one variance descends
-    matrix = torch.diag_embed(4.0 * cluster.to(y.dtype)) - moment
+    # eigenvalues of cluster c lie in [4c, 4c + 1]: clusters keep their place, and within one variance ascends
+    matrix = torch.diag_embed(4.0 * cluster.to(y.dtype)) + moment
     value, w = torch.linalg.eigh(matrix.detach())
     tolerance = torch.where(empty, torch.inf, GAP + 16 * (rounding[:, None] / size).sqrt())
     new = (cluster[:, 1:] != cluster[:, :-1]) | (value.diff(dim=-1) > tolerance[:, 1:])
@@ -262,11 +263,11 @@ def refine(w: Tensor, matrix: Tensor, cluster: Tensor, steps: int = 2) -> Tensor
 
 
 def _null(v: Tensor, cluster: Tensor, data: Columns) -> Tensor:
-    """Dimension of the last eigenspace where no data has a component in it, else zero (B,)."""
-    last = cluster == cluster[:, -1:]
-    squares = ((v.mT @ data.value.detach()).square() * last[..., None]).sum(1)
+    """Dimension of the first eigenspace where no data has a component in it, else zero (B,)."""
+    first = cluster == cluster[:, :1]
+    squares = ((v.mT @ data.value.detach()).square() * first[..., None]).sum(1)
     empty = (data.energy(squares) <= NOISE**2 * data.rounding).all(-1)
-    return torch.where(empty, last.sum(-1), 0)
+    return torch.where(empty, first.sum(-1), 0)
 
 
 def unit(x: Tensor) -> Tensor:

@@ -192,14 +192,12 @@ def _rotate_null(paths: Listing, view: SpaceView) -> None:
     With all signs, the mean of u_i u_j f_ij over these is a multiple of the projector on the null space: an output of
     degree two does not feel the basis either.
     """
-    dim = view.space.dim
     null = view.axes.null[paths.owner]
-    steps = torch.arange(dim, device=null.device)
+    steps = torch.arange(view.space.dim, device=null.device)
     shift = paths.choose(steps < torch.where(null > 1, null, 1)[:, None])
     null = view.axes.null[paths.owner, None]
-    start = dim - null
-    turned = start + (steps - start + shift[:, None]) % null.clamp_min(1)
-    index = torch.where(steps >= start, turned, steps)
+    turned = (steps + shift[:, None]) % null.clamp_min(1)
+    index = torch.where(steps < null, turned, steps)
     frame = paths.held[view.space]
     paths.held[view.space] = frame.gather(-1, index[:, None].expand_as(frame))
 

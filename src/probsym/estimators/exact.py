@@ -23,8 +23,9 @@ class Exact(Estimator):
 
         mean = sum_m w_m g_m f(g_m^-1 x)
 
-    In evaluation mode poses g_m^-1 x of weight zero are not evaluated, and under a finite group equal ones once (unless
-    a gradient flows to the inputs). Inputs that only sampling can serve (a continuous stabilizer, too many elements)
+    Poses g_m^-1 x of weight zero are never evaluated, so that neither cost nor the statistics of BatchNorm depend on
+    them. In evaluation mode, under a finite group, equal ones are evaluated once (unless a gradient flows to the
+    inputs). Inputs that only sampling can serve (a continuous stabilizer, too many elements)
     are sampled, counted in `aux`, and have a standard error; for all others it is zero.
 
     Args:
@@ -56,10 +57,12 @@ def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: b
     """Weighted mean and spread over the elements of a support; `alike` where they may make equal poses."""
     count, moments, equal = len(support.weight), Moments(), _equal(support.weight)
     step = chunk or _fitting(integrand, max(count, 1))
+    # in training equal poses have noise of their own (dropout), and each its share in the statistics of BatchNorm
+    alike = alike and not integrand.training
     evaluate = integrand.run if step < count else integrand.evaluate
     for start in range(0, count, step):
         part = slice(start, start + step)
-        every = integrand.training or (equal and not (alike and step > 1))
+        every = equal and not (alike and step > 1)
         needed = None if every else support.weight[part] > 0
         if start and needed is not None and not torch.compiler.is_compiling() and not needed.any():
             continue  # no input has these elements: of products, and where padding is wider than the largest
