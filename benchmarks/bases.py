@@ -53,14 +53,14 @@ class Case:
 
 
 class Flat(nn.Module):
-    """An MLP on all coordinates."""
+    """An MLP on all coordinates that tells how far particles move."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = MLP(2 * N * D + N * N, (256, 256), N * D)
 
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor:
-        return pos + self.net(torch.cat([pos.flatten(1), vel.flatten(1), edge.flatten(1)], 1)).view_as(pos)
+        return self.net(torch.cat([pos.flatten(1), vel.flatten(1), edge.flatten(1)], 1)).view_as(pos)
 
 
 class ViT(nn.Module):
@@ -86,7 +86,7 @@ def particles(model: nn.Module, nodes: ps.Group) -> Case:
     def call(b: int) -> dict[str, Tensor]:
         return {"pos": torch.randn(b, N, D), "vel": torch.randn(b, N, D), "edge": torch.randn(b, N, N, 1)}
 
-    return Case(model, reps, ps.Rep(nodes, space), call)
+    return Case(model, reps, ps.Rep(nodes, space.vector), call)
 
 
 def graphs() -> Case:

@@ -35,7 +35,7 @@ class ByMoments(Projecting):
 
 
 nodes, space = ps.S("nodes"), ps.E(3, "space")
-inputs, output = {"pos": ps.Rep(nodes, space)}, ps.Rep(nodes, space)
+inputs, output = {"pos": ps.Rep(nodes, space)}, ps.Rep(nodes, space.vector)
 p = ByDistance(nodes, space, spread=0.3) * ByMoments(space)
 x = {"pos": torch.randn(4, 6, 3, dtype=torch.float64)}
 ps.testing.assert_distribution(p, x, inputs)
@@ -43,12 +43,14 @@ print("p moves with its input, exactly, noise and all")
 
 
 class Model(nn.Module):
+    """How far each point moves; the new positions are pos + phi(pos=pos)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(18, 32), nn.Tanh(), nn.Linear(32, 18))
 
     def forward(self, pos: torch.Tensor) -> torch.Tensor:
-        return pos + self.net(pos.flatten(1)).view_as(pos)
+        return self.net(pos.flatten(1)).view_as(pos)
 
 
 phi = ps.symmetrize(Model().double(), inputs, output, p).eval()

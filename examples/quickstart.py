@@ -17,14 +17,14 @@ def data(batch: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 
 nodes, space = ps.S("nodes"), ps.E(3, "space")
-model = MLP(15, (128, 128), 15, out_shape=(5, 3))
-phi = ps.symmetrize(model, inputs={"pos": ps.Rep(nodes, space)}, output=ps.Rep(nodes, space), example=data(2)[0])
+model = MLP(15, (128, 128), 15, out_shape=(5, 3))  # how far each point moves: a vector, added to `pos` outside
+phi = ps.symmetrize(model, inputs={"pos": ps.Rep(nodes, space)}, output=ps.Rep(nodes, space.vector), example=data(2)[0])
 optimizer = torch.optim.Adam(phi.parameters(), lr=2e-3)
 
 losses = []
 for _ in range(300):
     x, y = data(128)
-    loss = (phi(**x) - y).square().mean()
+    loss = (x["pos"] + phi(**x) - y).square().mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -35,7 +35,8 @@ assert sum(losses[-20:]) / 20 < 0.7 * losses[0]
 phi.eval()
 x, y = data(4)
 estimate = phi.estimate(**x, samples=100)
-print(f"one coordinate: {estimate.mean[0, 0, 0]:.3f} +- {estimate.stderr[0, 0, 0]:.3f}, truth {y[0, 0, 0]:.3f}")
+predicted = x["pos"] + estimate.mean
+print(f"one coordinate: {predicted[0, 0, 0]:.3f} +- {estimate.stderr[0, 0, 0]:.3f}, truth {y[0, 0, 0]:.3f}")
 
 print("symmetrized:", ps.testing.equivariance_error(phi, x, generator=torch.Generator().manual_seed(1)))
 bare = ps.testing.equivariance_error(model, x, reps=phi.inputs, output=phi.output)

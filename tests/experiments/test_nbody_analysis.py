@@ -16,7 +16,7 @@ INPUTS = 63
 
 
 class Loud(nn.Module):
-    """The positions, of which the first particle's have Gaussian noise of a size that the input tells."""
+    """No displacement but of the first particle: Gaussian noise of a size that the input tells."""
 
     def __init__(self, velocity: bool) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Loud(nn.Module):
 
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
         first = torch.eye(pos.shape[1])[0][:, None]
-        noisy = pos + edge[:, 0, 1][:, None] * first * torch.randn_like(pos)
+        noisy = edge[:, 0, 1][:, None] * first * torch.randn_like(pos)
         return {"pos": noisy, "vel": 1e3 * torch.randn_like(vel)} if self.velocity else noisy
 
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 import probsym as ps
 from probsym.experiments.nbody import Config
-from probsym.experiments.nbody.loss import Loss, errors, mse
+from probsym.experiments.nbody.loss import Loss
 from probsym.experiments.nbody.models import build, haar, inputs
+from probsym.experiments.nbody.motion import Motion
 from probsym.nets import ParticleGNN
 
 
@@ -24,20 +25,35 @@ class Still(nn.Module):
     """Nothing moves."""
 
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> dict[str, Tensor]:
-        return {"pos": pos, "vel": vel}
+        return {"pos": torch.zeros_like(pos), "vel": torch.zeros_like(vel)}
 
 
 def test_plain_loss_is_the_mean_of_the_errors(batch: dict[str, Tensor]) -> None:
     net = ParticleGNN()
-    torch.testing.assert_close(Loss()(net, batch), errors(net, batch).mean())
-    torch.testing.assert_close(errors(net, batch).mean(), (net(**inputs(batch)) - batch["target"]).square().mean())
+    loss = Loss()
+    torch.testing.assert_close(loss(net, batch), loss.errors(net, batch).mean())
+    off = batch["pos"] + net(**inputs(batch)) - batch["target"]
+    torch.testing.assert_close(loss.errors(net, batch).mean(), off.square().mean())
+
+
+@pytest.mark.parametrize("free_flight", [False, True])
+def test_errors_are_those_of_positions_and_velocities(batch: dict[str, Tensor], free_flight: bool) -> None:
+    """A model that knows the truth has no error, whatever its outputs are changes of and however many draws lead."""
+    motion = Motion(free_flight)
+    start = batch["pos"] + batch["vel"] * free_flight
+    right = {"pos": batch["target"] - start, "vel": batch["target_vel"] - batch["vel"]}
+    torch.testing.assert_close(motion.positions(right, batch), batch["target"])
+    torch.testing.assert_close(motion.velocities(right, batch), batch["target_vel"])
+    off = torch.stack([right["pos"], right["pos"] + 2])
+    torch.testing.assert_close(motion.mse(off, batch), torch.tensor([0.0, 4.0])[:, None].expand(2, 10))
+    assert Loss(motion, velocity_weight=1.0)(lambda **x: right, batch) < 1e-10  # type: ignore[arg-type]
 
 
 def test_velocities_are_weighted(batch: dict[str, Tensor]) -> None:
     position = (batch["pos"] - batch["target"]).square().mean()
     velocity = (batch["vel"] - batch["target_vel"]).square().mean()
     torch.testing.assert_close(Loss(velocity_weight=0.5)(Still(), batch), position + 0.5 * velocity)
-    torch.testing.assert_close(mse(Still()(**inputs(batch)), batch).mean(), position)
+    torch.testing.assert_close(Motion().mse(Still()(**inputs(batch)), batch).mean(), position)
 
 
 def test_input_noise_has_its_size_and_leaves_the_batch_alone(batch: dict[str, Tensor]) -> None:
@@ -56,9 +72,9 @@ def test_haar_share_mixes_by_rows(batch: dict[str, Tensor]) -> None:
     Loss(haar_share=1.0, haar=uniform)(phi, batch).backward()
     assert all(p.grad is None for p in phi.distribution.parameters())
     assert all(p.grad is not None for p in phi.model.parameters())
-    mixed = Loss(haar_share=0.3, haar=lambda **x: x["pos"] + 1)  # type: ignore[arg-type]
-    expected = 0.3 * mse(batch["pos"][:3] + 1, {"target": batch["target"][:3]}).mean()
-    expected = expected + 0.7 * mse(batch["pos"][3:], {"target": batch["target"][3:]}).mean()
+    mixed = Loss(haar_share=0.3, haar=lambda **x: torch.ones_like(x["pos"]))  # type: ignore[arg-type]
+    off = batch["pos"] - batch["target"]
+    expected = 0.3 * (off[:3] + 1).square().mean() + 0.7 * off[3:].square().mean()
     torch.testing.assert_close(mixed(Still(), batch), expected)
 
 
@@ -70,7 +86,7 @@ def test_late_samples_follow_the_step(batch: dict[str, Tensor]) -> None:
     class Counting(Still):
         def forward(self, samples: int | None = None, **x: Tensor) -> Tensor:  # type: ignore[override]
             asked.append(samples)
-            return x["pos"]
+            return torch.zeros_like(x["pos"])
 
     loss = Loss(samples=config.train_samples_at)
     for step in (0, 60):
@@ -84,7 +100,7 @@ def test_entropy_is_added(batch: dict[str, Tensor]) -> None:
     values = []
     for weight in (0.0, 2.0):
         torch.manual_seed(0)
-        values.append(Loss(weight)(phi, batch))
+        values.append(Loss(entropy_weight=weight)(phi, batch))
     torch.manual_seed(0)
     entropy = phi.estimate(**inputs(batch)).aux["entropy"]
     torch.testing.assert_close(values[1] - values[0], 2 * entropy)

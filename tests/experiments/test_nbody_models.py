@@ -69,7 +69,7 @@ def test_twenty_particles_in_the_plane_by_two_flags(base: str) -> None:
     phi, x = model(config)
     y = phi(**x)
     assert y.shape == (4, 20, 2)
-    (y - x["pos"]).square().mean().backward()
+    y.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in phi.parameters())
     if base != "transformer":
         assert error(config, samples=16).passed

@@ -31,7 +31,7 @@ def start() -> dict[str, Tensor]:
 
 
 class Simulator(nn.Module):
-    """The model that knows everything, up to an error of each prediction."""
+    """The model that knows everything, up to an error of each prediction; it tells changes."""
 
     def __init__(self, spread: float = 0.0) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Simulator(nn.Module):
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor, samples: int = 1) -> dict[str, Tensor]:
         loc, speed = simulate(Start(edge[:, 0, :, 0].numpy(), pos.numpy(), vel.numpy()), [9], workers=1)
         noise = self.spread * torch.randn_like(pos)
-        return {"pos": torch.from_numpy(loc[0]) + noise, "vel": torch.from_numpy(speed[0])}
+        return {"pos": torch.from_numpy(loc[0]) - pos + noise, "vel": torch.from_numpy(speed[0]) - vel}
 
 
 def test_a_perfect_model_follows_the_truth(start: dict[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ from .batches import Batch, Tensors, rows
 from .evaluation import Score, errors_by_samples, score
 from .figures import sample_axis, save
 from .nbody.data import DRAWN, System, generate, tensors
-from .nbody.loss import Loss, errors, mse
+from .nbody.loss import Loss
 from .nbody.models import inputs
 from .recipe import Recipe, TrainerOptions
 from .training import Problem, fit
@@ -37,7 +37,8 @@ REPS = {
     "vel": ps.Rep(particles, space.vector),
     "edge": ps.Rep(particles, particles),
 }
-OUTPUT = ps.Rep(particles, space)
+OUTPUT = ps.Rep(particles, space.vector)  # how far they move
+LOSS = Loss()  # adds the positions
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def train(name: str, wrap: Callable[[nn.Module, Batch], nn.Module], data: dict[s
     torch.manual_seed(0)
     model = wrap(ParticleGNN(hidden=32, layers=3), rows(data["train"], slice(0, 2)))
     with tempfile.TemporaryDirectory() as folder:
-        problem = Problem(model, Loss(), errors, Tensors(data["train"]), Tensors(data["valid"]))
+        problem = Problem(model, LOSS, LOSS.errors, Tensors(data["train"]), Tensors(data["valid"]))
         history = fit(problem, RECIPE, Path(folder)).history
     few = inputs(rows(data["test"], slice(0, 16)))
     generator = torch.Generator().manual_seed(0)
@@ -96,8 +97,8 @@ def train(name: str, wrap: Callable[[nn.Module, Batch], nn.Module], data: dict[s
 def measure(model: nn.Module, test: Batch) -> list[Score]:
     """Test errors: at each k, or one for a bare model."""
     if isinstance(model, ps.Symmetrizer):
-        return errors_by_samples(model, test, inputs, mse, SAMPLES, repeats=3, seed=0)
-    return [score(errors(model, test)[None], 1)]
+        return errors_by_samples(model, test, inputs, LOSS.motion.mse, SAMPLES, repeats=3, seed=0)
+    return [score(LOSS.errors(model, test)[None], 1)]
 
 
 def report(found: list[Trained]) -> Table:

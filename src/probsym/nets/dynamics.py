@@ -21,8 +21,14 @@ class Integrator(nn.Module):
     The times t are learned and begin at 1 / steps. r_ij and v_i are read by components, so nothing here is equivariant
     to rotations, and absolute positions make it depend on the origin: networks to symmetrize over E(d).
 
-    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> new positions (R, N, D)`. With `velocity` it returns
-    {"pos": ..., "vel": ...}.
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> x - (pos + vel) (R, N, D)`: how far the forces carry
+    the particles from where they would fly without any, in one unit of time. That is a vector: declare
+    `Rep(nodes, space.vector)`, and add free flight to the average,
+
+        new positions = pos + vel + phi(pos=pos, vel=vel, edge=edge).
+
+    Added inside, it would send a wrong gradient to a learned order (docs/theory.md, Gradients of permutations). With
+    `velocity` it returns {"pos": x - (pos + vel), "vel": v - vel}.
 
     Args:
         rounds: modules (h (R, N, H), a (R, N, N, A)) -> h, taken in turn over `steps` steps. forces: H to D, likewise.
@@ -49,12 +55,17 @@ class Integrator(nn.Module):
 
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
         edge = channels(edge)
-        h, x, v = self.start(pos, vel), pos, vel
+        h = self.start(pos, vel)
+        gained = bent = torch.zeros_like(vel)  # what the forces have added: to the velocities, to the positions
+        clock = self.times.new_zeros(())
         for i, time in enumerate(self.times):
+            x = pos + clock * vel + bent
             h = self.rounds[i % len(self.rounds)](h, interactions(x, edge))
-            v = v + self.forces[i % len(self.forces)](h)
-            x = x + time * v
-        return {"pos": x, "vel": v} if self.velocity else x
+            gained = gained + self.forces[i % len(self.forces)](h)
+            bent = bent + time * gained
+            clock = clock + time
+        off = bent + (clock - 1) * vel  # free flight takes one unit of time, the learned clock about that
+        return {"pos": off, "vel": gained} if self.velocity else off
 
 
 class ParticleDynamics(Integrator):

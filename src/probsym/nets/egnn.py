@@ -17,8 +17,9 @@ class EGNN(nn.Module):
         x_i  <- x_i + a(h_i) v_i + 1/(n-1) sum_j (x_i - x_j) c(m_ij)           a, c: two-layer networks, one number
         h_i  <- h_i + MLP [h_i, sum_j m_ij]
 
-    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> new positions (R, N, D)`; v is the given velocity in
-    all layers. With `velocity` one more layer moves v in place of x, and the output is {"pos": ..., "vel": ...}.
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> displacement (R, N, D)`, the sum of all moves of x,
+    as the other n-body models; v is the given velocity in all layers. With `velocity` one more layer moves v in place
+    of x, and the output is {"pos": displacement, "vel": change of the velocity}.
     The authors' code has 12,416 more parameters, an update of h after the last layer that nothing reads.
 
     Args:
@@ -28,7 +29,7 @@ class EGNN(nn.Module):
     >>> sum(p.numel() for p in net.parameters())
     121604
     >>> pos, vel, edge = torch.randn(2, 5, 3).double(), torch.randn(2, 5, 3).double(), torch.randn(2, 5, 5, 1).double()
-    >>> torch.allclose(net(pos @ q + 9, vel @ q, edge), net(pos, vel, edge) @ q + 9)
+    >>> torch.allclose(net(pos @ q + 9, vel @ q, edge), net(pos, vel, edge) @ q)
     True
     """
 
@@ -49,15 +50,15 @@ class EGNN(nn.Module):
 
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
         edge, start = channels(edge), square(differences(pos))
-        h, x, moves = self.embed(norm(vel)), pos, []
+        h, moved = self.embed(norm(vel)), torch.zeros_like(pos)
         for layer in self.layers:
-            apart = differences(x)
+            before = moved
+            apart = differences(pos + moved)
             h, move = layer(h, apart, vel, self.felt(square(apart), edge, start))
-            moves.append(move)
-            x = x + move
+            moved = before + move
         if not self.velocity:
-            return x
-        return {"pos": x - moves[-1], "vel": vel + moves[-1]}
+            return moved
+        return {"pos": before, "vel": move}  # the last move is that of the velocities
 
     def felt(self, distance: Tensor, edge: Tensor, start: Tensor) -> Tensor:
         """What messages are told of a pair (R, N, N, A), from squared distances now and at the start."""

@@ -1,6 +1,11 @@
-"""The n-body models: positions, velocities and pair features in, new positions out.
+"""The n-body models: positions, velocities and pair features in, displacements out.
 
-With `velocity` they predict new velocities too and return {"pos": ..., "vel": ...}.
+A displacement is a vector: declare `Rep(nodes, space.vector)`, and add the positions to the average,
+
+    new positions = pos + phi(pos=pos, vel=vel, edge=edge).
+
+The models do not add them themselves, since that sends a wrong gradient to a learned order (docs/theory.md, Gradients
+of permutations). With `velocity` they predict the change of the velocities too and return {"pos": ..., "vel": ...}.
 """
 
 import torch
@@ -16,7 +21,8 @@ from .pair_transformer import PairTransformer
 class ParticleModel(nn.Module):
     """A network (nodes (R, N, F), pairs (R, N, N, P)) -> (R, N, D or 2D) that tells how far each particle moves.
 
-    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> pos + displacement`.
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> displacement (R, N, D)`, or {"pos": displacement,
+    "vel": change of the velocity} where the network has 2D outputs.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -24,13 +30,17 @@ class ParticleModel(nn.Module):
         self.net = net
 
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
-        return moved(pos, vel, self.net(*particles(pos, vel, edge)))
+        change = self.net(*particles(pos, vel, edge))
+        dim = pos.shape[-1]
+        if change.shape[-1] == dim:
+            return change
+        return {"pos": change[..., :dim], "vel": change[..., dim:]}
 
 
 class ParticleGNN(ParticleModel):
     """`MessagePassing` on particles: 92,103 parameters in space (arXiv 2102.09844, 2306.02866).
 
-    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> pos + displacement`, any N.
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> displacement (R, N, D)`, any N.
 
     >>> net = ParticleGNN()
     >>> sum(p.numel() for p in net.parameters())
@@ -48,7 +58,7 @@ class ParticleGNN(ParticleModel):
 class ParticleTransformer(ParticleModel):
     """`PairTransformer` on a fixed number of particles: 208,387 parameters for 5 in space (arXiv 2306.02866).
 
-    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> pos + displacement`, N = num_nodes.
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> displacement (R, N, D)`, N = num_nodes.
 
     >>> sum(p.numel() for p in ParticleTransformer().parameters())
     208387
@@ -71,7 +81,7 @@ class ParticleTransformer(ParticleModel):
 class ParticleNodeTransformer(ParticleModel):
     """`NodeTransformer` on a fixed number of particles: tokens are particles, not pairs of them.
 
-    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> pos + displacement`, N = num_nodes.
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> displacement (R, N, D)`, N = num_nodes.
 
     >>> sum(p.numel() for p in ParticleNodeTransformer().parameters())
     123123
@@ -89,14 +99,6 @@ class ParticleNodeTransformer(ParticleModel):
     ) -> None:
         out = (1 + velocity) * dim
         super().__init__(NodeTransformer(num_nodes, 2 * dim, pair_features + 1, out, width, layers, heads))
-
-
-def moved(pos: Tensor, vel: Tensor, change: Tensor) -> Tensor | dict[str, Tensor]:
-    """Positions plus change (R, N, D); of a change (R, N, 2D) the second half is added to the velocities."""
-    dim = pos.shape[-1]
-    if change.shape[-1] == dim:
-        return pos + change
-    return {"pos": pos + change[..., :dim], "vel": vel + change[..., dim:]}
 
 
 def particles(pos: Tensor, vel: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,8 @@ from probsym.testing.elements import moving
 from ..batches import Batch, Pages, Tensors, reseed, rows, stream
 from ..evaluation import ROWS, means
 from .config import Config
-from .loss import positions
 from .models import METHODS, claimed, inputs
+from .motion import displacement
 
 MOVED, MEASURED = 16, 256  # test inputs of the two measurements
 POOL = 256  # samples of an input from which its variance is estimated
@@ -31,11 +31,13 @@ ELEMENTS = 4  # group elements an input
 def equivariance_by_samples(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[dict[str, float]]:
     """Root-mean-square of phi_k(h x) - h phi_k(x), one coordinate, at each k; independent samples on both sides.
 
+    The outputs are displacements; with the positions added to both sides the differences would be the same.
+
     h is uniform over the claimed group, translations of the size of the data. One entry where the average is exact.
     `stderr_test` is the standard error over test inputs, each with its own h.
     """
     spec, output = claimed(config)
-    rep = positions(output)
+    rep = displacement(output)
     x = Inputs.bind(spec, (), inputs(rows(data, slice(0, MOVED))))
     random = METHODS[config.symmetrizer].random
     counts = sorted(set(config.eval_samples)) if random else [1]
@@ -57,11 +59,11 @@ def _root(squares: Tensor) -> dict[str, float]:
 
 
 def _draws(phi: ps.Symmetrizer, x: dict[str, Any], samples: int | None) -> Tensor:
-    """Positions (K, B, N, D) of single samples, a page of inputs at a time; None is the exact average, K = 1."""
+    """Displacements (K, B, N, D) of single samples, a page of inputs at a time; None is the exact average, K = 1."""
     if samples is None:
-        return positions(phi(**x))[None]
+        return displacement(phi(**x))[None]
     pages: Iterable[dict[str, Any]] = Pages(Tensors(x), max(1, ROWS // samples))
-    return torch.cat([positions(phi.sample(**page, samples=samples)) for page in pages], 1)
+    return torch.cat([displacement(phi.sample(**page, samples=samples)) for page in pages], 1)
 
 
 def _repeated(h: Element, times: int) -> Element:
@@ -73,9 +75,9 @@ def samples_for_tolerance(phi: ps.Symmetrizer, data: Batch, config: Config) -> l
     """Samples with which each of 256 test inputs meets a tolerance: the least k with s / sqrt(k) <= tol.
 
     s^2 is the variance of one sample, estimated from a `pool` of 256: the trace of the covariance of a particle's
-    position over the axes of space, the largest of all particles, as `ps.Adaptive` measures it; s and tol are in units
-    of the positions. One entry a tolerance: the `median` of k, and a `histogram` over the bins (0, 1], (1, 2], (2, 4],
-    ..., the last of which holds all that is larger, too.
+    displacement, which is that of its position, over the axes of space, the largest of all particles, as `ps.Adaptive`
+    measures it; s and tol are in units of the positions. One entry a tolerance: the `median` of k, and a `histogram`
+    over the bins (0, 1], (1, 2], (2, 4], ..., the last of which holds all that is larger, too.
 
     Results without `pool` are older: what `ps.Adaptive` drew after its pilot, in chunks of 16, for 64 inputs, and at
     most 1024; `above` is the share of inputs in their last bin that needed more.
@@ -89,7 +91,7 @@ def samples_for_tolerance(phi: ps.Symmetrizer, data: Batch, config: Config) -> l
 
 @dataclass(frozen=True)
 class Pool(ps.Estimator):
-    """A mean of independent samples with aux["square"] (B,), the size of the variance of one of its positions."""
+    """A mean of independent samples with aux["square"] (B,), the size of the variance of one of its displacements."""
 
     samples: int
 
@@ -97,7 +99,7 @@ class Pool(ps.Estimator):
         outputs = integrand.evaluate(integrand.draw(self.samples)[0], None)
         variances = [y.var(0) for y in outputs]
         mean, stderr = [y.mean(0) for y in outputs], [(v / self.samples).sqrt() for v in variances]
-        square = replace(integrand, reps=integrand.reps[:1]).size(variances[:1])  # positions lead the outputs
+        square = replace(integrand, reps=integrand.reps[:1]).size(variances[:1])  # displacements lead the outputs
         rebuild = integrand.rebuild
         return ps.Estimate(rebuild(mean), rebuild(stderr), integrand.counts(self.samples), {"square": square})
 

@@ -20,8 +20,8 @@ from ..training import Problem, fit
 from .analysis import equivariance_by_samples, samples_for_tolerance
 from .config import Config
 from .data import centred, load
-from .loss import Loss, errors, mse
-from .models import GROUPS, METHODS, build, claimed, group_name, haar, inputs
+from .loss import Loss
+from .models import BASES, GROUPS, METHODS, build, claimed, group_name, haar, inputs
 from .rollout import rollout
 
 
@@ -33,6 +33,7 @@ def run(config: Config, place: Place) -> Outcome:
     torch.manual_seed(config.seed)
     phi = build(config, data["train"])
     loss = Loss(
+        motion=BASES[config.base].motion,
         entropy_weight=config.entropy,
         velocity_weight=config.velocity_weight,
         input_noise=config.input_noise,
@@ -41,7 +42,7 @@ def run(config: Config, place: Place) -> Outcome:
         samples=config.train_samples_at,
         penalties=config if config.penalised else None,
     )
-    problem = Problem(phi, loss, errors, Tensors(data["train"]), Tensors(data["valid"]), loss.begin)
+    problem = Problem(phi, loss, loss.errors, Tensors(data["train"]), Tensors(data["valid"]), loss.begin)
     cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
     ps.save(phi, place.out / "model", overwrite=True)
@@ -73,6 +74,7 @@ def analysis(phi: ps.Symmetrizer, data: Batch, config: Config) -> dict[str, Any]
 
 def test(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[Score]:
     """Test errors at each number of samples; a single one where the average is exact."""
+    mse = BASES[config.base].motion.mse
     if METHODS[config.symmetrizer].random:
         return errors_by_samples(phi, data, inputs, mse, config.eval_samples, config.repeats, config.seed)
     return [exact_errors(phi, data, inputs, mse)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import probsym as ps
 from ..batches import Batch, rows, size
 from ..few_samples import FewSamples
 from .models import inputs
+from .motion import Motion
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Loss:
     """Mean of `errors` over a batch, and what a recipe adds; the defaults add nothing.
 
     Args:
+        motion: What the outputs of the model are changes of.
         entropy_weight: Of the mean entropy of soft permutations (arXiv 2306.02866, appendix A.1).
         velocity_weight: Of the velocities' MSE, for models that predict them.
         input_noise: Standard deviation of Gaussian noise on positions and velocities; targets stay.
@@ -29,6 +31,7 @@ class Loss:
         penalties: Of a recipe that wants more than the error of the mean.
     """
 
+    motion: Motion = field(default_factory=Motion)
     entropy_weight: float = 0.0
     velocity_weight: float = 0.0
     input_noise: float = 0.0
@@ -67,24 +70,14 @@ class Loss:
         estimate = phi(**inputs(batch), **options, return_estimate=True)
         return self.error(estimate.mean, batch) + self.entropy_weight * estimate.aux["entropy"]
 
-    def error(self, predicted: Any, batch: Batch) -> Tensor:
+    def error(self, change: Any, batch: Batch) -> Tensor:
         """MSE of positions, plus the weighted one of velocities."""
-        loss = mse(predicted, batch).mean()
+        loss = self.motion.mse(change, batch).mean()
         if self.velocity_weight:
-            loss = loss + self.velocity_weight * (predicted["vel"] - batch["target_vel"]).square().mean()
+            off = self.motion.velocities(change, batch) - batch["target_vel"]
+            loss = loss + self.velocity_weight * off.square().mean()
         return loss
 
-
-def errors(phi: nn.Module, batch: Batch) -> Tensor:
-    """Squared error of each sample of a batch (B,)."""
-    return mse(phi(**inputs(batch)), batch)
-
-
-def mse(predicted: Any, batch: Batch) -> Tensor:
-    """Predicted positions (..., B, N, D), alone or as "pos", to mean squared errors (..., B)."""
-    return (positions(predicted) - batch["target"]).square().mean((-2, -1))
-
-
-def positions(predicted: Any) -> Any:
-    """The positions of an output, or their Rep, where velocities may come with them."""
-    return predicted["pos"] if isinstance(predicted, dict) else predicted
+    def errors(self, phi: nn.Module, batch: Batch) -> Tensor:
+        """Squared error of the positions of each sample of a batch (B,)."""
+        return self.motion.mse(phi(**inputs(batch)), batch)

@@ -21,6 +21,7 @@ from probsym.nets import (
 from probsym.reps import group_of
 
 from ..batches import Batch, rows
+from .motion import Motion
 
 if TYPE_CHECKING:
     from .config import Config
@@ -30,10 +31,11 @@ INPUTS = ("pos", "vel", "edge")
 
 @dataclass(frozen=True)
 class Base:
-    """A network for a config, and whether it is S_n-equivariant as it is."""
+    """A network for a config, whether it is S_n-equivariant as it is, and what its outputs are changes of."""
 
     build: Callable[[Config], nn.Module]
     permutes: bool
+    motion: Motion = Motion()
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,16 @@ class Method:
     several: bool = True
 
 
+FLIGHT = Motion(free_flight=True)
 BASES = {
     "gnn": Base(lambda c: ParticleGNN(c.dims, **_options(c)), permutes=True),
-    "dynamics": Base(lambda c: ParticleDynamics(c.dims, **_options(c)), permutes=True),
+    "dynamics": Base(lambda c: ParticleDynamics(c.dims, **_options(c)), permutes=True, motion=FLIGHT),
     "egnn": Base(lambda c: EGNN(**_options(c)), permutes=True),
     "egnn-inverse": Base(lambda c: EGNN(**_options(c), inverse=True), permutes=True),
     "transformer": Base(lambda c: ParticleTransformer(c.particles, c.dims, **_options(c)), permutes=False),
     "node-transformer": Base(lambda c: ParticleNodeTransformer(c.particles, c.dims, **_options(c)), permutes=False),
     "dynamics-transformer": Base(
-        lambda c: ParticleDynamicsTransformer(c.particles, c.dims, **_options(c)), permutes=False
+        lambda c: ParticleDynamicsTransformer(c.particles, c.dims, **_options(c)), permutes=False, motion=FLIGHT
     ),
 }
 
@@ -117,12 +120,12 @@ def group_name(config: Config) -> str:
 
 
 def reps(config: Config, permuted: bool) -> tuple[dict[str, ps.Rep], Any]:
-    """How the config's motions of space, and permutations if asked, act on the inputs and the output."""
+    """How the config's motions of space, and permutations if asked, act on the inputs and the output, a change."""
     particles = ps.S("particles") if permuted else ps.Axis("particles")
     space = GROUPS[group_name(config)].space(config.dims, "space")
     points, vectors = ps.Rep(particles, space), ps.Rep(particles, space.vector)
     given = {"pos": points, "vel": vectors, "edge": ps.Rep(particles, particles)}
-    return given, {"pos": points, "vel": vectors} if config.velocity_weight else points
+    return given, {"pos": vectors, "vel": vectors} if config.velocity_weight else vectors
 
 
 def claimed(config: Config) -> tuple[dict[str, ps.Rep], Any]:

@@ -23,7 +23,7 @@ from ..figures import save
 from ..training import table
 from .config import Config
 from .data import SOURCE, TARGET
-from .models import METHODS
+from .models import BASES, METHODS
 from .simulator import Array, Start, energy, simulate
 
 STEPS = 10
@@ -91,11 +91,12 @@ def predict(phi: ps.Symmetrizer, start: Batch, config: Config, draw: int) -> Ten
     """Positions and velocities (2, steps + 1, systems, N, D): a step is an estimate with `config.samples` samples."""
     reseed(stream(config.seed, "rollout", draw))
     options = {"samples": config.samples} if METHODS[config.symmetrizer].random else {}
+    motion = BASES[config.base].motion
     state, path = dict(start), [torch.stack([start["pos"], start["vel"]])]
     for _ in range(STEPS):
-        origin = state["pos"].mean(1, keepdim=True)  # nothing for E(d), and all that O(d) lacks
-        y = phi(**state | {"pos": state["pos"] - origin}, **options)
-        state |= {"pos": y["pos"] + origin, "vel": y["vel"]}
+        centred = state["pos"] - state["pos"].mean(1, keepdim=True)  # nothing for E(d), and all that O(d) lacks
+        change = phi(**state | {"pos": centred}, **options)
+        state |= {"pos": motion.positions(change, state), "vel": motion.velocities(change, state)}
         path.append(torch.stack([state["pos"], state["vel"]]))
     return torch.stack(path, 1)
 

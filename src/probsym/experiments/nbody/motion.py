@@ -1,0 +1,46 @@
+"""From the change that a model predicts to the positions and velocities that are compared with the true ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..batches import Batch
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What the outputs of a base are changes of; it is added to the average, never inside it.
+
+        positions = pos + change        or, with free flight,        pos + vel + change
+
+    Outputs are tensors (..., B, N, D), or dicts of them with "pos" and "vel".
+
+    Args:
+        free_flight: Whether the base tells how far particles are from where they would fly without forces, in the one
+            time unit that is predicted. Otherwise it tells how far they are from where they start.
+    """
+
+    free_flight: bool = False
+
+    def positions(self, change: Any, start: Batch) -> Tensor:
+        """Predicted positions (..., B, N, D)."""
+        known = start["pos"]
+        if self.free_flight:
+            known = known + start["vel"]
+        return known + displacement(change)
+
+    def velocities(self, change: Any, start: Batch) -> Tensor:
+        """Predicted velocities (..., B, N, D), of outputs that have them."""
+        return start["vel"] + change["vel"]
+
+    def mse(self, change: Any, batch: Batch) -> Tensor:
+        """Mean squared errors (..., B) of the predicted positions."""
+        return (self.positions(change, batch) - batch["target"]).square().mean((-2, -1))
+
+
+def displacement(change: Any) -> Any:
+    """What an output, or its Rep, says of the positions, where velocities may come with them."""
+    return change["pos"] if isinstance(change, dict) else change
