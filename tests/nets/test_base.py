@@ -14,6 +14,7 @@ from probsym.nets import (
     ParticleGNN,
     ParticleTransformer,
 )
+from probsym.nets.dynamics import interactions
 from probsym.nets.message_passing import off_diagonal
 
 
@@ -101,6 +102,22 @@ def test_a_particle_that_feels_nothing_flies_straight_on() -> None:
     out = both(pos, vel, edge)
     assert out["vel"].shape == vel.shape
     assert out["vel"].abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", [ParticleDynamics, ParticleDynamicsTransformer])
+def test_the_integrator_moves_particles_as_its_formula_says(kind: type) -> None:
+    """x_i <- x_i + t v_i in turn, with a clock that has learned; free flight, pos + vel, is taken off at the end."""
+    torch.manual_seed(0)
+    net, (pos, vel, edge) = kind(layers=3, velocity=True).double(), particles()
+    net.times.data += 0.1 * torch.randn(3)
+    h, x, v = net.start(pos, vel), pos, vel
+    for i in range(3):
+        h = net.rounds[i % len(net.rounds)](h, interactions(x, edge))
+        v = v + net.forces[i % len(net.forces)](h)
+        x = x + net.times[i] * v
+    out = net(pos, vel, edge)
+    torch.testing.assert_close(pos + vel + out["pos"], x, rtol=0, atol=1e-12)
+    torch.testing.assert_close(vel + out["vel"], v, rtol=0, atol=1e-12)
 
 
 def test_message_layer_is_the_concatenated_formula() -> None:
