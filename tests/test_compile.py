@@ -61,6 +61,33 @@ def test_full_graph_that_draws_its_noise():
     assert not torch.allclose(a, b)
 
 
+POINTS = ps.Rep(ps.S("n"), ps.E(3, "s"))
+ANY_BATCH = [
+    (ps.Rep(ps.S("n"), ps.O(3, "s")), (5, 3), "haar", 3),
+    (POINTS, (5, 3), "learned", 3),
+    (POINTS, (5, 3), "canonical", None),
+    (ps.Rep(ps.D(4)), (4, 4), "haar", 3),
+    (ps.Rep(ps.Signs(3), ps.C(8)), (3, 4, 4), "haar", ps.MonteCarlo(4, chunk=3)),
+]
+
+
+@pytest.mark.parametrize(("rep", "shape", "distribution", "samples"), ANY_BATCH, ids=repr)
+def test_batches_of_any_size_draw_their_noise(rep, shape, distribution, samples):
+    """Compiled once, then called with a smaller batch, with a larger one and with one input: as eager, by seed."""
+    torch._dynamo.reset()
+    phi = ps.symmetrize(nn.Identity(), rep, rep, distribution, samples, samples, example=torch.randn(2, *shape))
+    phi = phi.eval().requires_grad_(False)
+    compiled = torch.compile(phi, backend="eager")
+    for batch in (4, 3, 7, 1):
+        x = torch.randn(batch, *shape)
+        found = []
+        for module in (compiled, phi):
+            torch.manual_seed(batch)
+            found.append(module(x))
+        assert found[0].shape == x.shape
+        assert agree(*found, atol=1e-5)
+
+
 def test_full_graph_of_a_design_and_of_d4():
     phi, call, noise = prepared("SO(3)", "haar", 24)
     estimator = ps.MonteCarlo(24, design="octahedral")

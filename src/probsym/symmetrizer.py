@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from probsym.distributions import EquivariantDistribution, Noise, by_name, with_trivial
 from probsym.distributions.base import samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, MonteCarlo, positive
-from probsym.groups import Element
+from probsym.groups import Axis, Element
 from probsym.groups.peek import traced
 from probsym.reps import Inputs, Rep, Signature, as_spec, build, group_of, leaves, unfold
+from probsym.reps.channels import refuse_channels_first
 from probsym.reps.containers import dotted, lookup
 from probsym.reps.distinct import Distinct
 
@@ -40,6 +42,7 @@ class Symmetrizer(nn.Module):
         super().__init__()
         self.model = model
         self.inputs = as_spec(inputs, "inputs")
+        _refuse_own_names(model, self.inputs)
         self._signature = Signature(self.inputs)
         self.output = as_spec(output, "output")
         self._outputs = leaves(self.output)
@@ -189,6 +192,7 @@ class Symmetrizer(nn.Module):
             raise ValueError(
                 f"{dotted(path, 'output ')}: expected {rows} rows and the axes of {rep!r}, got shape {tuple(out.shape)}"
             )
+        refuse_channels_first(dotted(path, "output "), rep, tuple(out.shape))
 
     def _rebuild(self, moved: list[Tensor]) -> Any:
         values = dict(zip(self._outputs, moved, strict=True))
@@ -197,6 +201,14 @@ class Symmetrizer(nn.Module):
     def _check_groups(self) -> None:
         if not self.group.factors:
             raise ValueError("inputs, output: no group acts on any declared axis; declare one, such as ps.Rep(nodes)")
+        known = group_of(self.inputs).factors
+        for factor in group_of(self.output).factors:
+            # An average over a group that leaves the inputs alone keeps nothing but the invariant part of the output.
+            if factor not in known and not isinstance(factor, Axis):
+                raise ValueError(
+                    f"output: {factor!r} acts on the output but on no input (there act {', '.join(map(repr, known))}), "
+                    "so the average would not follow the inputs: declare it on an input too, as the same group"
+                )
         have, need = set(self.distribution.group.factors), set(self.group.factors)
         if need - have:
             missing = ", ".join(map(repr, need - have))
@@ -207,6 +219,35 @@ class Symmetrizer(nn.Module):
         if have - need:
             surplus = ", ".join(map(repr, have - need))
             raise ValueError(f"distribution: {surplus} acts on no declared axis of inputs or output")
+
+
+def _refuse_own_names(model: nn.Module, inputs: Any) -> None:
+    """Refuse names of the model's arguments that a call of the Symmetrizer takes for its own.
+
+    Arguments that are declared by position never meet them.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    own = _keywords(Symmetrizer.forward)
+    by_position = 0 if isinstance(inputs, dict) else len(inputs) if isinstance(inputs, tuple) else 1
+    named = [*(inputs if isinstance(inputs, dict) else ()), *_keywords(model.forward)[by_position:]]
+    for name in named:
+        if name in own:
+            raise ValueError(
+                f"argument {name!r} of the model: phi(..., {name}=...) means the Symmetrizer's own {name!r}, so it "
+                "could not be passed on; rename it in a wrapper, or declare the inputs by position as a tuple"
+            )
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    """The names of arguments that a function takes by keyword, in order; none where it cannot tell."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in parameters if p.kind in kinds and p.name != "self"]
 
 
 def as_estimator(given: Samples, default: int | None, name: str) -> Estimator:

@@ -137,7 +137,7 @@ class Projecting(EquivariantDistribution):
         """Features by factor: scores (*shape, B, N), vectors (*shape, B, D, M), or (origin (B, D), vectors)."""
 
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
-        options: dict[str, Any] = {"generator": generator, "dtype": x.dtype, "device": x.device}
+        options = draw_options(x, generator)
         batch = (*shape, x.count)
         return {
             name: {f: f.ambient_noise(batch, x.layouts.get(f), **options) for f in self.group.factors}  # type: ignore[call-overload]
@@ -163,6 +163,18 @@ class Projecting(EquivariantDistribution):
     def diagnose(self, x: Inputs, z: Mapping[Group, Any]) -> dict[str, Tensor]:
         """Scalars about the ambient features; none by default."""
         return {}
+
+
+def draw_options(x: Inputs, generator: torch.Generator | None) -> dict[str, Any]:
+    """The keywords of torch's random functions for noise that fits x.
+
+    A generator of None is left out: with the keyword torch.compile cannot follow draws whose size is symbolic, as it
+    is from the second batch size on.
+    """
+    options: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
+    if generator is not None:
+        options["generator"] = generator
+    return options
 
 
 class Independent(EquivariantDistribution):

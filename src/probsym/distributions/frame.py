@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.distributions.base import EquivariantDistribution, Noise, Support
+from probsym.distributions.base import EquivariantDistribution, Noise, Support, draw_options
 from probsym.distributions.frame_axes import distinct_axes, is_ordered, oriented, principal_axes, read_columns
 from probsym.distributions.frame_orthogonal import SpaceView, orient, signed
 from probsym.distributions.frame_paths import Listing, Paths, Sampling, slots
@@ -85,7 +85,7 @@ class Frame(EquivariantDistribution):
         return frame
 
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
-        options: dict[str, Any] = {"generator": generator, "dtype": x.dtype, "device": x.device}
+        options = draw_options(x, generator)
         batch = (*shape, x.count)
         ties: dict[Group, Tensor] = {}
         for f in self.group.factors:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.distributions.base import Noise, Projecting, Support
+from probsym.distributions.base import Noise, Projecting, Support, draw_options
 from probsym.distributions.features import check_features
 from probsym.distributions.geometry import centred, centroid, is_point, root, size
 from probsym.distributions.relax import Relaxation
@@ -194,7 +194,7 @@ class AtInput:
         return {path: floating[path] for path in chosen}
 
     def noise(self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None, z: Any) -> Any:
-        options: dict[str, Any] = {"generator": generator, "dtype": x.dtype, "device": x.device}
+        options = draw_options(x, generator)
         return {path: torch.randn(*shape, *leaf.value.shape, **options) for path, leaf in self._targets(x).items()}
 
     def noise_rep(self, x: Inputs, reps: Any) -> Any:

@@ -13,6 +13,7 @@ from probsym.groups import Element, Group, Layout, NodeAxis
 from probsym.groups.axis import Nodes
 from probsym.groups.lazy import lazy
 from probsym.reps import containers
+from probsym.reps.channels import refuse_channels_first
 from probsym.reps.containers import Path, Spec
 from probsym.reps.rep import Rep
 from probsym.reps.signature import Signature
@@ -312,6 +313,7 @@ def _check_leaf(leaf: Leaf) -> None:
             f"{leaf.name}: expected at least {need} axes (batch, then those of {leaf.rep!r}), "
             f"got shape {tuple(leaf.value.shape)}"
         )
+    refuse_channels_first(leaf.name, leaf.rep, tuple(leaf.value.shape))
     kind = leaf.value.dtype
     if leaf.rep.mixes and not leaf.value.is_floating_point():
         raise TypeError(f"{leaf.name}: expected a floating dtype for {leaf.rep!r}, got {kind}")

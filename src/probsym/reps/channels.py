@@ -1,0 +1,38 @@
+"""Images whose channels stand first, declared as if they stood last."""
+
+from __future__ import annotations
+
+from probsym.reps.rep import Rep
+
+
+def refuse_channels_first(name: str, rep: Rep, shape: tuple[int, ...]) -> None:
+    """Refuse an image (B, C, H, W) that is declared `Rep(G)`, which takes its first two axes for rows and columns.
+
+    Axes that no Rep names are channels and stand last, so `Rep(G)` means (B, H, W) or (B, H, W, C). A tensor whose
+    rows, columns and channels could as well be channels, rows and columns is refused: with as many channels as columns
+    (a square image), or with fewer rows than either. `Rep(G, None)` names the last axis and so says that it is meant.
+
+    Raises:
+        ValueError: names the tensor.
+
+    >>> from probsym.groups import D
+    >>> refuse_channels_first("argument 'x'", Rep(D(1)), (2, 8, 6, 3))         # rows, columns, channels
+    >>> refuse_channels_first("argument 'x'", Rep(None, D(1)), (2, 3, 8, 8))   # channels, rows, columns
+    """
+    last = rep.slots[-1] if rep.slots else None
+    if last is None or last.width != 2:
+        return
+    start = rep.lead() + rep.ndim
+    rows, columns = shape[start - 2 : start]
+    channels = shape[start:]
+    if not channels:
+        return
+    if len(channels) == 1 and channels[0] != columns and rows >= min(columns, channels[0]):
+        return
+    named = ", ".join(["None"] * len(channels))
+    shown = "" if len(rep.slots) == 1 else ", ".join(map(repr, rep.slots[:-1])) + ", "
+    raise ValueError(
+        f"{name}: {rep!r} takes axes {start - 2} and {start - 1} for the rows and columns of an image, but shape "
+        f"{tuple(shape)} looks as if channels came first: declare Rep({shown}{named}, {last!r}) if they do, and "
+        f"Rep({shown}{last!r}, {named}) if they stand last"
+    )
