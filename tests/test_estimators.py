@@ -1,13 +1,16 @@
 """Estimates: what mean, standard error and counts mean; their arguments. Designs are tested in tests/estimators."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import probsym as ps
 from cases import NODES, SETTINGS, particles, randn, seeded, sets
+from probsym.estimators.designs import Cyclic, Sobol
 
 LINEAR = nn.Linear(4, 4, bias=False).double()
 LINEAR.weight.data = randn(4, 4) / 2
@@ -31,6 +34,45 @@ STEPS = ps.symmetrize(LINEAR, ps.Rep(NODES), ps.Rep(NODES), "haar")
 def test_bad_arguments(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+INTEGERS = [np.int64, np.int32, np.uint8, lambda n: np.array(n), int]
+
+
+@pytest.mark.parametrize("integer", INTEGERS)
+def test_integers_of_numpy_are_integers(integer):
+    """Whatever Python takes for an integer will do, and becomes an int."""
+    x = randn(2, 4)
+    made = [
+        (ps.MonteCarlo(integer(6), integer(2)), ps.MonteCarlo(6, 2)),
+        (ps.Exact(integer(5)), ps.Exact(5)),
+        (ps.Adaptive(0.5, integer(64), integer(32), integer(8)), ps.Adaptive(0.5, 64, 32, 8)),
+        (ps.MonteCarlo(integer(4), design="antithetic"), ps.MonteCarlo(4, design="antithetic")),
+    ]
+    for found, same in made:
+        assert found == same
+        assert repr(found) == repr(same)
+        a, b = (STEPS.estimate(x, estimator=e, generator=seeded()) for e in (found, same))
+        assert torch.equal(a.mean, b.mean)
+    assert ps.Hybrid(integer(3), integer(2)) == ps.Hybrid(3, 2)
+    assert Sobol(integer(8)) == Sobol(8)
+    assert Cyclic(integer(4)) == Cyclic(4)
+    assert torch.equal(STEPS(x, samples=integer(3), generator=seeded()), STEPS(x, samples=3, generator=seeded()))
+    assert STEPS.sample(x, samples=integer(3)).shape == (3, 2, 4)
+    assert len(STEPS.draw_noise(x, samples=integer(3))["z"][NODES]) == 3
+    assert STEPS.estimate(x, tol=np.float32(0.5), max_samples=integer(64)).samples.max() <= 64
+    made = ps.symmetrize(LINEAR, ps.Rep(NODES), ps.Rep(NODES), "haar", integer(2), integer(5))
+    assert (made.train_estimator, made.eval_estimator) == (ps.MonteCarlo(2), ps.MonteCarlo(5))
+    assert json.dumps(made.eval_estimator.k) == "5"
+
+
+@pytest.mark.parametrize("bad", [True, np.bool_(True), 2.0, np.float64(2), "2", torch.tensor(2), None, 0, np.int64(-1)])
+def test_what_is_no_number_of_samples(bad):
+    calls = [lambda: ps.MonteCarlo(bad), lambda: ps.Hybrid(bad), lambda: ps.Adaptive(0.1, pilot=bad),
+             lambda: STEPS.sample(randn(2, 4), samples=bad), lambda: Sobol(bad)]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ValueError, match=r"(k|pilot|samples|block): expected an integer of at least"):
+            call()
 
 
 def test_one_sample_has_infinite_and_exact_zero_standard_error():

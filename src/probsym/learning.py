@@ -20,8 +20,10 @@ from torch import Tensor
 
 from probsym.distributions import Noise
 from probsym.estimators import positive
+from probsym.estimators.base import square_size
 from probsym.groups import Axis, Element, LinearGroup, Permutation
 from probsym.groups.cyclic import Turn
+from probsym.groups.orthonormal import wide
 from probsym.groups.shift import Roll
 from probsym.groups.signs import Flip
 from probsym.reps import Rep
@@ -53,7 +55,9 @@ def variance(outputs: Any) -> Tensor:
         outputs = tuple(outputs.values())
     if isinstance(outputs, tuple):
         return torch.stack([variance(value) for value in outputs]).sum()
-    return outputs.var(0).mean() if len(outputs) > 1 else 0.0 * outputs.sum()
+    if len(outputs) < 2:
+        return 0.0 * square_size(outputs).sum()
+    return wide(outputs).var(0).mean()
 
 
 def away(phi: Symmetrizer, call: Mapping[str, Any] | tuple[Any, ...], noise: Noise) -> Tensor:
@@ -144,7 +148,7 @@ class Growing:
 
     def __post_init__(self) -> None:
         for name in ("total", "first", "last"):
-            positive(name, getattr(self, name))
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
         if self.first > self.last:
             raise ValueError(f"expected first <= last, got first={self.first}, last={self.last}")
 

@@ -106,7 +106,7 @@ class Symmetrizer(nn.Module):
         self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, noise: Noise = None, **kwargs: Any
     ) -> Any:
         """One output a sample, g_k f(g_k^-1 x): the output's structure with shapes (K, B, ...)."""
-        positive("samples", samples)
+        samples = positive("samples", samples)
         x = self.bind(args, kwargs)
         noise = self.distribution.draw(x, samples, generator) if noise is None else noise
         return self._rebuild(self._evaluate(x, self.distribution.transport(x, noise)))
@@ -115,8 +115,7 @@ class Symmetrizer(nn.Module):
         self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, **kwargs: Any
     ) -> Noise:
         """The noise that a call with these arguments would draw; pass it on as `noise=`."""
-        positive("samples", samples)
-        return self.distribution.draw(self.bind(args, kwargs), samples, generator)
+        return self.distribution.draw(self.bind(args, kwargs), positive("samples", samples), generator)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
         """The call's arguments with their Reps, shapes and dtypes checked."""
@@ -257,8 +256,7 @@ def as_estimator(given: Samples, default: int | None, name: str) -> Estimator:
     k = default if given is None else given
     if k is None:
         return Exact()
-    positive(name, k)
-    return MonteCarlo(k)
+    return MonteCarlo(positive(name, k))
 
 
 def _smaller(x: Inputs, keep: Tensor) -> Inputs:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from probsym.estimators.base import Estimate, Estimator, Integrand, Widened, block_means, positive
+from probsym.estimators.base import Estimate, Estimator, Integrand, Widened, block_means, square_size
 from probsym.estimators.designs import Design, as_design
 from probsym.estimators.monte_carlo import slices
+from probsym.groups.whole import whole_number
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,13 @@ class Adaptive(Estimator):
     design: str | Design | tuple[str | Design, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.tol, int | float):
+        if not isinstance(self.tol, Real) or isinstance(self.tol, bool):
             raise TypeError(f"tol: expected a positive number, got {self.tol!r}")
         if not self.tol > 0:
             raise ValueError(f"tol: expected a positive number, got {self.tol}")
-        positive("chunk", self.chunk)
-        for name, value, least in (("max_samples", self.max_samples, 2), ("pilot", self.pilot, 32)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+        object.__setattr__(self, "tol", float(self.tol))
+        for name, least in (("chunk", 1), ("max_samples", 2), ("pilot", 32)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         as_design(self.design)
 
     def __call__(self, integrand: Integrand) -> Estimate:
@@ -77,7 +78,7 @@ class Adaptive(Estimator):
             for a, b, n in zip(pilot.square, totals.square, totals.counts(drawn), strict=True)
         ]
         aux = {**aux, "above_tol": (square > drawn * self.tol**2).sum()}
-        mean, error = totals.narrow(totals.mean), totals.narrow(error)
+        mean, error = totals.narrow(totals.mean), totals.narrow_errors(error)
         return Estimate(integrand.rebuild(mean), integrand.rebuild(error), drawn * block, aux)
 
     def _draw(self, integrand: Integrand, samples: int) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -137,7 +138,7 @@ class _Totals(Widened):
         fresh = len(outputs[0]) // self.block
         for i, y in enumerate(block_means(self.widen(outputs), self.block)):
             mean = y.mean(0)
-            square = (y - mean).detach().square().sum(0)
+            square = square_size((y - mean).detach()).sum(0)
             if i == len(self.mean):
                 self.mean.append(mean)
                 self.square.append(square)
@@ -145,7 +146,7 @@ class _Totals(Widened):
             rows = None if active is None or bool(active.all()) else self.rows(active, i)
             old, spread = (t if rows is None else t[rows] for t in (self.mean[i], self.square[i]))
             delta, share = mean - old, fresh / (self.count + fresh)
-            mean, square = old + delta * share, spread + square + delta.detach().square() * self.count * share
+            mean, square = old + delta * share, spread + square + square_size(delta.detach()) * self.count * share
             self.mean[i], self.square[i] = (
                 new if rows is None else whole.index_copy(0, rows, new)
                 for whole, new in ((self.mean[i], mean), (self.square[i], square))

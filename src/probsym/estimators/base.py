@@ -17,6 +17,7 @@ from probsym.groups import Element
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
 from probsym.groups.orthonormal import wide
+from probsym.groups.whole import positive
 from probsym.reps import Inputs, Rep
 
 
@@ -27,6 +28,7 @@ class Estimate:
     Args:
         mean: structure and shape of the model's output.
         stderr: elementwise standard error of `mean`, same structure; 0 where exact, inf for a single block of samples.
+            Of complex outputs z with mean m it is real, sqrt(E|z - m|^2 / k).
         samples: samples used for each input (B,).
         aux: scalars: entropy of soft permutations, counts of degenerate inputs.
     """
@@ -136,6 +138,10 @@ class Widened:
     def narrow(self, values: list[Tensor]) -> list[Tensor]:
         return [v.to(kind) for v, kind in zip(values, self.kinds, strict=True)]
 
+    def narrow_errors(self, errors: list[Tensor]) -> list[Tensor]:
+        """Standard errors in the precision of the outputs: real, also for complex outputs."""
+        return [e.to(real_kind(kind)) for e, kind in zip(errors, self.kinds, strict=True)]
+
 
 class Moments(Widened):
     """Running weighted mean and spread over the sample axis, merged chunk by chunk (Chan et al.)."""
@@ -172,7 +178,7 @@ class Moments(Widened):
         for i, (y, w) in enumerate(zip(self.widen(outputs), weights, strict=True)):
             total = w.sum(0)
             mean = (w * y).sum(0) / torch.where(total > 0, total, 1)
-            square = (w * (y - mean).detach().square()).sum(0) if spread else torch.zeros_like(total)
+            square = (w * square_size((y - mean).detach())).sum(0) if spread else torch.zeros_like(total)
             if i == len(self.mean):
                 self.mean.append(mean)
                 self.square.append(square)
@@ -182,7 +188,7 @@ class Moments(Widened):
             share = total / torch.where(joint > 0, joint, 1)
             delta = mean - self.mean[i]
             if spread:
-                self.square[i] = self.square[i] + square + delta.detach().square() * self.total[i] * share
+                self.square[i] = self.square[i] + square + square_size(delta.detach()) * self.total[i] * share
             self.mean[i] = self.mean[i] + delta * share
             self.total[i] = joint
 
@@ -213,7 +219,7 @@ class Blocks(Widened):
             means = [s[None] / self.block for s in self.sums]
         else:
             means = block_means(outputs, self.block)
-        ones = [torch.ones(len(m), *[1] * (m.ndim - 1), dtype=m.dtype, device=m.device) for m in means]
+        ones = [torch.ones(len(m), *[1] * (m.ndim - 1), dtype=real_kind(m.dtype), device=m.device) for m in means]
         self.moments.add(means, ones, self.spread)
 
     def result(self) -> list[Tensor]:
@@ -223,8 +229,8 @@ class Blocks(Widened):
     def error(self, blocks: int) -> list[Tensor]:
         """Standard errors of the mean; inf for one block."""
         if blocks < 2:
-            return self.narrow([torch.full_like(s, math.inf) for s in self.moments.square])
-        return self.narrow([(s / (blocks - 1) / blocks).sqrt() for s in self.moments.square])
+            return self.narrow_errors([torch.full_like(s, math.inf) for s in self.moments.square])
+        return self.narrow_errors([(s / (blocks - 1) / blocks).sqrt() for s in self.moments.square])
 
 
 class Counters:
@@ -257,11 +263,23 @@ def block_means(outputs: list[Tensor], block: int) -> list[Tensor]:
 def standard_error(y: Tensor, block: int) -> Tensor:
     """Standard error of the mean over axis 0, from the means of blocks; inf for one of them."""
     (means,) = block_means([wide(y.detach())], block)
+    kind = real_kind(y.dtype)
     if len(means) < 2:
-        return torch.full_like(y[0], math.inf)
-    return (means.std(0) / math.sqrt(len(means))).to(y.dtype)
+        return torch.full_like(y[0], math.inf, dtype=kind)
+    return (means.std(0) / math.sqrt(len(means))).to(kind)
 
 
-def positive(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+def real_kind(kind: torch.dtype) -> torch.dtype:
+    """The dtype of the parts of complex numbers, and of real ones."""
+    return kind.to_real() if kind.is_complex else kind  # `to_real` of a real one stops compilers
+
+
+def square_size(y: Tensor) -> Tensor:
+    """|y|^2, elementwise and real: y^2, or for complex y the squares of both parts added up."""
+    return torch.view_as_real(y).square().sum(-1) if y.is_complex() else y.square()
+
+
+__all__ = [
+    "Blocks", "Counters", "Estimate", "Estimator", "Integrand", "Moments", "Widened", "block_means", "positive",
+    "square_size", "standard_error",
+]  # fmt: skip

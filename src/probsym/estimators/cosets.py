@@ -231,7 +231,7 @@ class Cyclic(Coset):
 
     def __post_init__(self) -> None:
         if self.order is not None:
-            positive("order", self.order)
+            object.__setattr__(self, "order", positive("order", self.order))
 
     def fits(self, factor: Group) -> bool:
         flat = isinstance(factor, LinearGroup) and factor.dim == 2

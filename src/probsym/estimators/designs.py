@@ -56,19 +56,19 @@ def as_design(given: Any) -> Design:
     return DESIGNS[given]
 
 
-def check_sampling(k: int, chunk: int | None, given: Any) -> None:
-    """The arguments of an estimator that draws k samples.
+def check_sampling(estimator: Any) -> None:
+    """The arguments k, chunk and design of an estimator that draws samples; its integers become ints.
 
     Raises:
         ValueError: k or chunk below one, an unknown design, k no multiple of its block.
         TypeError: neither the name of a design nor a design.
     """
-    positive("k", k)
-    if chunk is not None:
-        positive("chunk", chunk)
-    design = as_design(given)
+    object.__setattr__(estimator, "k", positive("k", estimator.k))
+    if estimator.chunk is not None:
+        object.__setattr__(estimator, "chunk", positive("chunk", estimator.chunk))
+    design = as_design(estimator.design)
     if design.size is not None:
-        check_multiple(k, design.size, design)
+        check_multiple(estimator.k, design.size, design)
 
 
 def _coset(given: Any) -> Coset:

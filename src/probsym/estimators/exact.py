@@ -39,7 +39,7 @@ class Exact(Estimator):
 
     def __post_init__(self) -> None:
         if self.chunk is not None:
-            positive("chunk", self.chunk)
+            object.__setattr__(self, "chunk", positive("chunk", self.chunk))
 
     def __call__(self, integrand: Integrand) -> Estimate:
         support = integrand.p.support(integrand.x, integrand.generator)
@@ -49,7 +49,7 @@ class Exact(Estimator):
             return Estimate(integrand.rebuild(moments.result()), None, samples, support.counters)
         scale = torch.where(support.exact, 0.0, (samples - 1).clamp_min(0).to(support.weight.dtype).reciprocal())
         scales = integrand.align(scale[None], [s[None] for s in moments.square])
-        error = moments.narrow([_error(s, c[0]) for s, c in zip(moments.square, scales, strict=True)])
+        error = moments.narrow_errors([_error(s, c[0]) for s, c in zip(moments.square, scales, strict=True)])
         return Estimate(integrand.rebuild(moments.result()), integrand.rebuild(error), samples, support.counters)
 
 
@@ -128,7 +128,7 @@ class Hybrid(Estimator):
     design: str | Design | tuple[str | Design, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_sampling(self.k, self.chunk, self.design)
+        check_sampling(self)
 
     def __call__(self, integrand: Integrand) -> Estimate:
         if integrand.noise is not None:

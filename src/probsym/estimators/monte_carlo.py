@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from probsym.estimators.base import (
@@ -16,6 +17,7 @@ from probsym.estimators.base import (
     standard_error,
 )
 from probsym.estimators.designs import Design, as_design, check_sampling
+from probsym.groups.orthonormal import wide
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class MonteCarlo(Estimator):
     design: str | Design | tuple[str | Design, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_sampling(self.k, self.chunk, self.design)
+        check_sampling(self)
 
     def __call__(self, integrand: Integrand) -> Estimate:
         design = as_design(self.design)
@@ -56,7 +58,7 @@ class MonteCarlo(Estimator):
             g, aux = design.draw(integrand, self.k)
             count = g.shape[0]
             y = integrand.scaled(integrand.evaluate(g, None), design.weights(integrand), slice(0, count))
-            mean, error = [t.mean(0) if count > 1 else t.squeeze(0) for t in y], []
+            mean, error = [_mean(t) if count > 1 else t.squeeze(0) for t in y], []
             if integrand.statistics:
                 error = [standard_error(t, design.length(integrand)) for t in y]
         else:
@@ -75,6 +77,11 @@ class MonteCarlo(Estimator):
                 blocks.add(integrand.scaled(integrand.run(g.select(part)), weights, part))
             aux.add(counters, g.shape[0])
         return blocks.result(), blocks.error(aux.samples // block), aux.samples, aux.values()
+
+
+def _mean(y: Tensor) -> Tensor:
+    """The mean over axis 0; torch has none of halves of complex numbers."""
+    return wide(y).mean(0).to(y.dtype) if y.dtype == torch.complex32 else y.mean(0)
 
 
 def slices(count: int, block: int, chunk: int) -> Iterator[slice]:

@@ -119,7 +119,7 @@ class Sobol(_Uniform):
     block: int = 32
 
     def __post_init__(self) -> None:
-        positive("block", self.block)
+        object.__setattr__(self, "block", positive("block", self.block))
 
     def points(
         self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device
@@ -142,7 +142,7 @@ class Stratified(_Uniform):
     block: int = 16
 
     def __post_init__(self) -> None:
-        positive("block", self.block)
+        object.__setattr__(self, "block", positive("block", self.block))
 
     def points(
         self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device

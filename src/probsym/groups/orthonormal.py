@@ -115,8 +115,10 @@ def _scaled(z: Tensor) -> Tensor:
 
 
 def wide(x: Tensor) -> Tensor:
-    """x in at least float32."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    """x in at least float32, or complex64."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return x.float()
+    return x.to(torch.complex64) if x.dtype == torch.complex32 else x
 
 
 def rank(z: Tensor) -> Tensor:

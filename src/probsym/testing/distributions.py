@@ -15,7 +15,20 @@ from probsym.groups import Element, product
 from probsym.groups.axis import Edges
 from probsym.reps import Inputs, as_spec, leaves
 from probsym.symmetrizer import Symmetrizer
-from probsym.testing.elements import bind, distance, images, join, layouts_of, moving, probes, repeated, seeded, still
+from probsym.testing.elements import (
+    as_real,
+    bind,
+    distance,
+    doubled,
+    images,
+    join,
+    layouts_of,
+    moving,
+    probes,
+    repeated,
+    seeded,
+    still,
+)  # fmt: skip
 from probsym.testing.statistics import two_sample
 
 
@@ -60,7 +73,7 @@ def assert_distribution(
     given = bind(as_spec(reps, "reps"), inputs)
     generator = seeded(generator, given.device)
     p = _doubled(p, given)
-    x = given.map(lambda leaf: leaf.value.double() if leaf.value.is_floating_point() else leaf.value)
+    x = given.map(lambda leaf: doubled(leaf.value))
     checks = _Checks(p, x, tolerance, alpha, generator)
     noise = p.noise(x, (samples,), generator)
     g = checks.transported(noise)
@@ -80,7 +93,7 @@ def _doubled(p: EquivariantDistribution, x: Inputs) -> EquivariantDistribution:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         p.transport(x, p.noise(x, (1,), torch.Generator(x.device).manual_seed(0)))
-    return p.double()
+    return p._apply(doubled)  # not `double`, which leaves complex parameters as they are
 
 
 class _Checks:
@@ -144,7 +157,7 @@ class _Checks:
         total = found.weight.sum(0)
         if not torch.allclose(total, torch.ones_like(total), atol=self.tolerance):
             self.fail(f"the weights of support must sum to one, got {total.tolist()}")
-        element = found.element.map(lambda tensor, _: tensor.double() if tensor.is_floating_point() else tensor)
+        element = found.element.map(lambda tensor, _: doubled(tensor))
         return replace(found, element=element)
 
     def support_moves(self, h: Element) -> None:
@@ -187,7 +200,7 @@ class _Checks:
             if rep.ragged is not None:
                 layout = self.x.layouts[rep.ragged]
                 weight, exact = (layout.spread(t, t.ndim - 1) for t in (weight, exact))
-            y = rep.act(g, probe, 0).double()
+            y = as_real(rep.act(g, probe, 0))
             if rep.labelled is not None and rep.lead() == 0:  # node numbers of a ragged batch belong to no input
                 continue
             y = y.flatten(2)
@@ -208,5 +221,5 @@ def _flat(noise: Any, reps: Any) -> Tensor:
         eps = noise
         for key in path:
             eps = eps[key]
-        parts.append(eps.double().flatten(1))
+        parts.append(as_real(eps).flatten(1))
     return torch.cat(parts, -1)

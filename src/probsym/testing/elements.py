@@ -120,12 +120,30 @@ def ambient_shape(group: Group, layout: Any) -> tuple[int, ...]:
     return tuple(group.ambient_noise((), layout, generator=torch.Generator()).shape)
 
 
+def doubled(y: Tensor) -> Tensor:
+    """Real and complex numbers in double precision; integers stay."""
+    if y.is_complex():
+        return y.to(torch.complex128)
+    return y.double() if y.is_floating_point() else y
+
+
+def precise(y: Tensor) -> Tensor:
+    """Any numbers as float64, complex ones as complex128."""
+    return y.to(torch.complex128) if y.is_complex() else y.double()
+
+
+def as_real(y: Tensor) -> Tensor:
+    """Any numbers as float64; of complex ones both parts, along a new last axis."""
+    return torch.view_as_real(precise(y)) if y.is_complex() else y.double()
+
+
 def images(g: Element, seen: dict[Rep, Tensor]) -> list[Tensor]:
     """Where g sends the probes, each flattened to (*shape, F), in a ragged batch (*sample shape, F)."""
     moved = []
     for rep, x in seen.items():
-        y = rep.act(g, x, 0).double()
-        moved.append(y.flatten(y.ndim - x.ndim))
+        y = rep.act(g, x, 0)
+        start = y.ndim - x.ndim
+        moved.append(as_real(y).flatten(start))
     return moved
 
 

@@ -16,7 +16,7 @@ from probsym.groups.axis import Edges
 from probsym.reps import Inputs, Rep, as_spec, group_of, leaves
 from probsym.reps.containers import dotted, lookup
 from probsym.symmetrizer import Symmetrizer
-from probsym.testing.elements import bind, homing, moving, repeated, seeded
+from probsym.testing.elements import as_real, bind, homing, moving, precise, repeated, seeded
 from probsym.testing.statistics import family_wise, symmetric_p_value
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -205,8 +205,9 @@ class _Test:
     def _add(self, store: Any, h: Element, home: Element, left: Any, right: Any, k: int) -> None:
         """Differences of phi(gx) and g phi(x), both with the centroid at the origin and padding zero."""
         for path, rep in self.reps.items():
-            a, b = (y.double() for y in (left[path], right[path]))
-            a, b = (rep.act(repeated(home, k), y) for y in (a, rep.act(repeated(h, k), b)))
+            a, b = precise(left[path]), precise(right[path])
+            b = rep.act(repeated(h, k), b)
+            a, b = (as_real(rep.act(repeated(home, k), y)) for y in (a, b))
             store[path].append(a - b)
             self.far[path].append(_size(left[path]))
             self.near[path].append(torch.maximum(_size(a), _size(b)))
@@ -222,7 +223,7 @@ class _Test:
     def _single(self, path: Any) -> Tensor:
         """Size of one sample: what rounding is relative to where an average cancels."""
         rep, home = self.reps[path], homing(self.group, self.x)
-        return _size(rep.act(repeated(home, 4), self._draw(self.x, 4)[path].double()))
+        return _size(rep.act(repeated(home, 4), precise(self._draw(self.x, 4)[path])))
 
     def report(self, alpha: float, elements: int, projections: int) -> EquivarianceReport:
         worst: tuple[float, float, str] = (-1.0, 0.0, "")
@@ -282,4 +283,4 @@ class _Test:
 
 def _size(y: Tensor) -> Tensor:
     """Root mean square."""
-    return y.double().square().mean().sqrt() if y.numel() else torch.zeros((), dtype=torch.float64, device=y.device)
+    return as_real(y).square().mean().sqrt() if y.numel() else torch.zeros((), dtype=torch.float64, device=y.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probsym.groups import E, Element, Group, Product
 from probsym.reps import Rep
-from probsym.testing.elements import distance, images, join, probes, random_element, repeated, seeded
+from probsym.testing.elements import as_real, distance, images, join, probes, random_element, repeated, seeded
 from probsym.testing.statistics import two_sample
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3, 1, 2))
@@ -125,9 +125,9 @@ class _Checks:
             self.same("inverse a a^-1 = e", self.act(a @ a.inverse()), self.act(e), of)
             for rep, x in self.seen.items():
                 twice = rep.act(a, rep.act(b, x, 0))
-                self.same(f"action (ab)x = a(bx) on {rep!r}", [rep.act(a @ b, x, 0).double()], [twice.double()], of)
+                self.same(f"action (ab)x = a(bx) on {rep!r}", [as_real(rep.act(a @ b, x, 0))], [as_real(twice)], of)
                 still = rep.act(e, x, 0)
-                self.same(f"action e x = x on {rep!r}", [still.double()], [x.expand_as(still).double()], of)
+                self.same(f"action e x = x on {rep!r}", [as_real(still)], [as_real(x.expand_as(still).to(still))], of)
             self.sound(a, of)
 
     def sound(self, g: Element, of: str) -> None:
@@ -135,11 +135,11 @@ class _Checks:
         for f in self.group.factors:
             matrix, index = getattr(g[f], "matrix", None), getattr(g[f], "index", None)
             if isinstance(matrix, Tensor):
-                unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-                self.same(f"orthogonality of {f!r}", [matrix.mT @ matrix], [unit.expand_as(matrix)], of)
+                unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
+                self.same(f"orthogonality of {f!r}", [as_real(matrix.mH @ matrix)], [as_real(unit)], of)
                 if getattr(f, "special", False):
                     det = torch.linalg.det(matrix)
-                    self.same(f"determinant one of {f!r}", [det], [torch.ones_like(det)], of)
+                    self.same(f"determinant one of {f!r}", [as_real(det)], [as_real(torch.ones_like(det))], of)
             if isinstance(index, Tensor):
                 places = torch.arange(index.shape[-1], device=index.device).expand_as(index)
                 self.same(f"indices of {f!r} are permutations", [index.sort(-1).values.double()], [places.double()], of)
@@ -171,7 +171,7 @@ class _Checks:
     def gradient(self, f: Group, z: Any, tie: Tensor, seen: dict[Rep, Tensor], of: str) -> None:
         z = tuple(t.clone().requires_grad_() for t in (z if isinstance(z, tuple) else (z,)))
         moved = images(f.project(z if len(z) > 1 else z[0], tie, self.layouts[f]), seen)
-        total = sum(y.sum() for y in moved if y.requires_grad)
+        total = sum(as_real(y).sum() for y in moved if y.requires_grad)
         if isinstance(total, Tensor):
             slopes = torch.autograd.grad(total, z, allow_unused=True)
             if not all(bool(s.isfinite().all()) for s in slopes if s is not None):
