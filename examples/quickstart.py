@@ -1,4 +1,4 @@
-"""Wrap a plain network, train it for a moment, predict with error bars, and prove the equivariance."""
+"""Wrap a plain network, train it for a moment, predict with error bars, and test the equivariance."""
 
 import torch
 
