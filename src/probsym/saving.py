@@ -114,6 +114,8 @@ def describe(phi: Symmetrizer) -> dict[str, Any]:
 
 def encode(spec: Any) -> Any:
     """A container of Reps as JSON."""
+    if spec is None:
+        return None
     if isinstance(spec, Rep):
         return {"rep": [None if s is None else [type(s).__name__, _encode_group(s.group)] for s in spec.slots]}
     if isinstance(spec, dict):
@@ -123,6 +125,8 @@ def encode(spec: Any) -> Any:
 
 def decode(data: Any) -> Any:
     """The inverse of `encode`."""
+    if data is None:
+        return None
     if "rep" in data:
         return Rep(*(None if slot is None else _slot(*slot) for slot in data["rep"]))
     if "dict" in data:

@@ -41,7 +41,7 @@ class Symmetrizer(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.inputs = as_spec(inputs, "inputs")
+        self.inputs = as_spec(inputs, "inputs", untouched=True)
         _refuse_own_names(model, self.inputs)
         self._signature = Signature(self.inputs)
         self.output = as_spec(output, "output")
@@ -140,7 +140,7 @@ class Symmetrizer(nn.Module):
             evaluate=partial(self._evaluate, x),
             reps=tuple(self._outputs.values()),
             rebuild=self._rebuild,
-            restrict=lambda keep: self._integrand(_smaller(x, keep), estimator, None, generator, statistics),
+            restrict=lambda keep: self._integrand(x.select(keep), estimator, None, generator, statistics),
             generator=generator,
             noise=noise,
             statistics=statistics,
@@ -259,11 +259,6 @@ def as_estimator(given: Samples, default: int | None, name: str) -> Estimator:
     return MonteCarlo(positive(name, k))
 
 
-def _smaller(x: Inputs, keep: Tensor) -> Inputs:
-    x.refuse_undeclared(2)
-    return x.select(keep)
-
-
 def symmetrize(
     model: nn.Module,
     inputs: Any,
@@ -282,7 +277,8 @@ def symmetrize(
     Args:
         model: any module; called with the same arguments on K*B rows, row = k B + b.
         inputs: Reps of its arguments: a dict for keywords, a tuple for positions, one Rep for a single argument.
-            Undeclared arguments pass as they are.
+            None instead of a Rep passes an argument, or an entry of one, as it is. Any other tensor with at least one
+            axis is refused if it is not declared; numbers, strings and tensors without axes need no declaration.
         output: Rep of its output, or a dict or tuple of them.
         distribution: "learned", "haar", "frame", "canonical", or a distribution over the group.
         train_samples, eval_samples: samples or an estimator; None takes the distribution's own.
@@ -303,7 +299,7 @@ def symmetrize(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
-    spec, out = as_spec(inputs, "inputs"), as_spec(output, "output")
+    spec, out = as_spec(inputs, "inputs", untouched=True), as_spec(output, "output")
     if isinstance(distribution, str):
         distribution = by_name(distribution, spec, group_of(spec, out))
     phi = Symmetrizer(model, spec, out, distribution, train_samples, eval_samples)

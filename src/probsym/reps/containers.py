@@ -4,36 +4,86 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from torch import Tensor
 
 from probsym.groups import Group, Slot, product
 from probsym.reps.rep import Rep
 
-Spec: TypeAlias = Any  # Rep, or dict / tuple of Specs
+Spec: TypeAlias = Any  # Rep, None ("pass it as it is"), or dict / tuple of Specs
 Path: TypeAlias = tuple[Any, ...]
 
 
-def as_spec(declared: Any, name: str) -> Spec:
+class Undeclared:
+    """Stands for an entry that has no Rep: whatever is done with it is refused, with the message given.
+
+    It may be handed on, looked at in a list of entries, and indexed; it has no value.
+    """
+
+    def __init__(self, message: str) -> None:
+        self.__dict__["message"] = message
+
+    def refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise ValueError(self.__dict__["message"])
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # questions of Python's own, such as how to copy it
+            raise AttributeError(name)
+        self.refuse()
+
+    def __getitem__(self, key: Any) -> Undeclared:
+        return self
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        parts = [*args, *(kwargs or {}).values()]
+        while not isinstance(parts[0], cls):  # tensors may come in lists, as in torch.cat
+            first = parts.pop(0)
+            parts += first if isinstance(first, tuple | list) else []
+        parts[0].refuse()
+
+    def __repr__(self) -> str:
+        return "<no Rep>"
+
+    __hash__ = object.__hash__
+
+
+ARITHMETIC = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+REFUSED = (
+    *ARITHMETIC,
+    *(f"r{name}" for name in ARITHMETIC),
+    *("neg", "pos", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge"),
+    *("bool", "int", "float", "index", "array", "len", "iter", "contains", "setitem", "setattr"),
+)
+for _name in REFUSED:
+    setattr(Undeclared, f"__{_name}__", Undeclared.refuse)
+
+
+def as_spec(declared: Any, name: str, untouched: bool = False) -> Spec:
     """Reps in a container; groups and slots are short for Reps.
+
+    Args:
+        untouched: whether None may be declared, for what is passed as it is.
 
     Raises:
         TypeError: something else is declared.
     """
-    if isinstance(declared, Rep):
+    if isinstance(declared, Rep) or (declared is None and untouched):
         return declared
     if isinstance(declared, Group | Slot):
         return Rep(declared)
     if isinstance(declared, Mapping):
-        return {key: as_spec(value, f"{name}[{key!r}]") for key, value in declared.items()}
+        return {key: as_spec(value, f"{name}[{key!r}]", untouched) for key, value in declared.items()}
     if isinstance(declared, tuple | list):
-        return tuple(as_spec(value, f"{name}[{i}]") for i, value in enumerate(declared))
+        return tuple(as_spec(value, f"{name}[{i}]", untouched) for i, value in enumerate(declared))
     raise TypeError(f"{name}: expected a Rep, or a dict or tuple of them, got {type(declared).__name__} {declared!r}")
 
 
 def leaves(spec: Spec, path: Path = ()) -> dict[Path, Rep]:
     """Every Rep of a spec by its path."""
+    if spec is None:
+        return {}
     if isinstance(spec, Rep):
         return {path: spec}
     items = spec.items() if isinstance(spec, dict) else enumerate(spec)
@@ -67,6 +117,8 @@ def lookup(value: Any, path: Path, name: str) -> Any:
 
 def read(value: Any, key: Any) -> Any:
     """value[key] for containers, value.key for objects such as PyG Data; None if absent."""
+    if isinstance(value, Undeclared):
+        return None
     if isinstance(value, Mapping):
         return value.get(key)
     if isinstance(value, tuple | list):

@@ -17,6 +17,7 @@ from probsym.reps.channels import refuse_channels_first
 from probsym.reps.containers import Path, Spec
 from probsym.reps.rep import Rep
 from probsym.reps.signature import Signature
+from probsym.reps.undeclared import guarded
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Inputs:
         """
         signature = spec if isinstance(spec, Signature) else Signature(spec)
         inputs = Inputs({"args": tuple(args), "kwargs": dict(kwargs)}, signature)
+        inputs = inputs._guarded()
         for leaf in inputs.leaves.values():
             _check_leaf(leaf)
         inputs.layouts.update((axis, inputs._layout(axis)) for axis in signature.node_axes)
@@ -122,13 +124,11 @@ class Inputs:
 
     def tile(self, times: int) -> Inputs:
         """The call repeated `times` times in one batch, row = k B + b: also masks, batch vectors and edge numbers."""
-        self.refuse_undeclared(times)
         tiled = self.map(lambda leaf: fold(leaf.value.expand(times, *leaf.value.shape), leaf.rep, self.layouts))
         return tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
 
     def fold(self, moved: Callable[[Leaf], Tensor], times: int) -> Inputs:
         """Like `tile`, with `moved(leaf)` of shape (K, B, ...) in place of plain copies."""
-        self.refuse_undeclared(times)
         tiled = self.map(lambda leaf: fold(moved(leaf), leaf.rep, self.layouts))
         return tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
 
@@ -176,6 +176,15 @@ class Inputs:
         return containers.search(self.values["kwargs"], key, ("kwargs",)) or containers.search(
             self.values["args"], key, ("args",)
         )
+
+    def _guarded(self) -> Inputs:
+        """The same call, in which no undeclared tensor can be read."""
+        markers = {axis: self._path_of(axis) for axis in self.signature.node_axes}
+        missing = [repr(axis.mask or axis.batch) for axis, path in markers.items()
+                   if path is None and (axis.mask or axis.batch) is not None]  # fmt: skip
+        found = [path for path in markers.values() if path is not None]
+        values = guarded(self.values, self.signature.spec, found, missing)
+        return self if values is self.values else Inputs(values, self.signature)
 
     def _layout(self, axis: NodeAxis) -> Layout:
         path = self._path_of(axis)
@@ -235,20 +244,6 @@ class Inputs:
                     raise ValueError(
                         f"{leaf.name}: expected size {want} on axis {axis} for {slot!r} of {leaf.rep!r}, "
                         f"got shape {tuple(leaf.value.shape)}"
-                    )
-
-    def refuse_undeclared(self, times: int) -> None:
-        """An argument that holds one row an input must be declared, or its rows would not be repeated."""
-        if times == 1 or self.count <= 1:
-            return
-        known = self.signature.paths | {self._path_of(axis) for axis in self.signature.node_axes}
-        rows = [self.count, *(layout.size for layout in self.layouts.values() if layout.ragged)]
-        for root, items in (("args", enumerate(self.args)), ("kwargs", self.kwargs.items())):
-            for key, value in items:
-                if (root, key) not in known and isinstance(value, Tensor) and value.ndim and value.shape[0] in rows:
-                    raise ValueError(
-                        f"argument {key!r} has one row an input (shape {tuple(value.shape)}) but no Rep, so it would "
-                        "not be repeated for every sample: declare it Rep() in inputs"
                     )
 
     def _refuse_unmarked(self, axis: NodeAxis, times: int) -> None:

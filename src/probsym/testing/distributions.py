@@ -70,7 +70,7 @@ def assert_distribution(
         p, reps = p.distribution, p.inputs if reps is None else reps
     if reps is None:
         raise TypeError("assert_distribution: expected reps, the Reps of the inputs, got None")
-    given = bind(as_spec(reps, "reps"), inputs)
+    given = bind(as_spec(reps, "reps", untouched=True), inputs)
     generator = seeded(generator, given.device)
     p = _doubled(p, given)
     x = given.map(lambda leaf: doubled(leaf.value))

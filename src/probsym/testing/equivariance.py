@@ -109,7 +109,7 @@ def equivariance_error(
         raise TypeError(f"expected reps and output, the Reps to test against, for a {type(f).__name__}")
     if samples < 4 or elements < 1:
         raise ValueError(f"expected samples >= 4 and elements >= 1, got {samples} and {elements}")
-    x = bind(as_spec(reps, "reps"), inputs)
+    x = bind(as_spec(reps, "reps", untouched=True), inputs)
     test = _Test(f, as_spec(output, "output"), x, samples, seeded(generator, x.device), tolerance)
     test.compare(elements)
     return test.report(alpha, elements, projections)
