@@ -29,12 +29,15 @@ class Support:
         weight: (M, B), sums to one over M; zero where an input has fewer than M elements.
         exact: (B,), true where these are all elements rather than a sample.
         counters: scalars that tell what was degenerate.
+        unsure: (B,), true where the rounding of the input decides which elements these are, so that another pose of it
+            may get others: the standard error is infinite. None for none.
     """
 
     element: Element
     weight: Tensor
     exact: Tensor
     counters: dict[str, Tensor]
+    unsure: Tensor | None = None
 
 
 class EquivariantDistribution(nn.Module, ABC):
@@ -233,7 +236,9 @@ class Independent(EquivariantDistribution):
         weight = torch.stack([part.weight[picks[:, i]] for i, part in enumerate(parts)]).prod(0)
         element = self._join([part.element.select(picks[:, i]) for i, part in enumerate(parts)])
         exact = torch.stack([part.exact for part in parts]).all(0)
-        return Support(element, weight, exact, _sum(part.counters for part in parts))
+        doubts = [part.unsure for part in parts if part.unsure is not None]
+        unsure = torch.stack(doubts).any(0) if doubts else None
+        return Support(element, weight, exact, _sum(part.counters for part in parts), unsure)
 
     def _join(self, elements: list[Element]) -> Element:
         return ProductElement(self.group, {f: g[f] for g in elements for f in g.group.factors})

@@ -23,7 +23,7 @@ from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
 from probsym.reps import Inputs, Leaf, Rep, leaves
 
-COUNTERS = "continuous_stabilizer", "degenerate", "sampled"
+COUNTERS = "continuous_stabilizer", "degenerate", "unsure", "sampled"
 
 
 class Frame(EquivariantDistribution):
@@ -41,6 +41,15 @@ class Frame(EquivariantDistribution):
     for outputs with up to two axes of a space, for any basis of the directions without data: with all signs (and
     cyclic exchanges) of it, such outputs do not feel it. With three or more axes the basis is sampled. So are sets
     larger than `max_support`. `aux["sampled"]` counts such inputs, and there is one warning.
+
+    What is nearly equal counts as equal, whatever rounding makes of it: eigenvalues closer than 1e-3 of their sum,
+    nodes whose keys are closer than 2e-4. An input whose rounding decides on which side of such a border it is may get
+    other frames when it is turned. It is counted in `aux["unsure"]`, its standard error is infinite, and there is one
+    warning. Near equal eigenvalues rounding turns the axes by its relative size over the gap, at most by 1e-3.
+
+    The average jumps where an input passes such a border: next to symmetric shapes a small change of it exchanges axes
+    or the order of nodes. At equal inputs it is exact, but it is no continuous function of them: energies have steps
+    there, and forces next to them may be hundreds of times too large. Where that matters use `Haar` or `Learned`.
 
     Args:
         group: a product of S, Axis, O, SO, E and SE.
@@ -75,6 +84,7 @@ class Frame(EquivariantDistribution):
         self.samples = samples
         self.degree = 1
         self._warned = False
+        self._warned_unsure = False
 
     def for_output(self, spec: Any) -> Frame:
         """The same frames for outputs of the given Reps: what a continuous stabilizer does depends on their degree."""
@@ -129,7 +139,7 @@ class Frame(EquivariantDistribution):
             return self._signed(x, space, *settled)
         views = self._views(x)
         counters = self._counters(x, views)
-        if space is not None and not bool(counters["degenerate"]):
+        if space is not None and not bool(counters["degenerate"]) and not bool(counters["unsure"]):
             return self._signed(x, space, views[space].axes.vectors, views[space].origin)
         listing = Listing(x.count, self.max_support, x.device)
         if bool(counters["degenerate"]):
@@ -146,7 +156,11 @@ class Frame(EquivariantDistribution):
             self._walk(drawn, views)
             paths = _merged(listing, drawn, tuple(self.spaces) + tuple(self.nodes))
             self._warn(len(left))
-        return self._support(x, views, paths, ~listing.overflow, {**counters, "sampled": listing.overflow.sum()})
+        unsure = listing.unsure | _unsure(x, views)
+        if bool(unsure.any()):
+            self._warn_unsure(int(unsure.sum()))
+        counters = {**counters, "unsure": unsure.sum(), "sampled": listing.overflow.sum()}
+        return self._support(x, views, paths, ~listing.overflow, counters, unsure)
 
     def _alone(self, x: Inputs) -> LinearGroup | None:
         """The space, if it is all there is to orient and the signs of its axes can be listed."""
@@ -166,7 +180,13 @@ class Frame(EquivariantDistribution):
         return Support(self._join(parts), weight, exact, dict(zip(COUNTERS, none.unbind(), strict=True)))
 
     def _support(
-        self, x: Inputs, views: Mapping[Group, Any], paths: Paths, exact: Tensor, counters: dict[str, Tensor]
+        self,
+        x: Inputs,
+        views: Mapping[Group, Any],
+        paths: Paths,
+        exact: Tensor,
+        counters: dict[str, Tensor],
+        unsure: Tensor,
     ) -> Support:
         """The paths as a padded table (M, B); slots that an input does not fill have weight zero."""
         slot, most = slots(paths.owner, x.count)
@@ -178,12 +198,15 @@ class Frame(EquivariantDistribution):
         parts = {f: self._element(x, f, views, place, paths) for f in self.group.factors}
         parts |= {f: Still(f, x.layouts[f], (most, x.count)) for f in self._still}
         weight = place(paths.weight, torch.zeros(())).to(x.dtype)
-        return Support(self._join(parts), weight, exact, counters)
+        return Support(self._join(parts), weight, exact & ~unsure, counters, unsure)
 
     def _views(self, x: Inputs) -> dict[Group, Any]:
-        """What the frames need to know of the inputs, in float64: spaces first, since their frames help to sort."""
+        """What the frames need to know of the inputs, in float64: spaces first, since their frames help to sort.
+
+        NaN and infinity are read as zero: they spoil the output of their own input, not the frames of others.
+        """
         eps = {leaf.name: torch.finfo(leaf.value.dtype).eps for leaf in x.leaves.values() if _floating(leaf)}
-        wide = x.map(lambda leaf: leaf.value.double() if _floating(leaf) else leaf.value)
+        wide = x.map(lambda leaf: leaf.value.double().nan_to_num(0.0, 0.0, 0.0) if _floating(leaf) else leaf.value)
         views: dict[Group, Any] = {}
         for space in self.spaces:
             data, origin = read_columns(wide, space, eps)
@@ -266,7 +289,8 @@ class Frame(EquivariantDistribution):
                 degenerate = degenerate | view.axes.degenerate
             elif isinstance(view, NodeView):
                 degenerate = degenerate | view.tied
-        return {"continuous_stabilizer": loose.sum(), "degenerate": degenerate.sum()}
+        unsure = _unsure(x, views)
+        return {"continuous_stabilizer": loose.sum(), "degenerate": degenerate.sum(), "unsure": unsure.sum()}
 
     def _warn(self, count: int) -> None:
         if not self._warned and not torch.compiler.is_compiling():
@@ -279,8 +303,28 @@ class Frame(EquivariantDistribution):
                 stacklevel=3,
             )
 
+    def _warn_unsure(self, count: int) -> None:
+        if not self._warned_unsure and not torch.compiler.is_compiling():
+            self._warned_unsure = True
+            warnings.warn(
+                f"{count} input(s) are so close to a border (of equal eigenvalues, equal nodes, flat or straight "
+                "shapes) that the rounding of their coordinates decides which frames they have, so that another pose "
+                'of them may get another result: their standard error is infinite, and aux["unsure"] counts them; '
+                "coordinates in float64 make them rarer",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def extra_repr(self) -> str:
         return f"{self.group!r}, max_support={self.max_support}, samples={self.samples}"
+
+
+def _unsure(x: Inputs, views: Mapping[Group, Any]) -> Tensor:
+    """Inputs of which rounding decides the axes of a space or the equal nodes (B,)."""
+    unsure = torch.zeros(x.count, dtype=torch.bool, device=x.device)
+    for view in views.values():
+        unsure = unsure | (view.axes.unsure if isinstance(view, SpaceView) else view.unsure)
+    return unsure
 
 
 def _pose(space: LinearGroup, matrix: Tensor, origin: Tensor) -> Element:

@@ -16,8 +16,10 @@ from probsym.groups.axis import Edges
 from probsym.groups.peek import differentiated, may_peek
 from probsym.reps import Inputs, Leaf
 
-GAP = 1e-3  # eigenvalues this close, relative to their sum, count as equal: eigenvectors err by eps / gap
+GAP = 1e-3  # eigenvalues this close, relative to their sum, count as equal
 NOISE = 100  # lengths below NOISE * eps of the coordinates as they came are rounding
+TURN = 1e-3  # most that rounding may turn an axis: where it turns it further, the frames are unsure
+SURE = 8  # decisions this many rounding errors from their threshold are the same for all poses of an input
 EPS = torch.finfo(torch.float64).eps
 SMALL = 1e-200  # sums of squares below it lose digits in float64 unless coordinates are scaled first
 
@@ -125,11 +127,15 @@ class Axes:
         vectors: orthonormal columns (B, D, D) in ascending order of variance.
         cluster: number of the eigenspace of each axis (B, D), ascending.
         null: how many of the first axes, all of one cluster, see no data at all (B,).
+        error: angle by which the rounding of the coordinates may turn an axis (B,).
+        unsure: whether rounding decides which axes these are (B,).
     """
 
     vectors: Tensor
     cluster: Tensor
     null: Tensor
+    error: Tensor
+    unsure: Tensor
 
     @property
     def unresolved(self) -> Tensor:
@@ -150,20 +156,32 @@ def principal_axes(data: Columns) -> Axes:
     count, dim = data.value.shape[:2]
     vectors = torch.eye(dim, dtype=data.value.dtype, device=data.value.device).expand(count, dim, dim)
     cluster = torch.zeros(count, dim, dtype=torch.long, device=data.value.device)
+    error, unsure = vectors.new_zeros(count), cluster[:, 0] > 0
     for stage in range(data.stages):
         value, rounding = data.of_stage(stage)
         for _ in range(max(dim - 1, 1)):
             open_ = (cluster[:, 1:] == cluster[:, :-1]).any(-1).nonzero().squeeze(-1)
             if not len(open_):
                 break
-            v, c = _split(vectors[open_], cluster[open_], value[open_], rounding[open_])
+            v, c, e, u = _split(vectors[open_], cluster[open_], value[open_], rounding[open_])
             settled = torch.equal(c, cluster[open_])
+            error = error.index_put((open_,), torch.maximum(error[open_], e))
+            unsure = unsure.index_put((open_,), unsure[open_] | u)
             whole = len(open_) == count
             vectors = v if whole else vectors.index_put((open_,), v)
             cluster = c if whole else cluster.index_put((open_,), c)
             if settled:
                 break
-    return Axes(vectors, cluster, _null(vectors.detach(), cluster, data))
+    return Axes(vectors, cluster, _null(vectors.detach(), cluster, data), error, unsure)
+
+
+def gap_of(error: Tensor) -> Tensor:
+    """Eigenvalues, relative to their sum, that are closer than this count as equal.
+
+    Where lengths are known to a relative `error`, eigenvalues are known to twice that, eigenvectors to that over the
+    gap: rounding turns no axis by more than `TURN`.
+    """
+    return (2 * error / TURN).clamp_min(GAP)
 
 
 def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None:
@@ -176,9 +194,9 @@ def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None
     if leaf is None:
         return None
     raw = _columns(leaf, space)
-    origin = raw.mean(-1) if isinstance(space, E) else np.zeros(raw.shape[:2])
-    value = raw - origin[..., None] if isinstance(space, E) else raw
     with np.errstate(over="ignore", invalid="ignore"):
+        origin = raw.mean(-1) if isinstance(space, E) else np.zeros(raw.shape[:2])
+        value = raw - origin[..., None] if isinstance(space, E) else raw
         moment = value @ value.transpose(0, 2, 1)
     size = moment.trace(axis1=1, axis2=2)  # bounds for the worst input of the batch from here on
     if not (size.min() > SMALL and size.max() < math.inf):
@@ -186,7 +204,8 @@ def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None
     variance, vectors = np.linalg.eigh(moment)
     share = variance / size[:, None]
     rounding = _rounding(leaf, raw.shape[-1] * float((np.square(origin).sum(-1) / size).max()))
-    if not (share[:, 1:] - share[:, :-1]).min(initial=1.0) > GAP + 16 * math.sqrt(rounding):
+    error = math.sqrt(rounding)
+    if not (share[:, 1:] - share[:, :-1]).min(initial=1.0) > max(GAP, 2 * error / TURN) + SURE * error:
         return None
     # eigenvalues are known to eps of the largest only, projections to eps of themselves
     least = float(share[:, 0].min()) - (16 + raw.shape[-1]) * EPS
@@ -222,22 +241,38 @@ def _only_cloud(x: Inputs, space: LinearGroup) -> Leaf | None:
     return None if any(differentiated(other.value) for other in x.leaves.values()) else leaf
 
 
-def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
-    """Split every cluster by the eigenvalues of the data x (B, D, m) seen in it, each relative to their sum there."""
+def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Split every cluster by the eigenvalues of the data x (B, D, m) seen in it, each relative to their sum there.
+
+    Returns the axes, their clusters, and as in `Axes` the error and whether rounding decided.
+    """
     y = v.mT @ x
     same = cluster[:, :, None] == cluster[:, None, :]
     moment = (y @ y.mT) * same
     size = (same * moment.detach().diagonal(dim1=-2, dim2=-1)[:, None]).sum(-1)
     empty = size <= NOISE**2 * rounding[:, None]
+    thin = is_thin(size, rounding[:, None])
     size = torch.where(empty, 1.0, size)
     moment = torch.where(empty[..., None], 0.0, moment / size[..., None])
     # eigenvalues of cluster c lie in [4c, 4c + 1]: clusters keep their place, and within one variance ascends
     matrix = torch.diag_embed(4.0 * cluster.to(y.dtype)) + moment
     value, w = torch.linalg.eigh(matrix.detach())
-    tolerance = torch.where(empty, torch.inf, GAP + 16 * (rounding[:, None] / size).sqrt())
-    new = (cluster[:, 1:] != cluster[:, :-1]) | (value.diff(dim=-1) > tolerance[:, 1:])
-    cluster = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0))
-    return v @ (refine(w, matrix, cluster) if differentiated(matrix) else w), cluster
+    length_error = torch.where(empty, 0.0, (rounding[:, None] / size).sqrt())
+    tolerance = torch.where(empty, torch.inf, gap_of(length_error))
+    gap = value.diff(dim=-1)
+    within = cluster[:, 1:] == cluster[:, :-1]
+    new = ~within | (gap > tolerance[:, 1:])
+    turned = torch.where(within & new, 2 * length_error[:, 1:] / gap.clamp_min(GAP), 0.0).amax(-1)
+    unsure = within & ((gap - tolerance[:, 1:]).abs() <= SURE * length_error[:, 1:])
+    unsure = unsure | (within & thin[:, 1:])
+    split = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0))
+    w = refine(w, matrix, split) if differentiated(matrix) else w
+    return v @ w, split, turned, unsure.any(-1)
+
+
+def is_thin(size: Tensor, rounding: Tensor) -> Tensor:
+    """Whether rounding turns data of this size (sums of squares) by more than `TURN`, or may decide if it is data."""
+    return (size > (NOISE / 2) ** 2 * rounding) & (size < rounding / TURN**2)
 
 
 def refine(w: Tensor, matrix: Tensor, cluster: Tensor, steps: int = 2) -> Tensor:

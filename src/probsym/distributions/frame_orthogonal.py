@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probsym.distributions.frame_axes import GAP, NOISE, Axes, Columns, unit
+from probsym.distributions.frame_axes import GAP, NOISE, SURE, TURN, Axes, Columns, is_thin, unit
 from probsym.distributions.frame_paths import Listing, Paths
 from probsym.groups import LinearGroup
 
@@ -36,10 +36,13 @@ class SpaceView:
 def orient(paths: Paths, view: SpaceView) -> None:
     """Choose a frame of the space for every path; `held[space]` becomes the matrix (R, D, D).
 
+    `held["error", space]` becomes the angle by which rounding may turn it (R,).
+
     Reads `held["noise", space]` (R, D, D + 1), whose first D columns fill axes that no data determines and whose last
     gives signs, and `held["picks", space]` (R, M, D), a preference for each column; where any axes are unresolved.
     """
     space = view.space
+    paths.held["error", space] = view.axes.error[paths.owner]
     paths.held[space] = view.axes.vectors[paths.owner]
     paths.held["free", space] = torch.ones(len(paths.owner), space.dim, dtype=torch.bool, device=paths.owner.device)
     if bool(view.axes.unresolved[paths.owner].any()):
@@ -47,6 +50,7 @@ def orient(paths: Paths, view: SpaceView) -> None:
             _settle(paths, view, axis)
         if view.spread and isinstance(paths, Listing):
             _rotate_null(paths, view)
+    paths.suspect(paths.held["error", space] > 2 * TURN)
     _sign(paths, view)
 
 
@@ -84,6 +88,7 @@ def _settle(paths: Paths, view: SpaceView, j: int) -> None:
     index = columns.gather(1, option.clamp_max(columns.shape[1] - 1)[:, None]).squeeze(1)
     room = _remaining(paths, view, j)
     column = torch.where(found[:, None], view.data.value[owner, :, index], _spare(paths, view, j, room))
+    _add_error(paths, view, room @ column.unsqueeze(-1), index, found)
     # twice: the first projection leaves an error of eps / |residual| outside of the eigenspace
     for _ in range(2):
         column = unit((room @ column.unsqueeze(-1)).squeeze(-1))
@@ -93,6 +98,16 @@ def _settle(paths: Paths, view: SpaceView, j: int) -> None:
     free = paths.held["free", view.space].clone()
     free[:, j] = ~found
     paths.held["free", view.space] = free
+
+
+def _add_error(paths: Paths, view: SpaceView, left: Tensor, index: Tensor, found: Tensor) -> None:
+    """The rounding of a column, relative to what is left of it (R, D, 1), turns the axis that it gives."""
+    block = view.data.block[index]
+    number = view.data.energy(view.data.present.double())
+    rounding = (view.data.rounding / number.clamp_min(1))[paths.owner, block].sqrt()
+    length = left.detach().square().sum((1, 2)).sqrt()
+    turned = torch.where(found, rounding / length.clamp_min(1e-150), 0.0)
+    paths.held["error", view.space] = torch.maximum(paths.held["error", view.space], turned)
 
 
 def _is_wide(cluster: Tensor, j: int) -> Tensor:
@@ -139,43 +154,59 @@ def _candidates(paths: Paths, view: SpaceView, j: int) -> tuple[Tensor, Tensor, 
     block = has.to(torch.uint8).argmax(-1, keepdim=True)
     ordered = data.ordered[block]
     cluster = view.axes.cluster[owner]
-    use = _is_wide(cluster, j) & has.any(-1) & (ordered.squeeze(-1) | ~_is_last(cluster, j))
+    wide = _is_wide(cluster, j)
+    use = wide & has.any(-1) & (ordered.squeeze(-1) | ~_is_last(cluster, j))
+    asked = torch.arange(has.shape[1], device=has.device) <= torch.where(has.any(-1, keepdim=True), block, has.shape[1])
+    paths.suspect(wide & (is_thin(energy, rounding) & asked).any(-1))
     error = (rounding / energy.clamp_min(1e-300)).sqrt().gather(1, block)
     allowed = data.present[owner] & (data.block == block) & use[:, None]
-    chosen = _extreme(paths, view, j, seen, allowed, ordered, GAP + 16 * error)
+    chosen = _extreme(paths, view, j, seen, allowed, ordered, error)
 
     width = max(1, int(chosen.sum(-1).max())) if len(chosen) else 1
     chosen, columns = chosen.to(torch.uint8).topk(width, -1)
     chosen = chosen.bool()
-    same = _alike(seen.mT.gather(1, columns[..., None].expand(-1, -1, x.shape[1])), 1e-12 + NOISE * error[..., None])
-    same = same & chosen[:, :, None] & chosen[:, None, :]
+    distance = _distances(seen.mT.gather(1, columns[..., None].expand(-1, -1, x.shape[1])))
+    both = chosen[:, :, None] & chosen[:, None, :]
+    tolerance = 1e-12 + NOISE * error[..., None]
+    same = (distance <= tolerance) & both
+    paths.suspect((both & ((distance - tolerance).abs() < SURE * error[..., None])).flatten(1).any(-1))
     options = torch.cat([chosen & ~same.tril(-1).any(-1), ~use[:, None]], -1)
     return columns, options, None if isinstance(paths, Listing) else _pooled(paths, view, j, columns, same)
 
 
 def _extreme(
-    paths: Paths, view: SpaceView, j: int, seen: Tensor, allowed: Tensor, ordered: Tensor, tolerance: Tensor
+    paths: Paths, view: SpaceView, j: int, seen: Tensor, allowed: Tensor, ordered: Tensor, error: Tensor
 ) -> Tensor:
-    """The columns among the allowed ones (R, M) that the rule of `_candidates` picks, up to a relative tolerance."""
+    """The columns among the allowed ones (R, M) that the rule of `_candidates` picks, lengths known to `error` (R, 1).
+
+    Paths with a column so close to a border that rounding may have put it on its side are suspect.
+    """
+    near = (16 * error).clamp_min(GAP)
     length = seen.square().sum(1).sqrt()
     top = length.masked_fill(~allowed, 0).amax(-1, keepdim=True)
-    first = allowed & (length >= 0.1 * top)
-    first = first & (first.cumsum(-1) == 1)
-    largest = allowed & (length >= (1 - tolerance) * top)
+    slack = SURE * (error * top + paths.held["error", view.space][:, None])
+    early = allowed & (length >= 0.1 * top)
+    first = early & (early.cumsum(-1) == 1)
+    before = early.cumsum(-1) <= 1
+    paths.suspect((ordered & allowed & before & ((length - 0.1 * top).abs() <= slack)).any(-1))
+    largest = allowed & (length >= (1 - near) * top)
+    paths.suspect((~ordered & allowed & ((length - (1 - near) * top).abs() <= slack)).any(-1))
     cluster = view.axes.cluster[paths.owner]
     x = view.data.value.detach()[paths.owner]
     for k in range(j):
         dot = (paths.held[view.space][..., k].detach().unsqueeze(1) @ x).squeeze(1)
         best = dot.masked_fill(~largest, -torch.inf).amax(-1, keepdim=True)
-        closest = dot >= best - tolerance * (top + best.abs())
-        largest = largest & (closest | (cluster[:, k] != cluster[:, j])[:, None])
+        border = best - near * (top + best.abs())
+        mine = (cluster[:, k] == cluster[:, j])[:, None]
+        paths.suspect((~ordered & mine & largest & ((dot - border).abs() <= slack)).any(-1))
+        largest = largest & ((dot >= border) | ~mine)
     return torch.where(ordered, first, largest)
 
 
-def _alike(columns: Tensor, tolerance: Tensor) -> Tensor:
-    """Which columns (R, C, D) point the same way (R, C, C)."""
+def _distances(columns: Tensor) -> Tensor:
+    """Distances between the directions of columns (R, C, D): (R, C, C)."""
     directions = unit(columns)
-    return torch.cdist(directions, directions, compute_mode="donot_use_mm_for_euclid_dist") <= tolerance
+    return torch.cdist(directions, directions, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _pooled(paths: Paths, view: SpaceView, j: int, columns: Tensor, same: Tensor) -> Tensor:

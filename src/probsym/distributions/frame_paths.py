@@ -41,6 +41,10 @@ class Paths(ABC):
         Returns: the option of every path (R',); what is held has R' rows now.
         """
 
+    def suspect(self, rows: Tensor) -> None:
+        """Note the paths (R,) for which the rounding of the inputs made a decision; only a listing claims exactness."""
+        return
+
     def take(self, rows: Tensor) -> None:
         """Keep the given paths, by number or by mask."""
         self.owner, self.weight = self.owner[rows], self.weight[rows]
@@ -60,7 +64,7 @@ class Listing(Paths):
     """All paths: every option is followed, with equal weight. Inputs with more than `limit` are given up.
 
     Attributes:
-        overflow: inputs that were given up (B,).
+        overflow: inputs that were given up (B,). unsure: inputs with a path for which rounding decided (B,).
 
     >>> paths = Listing(2, 64)
     >>> paths.choose(torch.tensor([[True, True], [False, True]])).tolist(), paths.owner.tolist()
@@ -73,6 +77,7 @@ class Listing(Paths):
         weight = torch.ones(count, dtype=torch.float64, device=device)
         super().__init__(torch.arange(count, device=device), weight, limit)
         self.overflow = torch.zeros(count, dtype=torch.bool, device=device)
+        self.unsure = self.overflow
 
     def choose(self, options: Tensor, noise: Tensor | None = None) -> Tensor:
         parent, option = options.nonzero(as_tuple=True)
@@ -84,6 +89,10 @@ class Listing(Paths):
             self.give_up(counts > self.limit)
             option = option[keep]
         return option
+
+    def suspect(self, rows: Tensor) -> None:
+        inputs = torch.zeros_like(self.overflow).index_put((self.owner[rows],), torch.ones_like(rows[:1]))
+        self.unsure = self.unsure | inputs
 
     def give_up(self, inputs: Tensor) -> None:
         """Drop all paths of the marked inputs (B,)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.features import node_features
-from probsym.distributions.frame_axes import NOISE
+from probsym.distributions.frame_axes import NOISE, SURE
 from probsym.distributions.frame_paths import Paths, Sampling
 from probsym.distributions.geometry import centred, centroid, columns, dense, is_point, size, spatial
 from probsym.groups import LinearGroup, NodeAxis, S
@@ -19,6 +19,9 @@ from probsym.groups.axis import Nodes
 from probsym.reps import Inputs, Leaf
 
 EXACT = 1e-9  # keys are of order one, computed in float64: what differs by less is the same
+CLOSE = 2e-4  # the same where points and vectors have a share in the keys: far above their rounding in float32
+DIGITS = 1e-12  # float64 itself moves keys by less
+MOVED = 16  # rounding of points moves the gap of two keys by less than so many times its relative size
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +33,16 @@ class NodeView:
         key: invariant number of each node (B, N). relation: of each pair (B, N, N).
         classes: nodes with equal keys share a number (B, N); padding has numbers of its own.
         vectors: points and vectors of the nodes by space (B, N, D, C), centred and of unit size.
-        tolerance: keys this close are equal (B,).
+        error: relative rounding of the points and vectors (B,).
+        unsure: whether rounding decides which keys are equal (B,).
     """
 
     axis: S
     relation: Tensor
     classes: Tensor
     vectors: dict[LinearGroup, Tensor]
-    tolerance: Tensor
+    error: Tensor
+    unsure: Tensor
 
     @property
     def tied(self) -> Tensor:
@@ -67,15 +72,28 @@ def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
     present = torch.ones(shape, dtype=torch.bool, device=x.device) if mask is None else mask
     classes = torch.where(present, 0, 1 + place)
     cleaned, error = _cleaned(x, eps)
-    tolerance = EXACT + 16 * error
     spaces = [f for f in x.group.factors if isinstance(f, LinearGroup)]
     found = {space: node_features(cleaned, axis, space).vectors for space in spaces}
     vectors = {space: v.detach().double() * present[..., None, None] for space, v in found.items() if v is not None}
     if shape[1] < 2 or not x.count:
-        return NodeView(axis, _zeros(x, (*shape, shape[1])), classes, vectors, tolerance)
+        return NodeView(axis, _zeros(x, (*shape, shape[1])), classes, vectors, error, error < 0)
     pairs, scalars = _data(cleaned, axis, vectors, present)
     key, relation = _spectral(pairs, scalars)
-    return NodeView(axis, relation, split(classes, key, tolerance), vectors, tolerance)
+    classes, unsure = parted(classes, key, *_tolerance(error))
+    return NodeView(axis, relation, classes, vectors, error, unsure)
+
+
+def _tolerance(error: Tensor, moved: int = MOVED) -> tuple[Tensor, Tensor]:
+    """Gaps (R,) below which keys are equal, and how close to that a gap must be for rounding to decide (R,).
+
+    Permutations do not round: without points, equal is equal to the precision of float64. Points and vectors are known
+    to a relative `error` only, which moves a key by up to three times its size in all that was measured (at most 16
+    times that of the matrix M of `view_nodes`, the operator Lipschitz constant of h); the gap of two keys moves by less
+    than `MOVED` times it. Ties cost little, since coordinates in the frame resolve them. So the tolerance is far above
+    the rounding, the same in float32 and float64, and few gaps are so close to it that rounding decides.
+    """
+    slack = DIGITS + moved * error
+    return torch.where(error > 0, (4 * slack).clamp_min(CLOSE), EXACT), slack
 
 
 def _zeros(x: Inputs, shape: tuple[int, ...]) -> Tensor:
@@ -194,12 +212,19 @@ def split(classes: Tensor, value: Tensor, tolerance: Tensor) -> Tensor:
     >>> split(torch.tensor([[0, 1, 0, 0]]), torch.tensor([[2.0, 0.0, 1.0, 2.0]]), torch.tensor([0.1])).tolist()
     [[1, 2, 0, 1]]
     """
+    return parted(classes, value, tolerance, torch.zeros_like(tolerance))[0]
+
+
+def parted(classes: Tensor, value: Tensor, tolerance: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
+    """`split`, and the rows of which a gap is within `slack` (R,) of the tolerance, so that rounding decides (R,)."""
     order = torch.argsort(value, dim=-1, stable=True)
     order = order.gather(-1, torch.argsort(classes.gather(-1, order), dim=-1, stable=True))
     value, old = value.gather(-1, order), classes.gather(-1, order)
-    new = (old.diff(dim=-1) != 0) | (value.diff(dim=-1) > tolerance[:, None])
+    gap, other = value.diff(dim=-1), old.diff(dim=-1) != 0
+    new = other | (gap > tolerance[:, None])
+    unsure = ~other & ((gap - tolerance[:, None]).abs() < slack[:, None])
     number = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0)) if old.shape[-1] else old
-    return torch.empty_like(classes).scatter_(-1, order, number)
+    return torch.empty_like(classes).scatter_(-1, order, number), unsure.any(-1)
 
 
 def tied(classes: Tensor) -> Tensor:
@@ -219,7 +244,10 @@ def arrange(paths: Paths, view: NodeView) -> None:
     if bool(tied(classes).any()):
         for space, vectors in view.vectors.items():
             if space in paths.held:
-                classes = split(classes, _coordinates(paths, space, vectors), view.tolerance[paths.owner])
+                error = view.error[paths.owner] + paths.held["error", space]
+                coordinates = _coordinates(paths, space, vectors)
+                classes, unsure = parted(classes, coordinates, *_tolerance(error, SURE))
+                paths.suspect(unsure)
     paths.held[view.axis] = classes
     for _ in range(paths.rounds):
         if not bool(tied(paths.held[view.axis]).any()):
@@ -253,4 +281,5 @@ def _put_first(paths: Paths, view: NodeView) -> None:
     value = view.relation[paths.owner, option.clamp_max(last)]
     node = torch.arange(last + 1, device=option.device)
     value = value.masked_fill(node == option[:, None], -1e3)
-    paths.held[view.axis] = split(classes, value, view.tolerance[paths.owner])
+    paths.held[view.axis], unsure = parted(classes, value, *_tolerance(view.error[paths.owner]))
+    paths.suspect(unsure)

@@ -26,7 +26,8 @@ class Exact(Estimator):
     Poses g_m^-1 x of weight zero are never evaluated, so that neither cost nor the statistics of BatchNorm depend on
     them. In evaluation mode, under a finite group, equal ones are evaluated once (unless a gradient flows to the
     inputs). Inputs that only sampling can serve (a continuous stabilizer, too many elements)
-    are sampled, counted in `aux`, and have a standard error; for all others it is zero.
+    are sampled, counted in `aux`, and have a standard error. It is infinite where the rounding of the input decides
+    which elements there are; for all others it is zero.
 
     Args:
         chunk: elements evaluated at once. None is all, but on a CPU without gradients as many as suit its caches.
@@ -48,6 +49,8 @@ class Exact(Estimator):
         if not integrand.statistics:
             return Estimate(integrand.rebuild(moments.result()), None, samples, support.counters)
         scale = torch.where(support.exact, 0.0, (samples - 1).clamp_min(0).to(support.weight.dtype).reciprocal())
+        if support.unsure is not None:
+            scale = scale.masked_fill(support.unsure, math.inf)
         scales = integrand.align(scale[None], [s[None] for s in moments.square])
         error = moments.narrow_errors([_error(s, c[0]) for s, c in zip(moments.square, scales, strict=True)])
         return Estimate(integrand.rebuild(moments.result()), integrand.rebuild(error), samples, support.counters)
