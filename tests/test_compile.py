@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import probsym as ps
-from cases import SETTINGS, particles, rotated, sets
+from cases import NODES, SETTINGS, particles, randn, rotated, sets
 
 DENSE = [("S x E(3)", "learned"), ("SO(3)", "haar")]
 MORE = [
@@ -173,6 +173,41 @@ def test_tracing_leaves_nothing_behind(rep, estimator):
     Both estimators are exact for a linear net, so that nothing depends on what is drawn.
     """
     subprocess.run([sys.executable, "-c", EXPORT_FIRST.format(rep, estimator)], check=True)
+
+
+class Quarters(nn.Module):
+    """Equivariant scores over the quarter turns of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Linear(32, 1).double()
+
+    def forward(self, x):
+        return torch.cat([self.score(x.rot90(-k, (2, 3)).flatten(1)) for k in range(4)], 1)
+
+
+EXPORTED = {
+    "canonical turns": lambda: (ps.Rep(None, ps.C(4)), ps.Canonical(Quarters(), ps.C(4)), (2, 4, 4)),
+    "all turns": lambda: (ps.Rep(None, ps.D(4)), "haar", (2, 4, 4)),
+    "all orders": lambda: (ps.Rep(NODES), "haar", (4, 8)),
+    "canonical orders": lambda: (ps.Rep(NODES), "canonical", (4, 8)),
+    "canonical pose": lambda: (ps.Rep(NODES, ps.E(2)), "canonical", (16, 2)),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_exact_averages_are_exported_for_batches_of_any_size(name, chunk):
+    rep, p, shape = EXPORTED[name]()
+    f = nn.Sequential(nn.Flatten(), nn.Linear(32, 2)).double()
+    phi = ps.symmetrize(f, rep, ps.Rep(), p, eval_samples=ps.Exact(chunk), example=randn(2, *shape)).double().eval()
+    phi.requires_grad_(False)
+    program = torch.export.export(
+        phi, (randn(4, *shape),), dynamic_shapes=(({0: torch.export.Dim("batch", min=2)},),), strict=False
+    )
+    for b in (2, 5):
+        x = randn(b, *shape, seed=b)
+        torch.testing.assert_close(program.module()(x), phi(x))
 
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnxscript", "onnxruntime"))

@@ -91,9 +91,10 @@ class EquivariantDistribution(nn.Module, ABC):
         """All elements with their weights.
 
         Raises:
-            TypeError: there are infinitely many, or more than can be listed.
+            TypeError: there are infinitely many, more than can be listed, or their weights are not known.
         """
-        raise TypeError(f"{self.brief} has infinite or too large support: use MonteCarlo(k) instead of Exact()")
+        reason = "does not list its elements" if self.group.finite else "has infinite support"
+        raise TypeError(f"{self.brief} {reason}: use MonteCarlo(k) instead of Exact()")
 
     @property
     def brief(self) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.geometry import centroid, dense, spatial, unit
-from probsym.groups import E, Group, LinearGroup, NodeAxis
+from probsym.groups import E, Group, LinearGroup, NodeAxis, Slot
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
@@ -171,7 +171,8 @@ def check_features(found: Any, x: Inputs, group: Group) -> dict[Group, Any]:
     """The features of a net by factor, checked; a lone tensor serves a single factor, E(d) gets the centroid.
 
     Raises:
-        TypeError, ValueError: a factor is missing or a shape does not fit; names the factor.
+        TypeError, ValueError: a factor is missing, or the type, dtype or shape of its features does not fit; names the
+            factor and what was expected.
     """
     factors = group.factors
     if not isinstance(found, Mapping):
@@ -186,24 +187,37 @@ def check_features(found: Any, x: Inputs, group: Group) -> dict[Group, Any]:
         if f not in found:
             raise ValueError(f"net: expected ambient features for {f!r}, got only {', '.join(map(repr, found))}")
         value = found[f]
-        if isinstance(f, E) and isinstance(value, Tensor):
+        if not isinstance(f, E):
+            checked[f] = _checked(value, f, x, f.ambient)
+            continue
+        if isinstance(value, Tensor):
             value = (centroid(x, f), value)
-        want, parts = _ambient_shape(x, f), value if isinstance(value, tuple) else (value,)
-        for tensor in parts:
-            columns = isinstance(f, LinearGroup) and tensor is parts[-1]
-            ranked = not isinstance(f, LinearGroup | NodeAxis) or tensor.ndim == len(want) + columns
-            if not ranked or tuple(tensor.shape[: len(want)]) != want:
-                shape = f"{want[:-1]} + ({want[-1]}, M)" if columns else f"{want}"
-                raise ValueError(f"net: expected features of {f!r} of shape {shape}, got {tuple(tensor.shape)}")
-        checked[f] = tuple(t.to(x.dtype) for t in value) if isinstance(value, tuple) else value.to(x.dtype)
+        if not isinstance(value, tuple) or len(value) != 2:
+            raise TypeError(f"net: expected vectors of {f!r}, or (origin, vectors), got {type(value).__name__}")
+        checked[f] = (_checked(value[0], f, x, f.ambient[:1]), _checked(value[1], f, x, f.ambient))
     return checked
 
 
-def _ambient_shape(x: Inputs, factor: Group) -> tuple[int, ...]:
-    if isinstance(factor, NodeAxis):
-        layout = x.layouts[factor]
-        return (layout.size,) if layout.ragged else (x.count, layout.size)
-    return (x.count, factor.dim) if isinstance(factor, LinearGroup) else (x.count,)
+def _checked(value: Any, factor: Group, x: Inputs, axes: tuple[Slot | None, ...]) -> Tensor:
+    """Features along the given axes of the ambient space of a factor, in the dtype of the inputs.
+
+    The group's own noise tells how long each axis is. None marks one that may have any length, such as that of columns.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"net: expected a tensor of features of {factor!r}, got {type(value).__name__}")
+    if value.is_complex():
+        raise TypeError(f"net: expected real features of {factor!r}, got {value.dtype}")
+    layout: Any = x.layouts.get(factor)  # type: ignore[call-overload]
+    sizes = tuple(factor.ambient_noise((x.count,), layout, device="meta").shape)
+    lead = len(sizes) - sum(1 if slot is None else slot.width for slot in factor.ambient)
+    want: list[int | None] = [*sizes[:lead]]
+    for slot in axes:
+        want += [None] if slot is None else sizes[len(want) : len(want) + slot.width]
+    fits = len(want) == value.ndim and all(n is None or n == m for n, m in zip(want, value.shape, strict=True))
+    if not fits:
+        shape = ", ".join("M" if n is None else str(n) for n in want) + ("," if len(want) == 1 else "")
+        raise ValueError(f"net: expected features of {factor!r} of shape ({shape}), got {tuple(value.shape)}")
+    return value.to(x.dtype)
 
 
 __all__ = ["NodeFeatures", "Viewpoint", "adjacency", "check_features", "node_features", "spatial"]

@@ -61,7 +61,12 @@ class Haar(Projecting):
             TypeError: the group is infinite or too large to be listed.
         """
         order = _order(x, self.group.factors)
-        if order is None or order > LARGEST_LIST:
+        if order is not None and order > LARGEST_LIST:
+            raise TypeError(
+                f"{self.brief} has too large support, {order} elements where {LARGEST_LIST} can be listed: "
+                "use MonteCarlo(k) instead of Exact()"
+            )
+        if order is None:
             return super().support(x)
         if len(self.group.factors) > 1:
             return Independent(*(Haar(f, self.origin) for f in self.group.factors)).support(x)

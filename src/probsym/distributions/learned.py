@@ -51,7 +51,32 @@ class _Networked(Projecting):
 
     def project(self, x: Inputs, factor: Group, z: Any, tie: Tensor) -> Element:
         g = super().project(x, factor, z, tie)
-        return self.relaxation.attach(g, z) if isinstance(g, Permutation) else g
+        if isinstance(g, Permutation):
+            g = self.relaxation.attach(g, z)
+        if self.training and torch.is_grad_enabled():
+            self._refuse_lost_gradient(factor, z, g)
+        return g
+
+    def _refuse_lost_gradient(self, factor: Group, z: Any, g: Element) -> None:
+        """The net of a group whose elements carry no gradient would train for nothing, without a word.
+
+        The features and the element are asked, not the group: features that a net detaches are meant to stay as they
+        are, and so is a frozen net.
+        """
+        features = z[-1] if isinstance(z, tuple) else z
+        if not features.requires_grad:
+            return
+        if any(isinstance(part, Tensor) and part.requires_grad for part in vars(g).values()):
+            return
+        if not any(parameter.requires_grad for parameter in self.net.parameters()):
+            return
+        joint = len(self.group.factors) > 1
+        detached = f", or let it detach its features of {factor!r}" if joint else ""
+        raise ValueError(
+            f"net: elements of {factor!r} carry no gradient, so that training would leave the net of {self.brief} as "
+            f"it is. Train with distribution='haar' over it instead; or freeze the net with "
+            f"requires_grad_(False){detached}; a net that is already trained runs in evaluation mode"
+        )
 
     def degenerate(self, x: Inputs, z: Mapping[Group, Any]) -> Tensor:
         """Inputs (*shape, B) for which the tie noise decides."""
@@ -76,14 +101,18 @@ class Learned(_Networked):
         net: called like the model; returns a dict of ambient features by factor: scores (B, N) for S_n, vectors
             (B, D, M) for O and SO, (origin (B, D), vectors (B, D, M)) for E and SE (or vectors alone: the centroid is
             the origin). A single factor may come without the dict.
-        group: the group of the elements. Those of C, D, Shift and Signs carry no gradient to the net.
+        group: the group of the elements. Those of C, D, Shift, Signs and O(1) carry no gradient to the net: in training
+            mode with gradients, features of them that require a gradient are refused. Such a net is frozen
+            (`requires_grad_(False)`); one that serves other factors as well detaches its features of these.
         noise: where the noise enters.
         scale: its size: late, relative to the size of the features (root mean square of the vectors, standard deviation
             of the scores); at the input, relative to the size of the centred points, and absolute for node features.
         relaxation: the soft permutation that carries gradients to the scores of S_n.
 
     Raises:
-        ValueError: `noise` or `scale` out of range; features of the wrong shape, at the call.
+        ValueError: `noise` or `scale` out of range; at the call, features of the wrong shape, or in training features
+            of a group whose elements carry no gradient.
+        TypeError: at the call, `Exact()`: the probabilities of the elements are not known, even of finitely many.
     """
 
     def __init__(
@@ -112,6 +141,12 @@ class Learned(_Networked):
 
     def ambient(self, x: Inputs, z: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
         return self.place.ambient(self, x, z)
+
+    def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
+        raise TypeError(
+            f"{self.brief} is the law of a net and noise, so that the probabilities of its elements are not known: "
+            "use MonteCarlo(k) instead of Exact()"
+        )
 
     def extra_repr(self) -> str:
         return f"{self.group!r}, noise={self.place.name!r}, scale={self.scale}"
@@ -245,7 +280,8 @@ class Canonical(_Networked):
     """A point mass at project(net(x)), Kaba et al. (arXiv 2211.06489).
 
     Where net(x) is degenerate (equal scores, deficient rank: a symmetric input) no single element is equivariant; the
-    missing part is drawn at random, and `aux["degenerate"]` counts such inputs.
+    missing part is drawn at random. Such an input has an infinite standard error (one draw), the others zero, and
+    `aux["degenerate"]` counts them.
 
     Args:
         net, group, relaxation: as for `Learned`.
