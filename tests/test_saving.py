@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
+from dataclasses import dataclass
 
 import pytest
 import torch
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 import probsym as ps
+from probsym.groups import Slot
 from probsym.nets import MLP
 from probsym.saving import decode, encode
 
@@ -92,3 +97,203 @@ def test_reps_survive_json():
         ps.Rep(),
     )
     assert decode(json.loads(json.dumps(encode(spec)))) == spec
+
+
+CLOUD = ps.Rep(None, ps.O(3, "space"))
+
+
+def cloud_model(dtype: torch.dtype = torch.float32) -> nn.Module:
+    return nn.Linear(3, 3).to(dtype)
+
+
+class WithBuffer(nn.Linear):
+    def __init__(self, buffer: torch.Tensor) -> None:
+        super().__init__(3, 3)
+        self.register_buffer("held", buffer)
+
+
+class WithExtraState(nn.Linear):
+    def get_extra_state(self):
+        return {"step": 7}
+
+
+def refused(phi: ps.Symmetrizer, folder, named: str) -> None:
+    """`save` names what it cannot keep, and leaves nothing behind."""
+    with pytest.raises(ValueError, match=named):
+        ps.save(phi, folder)
+    assert not folder.exists()
+
+
+@dataclass(frozen=True)
+class OwnSlot(Slot):
+    def act(self, g, x, axis, lead):
+        return x.expand(*g.shape, *x.shape[lead:])
+
+
+@dataclass(frozen=True, repr=False)
+class OwnGroup(ps.O):
+    pass
+
+
+@dataclass(frozen=True)
+class OwnEstimator(ps.MonteCarlo):
+    pass
+
+
+@dataclass(frozen=True)
+class OwnDesign(type(ps.designs.DESIGNS["antithetic"])):
+    pass
+
+
+OWN = {
+    "OwnSlot": lambda: ps.symmetrize(cloud_model(), CLOUD, ps.Rep(OwnSlot(ps.O(3, "space"))), "haar"),
+    "OwnGroup": lambda: ps.symmetrize(cloud_model(), ps.Rep(None, OwnGroup(3)), ps.Rep(None, OwnGroup(3)), "haar"),
+    "OwnEstimator": lambda: ps.symmetrize(cloud_model(), CLOUD, CLOUD, "haar", eval_samples=OwnEstimator(4)),
+    "OwnDesign": lambda: ps.symmetrize(
+        cloud_model(), CLOUD, CLOUD, "haar", train_samples=ps.MonteCarlo(4, design=OwnDesign())
+    ),
+    "1: expected names": lambda: ps.symmetrize(cloud_model(), ({1: CLOUD},), CLOUD, "haar"),
+}
+
+
+@pytest.mark.parametrize("named", OWN)
+def test_members_of_the_users_own_are_refused_by_save(named, tmp_path):
+    refused(OWN[named](), tmp_path / "model", named)
+
+
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [
+        (WithExtraState(3, 3), r"model\._extra_state: .*get_extra_state"),
+        (WithBuffer(torch.eye(3).to_sparse()), r"model\.held: expected a dense tensor"),
+        (WithBuffer(torch.eye(3, device="meta")), r"model\.held: .*meta"),
+        (WithBuffer(torch.tensor([1.0, torch.nan])), r"model\.held: .*NaN"),
+        (nn.LazyLinear(3), r"model\.weight: .*first call"),
+    ],
+)
+def test_entries_that_cannot_be_kept_are_refused_by_name(base, named, tmp_path):
+    refused(ps.symmetrize(base, CLOUD, CLOUD, "haar"), tmp_path / "model", named)
+
+
+def test_a_net_of_p_that_no_call_has_built_is_refused(tmp_path):
+    refused(ps.symmetrize(cloud_model(), CLOUD, CLOUD, "learned"), tmp_path / "model", r"distribution.* example=")
+
+
+@pytest.mark.parametrize("distribution", ["haar", "learned", "canonical"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_weights_keep_their_dtype(dtype, distribution, tmp_path):
+    x = torch.randn(4, 5, 3, dtype=dtype)
+    phi = ps.symmetrize(cloud_model(dtype), CLOUD, CLOUD, distribution, eval_samples=3, example=x)
+    phi = phi.to(dtype) if dtype == torch.float64 else phi
+    ps.save(phi, tmp_path)
+    again = ps.load(tmp_path, model=cloud_model())
+    expected = {name: tensor.dtype for name, tensor in phi.state_dict().items()}
+    assert {name: tensor.dtype for name, tensor in again.state_dict().items()} == expected
+    first, second = (m.eval()(x, generator=torch.Generator().manual_seed(1)) for m in (phi, again))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("shape", [(), (2,), (3, 2)])
+def test_complex_numbers_come_back(dtype, shape, tmp_path):
+    buffer = torch.randn(shape, dtype=dtype).conj()
+    ps.save(ps.symmetrize(WithBuffer(buffer), CLOUD, CLOUD, "haar"), tmp_path)
+    again = ps.load(tmp_path, model=WithBuffer(torch.zeros(shape, dtype=dtype)))
+    assert again.model.held.dtype == dtype
+    assert torch.equal(again.model.held, buffer)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_compiled_model_has_the_names_of_the_plain_one(before, after, tmp_path):
+    def made(compiled: bool) -> nn.Module:
+        model = nn.Sequential(nn.Linear(3, 3))
+        return torch.compile(model, backend="eager") if compiled else model
+
+    phi = ps.symmetrize(made(before), CLOUD, CLOUD, "haar")
+    ps.save(phi, tmp_path)
+    again = ps.load(tmp_path, model=made(after))
+    for ours, theirs in zip(phi.parameters(), again.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_files_of_the_first_release_still_load(tmp_path):
+    """They know neither digest nor complex entries."""
+    phi = ps.symmetrize(cloud_model(), CLOUD, CLOUD, "haar")
+    ps.save(phi, tmp_path)
+    config = json.loads((tmp_path / "probsym.json").read_text())
+    del config["sha256"], config["complex"]
+    (tmp_path / "probsym.json").write_text(json.dumps(config))
+    assert torch.equal(ps.load(tmp_path, model=cloud_model()).model.weight, phi.model.weight)
+
+
+def test_weights_that_are_not_those_of_the_declaration_are_refused(tmp_path):
+    """One flipped bit, and the weights of another save."""
+    ps.save(ps.symmetrize(cloud_model(), CLOUD, CLOUD, "haar"), tmp_path)
+    weights = bytearray((tmp_path / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(bytes(weights))
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged"):
+        ps.load(tmp_path, model=cloud_model())
+
+
+def test_another_format_and_nan_are_refused(tmp_path):
+    ps.save(ps.symmetrize(cloud_model(), CLOUD, CLOUD, "haar"), tmp_path)
+    config = json.loads((tmp_path / "probsym.json").read_text())
+    (tmp_path / "probsym.json").write_text(json.dumps({**config, "format": 99}))
+    with pytest.raises(ValueError, match="expected format 1, got 99"):
+        ps.load(tmp_path, model=cloud_model())
+    content = to_bytes({"model.weight": torch.full((3, 3), torch.nan), "model.bias": torch.zeros(3)})
+    (tmp_path / "model.safetensors").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "probsym.json").write_text(json.dumps({**config, "sha256": digest}))
+    with pytest.raises(ValueError, match=r"model\.weight: expected numbers, got NaN"):
+        ps.load(tmp_path, model=cloud_model())
+
+
+def test_damaged_declarations_are_one_clear_error(tmp_path):
+    """Seeded changes of the JSON: each loads the same model, or is a ValueError that names the file or an argument."""
+    phi = ps.symmetrize(cloud_model(), CLOUD, CLOUD, "learned", example=torch.randn(2, 4, 3))
+    ps.save(phi, tmp_path)
+    file = tmp_path / "probsym.json"
+    whole = file.read_text()
+    random_numbers = random.Random(0)
+    deep = "[" * 100_000
+    changes = [deep, "", "null", "[]", "{}", '{"format": 1}', whole[:100], whole.replace('"Learned"', '"Own"')]
+    for _ in range(300):
+        place = random_numbers.randrange(len(whole))
+        piece = random_numbers.choice(["", "x", "9", '"', "}", "null", "[]", "-1", "1e999", "true"])
+        changes.append(whole[:place] + piece + whole[place + random_numbers.randrange(4) :])
+    refused = 0
+    for change in changes:
+        file.write_text(change)
+        try:
+            ps.load(tmp_path, model=cloud_model())
+        except ValueError:
+            refused += 1
+    assert refused > len(changes) / 2
+
+
+def test_damaged_weights_are_one_clear_error(tmp_path):
+    """Without a digest, as in older folders: seeded changes of the bytes."""
+    phi = ps.symmetrize(cloud_model(), CLOUD, CLOUD, "haar")
+    ps.save(phi, tmp_path)
+    config = json.loads((tmp_path / "probsym.json").read_text())
+    del config["sha256"]
+    (tmp_path / "probsym.json").write_text(json.dumps(config))
+    file = tmp_path / "model.safetensors"
+    whole = file.read_bytes()
+    random_numbers = random.Random(0)
+    changes = [b"", whole[:7], whole[:40], b"\xff" * 64, whole + b"more"]
+    for _ in range(300):
+        changed = bytearray(whole)
+        changed[random_numbers.randrange(len(whole))] = random_numbers.randrange(256)
+        changes.append(bytes(changed))
+    refused = 0
+    for change in changes:
+        file.write_bytes(change)
+        try:
+            ps.load(tmp_path, model=cloud_model())
+        except ValueError as error:
+            refused += "model.safetensors" in str(error)
+    assert refused > len(changes) / 2

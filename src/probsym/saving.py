@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from probsym.distributions import (
     Canonical,
@@ -34,6 +39,8 @@ from probsym.reps import Rep
 from probsym.symmetrizer import Symmetrizer
 
 WEIGHTS, CONFIG = "model.safetensors", "probsym.json"
+FORMAT = 1
+LARGEST_CONFIG = 2**24  # bytes; what save writes has some thousands
 GROUPS = {family.__name__: family for family in FAMILIES}
 KINDS_OF_SLOT = (Nodes, Labels, Edges, Point, Vector, Det, Turned, Regular, Rolled, Signed)
 SLOTS: dict[str, Callable[[Any], Slot]] = {slot.__name__: slot for slot in KINDS_OF_SLOT}
@@ -44,7 +51,10 @@ KINDS = {kind.__name__: kind for kind in (designs.Joint, *map(type, designs.DESI
 def save(phi: Symmetrizer, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
     """Write the weights and the declaration of a Symmetrizer: `model.safetensors` and `probsym.json`.
 
-    Both files are written completely before they take their names.
+    Both files are written completely before they take their names. What `load` could not rebuild is refused here, and
+    nothing is written then: groups, slots, estimators and designs of your own, entries of the state that are no dense
+    tensors, nets that no call has built yet, NaN. A distribution of your own is saved as its weights alone; `load`
+    needs it as `distribution=`. Names are those of the plain module where the model is compiled.
 
     Args:
         folder: made if absent.
@@ -52,6 +62,7 @@ def save(phi: Symmetrizer, folder: str | os.PathLike[str], overwrite: bool = Fal
 
     Raises:
         FileExistsError: the folder holds a saved model, and `overwrite` is false.
+        ValueError: something cannot be rebuilt; names it.
         ImportError: safetensors is not installed.
     """
     from safetensors.torch import save as to_bytes
@@ -59,10 +70,21 @@ def save(phi: Symmetrizer, folder: str | os.PathLike[str], overwrite: bool = Fal
     folder = Path(folder)
     if (folder / CONFIG).exists() and not overwrite:
         raise FileExistsError(f"{folder / CONFIG} exists: pass overwrite=True to replace the saved model")
-    weights = {name: tensor.detach().contiguous().clone() for name, tensor in phi.state_dict().items()}
+    weights = {}
+    pairs = []
+    for name, entry in phi.state_dict().items():
+        tensor = _dense(name, entry).detach()
+        name = _plain_name(name)
+        if tensor.is_complex():
+            pairs.append(name)
+            tensor = torch.view_as_real(tensor.resolve_conj())
+        weights[name] = tensor.contiguous().clone()
+    content = to_bytes(weights)
+    config = _json({**describe(phi), "complex": pairs, "sha256": hashlib.sha256(content).hexdigest()})
+    _check_rebuilt(phi, json.loads(config))
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / WEIGHTS, to_bytes(weights))
-    write(folder / CONFIG, json.dumps(describe(phi), indent=2))
+    write(folder / WEIGHTS, content)
+    write(folder / CONFIG, config)
 
 
 def load(
@@ -70,7 +92,8 @@ def load(
 ) -> Symmetrizer:
     """The Symmetrizer that `save` wrote, around a model of the same architecture.
 
-    The same generator seed gives bit-equal outputs before and after.
+    The same generator seed gives bit-equal outputs before and after. Weights keep the dtype in which they were saved,
+    whatever that of the model given.
 
     Args:
         model: the base model; its weights are replaced.
@@ -78,32 +101,174 @@ def load(
 
     Raises:
         FileNotFoundError: no saved model there.
-        ValueError: weights do not fit, or the distribution has to be given.
+        ValueError: a file is damaged or of an unknown format, weights do not fit or are NaN, or the distribution has to
+            be given.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; expected a folder written by probsym.save")
-    config = json.loads((folder / CONFIG).read_text())
-    inputs, output = (decode(config[key]) for key in ("inputs", "output"))
+    config = _read_config(folder / CONFIG)
+    _check_digest(folder / WEIGHTS, config.get("sha256"))
+    weights = _read_weights(folder / WEIGHTS, config.get("complex", []))
+    inputs, output, *estimators = _rebuilt(folder / CONFIG, config)
     if distribution is None:
-        distribution = _decode_distribution(config["distribution"], inputs)
-    estimators = (_decode_estimator(config[key]) for key in ("train_samples", "eval_samples"))
+        distribution = _rebuilt_distribution(folder / CONFIG, config, inputs)
     phi = Symmetrizer(model, inputs, output, distribution, *estimators)
+    own_names = {_plain_name(name): name for name in phi.state_dict()}
+    weights = {own_names.get(name, name): tensor for name, tensor in weights.items()}
     try:
-        phi.load_state_dict(load_file(folder / WEIGHTS))
-    except (RuntimeError, SafetensorError) as error:
+        phi.load_state_dict(weights)
+    except RuntimeError as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
+    for name, tensor in itertools.chain(phi.named_parameters(), phi.named_buffers()):
+        if name in weights and tensor.dtype != weights[name].dtype:
+            tensor.data = weights[name].to(tensor.device)
     return phi
+
+
+def _dense(name: str, entry: Any) -> Tensor:
+    """An entry of a state that safetensors can hold.
+
+    Raises:
+        ValueError: names the entry.
+    """
+    if not isinstance(entry, Tensor):
+        raise ValueError(
+            f"{name}: expected a tensor, got {type(entry).__name__}: state of a module that is no tensor "
+            "(get_extra_state) cannot be saved; keep it in a buffer"
+        )
+    if is_lazy(entry):
+        raise ValueError(
+            f"{name}: its shape is not known before the first call: call the Symmetrizer once, or pass example= when "
+            "it is made"
+        )
+    if entry.layout != torch.strided or entry.is_quantized or entry.is_meta:
+        kind = "quantized" if entry.is_quantized else "without data (meta)" if entry.is_meta else str(entry.layout)
+        raise ValueError(f"{name}: expected a dense tensor, got one that is {kind}: it cannot be saved")
+    if bool(entry.isnan().any()):
+        raise ValueError(f"{name}: expected numbers, got NaN: such a model is not saved")
+    return entry
+
+
+def _plain_name(name: str) -> str:
+    """The name of an entry without the wrapper that torch.compile puts around a module."""
+    return name.replace("_orig_mod.", "")
+
+
+def _json(config: dict[str, Any]) -> str:
+    try:
+        return json.dumps(config, indent=2)
+    except TypeError as error:
+        raise ValueError(f"the declaration cannot be written as JSON: {error}") from error
+
+
+def _check_rebuilt(phi: Symmetrizer, config: dict[str, Any]) -> None:
+    """Refuse whatever would come back as something else."""
+    inputs, output, *estimators = _rebuilt(Path(CONFIG), config)
+    given = {
+        "inputs": (phi.inputs, inputs),
+        "output": (phi.output, output),
+        "train_samples": (phi.train_estimator, estimators[0]),
+        "eval_samples": (phi.eval_estimator, estimators[1]),
+    }
+    for name, (before, after) in given.items():
+        if before != after:
+            raise ValueError(f"{name}: {before!r} would be loaded as {after!r}: it cannot be saved")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The declaration in a file.
+
+    Raises:
+        ValueError: it is too large, damaged, or of another format.
+    """
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise ValueError(f"{path}: expected at most {LARGEST_CONFIG} bytes, got {path.stat().st_size}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged file ({error})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(config).__name__}")
+    if config.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: expected format {FORMAT}, got {config.get('format')!r}: written by another version of probsym"
+        )
+    return config
+
+
+def _check_digest(path: Path, expected: str | None) -> None:
+    """Refuse weights that are not those of the declaration beside them: a flipped bit, or a save that was cut off.
+
+    Older folders do not know their digest.
+    """
+    if expected is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ValueError(f"{path}: damaged, or not the weights that {CONFIG} was written with (sha256 differs)")
+
+
+def _read_weights(path: Path, pairs: list[str]) -> dict[str, Tensor]:
+    """The tensors in a file; those named in `pairs` are complex numbers as pairs of real ones.
+
+    Raises:
+        ValueError: the file is damaged, or an entry is NaN; names it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(path)
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise ValueError(f"{path}: damaged file ({error})") from error
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise ValueError(f"{path}: {name}: expected numbers, got NaN")
+        if name in pairs:
+            if tensor.ndim == 0 or tensor.shape[-1] != 2 or not tensor.is_floating_point():
+                raise ValueError(f"{path}: {name}: expected pairs of real numbers, got {tuple(tensor.shape)}")
+            weights[name] = torch.view_as_complex(tensor.contiguous())
+    return weights
+
+
+def _rebuilt(path: Path, config: dict[str, Any]) -> list[Any]:
+    """Reps of inputs and output and both estimators.
+
+    Raises:
+        ValueError: the declaration is damaged; names the file.
+    """
+    with _blamed(path):
+        specs = [decode(config[key]) for key in ("inputs", "output")]
+        return specs + [_decode_estimator(config[key]) for key in ("train_samples", "eval_samples")]
+
+
+def _rebuilt_distribution(path: Path, config: dict[str, Any], inputs: Any) -> EquivariantDistribution:
+    with _blamed(path):
+        return _decode_distribution(config["distribution"], inputs)
+
+
+@contextmanager
+def _blamed(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with the content of a file is a ValueError that names it."""
+    try:
+        yield
+    except NeedsDistribution:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{path}: damaged file ({type(error).__name__}: {error})") from error
+
+
+class NeedsDistribution(ValueError):
+    """The saved distribution has a net of its own."""
 
 
 def describe(phi: Symmetrizer) -> dict[str, Any]:
     """Everything about a Symmetrizer but its weights and its base model, as JSON."""
     return {
-        "format": 1,
+        "format": FORMAT,
         "inputs": encode(phi.inputs),
         "output": encode(phi.output),
         "distribution": _encode_distribution(phi.distribution),
@@ -113,12 +278,19 @@ def describe(phi: Symmetrizer) -> dict[str, Any]:
 
 
 def encode(spec: Any) -> Any:
-    """A container of Reps as JSON."""
+    """A container of Reps as JSON.
+
+    Raises:
+        ValueError: a slot or a group of your own; a key that is no string.
+    """
     if spec is None:
         return None
     if isinstance(spec, Rep):
-        return {"rep": [None if s is None else [type(s).__name__, _encode_group(s.group)] for s in spec.slots]}
+        return {"rep": [None if slot is None else _encode_slot(slot) for slot in spec.slots]}
     if isinstance(spec, dict):
+        for key in spec:
+            if not isinstance(key, str):
+                raise ValueError(f"{key!r}: expected names of arguments as strings, got {type(key).__name__}")
         return {"dict": {key: encode(child) for key, child in spec.items()}}
     return {"tuple": [encode(child) for child in spec]}
 
@@ -134,12 +306,30 @@ def decode(data: Any) -> Any:
     return tuple(decode(child) for child in data["tuple"])
 
 
+def _encode_slot(slot: Slot) -> list[Any]:
+    _refuse_own("slot", slot, SLOTS)
+    return [type(slot).__name__, _encode_group(slot.group)]
+
+
 def _slot(name: str, group: Any) -> Slot:
     return SLOTS[name](_decode_group(group))
 
 
 def _encode_group(group: Group) -> list[dict[str, Any]]:
-    return [{"family": type(f).__name__, **asdict(f)} for f in group.factors]  # type: ignore[call-overload]
+    encoded = []
+    for factor in group.factors:
+        _refuse_own("group", factor, GROUPS)
+        encoded.append({"family": type(factor).__name__, **asdict(factor)})  # type: ignore[call-overload]
+    return encoded
+
+
+def _refuse_own(what: str, value: Any, known: Mapping[str, Any]) -> None:
+    """Refuse what is none of the library's own kinds: `load` could not rebuild it."""
+    if known.get(type(value).__name__) is not type(value):
+        raise ValueError(
+            f"{what} {value!r}: {type(value).__name__} is none of the library's own, so load could not rebuild it: "
+            "keep phi.state_dict() instead, and declare the Symmetrizer again in code"
+        )
 
 
 def _decode_group(data: list[dict[str, Any]]) -> Group:
@@ -147,6 +337,7 @@ def _decode_group(data: list[dict[str, Any]]) -> Group:
 
 
 def _encode_estimator(estimator: Estimator) -> dict[str, Any]:
+    _refuse_own("estimator", estimator, ESTIMATORS)
     return {"kind": type(estimator).__name__, **_encode_fields(estimator)}
 
 
@@ -158,7 +349,10 @@ def _encode_option(value: Any) -> Any:
     """A number, a name, a design, or a tuple of these."""
     if isinstance(value, tuple):
         return [_encode_option(part) for part in value]
-    return {"kind": type(value).__name__, **_encode_fields(value)} if isinstance(value, Design) else value
+    if isinstance(value, Design):
+        _refuse_own("design", value, KINDS)
+        return {"kind": type(value).__name__, **_encode_fields(value)}
+    return value
 
 
 def _decode_estimator(data: dict[str, Any]) -> Estimator:
@@ -174,14 +368,15 @@ def _decode_option(value: Any) -> Any:
 
 
 def _encode_distribution(p: EquivariantDistribution) -> dict[str, Any]:
+    """What `load` needs to make p anew; for a distribution or a net of your own only how it looks."""
     kind, group = type(p).__name__, _encode_group(p.group)
-    if isinstance(p, Independent):
+    if type(p) is Independent:
         return {"kind": kind, "parts": [_encode_distribution(part) for part in p.parts]}  # type: ignore[arg-type]
-    if isinstance(p, Haar):
+    if type(p) is Haar:
         return {"kind": kind, "group": group, "origin": p.origin}
-    if isinstance(p, Frame):
+    if type(p) is Frame:
         return {"kind": kind, "group": group, "max_support": p.max_support, "samples": p.samples}
-    if isinstance(p, Learned | Canonical) and isinstance(p.net, DefaultNet):
+    if type(p) in (Learned, Canonical) and type(p.net) is DefaultNet:
         options = {"noise": p.place.name, "scale": p.scale} if isinstance(p, Learned) else {}
         return {"kind": kind, "group": group, "relaxation": asdict(p.relaxation), **options}
     return {"kind": None, "repr": repr(p)}
@@ -202,7 +397,7 @@ def _decode_distribution(data: dict[str, Any], inputs: Any) -> EquivariantDistri
         "Canonical": lambda: _from_net(Canonical, data, inputs),
     }
     if data["kind"] not in makers:
-        raise ValueError(
+        raise NeedsDistribution(
             f"the saved distribution {data.get('repr')} has a net of its own: build it and pass it as distribution="
         )
     return makers[data["kind"]]()
