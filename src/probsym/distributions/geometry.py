@@ -134,11 +134,15 @@ def _on_edges(leaf: Leaf) -> bool:
 
 def size(value: Tensor, present: Tensor | None) -> Tensor:
     """Root mean square length (B,) of the columns (B, D, M) that exist; one where all are zero."""
-    if present is None:
-        square = value.square().sum((1, 2)) / max(value.shape[-1], 1)
-    else:
-        square = (value.square().sum(1) * present).sum(-1) / present.sum(-1).clamp_min(1)
-    return root(square)
+    if not value.shape[-1]:
+        return torch.ones_like(value[:, 0].sum(-1))
+    # relative to the largest entry, whose square may be out of range
+    seen = value if present is None else value.masked_fill(~present[:, None], 0)
+    largest = seen.detach().abs().amax((1, 2))
+    largest = torch.where(largest > 0, largest, 1.0)
+    square = (seen / largest[:, None, None]).square().sum((1, 2))
+    number = value.shape[-1] if present is None else present.sum(-1).clamp_min(1)
+    return root(square / number) * largest
 
 
 def root(square: Tensor, least: float = 0.0) -> Tensor:

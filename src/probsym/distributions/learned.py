@@ -13,7 +13,7 @@ from probsym.distributions.base import Noise, Projecting, Support, draw_options
 from probsym.distributions.features import check_features
 from probsym.distributions.geometry import centred, centroid, is_point, root, size
 from probsym.distributions.relax import Relaxation
-from probsym.groups import Element, Group, Layout, LinearGroup, NodeAxis, Permutation, S
+from probsym.groups import E, Element, Group, Layout, LinearGroup, NodeAxis, Permutation, S
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
@@ -95,7 +95,8 @@ class Learned(_Networked):
     """The paper's p(g|x): noise outsourced through an equivariant net, arXiv 2306.02866, section 2.2.
 
         g = project(net(x) / |net(x)| + scale eps)    noise="late", one pass of the net an input
-        g = project(net(x + scale |x| eps))           noise="input", as in the paper, one pass a sample
+        g = project(net(x + scale |x| eps))           noise="input", as in the paper, one pass a sample;
+                                                      the centroid, and with it the origin, is that of x
 
     Args:
         net: called like the model; returns a dict of ambient features by factor: scores (B, N) for S_n, vectors
@@ -214,7 +215,11 @@ def _tiny(square: Tensor) -> float:
 
 
 class AtInput:
-    """Noise added to points, vectors and node features before the net, as in the paper."""
+    """Noise added to points, vectors and node features before the net, as in the paper.
+
+    That of the points has mean zero over the points of an input, so that their centroid, about which the elements turn,
+    stays that of the clean points. No equivariant net sees the difference but for its origin.
+    """
 
     name = "input"
 
@@ -239,12 +244,31 @@ class AtInput:
         path, eps = next(iter(z.items()))
         sample = eps.shape[: eps.ndim - x.leaves[path].value.ndim]
         times = sample.numel()
-        paths = {leaf.name: path for path, leaf in x.leaves.items()}
+
+        # 1. What the noise adds to each leaf, (K, B, ...).
+        steps: dict[str, Tensor] = {}
+        for path, leaf in x.leaves.items():
+            shape = (times, *leaf.value.shape)
+            if path in z:
+                steps[leaf.name] = p.scale * _size(x, leaf) * z[path].reshape(shape)
+            else:
+                steps[leaf.name] = torch.zeros_like(leaf.value).expand(shape)
+
+        # 2. The points as a whole stay where they are: their centroid is the origin of the elements.
+        moved = x.fold(lambda leaf: steps[leaf.name], times)
+        for space in (f for f in x.group.factors if isinstance(f, E) and _has_points(x, f)):
+            drift = centroid(moved, space).reshape(times, x.count, space.dim)
+            for leaf in x.leaves.values():
+                if is_point(leaf, space):
+                    steps[leaf.name] = steps[leaf.name] - _along(x, leaf, space, drift)
+
+        # 3. The net sees the clean inputs where nothing was added, integers among them.
+        noisy = {leaf.name for path, leaf in x.leaves.items() if path in z}
 
         def perturbed(leaf: Leaf) -> Tensor:
-            value = leaf.value.expand(times, *leaf.value.shape)
-            eps = z.get(paths[leaf.name])
-            return value if eps is None else value + p.scale * _size(x, leaf) * eps.reshape(value.shape)
+            if leaf.name in noisy:
+                return leaf.value + steps[leaf.name]
+            return leaf.value.expand(times, *leaf.value.shape)
 
         features = p.features(x.fold(perturbed, times))
         return {f: _split(features[f], sample, times) for f in features}
@@ -266,8 +290,24 @@ def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
         return 1.0
     scale = size(*centred(x, leaf, space, centroid(x, space) if is_point(leaf, space) else None))
     if leaf.rep.ragged is not None:
-        scale = x.layouts[leaf.rep.ragged].spread(scale, 0)
+        scale = x.layouts[leaf.rep.ragged].spread(scale, 0, leaf.rep.on_edges)
     return scale.reshape(scale.shape[0], *[1] * (leaf.value.ndim - 1))
+
+
+def _has_points(x: Inputs, space: LinearGroup) -> bool:
+    """Whether `centroid` finds points of the space."""
+    return any(is_point(leaf, space) and not leaf.rep.on_edges for leaf in x.leaves.values())
+
+
+def _along(x: Inputs, leaf: Leaf, space: LinearGroup, vectors: Tensor) -> Tensor:
+    """One vector an input and sample (K, B, D), shaped to broadcast on the points (K, B, ...) of a leaf."""
+    if leaf.rep.ragged is not None:
+        vectors = x.layouts[leaf.rep.ragged].spread(vectors, 1, leaf.rep.on_edges)
+    place = next(at for slot, at in leaf.rep.axes if isinstance(slot, Point) and slot.group == space)
+    axis = 1 + leaf.rep.lead() + place
+    shape = [*vectors.shape[:2], *[1] * (leaf.value.ndim - 1)]
+    shape[axis] = vectors.shape[2]
+    return vectors.reshape(shape)
 
 
 def _split(value: Any, sample: tuple[int, ...], times: int) -> Any:
