@@ -16,7 +16,7 @@ from probsym.distributions import EquivariantDistribution, Noise
 from probsym.groups import Element
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
-from probsym.groups.orthonormal import wide
+from probsym.groups.precision import wide
 from probsym.groups.whole import positive
 from probsym.reps import Inputs, Rep
 

@@ -151,11 +151,26 @@ class Group(ABC):
 
 @dataclass(frozen=True)
 class Slot(ABC):
-    """One way in which a group acts on a tensor: `width` axes are consumed (1, or 0 for scalars such as det)."""
+    """One way in which a group acts on a tensor: `width` axes are consumed (1, or 0 for scalars such as det).
+
+    A slot of one's own gives `act`. It may tell more: `misfit`, so that wrong inputs are refused by name, `moves`,
+    and `mixes`. It gets half-precision tensors as float32, outside of autocast, and its result goes back to their dtype;
+    `probsym.groups.precision.matmul` is a product of matrices that TF32 does not narrow either.
+
+    >>> class Pair(Slot):                            # two vectors, one after the other: 2 d entries
+    ...     def act(self, g, x, axis, lead):
+    ...         x = x.expand(*g.shape, *x.shape[lead:])
+    ...         return (x.unflatten(-1, (2, self.group.dim)) @ g.matrix.mT).flatten(-2)
+    >>> from probsym.groups import SO
+    >>> from probsym.reps import Rep
+    >>> Rep(Pair(SO(3))).act(SO(3).haar((4,)), torch.randn(4, 6, dtype=torch.bfloat16)).dtype
+    torch.bfloat16
+    """
 
     group: Group
     width: ClassVar[int] = 1
     suffix: ClassVar[str] = ""
+    moves: ClassVar[bool] = False  # whether entries only change places or signs, so that no arithmetic rounds them
 
     @abstractmethod
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
@@ -163,8 +178,12 @@ class Slot(ABC):
 
     @property
     def mixes(self) -> bool:
-        """Whether new values come from several old ones, so that integers will not do."""
-        return False
+        """Whether new values come from several old ones, so that integers will not do; true of infinite groups."""
+        return not (self.moves or self.group.finite)
+
+    def misfit(self, sizes: tuple[int, ...]) -> str | None:
+        """What is expected of the sizes of its `width` axes, "size 3", if these do not fit; None: any will do."""
+        return None
 
     def __repr__(self) -> str:
         return f"{self.group!r}{self.suffix}"

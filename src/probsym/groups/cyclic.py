@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
-from probsym.groups.orthonormal import tolerance, wide
+from probsym.groups.orthonormal import tolerance
 from probsym.groups.peek import may_peek
 from probsym.groups.permutation import gather_nodes
+from probsym.groups.precision import wide
 
 BORDERS = ("zeros", "border", "reflection")
 
@@ -176,7 +177,7 @@ class Turned(Slot):
             return moved
         axis += len(g.shape) - lead
         rest = 4 * g.turns % n
-        between = _rotated(moved, rest * (math.pi / 2 / n), axis, self.group.border)
+        between = _rotated(moved, rest, math.pi / 2 / n, axis, self.group.border)
         return torch.where(rest.reshape(*rest.shape, *[1] * (moved.ndim - rest.ndim)) > 0, between, moved)
 
 
@@ -222,15 +223,19 @@ def _quarters(rows: int, columns: int) -> np.ndarray:
     return np.stack([np.rot90(image, q).reshape(-1) for image in (places, places[:, ::-1]) for q in range(4)])
 
 
-def _rotated(x: Tensor, angle: Tensor, axis: int, border: str) -> Tensor:
-    """Images on axes (axis, axis + 1) of x rotated counterclockwise by angles of the leading shape, bilinear."""
-    shape, (rows, columns) = angle.shape, x.shape[axis : axis + 2]
+def _rotated(x: Tensor, steps: Tensor, step: float, axis: int, border: str) -> Tensor:
+    """Images on axes (axis, axis + 1) of x rotated counterclockwise by `steps` times `step` radians, bilinear.
+
+    The steps are integers of the leading shape.
+    """
+    shape, (rows, columns) = steps.shape, x.shape[axis : axis + 2]
     images = x.movedim((axis, axis + 1), (-2, -1))
     flat = images.reshape(math.prod(shape), math.prod(images.shape[len(shape) : -2]), rows, columns)
-    angle = angle.to(x.dtype).reshape(-1, 1, 1)
-    up = (rows - 1) / 2 - torch.arange(rows, device=x.device, dtype=x.dtype)[:, None]
-    right = torch.arange(columns, device=x.device, dtype=x.dtype) - (columns - 1) / 2
+    kind, flat = flat.dtype, wide(flat)  # the places of the pixels of a large image are no numbers of half precision
+    angle = steps.to(flat.dtype).reshape(-1, 1, 1) * step
+    up = (rows - 1) / 2 - torch.arange(rows, device=x.device, dtype=flat.dtype)[:, None]
+    right = torch.arange(columns, device=x.device, dtype=flat.dtype) - (columns - 1) / 2
     source = [angle.cos() * right + angle.sin() * up, angle.sin() * right - angle.cos() * up]
     grid = torch.stack([source[0] * 2 / columns, source[1] * 2 / rows], -1)
     turned = torch.nn.functional.grid_sample(flat, grid, padding_mode=border, align_corners=False)
-    return turned.reshape(images.shape).movedim((-2, -1), (axis, axis + 1))
+    return turned.to(kind).reshape(images.shape).movedim((-2, -1), (axis, axis + 1))

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from probsym.groups.base import Element, Slot
 from probsym.groups.orthogonal import LinearGroup, check_coordinates, rotate
-from probsym.groups.orthonormal import orthonormalise, rank
+from probsym.groups.orthonormal import lacks_columns, orthonormalise
+from probsym.groups.precision import matmul, wide
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class E(LinearGroup):
         return Motion(self, torch.eye(self.dim, **kwargs).expand(*shape, self.dim, self.dim))
 
     def compose(self, g: Motion, h: Motion) -> Element:
-        matrix = g.matrix @ h.matrix
+        matrix = matmul(g.matrix, h.matrix)
         between = _sum(h.target, None if g.source is None else -g.source)
         origins = (h.source, _sum(g.target, _turned(g.matrix, between)))
         return Motion(self, matrix, *(t if t is None else t.expand(matrix.shape[:-1]) for t in origins))
@@ -69,7 +70,7 @@ class E(LinearGroup):
         return Motion(self, matrix, target=origin)
 
     def degenerate(self, z: tuple[Tensor, Tensor], layout: Any = None) -> Tensor:
-        return rank(z[1]) < self.dim - self.special
+        return lacks_columns(z[1], self.special)
 
     def haar(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         raise ValueError(
@@ -92,8 +93,9 @@ class Point(Slot):
     group: E
 
     def act(self, g: Motion, x: Tensor, axis: int, lead: int) -> Tensor:
-        extra, source = g.matrix.ndim - 2 - lead, g.source
+        extra, source, kind = g.matrix.ndim - 2 - lead, g.source, x.dtype
         check_coordinates(x, axis, self.group.dim)
+        x = wide(x)  # once for the three steps: an origin rounded to half precision would move the points
         if source is not None and extra and source.numel() and not any(source.stride()[:extra]):
             source = source[(0,) * extra]  # all samples share their origin: it is subtracted once
         elif source is not None:
@@ -102,8 +104,9 @@ class Point(Slot):
             x = x - _aligned(source, axis, lead, x.ndim).to(x.dtype)
         y = rotate(g.matrix, x, axis, lead)
         if g.target is None:
-            return y
-        return y + _aligned(g.target, axis + y.ndim - x.ndim, g.matrix.ndim - 2, y.ndim).to(x.dtype)
+            return y.to(kind)
+        y = y + _aligned(g.target, axis + y.ndim - x.ndim, g.matrix.ndim - 2, y.ndim).to(x.dtype)
+        return y.to(kind)
 
     def __repr__(self) -> str:
         return repr(self.group)
@@ -116,7 +119,7 @@ def _aligned(origin: Tensor, axis: int, lead: int, ndim: int) -> Tensor:
 
 def _turned(matrix: Tensor, x: Tensor | None) -> Tensor | None:
     """R x; None is zero."""
-    return None if x is None else (matrix @ x.unsqueeze(-1)).squeeze(-1)
+    return None if x is None else matmul(matrix, x.unsqueeze(-1)).squeeze(-1)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probsym.groups.precision import matmul
+
 
 class GramSchmidt(torch.autograd.Function):
     """z (*shape, D, M) -> Q (*shape, D, D) and whether the columns it needs are independent, for D = 2, 3 and M >= D.
@@ -21,22 +23,22 @@ class GramSchmidt(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, special: bool) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        q, generic = _orthonormal(z[..., : z.shape[-2]], special)
+        q, generic = _orthonormal(z, special)
         ctx.save_for_backward(z, q)
         ctx.mark_non_differentiable(generic)
         return q, generic
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None]:  # type: ignore[override]
-        with torch.autocast(grad.device.type, enabled=False):
-            z, q = ctx.saved_tensors
-            return _pulled(z, q, grad), None
+        z, q = ctx.saved_tensors
+        return _pulled(z, q, grad), None
 
 
 def _pulled(z: Tensor, q: Tensor, grad: Tensor) -> Tensor:
     """Q L R^-T, and zeros for the columns of z that only choose signs or nothing."""
     dim = z.shape[-2]
-    torque, r = q.mT @ grad, q.mT @ z[..., : dim - 1]
+    torque = matmul(q.mT, grad)
+    r = matmul(q.mT, z[..., : dim - 1])
     below = (torque - torque.mT).tril(-1)
     if dim == 2:
         scaled = below[..., :1] / r[..., :1, :]
@@ -44,15 +46,16 @@ def _pulled(z: Tensor, q: Tensor, grad: Tensor) -> Tensor:
         second = below[..., 1] / r[..., 1, 1, None]
         first = torch.addcmul(below[..., 0], second, r[..., 0, 1, None], value=-1) / r[..., 0, 0, None]
         scaled = torch.stack([first, second], -1)
-    return torch.nn.functional.pad(q @ scaled, (0, z.shape[-1] - dim + 1))
+    return torch.nn.functional.pad(matmul(q, scaled), (0, z.shape[-1] - dim + 1))
 
 
 def _orthonormal(x: Tensor, special: bool) -> tuple[Tensor, Tensor]:
-    """Q of columns x (*shape, D, D) and whether it is generic; the batch runs fastest, so that sums are vectorised."""
+    """Q of columns x (*shape, D, M) and whether it is generic; the batch runs fastest, so that sums are vectorised."""
+    dim = x.shape[-2]
     x = x.movedim((-1, -2), (0, 1)).contiguous()  # (column, coordinate, *shape)
-    squares = x.square().sum(1)
+    squares = x.square().sum(1)  # of all columns: the largest tells what rounding may be, whether it is used or not
     basis, heights = [x[0] * squares[0].rsqrt()], [squares[0]]
-    if len(x) == 3:
+    if dim == 3:
         rest = x[1]
         for _ in range(2):
             rest = torch.addcmul(rest, basis[0], (basis[0] * rest).sum(0), value=-1)
@@ -60,7 +63,7 @@ def _orthonormal(x: Tensor, special: bool) -> tuple[Tensor, Tensor]:
         basis.append(rest * heights[1].rsqrt())
     last = _complement(basis, 0)
     if not special:
-        height = (last * x[-1]).sum(0)
+        height = (last * x[dim - 1]).sum(0)
         heights.append(height.square())
         last = last * height.sign()
     return torch.stack([*basis, last]).movedim((0, 1), (-1, -2)), _generic(squares.amax(0), torch.stack(heights))
@@ -78,8 +81,9 @@ def _generic(largest: Tensor, heights: Tensor) -> Tensor:
     """Whether no squared height (columns, *shape) of a column over those before it is within its rounding.
 
     What rounding leaves of a column is (100 eps)^2 of the largest one, times 1 + largest / height for each basis vector
-    before it, which rounding has turned as well. The product over all is a bound for each of them.
+    before it, which rounding has turned as well. The product over all is a bound for each of them. Twice that length is
+    asked for: near the bound itself rounding decides, and the general way is to decide, here and for `lacks_columns`.
     """
-    share = (100 * torch.finfo(largest.dtype).eps) ** 2
+    share = (200 * torch.finfo(largest.dtype).eps) ** 2
     clear = (1 + largest / heights).prod(0) < 1 / share
     return (clear & (largest > torch.finfo(largest.dtype).tiny / share)).all()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
-from probsym.groups.orthonormal import orthonormalise, rank
+from probsym.groups.orthonormal import lacks_columns, orthonormalise
+from probsym.groups.precision import matmul, wide
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class O(LinearGroup):  # noqa: E742
         return Rotation(self, torch.tensor([1.0, -1.0], device=device)[: self.order(), None, None])
 
     def compose(self, g: Rotation, h: Rotation) -> Element:
-        return Rotation(self, g.matrix @ h.matrix)
+        return Rotation(self, matmul(g.matrix, h.matrix))
 
     def inverse(self, g: Rotation) -> Element:
         return Rotation(self, g.matrix.mT)
@@ -94,7 +95,7 @@ class O(LinearGroup):  # noqa: E742
         return Rotation(self, orthonormalise(z, tie, self.special))
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
-        return rank(z) < self.dim - self.special
+        return lacks_columns(z, self.special)
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,7 +131,7 @@ class Det(Slot):
     suffix: ClassVar[str] = ".det"
 
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
-        sign = torch.linalg.det(g.matrix.detach()).sign().to(x.dtype)
+        sign = torch.linalg.det(wide(g.matrix.detach())).sign().to(x.dtype)
         return x * sign.reshape(*sign.shape, *[1] * (x.ndim - lead))
 
 
@@ -138,11 +139,11 @@ def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:
     """R x along `axis`; matrix (*L, D, D), and the first `lead` dims of x are a suffix of L. Keeps the dtype of x."""
     dim, last = matrix.shape[-1], x.ndim - 1
     check_coordinates(x, axis, dim)
-    rows, kind = x if axis == last else x.movedim(axis, -1), torch.promote_types(x.dtype, matrix.dtype)
+    rows = x if axis == last else x.movedim(axis, -1)
     middle = rows.shape[lead:-1]
     if len(middle) != 1:
         rows = rows.reshape(*x.shape[:lead], math.prod(middle), dim)
-    out = torch.matmul(rows.to(kind), matrix.to(kind).mT).to(x.dtype)
+    out = matmul(rows, matrix.mT).to(x.dtype)
     if len(middle) != 1:
         out = out.reshape(*matrix.shape[:-2], *middle, dim)
     return out if axis == last else out.movedim(-1, axis + matrix.ndim - 2 - lead)
@@ -151,3 +152,5 @@ def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:
 def check_coordinates(x: Tensor, axis: int, dim: int) -> None:
     if x.shape[axis] != dim:
         raise ValueError(f"expected {dim} coordinates on axis {axis}, got a tensor of shape {tuple(x.shape)}")
+    if not (x.is_floating_point() or x.is_complex()):
+        raise TypeError(f"expected coordinates of a floating dtype on axis {axis}, got {x.dtype}")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from probsym.groups.gram_schmidt import GramSchmidt
-from probsym.groups.peek import applied, may_peek
+from probsym.groups.peek import applied, in_forward_mode, may_peek
+from probsym.groups.precision import wide
+
+NONE = 2**31  # the place of a column that is not there, behind all that are
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -17,13 +22,15 @@ def tolerance(dtype: torch.dtype) -> float:
 def orthonormalise(z: Tensor, tie: Tensor, special: bool = False) -> Tensor:
     """Gram-Schmidt with re-orthogonalisation, in at least float32; missing directions come from `tie`.
 
-    Columns of z that lie in the span of those before them are passed over, relative to the size of z, and replaced by
-    the columns of tie. The last column is the complement of the others, up to the sign that z or tie gives it; for
-    `special` it makes the determinant one. Covariant: orthonormalise(h z, h tie) = h orthonormalise(z, tie).
+    Columns of z that lie in the span of those before them are passed over, relative to the size of z; where z has too
+    few others, columns of tie take their place. The last column is the complement of the others, up to the sign that
+    z or tie gives it; for `special` it makes the determinant one. So tie matters exactly where z has fewer than D
+    independent columns, D - 1 for `special`: `lacks_columns` says where, by the same steps.
+    Covariant: orthonormalise(h z, h tie) = h orthonormalise(z, tie).
     Two or three independent columns on a CPU take a closed form.
 
     Args:
-        z: columns (*shape, D, M), of which the first D count; tie: (*shape, D, D).
+        z: columns (*shape, D, M); tie: (*shape, D, D).
 
     Returns: (*shape, D, D) with orthonormal columns; value and gradient are finite at every rank of z.
 
@@ -32,72 +39,126 @@ def orthonormalise(z: Tensor, tie: Tensor, special: bool = False) -> Tensor:
     >>> torch.allclose(Q.mT @ Q, torch.eye(2), atol=1e-6)
     True
     """
-    z, tie = wide(z), wide(tie)
-    if z.shape[-2] in (2, 3) and z.shape[-1] >= z.shape[-2] and may_peek(z):
-        matrix, generic = applied(GramSchmidt, z, special)
-        if bool(generic):
-            alike = matrix.shape == tie.shape  # `broadcast_shapes` takes as long as the Gram-Schmidt of a small batch
-            return matrix if alike else matrix.expand(torch.broadcast_shapes(matrix.shape, tie.shape))
-    z = _scaled(z) if z.shape[-1] else torch.zeros_like(tie[..., :1])
-    dim, count = z.shape[-2], min(z.shape[-1], z.shape[-2] - 1)
-    floor = z.detach().square().sum(-2).amax(-1, keepdim=True) * tolerance(z.dtype) ** 2
-    basis: list[Tensor] = []
+    z = wide(z)
+    tie = wide(tie).to(z.dtype)
+    matrix = _closed(z, special)
+    if matrix is not None:
+        alike = matrix.shape == tie.shape  # `broadcast_shapes` takes as long as the Gram-Schmidt of a small batch
+        return matrix if alike else matrix.expand(torch.broadcast_shapes(matrix.shape, tie.shape))
+    vectors = _vectors(z, tie, _needed(z, special))
+    shape = torch.broadcast_shapes(z.shape[:-1], tie.shape[:-1])
+    vectors = [v.expand(shape) for v in vectors]
+    basis = vectors[: z.shape[-2] - 1]
+    last = _complement(basis) if basis else z.new_ones(shape)
+    if not special:
+        height = (last * vectors[-1]).sum(-1, keepdim=True).detach()
+        last = torch.where(height < 0, -last, last)
+    return torch.stack([*basis, last], -1)
+
+
+def lacks_columns(z: Tensor, special: bool = False) -> Tensor:
+    """Where `orthonormalise` needs its tie (*shape): z (*shape, D, M) has too few independent columns."""
+    z = wide(z.detach())
+    needed = _needed(z, special)
+    if not needed or _closed(z, special) is not None:
+        return torch.zeros(z.shape[:-2], dtype=torch.bool, device=z.device)
+    places = _independent(_scaled(z), needed)[1]
+    return (places[-1] == NONE).squeeze(-1)
+
+
+def _needed(z: Tensor, special: bool) -> int:
+    """How many independent columns determine the matrix."""
+    return z.shape[-2] - int(special)
+
+
+def _closed(z: Tensor, special: bool) -> Tensor | None:
+    """The matrix of columns that are clearly independent, without their tie; None where it takes the general way."""
+    if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or not may_peek(z) or in_forward_mode():
+        return None
+    matrix, generic = applied(GramSchmidt, z, special)
+    return matrix if bool(generic) else None
+
+
+def _vectors(z: Tensor, tie: Tensor, count: int) -> list[Tensor]:
+    """`count` orthonormal vectors (*shape, D) from the first independent columns of z, then of tie."""
+    z = _scaled(z)
+    places: list[Tensor] = []
+    if may_peek(z) and 0 < count <= z.shape[-1]:
+        vectors, places = _independent(z, count)
+        if bool((places[-1] != NONE).all()):
+            return vectors
+    shape = torch.broadcast_shapes(z.shape[:-2], tie.shape[:-2])
+    columns = torch.cat([t.expand(*shape, *t.shape[-2:]) for t in (z, tie)], -1)
+    return _independent(columns, count, z.shape[-1], places)[0]
+
+
+def _independent(
+    z: Tensor, count: int, judged: int | None = None, places: Sequence[Tensor] = ()
+) -> tuple[list[Tensor], list[Tensor]]:
+    """`count` orthonormal vectors (*shape, D) and the places (*shape, 1) in z of the columns that they are made of.
+
+    They are the first columns that are independent of those before: what is left of them is more than rounding.
+    Where there are too few, vectors are zero and places NONE.
+
+    Args:
+        z: columns (*shape, D, M); those after the first `judged` only fill up, and are as exact as they are.
+        places: the places among the first `judged` where they are known already.
+    """
+    judged = z.shape[-1] if judged is None else judged
+    place = torch.arange(z.shape[-1], device=z.device)
+    own = place < judged
+    square = z.detach().square().sum(-2)
+    # squared length that rounding may give to what is left of a column: a share of the largest, and more for each
+    # vector already found, which rounding has turned as well
+    least = tolerance(z.dtype) ** 2
+    noise = torch.where(own, square.masked_fill(~own, 0).amax(-1, keepdim=True) * least, square * least)
+    rest = z
+    vectors: list[Tensor] = []
     found: list[Tensor] = []
-    errors: list[Tensor] = []  # squared angle by which rounding may have turned each basis vector
-    for j in range(dim - 1):
-        column = _residual(z[..., j], basis) if j < count else torch.zeros_like(z[..., 0])
-        square, noise = column.detach().square().sum(-1, keepdim=True), _noise(z, j, basis, errors, floor)
-        found.append((square > noise) & (square > 0))
-        errors.append(torch.where(found[j], noise / torch.where(found[j], square, 1.0), 0.0))
-        basis.append(_unit(column, found[j]))
-    for j in range(dim - 1):
-        spare = _residual(tie[..., j], basis)
-        basis[j] = torch.where(found[j], basis[j], _unit(spare, ~found[j]))
-    last = z[..., dim - 1] if z.shape[-1] >= dim else torch.zeros_like(z[..., 0])
-    noise = _noise(z, dim - 1, basis, errors, floor)
-    return torch.stack([*basis, _completion(basis, last, tie[..., -1], noise, special)], -1)
+    for k in range(count):
+        # 1. the first column that is independent of those before it
+        free = square > noise
+        if vectors:
+            free = free & (place > found[-1])
+        if places:
+            free = torch.where(places[k] == NONE, free & ~own, place == places[k])
+        here = free.any(-1, keepdim=True)
+        index = free.to(torch.uint8).argmax(-1, keepdim=True)
+        column = rest.gather(-1, index.unsqueeze(-2).expand(*rest.shape[:-1], 1)).squeeze(-1)
+        # once more: the first time leaves an error of eps / |rest|
+        for v in vectors:
+            column = column - v * (v * column).sum(-1, keepdim=True)
+        vector = _unit(column, here)
+        vectors.append(vector)
+        found.append(torch.where(here, index, NONE))
+        if k == count - 1:
+            break
+        # 2. what it leaves of the columns, and the squared angle by which rounding may have turned it
+        along = (vector.unsqueeze(-1) * rest).sum(-2)
+        rest = rest - vector.unsqueeze(-1) * along.unsqueeze(-2)
+        ratio = noise.gather(-1, index) / torch.where(here, square.gather(-1, index), 1.0)
+        error = torch.where(here, ratio, 0.0)
+        noise = noise + along.detach().square() * error * own
+        square = rest.detach().square().sum(-2)
+    return vectors, found
 
 
-def _noise(z: Tensor, j: int, basis: list[Tensor], errors: list[Tensor], floor: Tensor) -> Tensor:
-    """Squared length that rounding may give the residual of column j: a small basis vector is an inaccurate one."""
-    if j >= z.shape[-1]:
-        return floor
-    column = z[..., j].detach()
-    return floor + sum(
-        (u.detach() * column).sum(-1, keepdim=True).square() * error for u, error in zip(basis, errors, strict=True)
-    )
-
-
-def _completion(basis: list[Tensor], column: Tensor, tie: Tensor, floor: Tensor, special: bool) -> Tensor:
-    """The unit vector orthogonal to d - 1 others: turned towards the column, else the tie, or so that det = 1."""
-    normal = _normal(basis, column, tie)
-    if special:
-        return normal
-    height = (normal * column).sum(-1, keepdim=True).detach()
-    height = torch.where(height.square() > floor, height, (normal * tie).sum(-1, keepdim=True).detach())
-    return torch.where(height < 0, -normal, normal)
-
-
-def _normal(basis: list[Tensor], column: Tensor, tie: Tensor) -> Tensor:
-    """The unit vector that completes d - 1 orthonormal ones to a basis of determinant one."""
-    if not basis:
-        return torch.ones_like(tie + column)
+def _complement(basis: list[Tensor]) -> Tensor:
+    """The unit vector that completes d - 1 orthonormal ones, at least one, to a basis of determinant one."""
     if len(basis) == 1:
         return torch.stack([-basis[0][..., 1], basis[0][..., 0]], -1)
     if len(basis) == 2:
-        return torch.linalg.cross(*torch.broadcast_tensors(*basis))
-    spare = _residual(tie, basis)
-    normal = _unit(spare, torch.ones_like(spare[..., :1], dtype=torch.bool))
-    sign = torch.linalg.det(torch.stack([*torch.broadcast_tensors(*basis, normal)], -1).detach()).sign()
-    return normal * sign.unsqueeze(-1)
-
-
-def _residual(column: Tensor, basis: list[Tensor]) -> Tensor:
-    """Remove the components along the basis, twice: once leaves an error of eps / |residual|."""
+        return torch.linalg.cross(*basis)
+    # any vector outside of their span will do: the coordinate axis that has least of them
+    within = sum(u.detach().square() for u in basis)
+    index = within.argmin(-1, keepdim=True)  # type: ignore[union-attr]
+    axis = torch.zeros_like(basis[0]).scatter(-1, index, 1.0)
     for _ in range(2):
         for u in basis:
-            column = column - u * (u * column).sum(-1, keepdim=True)
-    return column
+            axis = axis - u * (u * axis).sum(-1, keepdim=True)
+    normal = _unit(axis, torch.ones_like(axis[..., :1], dtype=torch.bool))
+    sign = torch.linalg.det(torch.stack([*basis, normal], -1).detach()).sign()
+    return normal * sign.unsqueeze(-1)
 
 
 def _unit(column: Tensor, keep: Tensor) -> Tensor:
@@ -107,21 +168,8 @@ def _unit(column: Tensor, keep: Tensor) -> Tensor:
 
 
 def _scaled(z: Tensor) -> Tensor:
-    """z divided by its largest entry, so that the squares of tiny and huge clouds stay in range."""
+    """z divided by its largest entry, so that squares of tiny and huge ones stay in range; with at least one column."""
     if not z.shape[-1]:
-        return z
+        return z.new_zeros(*z.shape[:-1], 1)
     size = z.detach().abs().amax((-2, -1), keepdim=True)
     return z / torch.where(size > 0, size, 1.0)
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in at least float32, or complex64."""
-    if x.dtype in (torch.bfloat16, torch.float16):
-        return x.float()
-    return x.to(torch.complex64) if x.dtype == torch.complex32 else x
-
-
-def rank(z: Tensor) -> Tensor:
-    """Number of independent columns of z (*shape, D, M), judged relative to its size."""
-    singular = torch.linalg.svdvals(_scaled(wide(z.detach())))
-    return (singular > tolerance(singular.dtype)).sum(-1)

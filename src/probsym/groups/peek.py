@@ -24,6 +24,11 @@ def may_peek(x: Tensor) -> bool:
     return x.is_cpu and not traced()
 
 
+def in_forward_mode() -> bool:
+    """Whether derivatives in forward mode (dual numbers) may be under way."""
+    return forward_ad._current_level >= 0
+
+
 def differentiated(x: Tensor) -> bool:
     """Whether a derivative follows x, in reverse or in forward mode."""
     if torch.is_grad_enabled() and x.requires_grad:

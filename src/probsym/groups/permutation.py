@@ -12,8 +12,9 @@ from torch import Tensor
 
 from probsym.groups.axis import Axis, Layout, NodeAxis, NodeElement
 from probsym.groups.base import Element, Slot
-from probsym.groups.orthonormal import tolerance, wide
+from probsym.groups.orthonormal import tolerance
 from probsym.groups.peek import applied, differentiated, may_peek, traced
+from probsym.groups.precision import wide
 from probsym.groups.straight_through import PairsThrough, StraightThrough
 
 LARGEST_LIST = math.factorial(8)

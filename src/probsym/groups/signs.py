@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
-from probsym.groups.orthonormal import tolerance, wide
+from probsym.groups.orthonormal import tolerance
 from probsym.groups.permutation import LARGEST_LIST
+from probsym.groups.precision import wide
 
 
 @dataclass(frozen=True, eq=False)

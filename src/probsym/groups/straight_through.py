@@ -10,6 +10,7 @@ from torch import Tensor
 
 from probsym.groups.axis import Layout
 from probsym.groups.peek import may_peek
+from probsym.groups.precision import wide, without_autocast
 
 
 class StraightThrough(torch.autograd.Function):
@@ -26,7 +27,7 @@ class StraightThrough(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, x, relaxed, ctx.layout, ctx.lead = inputs
-        ctx.shape = relaxed.shape
+        ctx.shape, ctx.kind = relaxed.shape, relaxed.dtype
         ctx.save_for_backward(x)
 
     @staticmethod
@@ -36,7 +37,7 @@ class StraightThrough(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         grad = ctx.layout.clear(grad, ctx.lead, ctx.lead)
         rows = [ctx.layout.pad(t, ctx.lead) for t in (grad, x.expand_as(grad))]
-        return grad, None, _products(rows[0], rows[1], len(ctx.shape) - 1).to(x.dtype), None, None
+        return grad, None, _products(rows[0], rows[1], len(ctx.shape) - 1).to(ctx.kind), None, None
 
 
 class PairsThrough(torch.autograd.Function):
@@ -52,7 +53,8 @@ class PairsThrough(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, x, _, place, ctx.layout = inputs
+        _, x, relaxed, place, ctx.layout = inputs
+        ctx.kind = relaxed.dtype
         ctx.save_for_backward(x, place)
 
     @staticmethod
@@ -60,7 +62,7 @@ class PairsThrough(torch.autograd.Function):
         if not ctx.needs_input_grad[2]:
             return grad, None, None, None, None
         x, place = ctx.saved_tensors
-        return grad, None, _pair_products(grad, x, place, ctx.layout), None, None
+        return grad, None, _pair_products(grad, x, place, ctx.layout).to(ctx.kind), None, None
 
 
 def _pair_products(grad: Tensor, x: Tensor, place: Tensor, layout: Layout) -> Tensor:
@@ -80,7 +82,7 @@ def _pair_products(grad: Tensor, x: Tensor, place: Tensor, layout: Layout) -> Te
         """sum_m G_{place_m i} x_{m j}."""
         moved = g.reshape(k * b * n, n * c).index_select(0, rows).reshape(b, n, k, n, c)
         left, right = (t.movedim(-1, 2).flatten(1, 2).flatten(2) for t in (moved, x))
-        return torch.bmm(left.mT, right).view(b, k, n, n)
+        return _summed(left.mT, right).view(b, k, n, n)
 
     turned, mirrored = grad.transpose(2, 3), x.transpose(1, 2)
     if may_peek(x) and torch.equal(x, mirrored):
@@ -94,4 +96,10 @@ def _products(a: Tensor, b: Tensor, lead: int) -> Tensor:
     """sum a_i b_j over all that follows the first `lead` axes, of which i and j are the last: (*lead, N, N)."""
     batch, (n, m) = a.shape[: lead - 1], (math.prod(a.shape[: lead - 1]), math.prod(a.shape[lead:]))
     a, b = (t.reshape(n, t.shape[lead - 1], m) for t in (a, b))
-    return torch.bmm(a, b.mT).reshape(*batch, a.shape[1], a.shape[1])
+    return _summed(a, b.mT).reshape(*batch, a.shape[1], a.shape[1])
+
+
+def _summed(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix products a b in at least float32: sums over many nodes and channels leave the range of float16."""
+    with without_autocast(a.device):
+        return torch.bmm(wide(a), wide(b))
