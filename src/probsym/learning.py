@@ -23,7 +23,7 @@ from probsym.estimators import positive
 from probsym.estimators.base import square_size
 from probsym.groups import Axis, Element, LinearGroup, Permutation
 from probsym.groups.cyclic import Turn
-from probsym.groups.orthonormal import wide
+from probsym.groups.precision import wide
 from probsym.groups.shift import Roll
 from probsym.groups.signs import Flip
 from probsym.reps import Rep

@@ -192,6 +192,7 @@ class Symmetrizer(nn.Module):
                 f"{dotted(path, 'output ')}: expected {rows} rows and the axes of {rep!r}, got shape {tuple(out.shape)}"
             )
         refuse_channels_first(dotted(path, "output "), rep, tuple(out.shape))
+        rep.check_sizes(dotted(path, "output "), out, x.layouts)
 
     def _rebuild(self, moved: list[Tensor]) -> Any:
         values = dict(zip(self._outputs, moved, strict=True))

@@ -73,8 +73,8 @@ def slots(group):
 
 def element(group, shape, kind):
     """The same random element in any dtype, up to its rounding."""
-    z, tie = (group.ambient_noise(shape, group.layout(), dtype=torch.float64, generator=torch.Generator().manual_seed(s))
-              for s in (1, 2))  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    z, tie = (group.ambient_noise(shape, group.layout(), dtype=torch.float64, generator=generator) for _ in range(2))
     g = group.project((z[..., 0] * 100, z) if isinstance(group, ps.E) else z, tie, group.layout())
     return g.map(lambda t, _: t.to(kind) if t.is_floating_point() else t)
 
@@ -116,8 +116,8 @@ def test_half_precision_is_rounded_once(group, kind, setting):
             y = rep.act(g, x, 1)
             exact = rep.act(g.map(lambda t, _: t.double() if t.is_floating_point() else t), x.double(), 1)
             assert y.dtype == kind
-            rounding = torch.finfo(kind).eps * (2 if rep.ndim > 1 else 1)
-            assert ((y.double() - exact).abs() <= rounding * exact.abs() + 1e-4 + rounding * 10).all()
+            rounding = torch.finfo(kind).eps / 2 + 1e-5
+            assert ((y.double() - exact).abs() <= rounding * exact.abs() + 1e-4).all()
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -179,7 +179,7 @@ def test_image_grids(family, kind, size, border):
     group = family(8, border=border)
     g = group.numbered(torch.arange(group.order()))
     rep, x = ps.Rep(None, group), wave(size, kind)
-    y, exact = rep.act(g, x.expand(group.order(), -1, -1, -1), 1), rep.act(g, wave(size, torch.float64), 0)
+    y, exact = rep.act(g, x.expand(group.order(), -1, -1, -1), 1), rep.act(g, wave(size, torch.float64)[0], 0)
     exact = exact.reshape(y.shape)
     assert y.dtype == kind
     assert y.isfinite().all()
@@ -206,7 +206,8 @@ def call(storage, kind):
     if storage == "padded":
         return {"pos": pos.to(kind), "mask": torch.ones(2, 4, dtype=torch.bool)}, ps.S("n", mask="mask")
     if storage == "ragged":
-        return {"pos": pos.flatten(0, 1).to(kind), "batch": torch.arange(2).repeat_interleave(4)}, ps.S("n", batch="batch")
+        batch = torch.arange(2).repeat_interleave(4)
+        return {"pos": pos.flatten(0, 1).to(kind), "batch": batch}, ps.S("n", batch="batch")
     return {"pos": pos.to(kind)}, ps.S("n")
 
 

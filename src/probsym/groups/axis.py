@@ -208,6 +208,7 @@ class Nodes(Slot):
     """One entry a node: the entries are permuted."""
 
     group: NodeAxis
+    precise: ClassVar[bool] = True
 
     def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
         return g.permute(x, axis, lead)
@@ -218,6 +219,7 @@ class Labels(Slot):
     """Integer node numbers: the values are permuted, the places stay."""
 
     group: NodeAxis
+    precise: ClassVar[bool] = True
     width: ClassVar[int] = 0
     suffix: ClassVar[str] = ".labels"
 
@@ -230,6 +232,7 @@ class Edges(Slot):
     """One entry an edge, in the order of the declared labels: nothing acts."""
 
     group: NodeAxis
+    precise: ClassVar[bool] = True
     suffix: ClassVar[str] = ".edges"
 
     def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:

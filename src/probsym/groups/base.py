@@ -153,9 +153,10 @@ class Group(ABC):
 class Slot(ABC):
     """One way in which a group acts on a tensor: `width` axes are consumed (1, or 0 for scalars such as det).
 
-    A slot of one's own gives `act`. It may tell more: `misfit`, so that wrong inputs are refused by name, `moves`,
-    and `mixes`. It gets half-precision tensors as float32, outside of autocast, and its result goes back to their dtype;
-    `probsym.groups.precision.matmul` is a product of matrices that TF32 does not narrow either.
+    A slot of one's own gives `act`. It may also tell the sizes that it needs (`misfit`), so that wrong inputs are
+    refused by name, and whether it adds entries up (`mixes`). It gets half-precision tensors as float32, outside of
+    autocast, and its result goes back to their dtype; `probsym.groups.precision.matmul` is a product of matrices that
+    TF32 does not narrow either.
 
     >>> class Pair(Slot):                            # two vectors, one after the other: 2 d entries
     ...     def act(self, g, x, axis, lead):
@@ -170,7 +171,7 @@ class Slot(ABC):
     group: Group
     width: ClassVar[int] = 1
     suffix: ClassVar[str] = ""
-    moves: ClassVar[bool] = False  # whether entries only change places or signs, so that no arithmetic rounds them
+    precise: ClassVar[bool] = False  # whether `act` itself sees to it that neither half precision nor autocast narrows
 
     @abstractmethod
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
@@ -178,15 +179,36 @@ class Slot(ABC):
 
     @property
     def mixes(self) -> bool:
-        """Whether new values come from several old ones, so that integers will not do; true of infinite groups."""
-        return not (self.moves or self.group.finite)
+        """Whether new values come from several old ones, so that integers will not do; if not told, of infinite groups."""
+        return not self.group.finite
 
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
-        """What is expected of the sizes of its `width` axes, "size 3", if these do not fit; None: any will do."""
+        """What is expected of the sizes of its `width` axes, such as "size 3", if these do not fit; None: they do."""
         return None
+
+    def check(self, x: Tensor, axis: int, name: str = "", of: str = "") -> None:
+        """Refuse a tensor, called `name`, whose axes from `axis` on have the wrong sizes; `of` says where the slot is.
+
+        Raises:
+            ValueError: names the axes, what was expected and what came.
+        """
+        wanted = self.misfit(tuple(x.shape[axis : axis + self.width]))
+        if wanted is not None:
+            start = f"{name}: " if name else ""
+            where = f"axis {axis}" if self.width == 1 else f"axes {axis} to {axis + self.width - 1}"
+            raise ValueError(f"{start}expected {wanted} on {where} for {self!r}{of}, got shape {tuple(x.shape)}")
 
     def __repr__(self) -> str:
         return f"{self.group!r}{self.suffix}"
+
+
+UNSIGNED = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
+def check_sign(x: Tensor, slot: Slot) -> None:
+    """Refuse numbers whose sign cannot change."""
+    if x.dtype in UNSIGNED:
+        raise TypeError(f"expected numbers with a sign for {slot!r}, got {x.dtype}")
 
 
 @dataclass(frozen=True, eq=False)

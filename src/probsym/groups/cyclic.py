@@ -144,8 +144,13 @@ class Regular(Slot):
 
     group: C
     suffix: ClassVar[str] = ".regular"
+    precise: ClassVar[bool] = True
+
+    def misfit(self, sizes: tuple[int, ...]) -> str | None:
+        return None if sizes == (self.group.order(),) else f"{self.group.order()} entries, one an element,"
 
     def act(self, g: Turn, x: Tensor, axis: int, lead: int) -> Tensor:
+        self.check(x, axis)
         every = self.group.elements(device=x.device)
         back = self.group.inverse(g).map(lambda t, _: t.unsqueeze(-1))
         moved: Any = self.group.compose(back, every)  # type: ignore[arg-type]
@@ -158,15 +163,18 @@ class Turned(Slot):
 
     group: C
     width: ClassVar[int] = 2
+    precise: ClassVar[bool] = True
 
     @property
     def mixes(self) -> bool:
         return 4 % self.group.n != 0
 
+    def misfit(self, sizes: tuple[int, ...]) -> str | None:
+        return None if sizes[0] == sizes[1] or self.group.n <= 2 else "square images"
+
     def act(self, g: Turn, x: Tensor, axis: int, lead: int) -> Tensor:
-        n, rows, columns = self.group.n, x.shape[axis], x.shape[axis + 1]
-        if rows != columns and n > 2:
-            raise ValueError(f"{self!r} needs square images on axes {axis} and {axis + 1}, got shape {tuple(x.shape)}")
+        self.check(x, axis)
+        n = self.group.n
         pose = _common(g, n)
         moved = (
             _each(x, _number(g.turns, g.flips, n), axis, lead)

@@ -91,6 +91,14 @@ class Point(Slot):
     """x -> R x + t along one axis of length D."""
 
     group: E
+    precise: ClassVar[bool] = True
+
+    def misfit(self, sizes: tuple[int, ...]) -> str | None:
+        return None if sizes == (self.group.dim,) else f"size {self.group.dim}"
+
+    @property
+    def mixes(self) -> bool:
+        return True
 
     def act(self, g: Motion, x: Tensor, axis: int, lead: int) -> Tensor:
         extra, source, kind = g.matrix.ndim - 2 - lead, g.source, x.dtype

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from probsym.groups.base import Element, Group, Slot
+from probsym.groups.base import Element, Group, Slot, check_sign
 from probsym.groups.orthonormal import lacks_columns, orthonormalise
 from probsym.groups.precision import matmul, wide
 
@@ -110,10 +110,18 @@ class Vector(Slot):
     """x -> R x along one axis of length D."""
 
     group: LinearGroup
+    precise: ClassVar[bool] = True
 
     @property
     def suffix(self) -> str:  # type: ignore[override]
         return "" if self == self.group.natural else ".vector"
+
+    def misfit(self, sizes: tuple[int, ...]) -> str | None:
+        return None if sizes == (self.group.dim,) else f"size {self.group.dim}"
+
+    @property
+    def mixes(self) -> bool:
+        return True
 
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
         return rotate(g.matrix, x, axis, lead)
@@ -129,8 +137,10 @@ class Det(Slot):
     group: LinearGroup
     width: ClassVar[int] = 0
     suffix: ClassVar[str] = ".det"
+    precise: ClassVar[bool] = True
 
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
+        check_sign(x, self)
         sign = torch.linalg.det(wide(g.matrix.detach())).sign().to(x.dtype)
         return x * sign.reshape(*sign.shape, *[1] * (x.ndim - lead))
 

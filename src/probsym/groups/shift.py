@@ -112,12 +112,14 @@ class Rolled(Slot):
 
     group: Shift
     width: ClassVar[int] = 2
+    precise: ClassVar[bool] = True
+
+    def misfit(self, sizes: tuple[int, ...]) -> str | None:
+        return None if sizes == self.group.size else f"{self.group.rows} x {self.group.columns} pixels"
 
     def act(self, g: Roll, x: Tensor, axis: int, lead: int) -> Tensor:
         rows, columns = self.group.rows, self.group.columns
-        if tuple(x.shape[axis : axis + 2]) != (rows, columns):
-            raise ValueError(f"expected {rows} x {columns} pixels on axes {axis} and {axis + 1} for {self!r}, "
-                             f"got shape {tuple(x.shape)}")  # fmt: skip
+        self.check(x, axis)
         down = (torch.arange(rows, device=x.device) - g.down.unsqueeze(-1)) % rows
         right = (torch.arange(columns, device=x.device) - g.right.unsqueeze(-1)) % columns
         index = (down.unsqueeze(-1) * columns + right.unsqueeze(-2)).flatten(-2)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from probsym.groups.base import Element, Group, Slot
+from probsym.groups.base import Element, Group, Slot, check_sign
 from probsym.groups.orthonormal import tolerance
 from probsym.groups.permutation import LARGEST_LIST
 from probsym.groups.precision import wide
@@ -107,10 +107,13 @@ class Signed(Slot):
     """One entry a sign."""
 
     group: Signs
+    precise: ClassVar[bool] = True
+
+    def misfit(self, sizes: tuple[int, ...]) -> str | None:
+        return None if sizes == (self.group.dim,) else f"{self.group.dim} entries"
 
     def act(self, g: Flip, x: Tensor, axis: int, lead: int) -> Tensor:
-        if x.shape[axis] != self.group.dim:
-            raise ValueError(f"expected {self.group.dim} entries on axis {axis} for {self!r}, "
-                             f"got a tensor of shape {tuple(x.shape)}")  # fmt: skip
+        self.check(x, axis)
+        check_sign(x, self)
         shape = (*g.shape, *[1] * (axis - lead), self.group.dim, *[1] * (x.ndim - axis - 1))
         return g.signs.reshape(shape).to(x.dtype) * x

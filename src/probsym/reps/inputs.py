@@ -237,14 +237,7 @@ class Inputs:
                 raise ValueError(
                     f"{leaf.name}: expected batch size {self.count} on axis 0, got shape {tuple(leaf.value.shape)}"
                 )
-            for slot, place, dim in leaf.rep.sized:
-                want = self.layouts[slot.group].size if dim is None else dim  # type: ignore[index]
-                axis = leaf.rep.lead() + place
-                if leaf.value.shape[axis] != want:
-                    raise ValueError(
-                        f"{leaf.name}: expected size {want} on axis {axis} for {slot!r} of {leaf.rep!r}, "
-                        f"got shape {tuple(leaf.value.shape)}"
-                    )
+            leaf.rep.check_sizes(leaf.name, leaf.value, self.layouts)
 
     def _refuse_unmarked(self, axis: NodeAxis, times: int) -> None:
         """Copies of a lone graph are many graphs: only a batch vector tells the model so."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from probsym.groups import Element, Group, NodeAxis, Product, Slot, product
+from probsym.groups import Element, Group, Layout, NodeAxis, Product, Slot, product
 from probsym.groups.axis import Edges, Labels, NodeElement, Nodes
-from probsym.groups.orthogonal import LinearGroup
+from probsym.groups.precision import wide, without_autocast
 
 SlotLike: TypeAlias = Group | Slot | None
 
@@ -31,8 +33,8 @@ class Rep:
     """
 
     __slots__ = (
-        "_hash", "_lead", "_steps",
-        "axes", "labelled", "mixes", "ndim", "nodes", "on_edges", "ragged", "sized", "slots",
+        "_guarded", "_hash", "_lead", "_steps",
+        "axes", "labelled", "mixes", "ndim", "nodes", "on_edges", "ragged", "slots",
     )  # fmt: skip
     slots: tuple[Slot | None, ...]
     axes: tuple[tuple[Slot, int], ...]  # every slot that acts, with its place among the axes after the batch
@@ -41,7 +43,7 @@ class Rep:
     labelled: NodeAxis | None  # the axis whose node numbers the tensor holds, if it holds any
     on_edges: bool  # whether the axis that absorbs the batch holds edges rather than nodes
     mixes: bool  # whether the action adds entries up, so that integers will not do
-    sized: tuple[tuple[Slot, int, int | None], ...]  # axes of known length: their own, or (None) that of a node axis
+    _guarded: bool  # whether a slot would compute in half precision, or let autocast do so
     _steps: tuple[tuple[Slot, int, bool], ...]  # what `act` does: slot, place, whether it takes the next axis along
     nodes: tuple[tuple[NodeAxis, tuple[int, ...]], ...]  # places of every node axis
 
@@ -57,14 +59,32 @@ class Rep:
         self.on_edges = self.ragged is not None and isinstance(self.slots[0], Edges)
         packed = self.ragged is not None or (self.labelled is not None and self.labelled.batch is not None)
         self._lead = 0 if packed else 1
-        self.mixes = any(slot.mixes or isinstance(slot.group, LinearGroup) for slot, _ in self.axes)
-        dims = ((slot, at, getattr(slot.group, "dim", None)) for slot, at in self.axes if slot.width)
-        self.sized = tuple(d for d in dims if d[2] is not None or isinstance(d[0], Nodes))
+        self.mixes = any(slot.mixes for slot, _ in self.axes)
+        self._guarded = not all(slot.precise for slot, _ in self.axes)
         self._steps, self.nodes = _steps(self.axes), _node_places(self.axes)
         self._hash = hash(self.slots)
         ragged = [i for i, s in enumerate(self.slots) if _is_ragged(s) and s.width]  # type: ignore[union-attr]
         if ragged and ragged != [0]:
             raise ValueError(f"{self!r}: a ragged axis stands for (batch, nodes) and must come first, once")
+
+    def check_sizes(self, name: str, x: Tensor, layouts: Mapping[NodeAxis, Layout]) -> None:
+        """Refuse a tensor, with its batch in front, of which an axis has not the size that its slot needs.
+
+        Args:
+            name: what the tensor is called. layouts: of the node axes whose size is known.
+
+        Raises:
+            ValueError: names the tensor, its axis, what was expected and what came.
+        """
+        for slot, place in self.axes:
+            axis = self.lead() + place
+            if not isinstance(slot, Nodes):
+                slot.check(x, axis, name, f" of {self!r}")
+            elif slot.group in layouts and x.shape[axis] != layouts[slot.group].size:
+                size = layouts[slot.group].size
+                raise ValueError(
+                    f"{name}: expected size {size} on axis {axis} for {slot!r} of {self!r}, got shape {tuple(x.shape)}"
+                )
 
     @property
     def group(self) -> Group:
@@ -94,18 +114,23 @@ class Rep:
         lead = full if lead is None else lead
         # permutations leave padding in its place: masks are for the inputs then, not for each of their samples
         early = 0 < lead < full and sum(len(places) for _, places in self.nodes) == len(self.axes)
+        kind = x.dtype
+        if self.mixes or self._guarded:
+            x = wide(x)  # half precision is rounded once, however many slots there are
         # what a model writes to its padding, NaN it may be, would reach the gradient of g
         x = self.masked(g, x, lead) if early or lead == full else x
-        for slot, place, paired in self._steps:
-            part: Any = g[slot.group]
-            before, packed = x.ndim, 0
-            if self.ragged is not None and not isinstance(part, NodeElement):
-                part, packed = self._spread(g, part), 1
-            at = lead + place
-            x = part.permute_pairs(x, at, lead) if paired else slot.act(part, x, at, lead + packed)
-            lead += x.ndim - before
+        with without_autocast(x.device) if self._guarded else nullcontext():
+            for slot, place, paired in self._steps:
+                part: Any = g[slot.group]
+                before, packed = x.ndim, 0
+                if self.ragged is not None and not isinstance(part, NodeElement):
+                    part, packed = self._spread(g, part), 1
+                at = lead + place
+                x = part.permute_pairs(x, at, lead) if paired else slot.act(part, x, at, lead + packed)
+                lead += x.ndim - before
         x = x if lead == full else x.expand(*g.shape[: full - lead], *x.shape)
-        return x if early else self.masked(g, x, full)
+        x = x if early else self.masked(g, x, full)
+        return x.to(kind)
 
     def _spread(self, g: Element, part: Element) -> Element:
         """The part of a space factor for every row of the ragged axis."""
