@@ -179,7 +179,7 @@ class Slot(ABC):
 
     @property
     def mixes(self) -> bool:
-        """Whether new values come from several old ones, so that integers will not do; if not told, of infinite groups."""
+        """Whether new values come from several old ones, so that integers will not do; a default of infinite groups."""
         return not self.group.finite
 
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
