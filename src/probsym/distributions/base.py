@@ -31,6 +31,7 @@ class Support:
         counters: scalars that tell what was degenerate.
         unsure: (B,), true where the rounding of the input decides which elements these are, so that another pose of it
             may get others: the standard error is infinite. None for none.
+        draws: (B,), independent draws among the elements of an input that is not exact; None where each element is one.
     """
 
     element: Element
@@ -38,6 +39,20 @@ class Support:
     exact: Tensor
     counters: dict[str, Tensor]
     unsure: Tensor | None = None
+    draws: Tensor | None = None
+
+    @property
+    def count(self) -> Tensor:
+        """Number of elements of each input (B,)."""
+        elements, inputs = self.weight.shape
+        if self.weight.numel() and not any(self.weight.stride()):  # one number, expanded
+            return torch.full((inputs,), elements, device=self.weight.device)
+        return (self.weight > 0).sum(0)
+
+    @property
+    def independent(self) -> Tensor:
+        """Number of independent draws (B,) of inputs that are not exact."""
+        return self.count if self.draws is None else self.draws
 
 
 class EquivariantDistribution(nn.Module, ABC):
@@ -230,7 +245,10 @@ class Independent(EquivariantDistribution):
         return element, _sum(counters for _, counters in drawn)
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
-        """All pairs of elements; a factor that had to be sampled leaves the pairs a sample."""
+        """All pairs of elements; a factor that had to be sampled leaves the pairs a sample.
+
+        Pairs that share a draw are not independent: there are as many draws as the factor with the fewest has.
+        """
         parts = [part.support(x, generator) for part in self.members]
         counts = [len(part.weight) for part in parts]
         picks = torch.cartesian_prod(*[torch.arange(c, device=x.device) for c in counts]).reshape(-1, len(parts))
@@ -239,7 +257,9 @@ class Independent(EquivariantDistribution):
         exact = torch.stack([part.exact for part in parts]).all(0)
         doubts = [part.unsure for part in parts if part.unsure is not None]
         unsure = torch.stack(doubts).any(0) if doubts else None
-        return Support(element, weight, exact, _sum(part.counters for part in parts), unsure)
+        largest = torch.iinfo(torch.long).max
+        draws = torch.stack([part.independent.masked_fill(part.exact, largest) for part in parts]).amin(0)
+        return Support(element, weight, exact, _sum(part.counters for part in parts), unsure, draws)
 
     def _join(self, elements: list[Element]) -> Element:
         return ProductElement(self.group, {f: g[f] for g in elements for f in g.group.factors})

@@ -45,10 +45,12 @@ class Exact(Estimator):
     def __call__(self, integrand: Integrand) -> Estimate:
         support = integrand.p.support(integrand.x, integrand.generator)
         moments = weighted(integrand, support, self.chunk, support.element.group.finite)
-        samples = _samples(support)
+        samples = support.count
         if not integrand.statistics:
             return Estimate(integrand.rebuild(moments.result()), None, samples, support.counters)
-        scale = torch.where(support.exact, 0.0, (samples - 1).clamp_min(0).to(support.weight.dtype).reciprocal())
+        # pairs of a product share draws; their spread, that of the exact factors included, bounds that of the draws
+        free = (support.independent - 1).clamp_min(0).to(support.weight.dtype)
+        scale = torch.where(support.exact, 0.0, free.reciprocal())
         if support.unsure is not None:
             scale = scale.masked_fill(support.unsure, math.inf)
         scales = integrand.align(scale[None], [s[None] for s in moments.square])
@@ -81,14 +83,6 @@ def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: b
 def _equal(weight: Tensor) -> bool:
     """Whether the weights (M, B) are known to be 1 / M without a look at them: they are one number, expanded."""
     return weight.numel() > 0 and not any(weight.stride())
-
-
-def _samples(support: Support) -> Tensor:
-    """Number of elements of each input (B,)."""
-    count, inputs = support.weight.shape
-    if _equal(support.weight):
-        return torch.full((inputs,), count, device=support.weight.device)
-    return (support.weight > 0).sum(0)
 
 
 def _fitting(integrand: Integrand, count: int) -> int:
@@ -152,7 +146,7 @@ class Hybrid(Estimator):
                 y = [m[None] for m in weighted(integrand, pairs, self.chunk, alike).result()]
                 blocks.add(integrand.scaled(y, weights, slice(i, i + 1)))
             aux.add(counters, drawn.shape[0])
-        samples = _samples(support) * self.k
+        samples = support.count * self.k
         errors = blocks.error(self.k // blocks.block)
         error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(errors)]
         return Estimate(integrand.rebuild(blocks.result()), integrand.rebuild(error), samples,
