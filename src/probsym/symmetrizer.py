@@ -145,6 +145,7 @@ class Symmetrizer(nn.Module):
             noise=noise,
             statistics=statistics,
             training=self.training,
+            model=self.model,
         )
 
     def _estimator(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from probsym.distributions import EquivariantDistribution, Noise
@@ -54,6 +55,7 @@ class Integrand:
         noise: noise already drawn, of sample shape (K,).
         statistics: whether standard errors and counters are wanted.
         training: whether the model trains: then chunks are evaluated again in backward, to bound memory.
+        model: the model behind `evaluate`, whose buffers the second evaluation leaves alone.
     """
 
     p: EquivariantDistribution
@@ -66,6 +68,7 @@ class Integrand:
     noise: Noise = None
     statistics: bool = True
     training: bool = False
+    model: nn.Module | None = None
 
     def draw(self, k: int) -> tuple[Element, dict[str, Tensor]]:
         """Elements (K, B) from independent noise, and counters."""
@@ -78,7 +81,10 @@ class Integrand:
         """`evaluate` of a chunk, under activation checkpointing if memory is to be bounded."""
         if not (self.training and torch.is_grad_enabled()):
             return self.evaluate(g, needed, alike)
-        return checkpoint(self.evaluate, g, needed, alike, use_reentrant=False)  # type: ignore[return-value]
+        again = Recomputation(self.model)
+        return checkpoint(  # type: ignore[return-value]
+            self.evaluate, g, needed, alike, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
+        )
 
     def spread(self, value: Tensor, i: int) -> Tensor:
         """Values (..., B) of the inputs for every row of output i: as they are, or (..., sum N)."""
@@ -115,6 +121,29 @@ class Integrand:
                 owner = self.spread(torch.arange(self.x.count, device=v.device), i)
                 found = found.scatter_reduce(0, owner, rows.reshape(len(rows), -1).amax(1), "amax")
         return found
+
+
+class Recomputation:
+    """A context in which a model in training sees the buffers that it had when this was made, and changes copies.
+
+    Chunks are evaluated twice, and only the first time may count: statistics of BatchNorm, momentum averages, the
+    vectors of spectral norms. (Dropout: the checkpoint itself restores torch's random state.)
+    """
+
+    def __init__(self, model: nn.Module | None) -> None:
+        modules = [] if model is None else [m for m in model.modules() if m.training]
+        self.kept = [(m, name, b.detach().clone()) for m in modules for name, b in m._buffers.items() if b is not None]
+        self.current: list[Tensor | None] = []
+
+    def __enter__(self) -> None:
+        self.current = [module._buffers[name] for module, name, _ in self.kept]
+        for module, name, buffer in self.kept:
+            module._buffers[name] = buffer.clone()
+
+    def __exit__(self, *_: Any) -> None:
+        for (module, name, _), buffer in zip(self.kept, self.current, strict=True):
+            module._buffers[name] = buffer
+        self.current = []
 
 
 class Estimator(ABC):

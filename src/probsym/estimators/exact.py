@@ -30,7 +30,8 @@ class Exact(Estimator):
     which elements there are; for all others it is zero.
 
     Args:
-        chunk: elements evaluated at once. None is all, but on a CPU without gradients as many as suit its caches.
+        chunk: elements evaluated at once, in training as in `MonteCarlo`. None is all, but on a CPU without gradients
+            as many as suit its caches.
 
     Raises:
         TypeError: at the call, the distribution has no finite support; `Hybrid` samples the infinite factors.
@@ -111,7 +112,7 @@ class Hybrid(Estimator):
     Args:
         k: samples of the factors that are not finite; the model is called on k times as many rows as the finite factors
             have elements.
-        chunk: elements evaluated at once.
+        chunk: elements evaluated at once, in training as in `MonteCarlo`.
         design: of the samples, as in `MonteCarlo`.
 
     Raises:
