@@ -43,7 +43,7 @@ FORMAT = 1
 LARGEST_CONFIG = 2**24  # bytes; what save writes has some thousands
 GROUPS = {family.__name__: family for family in FAMILIES}
 KINDS_OF_SLOT = (Nodes, Labels, Edges, Point, Vector, Det, Turned, Regular, Rolled, Signed)
-SLOTS: dict[str, Callable[[Any], Slot]] = {slot.__name__: slot for slot in KINDS_OF_SLOT}
+SLOTS: dict[str, Callable[..., Slot]] = {slot.__name__: slot for slot in KINDS_OF_SLOT}
 ESTIMATORS = {kind.__name__: kind for kind in (MonteCarlo, Exact, Hybrid, Adaptive)}
 KINDS = {kind.__name__: kind for kind in (designs.Joint, *map(type, designs.DESIGNS.values()))}
 
@@ -307,12 +307,14 @@ def decode(data: Any) -> Any:
 
 
 def _encode_slot(slot: Slot) -> list[Any]:
+    """Its class, its group, and for edges whose they are, if that is declared."""
     _refuse_own("slot", slot, SLOTS)
-    return [type(slot).__name__, _encode_group(slot.group)]
+    named = [slot.of] if isinstance(slot, Edges) and slot.of is not None else []
+    return [type(slot).__name__, _encode_group(slot.group), *named]
 
 
-def _slot(name: str, group: Any) -> Slot:
-    return SLOTS[name](_decode_group(group))
+def _slot(name: str, group: Any, *named: Any) -> Slot:
+    return SLOTS[name](_decode_group(group), *named)
 
 
 def _encode_group(group: Group) -> list[dict[str, Any]]:

@@ -192,6 +192,8 @@ class Symmetrizer(nn.Module):
             raise ValueError(
                 f"{dotted(path, 'output ')}: expected {rows} rows and the axes of {rep!r}, got shape {tuple(out.shape)}"
             )
+        if rep.on_edges:
+            x.check_edges(dotted(path, "output "), rep, len(out))
         refuse_channels_first(dotted(path, "output "), rep, tuple(out.shape))
         rep.check_sizes(dotted(path, "output "), out, x.layouts)
 

@@ -195,7 +195,7 @@ def test_smaller_batches_hold_the_same_inputs():
             other = again.layouts[axis]
             for name in ("size", "count") if layout.ragged else ("size",):
                 assert getattr(layout, name) == getattr(other, name)
-            for name in ("mask", "batch", "edge_batch"):
+            for name in ("mask", "batch"):
                 a, b = getattr(layout, name), getattr(other, name)
                 assert (a is None and b is None) or torch.equal(a, b)
 

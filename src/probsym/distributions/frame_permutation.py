@@ -111,7 +111,7 @@ def _cleaned(x: Inputs, eps: dict[str, float]) -> tuple[Inputs, Tensor]:
 
     def clean(leaf: Leaf) -> Tensor:
         space = spaces.get(leaf.name)
-        if space is None:
+        if space is None or leaf.rep.on_edges:
             return _scaled(x, leaf)
         raw, present = columns(x, leaf, space)
         value, _ = centred(x, leaf, space, centroid(x, space) if is_point(leaf, space) else None)

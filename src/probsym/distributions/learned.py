@@ -291,24 +291,24 @@ def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
     origin = centroid(x, space) if is_point(leaf, space) else None
     scale = _edge_size(x, leaf, origin) if leaf.rep.on_edges else size(*centred(x, leaf, space, origin))
     if leaf.rep.ragged is not None:
-        scale = x.layouts[leaf.rep.ragged].spread(scale, 0, leaf.rep.on_edges)
+        scale = scale.index_select(0, x.owner(leaf))
     return scale.reshape(scale.shape[0], *[1] * (leaf.value.ndim - 1))
 
 
 def _edge_size(x: Inputs, leaf: Leaf, origin: Tensor | None) -> Tensor:
     """Root mean square length (B,) of the vectors on the edges of each graph of a ragged batch."""
-    layout: Any = x.layouts[leaf.rep.ragged]  # type: ignore[index]
+    owner = x.owner(leaf)
     place = next(at for slot, at in leaf.rep.axes if isinstance(slot, Point | Vector))
     vectors = leaf.value.to(x.dtype).movedim(place, -1)
     vectors = vectors.reshape(len(vectors), math.prod(vectors.shape[1:-1]), vectors.shape[-1])  # (edges, M, D)
     if origin is not None:
-        vectors = vectors - layout.spread(origin, 0, True).unsqueeze(1)
+        vectors = vectors - origin[owner].unsqueeze(1)
     largest = vectors.detach().abs().amax((1, 2))
-    largest = largest.new_zeros(x.count).scatter_reduce(0, layout.edge_batch, largest, "amax")
+    largest = largest.new_zeros(x.count).scatter_reduce(0, owner, largest, "amax")
     largest = torch.where(largest > 0, largest, 1.0)
-    square = (vectors / layout.spread(largest, 0, True)[:, None, None]).square().sum(-1).mean(1)
-    total = square.new_zeros(x.count).index_add(0, layout.edge_batch, square)
-    number = torch.bincount(layout.edge_batch, minlength=x.count).clamp_min(1)
+    square = (vectors / largest[owner, None, None]).square().sum(-1).mean(1)
+    total = square.new_zeros(x.count).index_add(0, owner, square)
+    number = torch.bincount(owner, minlength=x.count).clamp_min(1)
     return root(total / number) * largest
 
 
@@ -320,7 +320,7 @@ def _has_points(x: Inputs, space: LinearGroup) -> bool:
 def _along(x: Inputs, leaf: Leaf, space: LinearGroup, vectors: Tensor) -> Tensor:
     """One vector an input and sample (K, B, D), shaped to broadcast on the points (K, B, ...) of a leaf."""
     if leaf.rep.ragged is not None:
-        vectors = x.layouts[leaf.rep.ragged].spread(vectors, 1, leaf.rep.on_edges)
+        vectors = vectors.index_select(1, x.owner(leaf))
     place = next(at for slot, at in leaf.rep.axes if isinstance(slot, Point) and slot.group == space)
     axis = 1 + leaf.rep.lead() + place
     shape = [*vectors.shape[:2], *[1] * (leaf.value.ndim - 1)]

@@ -155,7 +155,7 @@ class _Totals(Widened):
 
     def rows(self, active: Tensor, i: int) -> Tensor:
         """Rows of output i that belong to the marked inputs."""
-        return self.integrand.spread(active, i).nonzero().squeeze(-1)
+        return self.integrand.spread(active, i, len(self.mean[i])).nonzero().squeeze(-1)
 
     def variance(self) -> list[Tensor]:
         return [s / (self.count - 1) for s in self.square]

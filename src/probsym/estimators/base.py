@@ -86,16 +86,17 @@ class Integrand:
             self.evaluate, g, needed, alike, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
         )
 
-    def spread(self, value: Tensor, i: int) -> Tensor:
-        """Values (..., B) of the inputs for every row of output i: as they are, or (..., sum N)."""
+    def spread(self, value: Tensor, i: int, rows: int) -> Tensor:
+        """Values (..., B) of the inputs for every one of the rows of output i: as they are, or (..., sum N)."""
         rep = self.reps[i]
         if rep.ragged is None:
             return value
-        return self.x.layouts[rep.ragged].spread(value, value.ndim - 1, rep.on_edges)
+        layout = self.x.layouts[rep.ragged]
+        return layout.spread(value, value.ndim - 1, layout.owner(rep.slots[0], rows))
 
     def align(self, value: Tensor, outputs: list[Tensor]) -> list[Tensor]:
         """Values (K, B) of the inputs, shaped to broadcast on each of the outputs (K, rows, ...)."""
-        rows = [self.spread(value, i) for i in range(len(outputs))]
+        rows = [self.spread(value, i, y.shape[1]) for i, y in enumerate(outputs)]
         return [r.reshape(*r.shape, *[1] * (y.ndim - 2)) for r, y in zip(rows, outputs, strict=True)]
 
     def scaled(self, outputs: list[Tensor], weights: Tensor | None, part: slice) -> list[Tensor]:
@@ -118,7 +119,7 @@ class Integrand:
             axes = [rep.lead() + place for slot, place in rep.axes if isinstance(slot, Point | Vector)]
             rows = (v.sum(axes) if axes else v).to(found.dtype)
             if rows.numel():
-                owner = self.spread(torch.arange(self.x.count, device=v.device), i)
+                owner = self.spread(torch.arange(self.x.count, device=v.device), i, len(rows))
                 found = found.scatter_reduce(0, owner, rows.reshape(len(rows), -1).amax(1), "amax")
         return found
 

@@ -155,7 +155,7 @@ class Hybrid(Estimator):
 
     def _sampled(self, integrand: Integrand, error: Tensor, loose: Tensor, i: int) -> Tensor:
         """Where even the finite factors were sampled, once for all k, the spread over k does not tell: inf."""
-        rows = integrand.spread(loose, i)
+        rows = integrand.spread(loose, i, len(error))
         return error.masked_fill(rows.reshape(-1, *[1] * (error.ndim - 1)), math.inf)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
 from typing import Any, ClassVar
@@ -26,14 +27,17 @@ class Layout:
     Args:
         size: length of the axis in memory: N, or the sum of all N in a ragged batch.
         count: number of inputs B; only ragged layouts need it.
-        edge_batch: graph of each edge (sum E,), for vectors that live on edges of a ragged batch.
+        edges: for every set of edges of a ragged batch, the graph of each edge (sum E,), by the path of the tensor that
+            holds its node numbers.
+        carriers: the sets of edges on which other inputs live.
     """
 
     size: int
     mask: Tensor | None = None
     batch: Tensor | None = None
     count: int = 0
-    edge_batch: Tensor | None = None
+    edges: Mapping[Any, Tensor] = field(default_factory=dict)
+    carriers: tuple[Any, ...] = ()
 
     @property
     def ragged(self) -> bool:
@@ -104,32 +108,79 @@ class Layout:
         head, rest = x.shape[:lead], x.shape[lead + 2 :]
         return x.reshape(*head, self.count * self.width, *rest).index_select(lead, self.position)
 
-    def spread(self, x: Tensor, lead: int, edges: bool = False) -> Tensor:
-        """Values of each input (*lead, B, ...) -> values of each ragged node (*lead, sum N, ...) or edge."""
-        index = self.edge_batch if edges else self.batch
-        if index is None:
-            raise ValueError("vectors on the edges of a ragged batch need an edge_index declared with .labels")
-        return x.index_select(lead, index)
+    def owner(self, slot: Slot | None, rows: int) -> Tensor:
+        """Graph of each of the rows of a ragged axis: of its nodes, or of as many edges."""
+        if isinstance(slot, Edges):
+            return self.edges[self.edges_of(slot, rows)]
+        return self.batch  # type: ignore[return-value]
+
+    def edges_of(self, slot: Edges, rows: int) -> Any:
+        """Whose edges an axis of edges holds, of which there are `rows`: the path of their node numbers.
+
+        Of several sets of that length it is one that other inputs live on; which one does not matter where the edges
+        of all lie in the same graphs.
+
+        Raises:
+            ValueError: no set is as long, or several are.
+        """
+        known = {path: graph for path, graph in self.edges.items() if slot.means(path)}
+        if not known:
+            raise ValueError(
+                f"{slot!r}: values on the edges of a ragged batch need node numbers of shape (2, E) declared with "
+                f".labels, got {', '.join(map(_last, self.edges)) or 'none'}"
+            )
+        fitting = [path for path, graph in known.items() if len(graph) == rows]
+        if not fitting:
+            lengths = " or ".join(f"{len(graph)} as in {_last(path)}" for path, graph in known.items())
+            raise ValueError(f"{slot!r}: expected as many rows as edges, {lengths}, got {rows}")
+        preferred = [path for path in fitting if path in self.carriers]
+        clear = self._alike(fitting) or (preferred and self._alike(preferred))
+        if not clear:
+            names = " or ".join(map(_last, fitting))
+            raise ValueError(
+                f"{slot!r}: {rows} rows may be the edges of {names}, which lie in different graphs: say whose they "
+                f"are, as in .edges_of({_last(fitting[0])})"
+            )
+        return (preferred or fitting)[0]
+
+    def _alike(self, paths: list[Any]) -> bool:
+        """Whether the edges of these sets lie in the same graphs."""
+        if len(paths) < 2:
+            return True
+        first = self.edges[paths[0]]
+        return not traced() and all(torch.equal(first, self.edges[path]) for path in paths[1:])
+
+    def spread(self, x: Tensor, lead: int, owner: Tensor | None = None) -> Tensor:
+        """Values of each input (*lead, B, ...) -> values of each ragged node (*lead, sum N, ...), or row of `owner`."""
+        return x.index_select(lead, self.batch if owner is None else owner)  # type: ignore[arg-type]
 
     def select(self, keep: Tensor, count: int) -> Layout:
         """The layout of the inputs marked in `keep` (B,) bool, of which there are `count`."""
         if self.batch is None:
             return Layout(self.size, None if self.mask is None else self.mask[keep], count=count)
         number = keep.cumsum(0) - 1
-        batch, edge = (t if t is None else number[t[keep[t]]] for t in (self.batch, self.edge_batch))
-        return Layout(len(batch), None, batch, count, edge)  # type: ignore[arg-type]
+        batch = number[self.batch[keep[self.batch]]]
+        edges = {path: number[graph[keep[graph]]] for path, graph in self.edges.items()}
+        return Layout(len(batch), None, batch, count, edges, self.carriers)
 
     def tile(self, times: int) -> Layout:
         """The layout of `times` copies of the batch as one batch, sample-major."""
-        repeat = [tensor if tensor is None else _shifted(tensor, times, self.count)
-                  for tensor in (self.batch, self.edge_batch)]  # fmt: skip
         mask = None if self.mask is None else self.mask.repeat(times, 1)
-        size = self.size * times if self.ragged else self.size
-        return Layout(size, mask, repeat[0], self.count * times, repeat[1])
+        if self.batch is None:
+            return Layout(self.size, mask, count=self.count * times)
+        batch = shifted(self.batch, times, self.count)
+        edges = {path: shifted(graph, times, self.count) for path, graph in self.edges.items()}
+        return Layout(self.size * times, mask, batch, self.count * times, edges, self.carriers)
 
 
-def _shifted(index: Tensor, times: int, step: int) -> Tensor:
+def shifted(index: Tensor, times: int, step: int) -> Tensor:
+    """`times` copies of an index (E,), one after the other, each larger by `step` than the one before."""
     return (index + step * torch.arange(times, device=index.device)[:, None]).reshape(-1)
+
+
+def _last(path: Any) -> str:
+    """The name of an input by its path."""
+    return repr(path[-1] if isinstance(path, tuple) else path)
 
 
 @dataclass(frozen=True)
@@ -165,8 +216,17 @@ class NodeAxis(Group):
 
     @property
     def edges(self) -> Slot:
-        """An axis of edges on which nothing acts; in a ragged batch it stands for (batch, edges)."""
+        """An axis of edges on which nothing acts; in a ragged batch it stands for (batch, edges).
+
+        With several sets of edges in a ragged batch the length tells whose edges they are. Of sets with equally many
+        edges an input belongs to the one declared last before it, and an output to the one that inputs belong to.
+        `edges_of` says it by name.
+        """
         return Edges(self)
+
+    def edges_of(self, labels: Any) -> Slot:
+        """`edges` of the node numbers in the input of this name (or number, of a positional argument)."""
+        return Edges(self, labels)
 
     def layout(self, n: Any = None) -> Layout:
         if isinstance(n, Layout):
@@ -229,11 +289,24 @@ class Labels(Slot):
 
 @dataclass(frozen=True, repr=False)
 class Edges(Slot):
-    """One entry an edge, in the order of the declared labels: nothing acts."""
+    """One entry an edge, in the order of the declared labels: nothing acts.
+
+    Args:
+        of: name or path of the labels, where there may be several.
+    """
 
     group: NodeAxis
+    of: Any = None
     precise: ClassVar[bool] = True
-    suffix: ClassVar[str] = ".edges"
+
+    def means(self, path: Any) -> bool:
+        """Whether these are the edges of the node numbers at a path."""
+        return self.of is None or self.of in (path, path[-1])
+
+    def __repr__(self) -> str:
+        if self.of is None:
+            return f"{self.group!r}.edges"
+        return f"{self.group!r}.edges_of({_last(self.of)})"
 
     def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
         return x

@@ -47,7 +47,10 @@ class Distinct:
             place = (self.keep.cumsum(0) - 1)[self.source].clamp_min(0)
             return out[place].masked_fill(~self.needed.reshape(-1, *[1] * (out.ndim - 1)), 0)
         layout = self.rows.layouts[rep.ragged]
-        owner: Tensor = layout.edge_batch if rep.on_edges else layout.batch  # type: ignore[assignment]
+        owner: Tensor = layout.batch  # type: ignore[assignment]
+        if rep.on_edges:
+            smaller = self.inputs.layouts[rep.ragged]
+            owner = layout.edges[smaller.edges_of(rep.slots[0], len(out))]  # type: ignore[arg-type]
         return out.new_zeros(len(owner), *out.shape[1:]).index_put((self.keep[owner],), out)
 
 

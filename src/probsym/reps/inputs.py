@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class Inputs:
             _check_leaf(leaf)
         inputs.layouts.update((axis, inputs._layout(axis)) for axis in signature.node_axes)
         inputs._check_sizes()
-        return inputs
+        return inputs._with_edges_told_apart()
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -141,13 +142,17 @@ class Inputs:
     def _kept(self, leaf: Leaf, keep: Tensor) -> Tensor:
         if leaf.rep.lead():
             return leaf.value[keep]
-        axis: Any = leaf.rep.labelled or leaf.rep.ragged
-        layout = self.layouts[axis]
         if leaf.rep.labelled is None:
-            return leaf.value[keep[layout.edge_batch if leaf.rep.on_edges else layout.batch]]
-        number = keep[layout.batch].cumsum(0) - 1
-        labels = leaf.value[:, keep[layout.edge_batch]]
+            return leaf.value[keep[self.owner(leaf)]]
+        batch: Tensor = self.layouts[leaf.rep.labelled].batch  # type: ignore[assignment]
+        number = keep[batch].cumsum(0) - 1
+        labels = leaf.value[..., keep[_graphs(leaf.value, batch)]]
         return torch.where(labels < 0, labels, number[labels.clamp_min(0)].to(labels.dtype))
+
+    def owner(self, leaf: Leaf) -> Tensor:
+        """The input of each row of a ragged leaf: of its nodes, or of its edges."""
+        layout = self.layouts[leaf.rep.ragged]  # type: ignore[index]
+        return layout.owner(leaf.rep.slots[0], len(leaf.value))
 
     def with_layouts(self, layouts: dict[NodeAxis, Layout], times: int) -> Inputs:
         """Write masks, batch vectors and PyG's bookkeeping of new layouts into the arguments."""
@@ -195,7 +200,7 @@ class Inputs:
                 marker = torch.zeros(size, dtype=torch.long, device=self.device)
             _check_batch(axis, marker, size)
             holder = containers.lookup(self.values, path[:-1], "argument ") if path else None
-            return Layout(size, None, marker, self._ragged_count(marker, holder), self._edge_batch(axis, marker))
+            return Layout(size, None, marker, self._ragged_count(marker, holder), self._edges(axis, marker))
         if axis.mask is not None and marker is None:
             raise ValueError(f"argument {axis.mask!r} is missing: {axis!r} names it as the mask of its nodes")
         if marker is not None and (marker.dtype != torch.bool or marker.ndim != 2 or marker.shape[1] != size):
@@ -227,9 +232,60 @@ class Inputs:
         dense = [leaf.value.shape[0] for leaf in self.leaves.values() if leaf.rep.lead() == 1]
         return dense[0] if dense else (int(batch.max()) + 1 if batch.numel() else 0)
 
-    def _edge_batch(self, axis: NodeAxis, batch: Tensor) -> Tensor | None:
-        labels = next((leaf for leaf in self.leaves.values() if leaf.rep.labelled == axis), None)
-        return None if labels is None else batch[labels.value[0].clamp(0, max(len(batch) - 1, 0))]
+    def _edges(self, axis: NodeAxis, batch: Tensor) -> dict[Path, Tensor]:
+        """The graph of each edge, for every tensor of node numbers (2, E) on a ragged axis."""
+        labels = {path: leaf.value for path, leaf in self.leaves.items() if leaf.rep.labelled == axis}
+        return {path: _graphs(value, batch) for path, value in labels.items() if value.ndim > 1}
+
+    def _with_edges_told_apart(self) -> Inputs:
+        """The same call, in which every leaf on the edges of a ragged batch names the edges that it belongs to.
+
+        Raises:
+            ValueError: a leaf has another length than all edges, or may belong to several sets of edges.
+        """
+        whose: dict[Path, Path] = {}
+        for path, leaf in self.leaves.items():
+            if leaf.rep.on_edges and self.layouts[leaf.rep.ragged].edges:  # type: ignore[index]
+                whose[path] = self._edges_of(path, leaf)
+        if not any(len(layout.edges) > 1 for layout in self.layouts.values()):
+            return self
+        signature = self.signature.naming(whose)
+        carriers = tuple(whose.values())
+        layouts = {axis: replace(layout, carriers=carriers) for axis, layout in self.layouts.items()}
+        return Inputs(self.values, signature, layouts)
+
+    def _edges_of(self, path: Path, leaf: Leaf) -> Path:
+        """Whose edges a leaf holds: those of its length; of several sets that long, the one declared last before it."""
+        layout, slot = self.layouts[leaf.rep.ragged], leaf.rep.slots[0]  # type: ignore[index]
+        known = [edges for edges in layout.edges if slot.means(edges)]  # type: ignore[union-attr]
+        fitting = [edges for edges in known if len(layout.edges[edges]) == len(leaf.value)]
+        order = list(self.leaves)
+        before = [edges for edges in known if order.index(edges) < order.index(path)]
+        if before and before[-1] in fitting:
+            return before[-1]
+        try:
+            found = layout.edges_of(slot, len(leaf.value))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ValueError(f"{leaf.name}: {error}") from None
+        if before:
+            _warn_of_edges(leaf.name, found, before[-1])
+        return found
+
+    def check_edges(self, name: str, rep: Rep, rows: int) -> None:
+        """Whether an output with `rows` rows fits its Rep on the edges of a ragged batch.
+
+        Raises:
+            ValueError: it has another length than all edges, or may belong to several sets of edges; says so of `name`.
+        """
+        layout, slot = self.layouts[rep.ragged], rep.slots[0]  # type: ignore[index]
+        if not layout.edges:
+            return
+        try:
+            found = layout.edges_of(slot, rows)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if layout.carriers and found not in layout.carriers and slot.of is None:  # type: ignore[union-attr]
+            _warn_of_edges(name, found, layout.carriers[-1])
 
     def _check_sizes(self) -> None:
         for leaf in self.leaves.values():
@@ -263,6 +319,23 @@ class Inputs:
         for axis, layout in self.layouts.items():
             if layout.mask is not None and bool((layout.mask[:, 1:] & ~layout.mask[:, :-1]).any()):
                 raise ValueError(f"argument {axis.mask!r}: expected the nodes first and the padding last in every row")
+
+
+def _warn_of_edges(name: str, found: Path, other: Path) -> None:
+    warnings.warn(
+        f"{name}: taken for values on the edges of {found[-1]!r}, which are as many; with equally many edges those of "
+        f"{other[-1]!r} would be chosen: declare it .edges_of({found[-1]!r})",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _graphs(labels: Tensor, batch: Tensor) -> Tensor:
+    """The graph of each edge of node numbers (2, E), or of each one of a list (E,); negative ones are padding."""
+    if not len(batch):
+        return torch.zeros(labels.shape[-1], dtype=torch.long, device=labels.device)
+    first = labels if labels.ndim == 1 else labels.flatten(0, -2).amax(0)
+    return batch[first.clamp(0, len(batch) - 1)]
 
 
 def _check_labels(leaf: Leaf, layout: Layout) -> None:

@@ -86,6 +86,10 @@ class Rep:
                     f"{name}: expected size {size} on axis {axis} for {slot!r} of {self!r}, got shape {tuple(x.shape)}"
                 )
 
+    def naming(self, labels: Any) -> Rep:
+        """This Rep, on the edges of a ragged batch, with the path of the node numbers that make the edges."""
+        return Rep(Edges(self.ragged, labels), *self.slots[1:])  # type: ignore[arg-type]
+
     @property
     def group(self) -> Group:
         """The product of all groups that occur."""
@@ -124,7 +128,7 @@ class Rep:
                 part: Any = g[slot.group]
                 before, packed = x.ndim, 0
                 if self.ragged is not None and not isinstance(part, NodeElement):
-                    part, packed = self._spread(g, part), 1
+                    part, packed = self._spread(g, part, x.shape[lead]), 1
                 at = lead + place
                 x = part.permute_pairs(x, at, lead) if paired else slot.act(part, x, at, lead + packed)
                 lead += x.ndim - before
@@ -132,12 +136,11 @@ class Rep:
         x = x if early else self.masked(g, x, full)
         return x.to(kind)
 
-    def _spread(self, g: Element, part: Element) -> Element:
+    def _spread(self, g: Element, part: Element, rows: int) -> Element:
         """The part of a space factor for every row of the ragged axis."""
-        axis, slot = self.ragged, self.slots[0]
-        layout = g[axis].layout  # type: ignore[index, union-attr, attr-defined]
-        edges = isinstance(slot, Edges)
-        return part.map(lambda tensor, event: layout.spread(tensor, tensor.ndim - event - 1, edges))
+        layout = g[self.ragged].layout  # type: ignore[index, union-attr, attr-defined]
+        owner = layout.owner(self.slots[0], rows)
+        return part.map(lambda tensor, event: layout.spread(tensor, tensor.ndim - event - 1, owner))
 
     def masked(self, g: Element, x: Tensor, lead: int) -> Tensor:
         """x, whose first `lead` dims are batch dims of g, with zeros at padded nodes."""

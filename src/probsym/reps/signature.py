@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from probsym.groups import Group, NodeAxis
@@ -45,3 +47,12 @@ class Signature:
         self.node_axes = tuple(dict.fromkeys(group for group in groups if isinstance(group, NodeAxis)))
         self.paths = frozenset(entry.path for entry in self.entries)
         self.group: Group = containers.group_of(self.spec)
+
+    def naming(self, whose: Mapping[Path, Path]) -> Signature:
+        """The same signature, in which the Reps on edges at these paths name whose edges they are."""
+        named = copy.copy(self)
+        named.entries = tuple(
+            entry._replace(rep=entry.rep.naming(whose[entry.path])) if entry.path in whose else entry
+            for entry in self.entries
+        )
+        return named

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from probsym.estimators import Exact
 from probsym.groups import Element
-from probsym.groups.axis import Edges
 from probsym.reps import Inputs, Rep, as_spec, group_of, leaves
 from probsym.reps.containers import dotted, lookup
 from probsym.symmetrizer import Symmetrizer
@@ -166,16 +165,16 @@ class _Test:
             return noisy
         stderr = self.f.estimate(*args, generator=self.generator, **kwargs).stderr
         for path, rep in self.reps.items():
-            wrong = (lookup(stderr, path, "output ") != 0).reshape(len(self.rows(rep)), -1).any(-1)
-            noisy = noisy.index_add(0, self.rows(rep), wrong)
+            wrong = lookup(stderr, path, "output ") != 0
+            rows = self.rows(rep, len(wrong))
+            noisy = noisy.index_add(0, rows, wrong.reshape(len(rows), -1).any(-1))
         return ~noisy
 
-    def rows(self, rep: Rep) -> Tensor:
-        """The input of every row of an output."""
+    def rows(self, rep: Rep, count: int) -> Tensor:
+        """The input of every one of the rows of an output."""
         if rep.ragged is None:
             return torch.arange(self.x.count, device=self.x.device)
-        layout = self.x.layouts[rep.ragged]
-        return layout.edge_batch if isinstance(rep.slots[0], Edges) else layout.batch  # type: ignore[return-value]
+        return self.x.layouts[rep.ragged].owner(rep.slots[0], count)
 
     def compare(self, elements: int) -> None:
         for _ in range(elements):
@@ -254,7 +253,7 @@ class _Test:
     def _exact_error(self, path: Any, rep: Rep) -> Tensor:
         """Root-mean-square difference of the worst exact input and g."""
         d = torch.cat(self.gaps[path])
-        rows = self.rows(rep)
+        rows = self.rows(rep, d.shape[1])
         square = d.square().reshape(len(d), len(rows), -1).mean(-1) if d.numel() else d.new_zeros(len(d), len(rows))
         total = square.new_zeros(len(d), self.x.count).index_add(1, rows, square)
         count = square.new_zeros(self.x.count).index_add(0, rows, torch.ones_like(square[0])).clamp_min(1)
@@ -262,8 +261,9 @@ class _Test:
 
     def _random_error(self, path: Any, rep: Rep) -> tuple[Tensor, Tensor, Tensor]:
         """Differences (samples, elements, rows, F) of the random inputs, size of their mean, and its noise."""
-        keep = ~self.exact[self.rows(rep)]
-        d = torch.cat(self.draws[path]).unflatten(0, (-1, self.samples)).movedim(0, 1)[:, :, keep]
+        d = torch.cat(self.draws[path])
+        keep = ~self.exact[self.rows(rep, d.shape[1])]
+        d = d.unflatten(0, (-1, self.samples)).movedim(0, 1)[:, :, keep]
         d = d.reshape(*d.shape[:3], -1) if d.numel() else d.new_zeros(*d.shape[:3], 1)
         return d, d.mean(0).square().mean().sqrt(), (d.var(0) / len(d)).mean().sqrt()
 
