@@ -91,7 +91,7 @@ def test_the_walk_sees_what_it_should(tmp_path, monkeypatch):
 
 def test_files_and_functions_stay_short():
     for path in FILES:
-        assert len(path.read_text().splitlines()) < 400, path
+        assert len(path.read_text().splitlines()) < 500, path
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 first = node.body[0]
