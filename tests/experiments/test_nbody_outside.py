@@ -139,6 +139,34 @@ def test_the_average_is_what_it_was(name: str) -> None:
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-12) != orders_are_learned(config)
 
 
+class Flying(nn.Module):
+    """A base that adds free flight itself, and leaves the positions outside."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor:
+        return vel + self.base(pos, vel, edge)
+
+
+def test_free_flight_belongs_outside_too() -> None:
+    """At the start of training, forces being weak, most of the gradient came of it: P P^T v."""
+    phi, x = model(preset("dynamics-transformer-ps")), batch()
+    x = x | {"target": x["pos"] + x["vel"] + 0.3 * x["target"]}
+    flying = ps.symmetrize(Flying(phi.model), phi.inputs, phi.output, phi.distribution).train()
+    before = inside(phi, Motion(free_flight=True))
+    noise = phi.draw_noise(**inputs(x), samples=50, generator=torch.Generator().manual_seed(0))
+    outside = {phi: x["pos"] + x["vel"], flying: x["pos"], before: torch.zeros(())}
+    sizes = []
+    for f, known in outside.items():
+        y = known + f.sample(**inputs(x), noise=noise)
+        sizes.append(to_p(f, (y - x["target"]).square().mean()).norm().item())
+    print("gradient to p; all outside, velocities inside, all inside:", sizes)
+    assert sizes[1] > 3 * sizes[0]
+    assert sizes[2] > 3 * sizes[0]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_no_preset_averages_points(name: str) -> None:
     """Its outputs are vectors. A bare base has no group of space to declare."""

@@ -25,6 +25,9 @@ FAR = 1e9  # a distance of scores whose weight is zero, and the log of it finite
 class Relaxation:
     """How scores become a soft permutation matrix.
 
+    P P^T x is x for permutations and not for the soft matrix, so that a base must not add its input to its output
+    inside the average (docs/theory.md, eq. 8).
+
     Args:
         temperature: tau of SoftSort (arXiv 2006.16038); smaller is harder.
         sinkhorn: number of row and column normalisations that follow.

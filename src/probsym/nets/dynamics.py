@@ -27,8 +27,8 @@ class Integrator(nn.Module):
 
         new positions = pos + vel + phi(pos=pos, vel=vel, edge=edge).
 
-    Added inside, it would send a wrong gradient to a learned order (docs/theory.md, Gradients of permutations). With
-    `velocity` it returns {"pos": x - (pos + vel), "vel": v - vel}.
+    Added inside, it would send a wrong gradient to a learned order (docs/theory.md, eq. 8). With `velocity` it
+    returns {"pos": x - (pos + vel), "vel": v - vel}.
 
     Args:
         rounds: modules (h (R, N, H), a (R, N, N, A)) -> h, taken in turn over `steps` steps. forces: H to D, likewise.

@@ -4,8 +4,8 @@ A displacement is a vector: declare `Rep(nodes, space.vector)`, and add the posi
 
     new positions = pos + phi(pos=pos, vel=vel, edge=edge).
 
-The models do not add them themselves, since that sends a wrong gradient to a learned order (docs/theory.md, Gradients
-of permutations). With `velocity` they predict the change of the velocities too and return {"pos": ..., "vel": ...}.
+The models do not add them themselves, since that sends a wrong gradient to a learned order (docs/theory.md, eq. 8).
+With `velocity` they predict the change of the velocities too and return {"pos": ..., "vel": ...}.
 """
 
 import torch
