@@ -175,7 +175,7 @@ def headline(result: dict[str, Any]) -> str:
     value = math.nan if result["value"] is None else result["value"]  # JSON has no NaN
     kinds = {"samples": result["stderr"], "test set": result.get("stderr_test")}
     errors = [f"± {error:.1g} ({what})" for what, error in kinds.items() if error is not None]
-    return " ".join([result["metric"], f"{value:.5g}", *errors, f"at k = {result['samples']}"])
+    return " ".join([result.get("metric", "value"), f"{value:.5g}", *errors, f"at k = {result['samples']}"])
 
 
 def data_folder() -> Path:

@@ -21,8 +21,9 @@ import probsym as ps
 from probsym.experiments import runner
 from probsym.experiments.config import load_config
 from probsym.experiments.errors import UserError
+from probsym.experiments.folder import claim
 from probsym.experiments.registry import experiment
-from probsym.experiments.runner import claim, torch_threads
+from probsym.experiments.runner import torch_threads
 from probsym.nets import ParticleGNN
 
 ADVICE = "the same command with --resume goes on"
@@ -150,7 +151,7 @@ def test_a_run_computes_with_the_threads_that_it_began_with(tmp_path: Path) -> N
 
     def claimed(*overrides: str, resume: bool) -> dict:
         config = load_config(experiment("nbody"), "gnn-ps", overrides)
-        return claim(tmp_path, "nbody", "gnn-ps", asdict(config), resume)
+        return claim(tmp_path, {"experiment": "nbody", "preset": "gnn-ps", "config": asdict(config)}, {}, resume)
 
     assert claimed("--trainer.threads=3", resume=False)["threads"] == 3
     assert claimed(resume=True)["threads"] == 3

@@ -22,10 +22,11 @@ from probsym.files import write
 
 from .config import load_config
 from .errors import UserError
+from .folder import claim, differences, held, recognise, release, threads
 from .outcome import Place
-from .registry import experiment
+from .registry import Experiment, experiment
+from .results import RESULT, read_result
 
-IDENTITY, RESULT = "run.json", "result.json"
 PACKAGES = ("torch", "numpy", "lightning")
 
 
@@ -44,20 +45,38 @@ def run(
     what = experiment(name)
     config = load_config(what, preset, overrides)
     out = out or Path("runs") / name / preset / f"seed{config.seed}"
+    me = {"experiment": name, "preset": preset, "config": asdict(config)}
+    if resume and (out / RESULT).exists():
+        recognise(out, me)
+        return read_result(out / RESULT)  # nothing is written, so no lock is needed
+    code = {"versions": versions(), "commit": commit()}
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return work(what, config, Place(preset, data, out, resume), threads(me) | code)  # the first process claims
+    with held(out):
+        origin = claim(out, me, code, resume)
+        if (out / RESULT).exists():  # another process finished it while this one started
+            return read_result(out / RESULT)
+        return work(what, config, Place(preset, data, out, resume), origin)
+
+
+def work(what: Experiment, config: Any, place: Place, origin: dict[str, Any]) -> dict[str, Any]:
+    """Runs an experiment in a folder that is claimed, and writes and returns its result.
+
+    Args:
+        origin: With how many threads and what code the run is made.
+    """
     start, cpu = time.monotonic(), time.process_time()
-    origin = claim(out, name, preset, asdict(config), resume)
-    if (out / RESULT).exists():
-        return read_json(out / RESULT)
+    out = place.out
     try:
         with torch_threads(origin["threads"]):
-            outcome = what.run(config, Place(preset, data, out, resume))
+            outcome = what.run(config, place)
     except UserError:
         release(out)
         raise
     earlier, earlier_cpu = outcome.earlier
     result = {
-        "experiment": name,
-        "preset": preset,
+        "experiment": what.name,
+        "preset": place.preset,
         "metric": what.metric,
         "value": outcome.value,
         "stderr": outcome.stderr,
@@ -71,7 +90,7 @@ def run(
         "params_by_part": outcome.params,
         **outcome.details,
         "device": device(),
-        "overrides": changed(asdict(config), asdict(load_config(what, preset))),
+        "overrides": changed(asdict(config), asdict(load_config(what, place.preset))),
         **origin,
         "config": asdict(config),
     }
@@ -100,83 +119,9 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def claim(out: Path, name: str, preset: str, config: dict[str, Any], resume: bool) -> dict[str, Any]:
-    """Marks an empty folder as this run's, or recognises it as such; returns what the run was made with.
-
-    That is its number of threads, its commit and versions, and those it was resumed under where they are others.
-    """
-    code: dict[str, Any] = {"versions": versions(), "commit": commit()}
-    asked = config.get("trainer", {}).get("threads")
-    threads = {"threads": asked or torch.get_num_threads()}
-    if rank_zero_only.rank:  # type: ignore[attr-defined]
-        return threads | code  # the first process claims
-    me = {"experiment": name, "preset": preset, "config": config}
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        write(out / IDENTITY, json.dumps(me | threads | code, indent=2) + "\n")
-        return threads | code
-    if not resume:
-        raise UserError(
-            f"--out {out}: expected a new or empty folder; it holds another run (continue it with --resume)"
-        )
-    if not (out / IDENTITY).is_file():
-        raise UserError(f"--resume: {out}: expected a folder that holds a run; there is no {IDENTITY}")
-    other = read_json(out / IDENTITY)
-    older = asdict(experiment(name).config()) | other.get("config", {})  # fields that are younger than the run
-    differ = [f"{k}: {other.get(k)!r}, not {me[k]!r}" for k in ("experiment", "preset") if other.get(k) != me[k]]
-    differ += [f"{k}: {was!r}, not {now!r}" for k, (was, now) in _differences(older, config).items()]
-    if differ:
-        raise UserError(f"--resume: {out} holds a run of {'; '.join(differ)}")
-    kept = {"threads": other["threads"]} if "threads" in other else threads  # older runs do not know theirs
-    if asked not in (None, kept["threads"]):
-        raise UserError(
-            f"--trainer.threads {asked}: {out} was begun with {kept['threads']} threads; with others it would not end "
-            "the same, so leave the option out"
-        )
-    origin = kept | since(other, code)
-    if other | origin != other and not (out / RESULT).exists():
-        write(out / IDENTITY, json.dumps(other | origin, indent=2) + "\n")
-    return origin
-
-
-def since(identity: dict[str, Any], code: dict[str, Any]) -> dict[str, Any]:
-    """What a run has been made with that goes on with `code`; one too old to tell was made with that all along.
-
-    >>> since({"commit": "a", "versions": {}}, {"commit": "b", "versions": {}})
-    {'commit': 'a', 'versions': {}, 'resumed': [{'commit': 'b', 'versions': {}}]}
-    """
-    first = code | {name: identity[name] for name in code if name in identity}
-    resumed = identity.get("resumed", [])
-    if code != [first, *resumed][-1]:
-        resumed = [*resumed, code]
-    return first | ({"resumed": resumed} if resumed else {})
-
-
-def release(out: Path) -> None:
-    """Empties a folder that holds no more than the claim, so that the same command may start again."""
-    if [path.name for path in out.iterdir()] == [IDENTITY]:
-        (out / IDENTITY).unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or a UserError that names the file."""
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: damaged file ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a JSON object; got {type(found).__name__}")
-    return found
-
-
 def changed(config: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
     """The fields whose value is not the preset's; the seed is no change of recipe."""
-    return {name: now for name, (_, now) in _differences(preset, config).items() if name != "seed"}
-
-
-def _differences(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields that differ, apart from how Lightning's Trainer runs."""
-    names = [name for name in was | now if name != "trainer"]
-    return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
+    return {name: now for name, (_, now) in differences(preset, config).items() if name != "seed"}
 
 
 def versions() -> dict[str, str]:

@@ -12,10 +12,9 @@ from typing import Any
 
 from rich.table import Table
 
-from .errors import UserError
 from .published import published
 from .registry import EXPERIMENTS, Experiment, summary
-from .runner import RESULT, read_json
+from .results import RESULT, read_result
 
 VARIANTS = ("-quick", "-published")
 ERRORS = ("± seeds", "± test", "± samples")
@@ -76,7 +75,7 @@ def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
     """
     found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
     for path in [*sorted(results.glob("*/*/*.json")), *sorted(runs.rglob(RESULT))]:
-        result = _check(path, read_json(path))
+        result = read_result(path)
         key = json.dumps([result["preset"], result["overrides"]], sort_keys=True)
         found.setdefault(result["experiment"], {}).setdefault(key, {}).setdefault(result["seed"], result)
     return {
@@ -88,13 +87,6 @@ def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
 def ours(runs: Path) -> dict[str, list[Row]]:
     """`collect` from `results` (here, or in the checkout) and `runs`."""
     return collect(next((p for p in (Path("results"), CHECKOUT / "results") if p.is_dir()), Path("results")), runs)
-
-
-def _check(path: Path, result: dict[str, Any]) -> dict[str, Any]:
-    needed = ("experiment", "preset", "value", "stderr", "seed", "samples", "steps", "wall_s", "params", "overrides")
-    if missing := [name for name in needed if name not in result]:
-        raise UserError(f"{path}: expected a result of probsym run; it lacks {', '.join(missing)}")
-    return result
 
 
 def tables(runs: Path) -> list[Table]:

@@ -12,13 +12,11 @@ import csv
 import io
 import logging
 import math
-import os
-import pickle
 import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from probsym.files import write
 
 from .average import Average
 from .batches import Batch, Pages, Shuffled, Source, Steps, reseed, stream
+from .checkpoint import Checkpoints
 from .errors import UserError
 from .interruption import Interrupted, listen
 from .recipe import Recipe
@@ -88,16 +87,24 @@ def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Pr
     With `resume`, goes on from the checkpoint in `out` if there is one. Only the first process returns.
     Raises UserError if the loss becomes NaN, and Interrupted, with a checkpoint in `out`, once a signal asks for it.
     """
-    checkpoint = _readable(out / CHECKPOINT) if resume and (out / CHECKPOINT).exists() else None
-    module = Training(problem, recipe)
-    trainer = _trainer(recipe, out, [Keeper(out / CHECKPOINT, recipe), *([Bar()] if recipe.trainer.progress else [])])
+    path = out / CHECKPOINT
+    module, keeper = Training(problem, recipe), Keeper(path, recipe)
+    checkpoints = Checkpoints({name: value for name, value in asdict(recipe).items() if name != "trainer"})
+    trainer = _trainer(recipe, out, [keeper, *([Bar()] if recipe.trainer.progress else [])], checkpoints)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice about loggers and worker processes
         try:
-            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, ckpt_path=path if resume and path.exists() else None, weights_only=True)
         except Interrupted:
             if trainer.is_global_zero:
                 raise
+        except UserError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if checkpoints.loaded is None or keeper.started or isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = " ".join(str(error).split())
+            raise UserError(f"--resume: {path}: does not fit this run ({type(error).__name__}: {reason})") from error
     if not trainer.is_global_zero:
         raise SystemExit(0)  # what follows is for one process
     problem.model.load_state_dict(module.progress.weights)
@@ -105,16 +112,7 @@ def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Pr
     return module.progress
 
 
-def _readable(checkpoint: Path) -> Path:
-    """The path, if what lies there is whole."""
-    try:
-        torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"--resume: {checkpoint}: damaged checkpoint ({str(error).partition('.')[0]})") from error
-    return checkpoint
-
-
-def _trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback], checkpoints: Checkpoints) -> pl.Trainer:
     options = recipe.trainer
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # which devices it found, and advice
     return pl.Trainer(
@@ -127,6 +125,7 @@ def _trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback]) -> pl.Trai
         max_epochs=-(-recipe.steps // recipe.validate_every),
         logger=TensorBoardLogger(out, name="tensorboard", version="") if options.tensorboard else False,
         callbacks=callbacks,
+        plugins=[checkpoints],
         default_root_dir=out,
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -256,9 +255,11 @@ class Keeper(pl.Callback):
     def __init__(self, path: Path, recipe: Recipe):
         self.path, self.recipe = path, recipe
         self.signal: int | None = None
+        self.started = False
         self.wall, self.cpu = time.monotonic(), time.process_time()  # of the last checkpoint
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.started = True
         listen(self._remember)  # instead of Lightning, which would stop within a validation; it restores what was there
 
     def _remember(self, number: int, frame: Any) -> None:
@@ -293,10 +294,7 @@ class Keeper(pl.Callback):
         module.progress.seconds += wall - self.wall
         module.progress.cpu_seconds += cpu - self.cpu
         self.wall, self.cpu = wall, cpu
-        fresh = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(fresh)
-        if trainer.is_global_zero:
-            os.replace(fresh, self.path)
+        trainer.save_checkpoint(self.path)
 
 
 def table(rows: list[dict[str, float]]) -> str:
