@@ -7,7 +7,7 @@ import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
-UNFINISHED = ".*.????????.tmp"  # names of files that `write` has not finished; mkstemp fills in eight characters
+UNFINISHED = ".{}.????????.tmp"  # a file that `write` has not finished; mkstemp fills in eight characters
 
 
 def write(path: Path, content: str | bytes | memoryview) -> None:
@@ -29,10 +29,14 @@ def write(path: Path, content: str | bytes | memoryview) -> None:
 
 def unfinished(path: Path) -> bool:
     """Whether a path has the name of a file that a killed process was writing, or another process is writing now."""
-    return fnmatch(path.name, UNFINISHED)
+    return fnmatch(path.name, UNFINISHED.format("*"))
 
 
-def clean(folder: Path) -> None:
-    """Removes what killed processes had begun to write into a folder; no other process may be writing there."""
-    for path in folder.rglob(UNFINISHED):
+def clean(folder: Path, name: str = "*") -> None:
+    """Removes what killed processes had begun to write into a folder and those in it.
+
+    Args:
+        name: of the file that was to be written; all files unless given. No other process may be writing it now.
+    """
+    for path in folder.rglob(UNFINISHED.format(name)):
         path.unlink(missing_ok=True)

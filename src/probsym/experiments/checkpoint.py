@@ -1,7 +1,12 @@
-"""The checkpoint of a training: written whole, and read only if every byte of it is as it was written."""
+"""The checkpoint of a training: written whole, and read only if every byte of it is as it was written.
+
+It is what torch.save makes, an archive of zip, with a digest of all bytes before it as the archive's comment, so that
+torch.load reads it too. torch.load alone reads past a flipped bit without a word.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -9,7 +14,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -33,7 +38,10 @@ DAMAGE = (
     AttributeError,
     OverflowError,
     MemoryError,
+    OSError,  # zipfile seeks to where a damaged index says
 )
+MARK = b"probsym-sha256:"  # begins the comment, which ends the file
+HEX = 64  # digits of the digest after it
 
 
 class Checkpoints(CheckpointIO):
@@ -54,6 +62,7 @@ class Checkpoints(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         content = io.BytesIO()
         torch.save(checkpoint | {"run": json.dumps(self.run)}, content)
+        sign(content)
         write(Path(path), content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
@@ -79,19 +88,22 @@ class Checkpoints(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def sign(content: io.BytesIO) -> None:
+    """Adds the digest to an archive of torch.save."""
+    content.seek(-2, io.SEEK_END)  # an archive without a comment ends with the comment's length
+    content.write((len(MARK) + HEX).to_bytes(2, "little"))
+    content.write(MARK)
+    content.write(hashlib.sha256(content.getbuffer()).hexdigest().encode())
+
+
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint, on the CPU.
-
-    The archive's own check sums are compared first: torch.load reads past a flipped bit without a word.
 
     Raises UserError if the file is damaged, or is no checkpoint of a training.
     """
     with path.open("rb") as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                broken = archive.testzip()
-            if broken is not None:
-                raise zipfile.BadZipFile(f"wrong check sum of {broken}")
+            verify(file)
             file.seek(0)
             checkpoint = torch.load(file, weights_only=True, map_location="cpu")
         except DAMAGE as error:
@@ -102,4 +114,35 @@ def read(path: Path) -> dict[str, Any]:
     missing = [name for name in NEEDED if name not in checkpoint]
     if missing:
         raise UserError(f"--resume: {path}: expected a checkpoint of a training; it lacks {', '.join(missing)}")
+    optimizers = checkpoint["optimizer_states"]
+    if not isinstance(optimizers, list) or len(optimizers) != 1:
+        raise UserError(f"--resume: {path}: expected a checkpoint with the state of one optimizer")
     return checkpoint
+
+
+def verify(file: IO[bytes]) -> None:
+    """Raises zipfile.BadZipFile, or what else zipfile raises, if the bytes of an archive are not those written.
+
+    Earlier versions wrote no digest: then the archive's own sums of each record have to do.
+    """
+    length = file.seek(0, io.SEEK_END) - HEX
+    digest = hashlib.sha256()
+    file.seek(0)
+    left = max(0, length)
+    while left and (chunk := file.read(min(left, 2**20))):
+        digest.update(chunk)
+        left -= len(chunk)
+    end = file.read()
+    file.seek(max(0, length - len(MARK)))
+    if file.read(len(MARK)) == MARK:
+        if end != digest.hexdigest().encode():
+            raise zipfile.BadZipFile("wrong check sum")
+        return
+    with zipfile.ZipFile(file) as archive:
+        broken = archive.testzip()
+        if broken is not None or archive.comment:  # a comment is what is left of a digest
+            raise zipfile.BadZipFile(f"wrong check sum of {broken or 'the file'}")
+        for record in archive.infolist():
+            # torch compresses nothing and writes no folders, and trusts these entries of the index.
+            if record.compress_size != record.file_size or record.external_attr:
+                raise zipfile.BadZipFile(f"wrong entry for {record.filename}")

@@ -9,9 +9,8 @@ import igraph
 import numpy as np
 from numpy.typing import NDArray
 
-from probsym.files import write
-
 from ..errors import UserError
+from ..once import once
 from . import graph6
 
 Adjacencies = NDArray[np.bool_]
@@ -26,10 +25,7 @@ def load(folder: Path, nodes: int = 8) -> Adjacencies:
     if not 1 <= nodes <= len(COUNTS):
         raise UserError(f"nodes: expected 1 to {len(COUNTS)}; got {nodes}")
     path = folder / f"graph{nodes}c.g6"
-    if not path.exists():
-        graphs = connected(nodes)
-        write(path, graph6.encode(graphs))
-        return graphs
+    once(path, lambda: graph6.encode(connected(nodes)))
     try:
         graphs = graph6.decode(path.read_bytes())
     except UserError as error:

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from probsym.files import write
-
 from ..batches import Batch
 from ..errors import UserError
+from ..once import once
 from .simulator import draw, simulate
 
 SEED = 43
@@ -89,12 +88,16 @@ def load(system: System, folder: Path) -> dict[str, Batch]:
     Raises UserError if the file is damaged or holds something else.
     """
     path = folder / system.file
-    if not path.exists():
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **generate(system))  # type: ignore[arg-type]  # its stub reads ** as allow_pickle
-        write(path, packed.getvalue())
+    once(path, lambda: pack(generate(system)))
     arrays = _read(path, system)
     return {part: tensors(arrays, part) for part in DRAWN}
+
+
+def pack(arrays: Arrays) -> bytes:
+    """The content of a compressed npz file."""
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # its stub reads ** as allow_pickle
+    return packed.getvalue()
 
 
 def _read(path: Path, system: System) -> Arrays:

@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from probsym.files import write
 
 from ..errors import UserError
+from ..once import once
 
 Arrays = dict[str, NDArray]
 Index = NDArray | slice
@@ -108,19 +108,19 @@ def read(path: Path, needed: tuple[str, ...], advice: str) -> Arrays:
 
 def ensure(path: Path, make: Callable[[], Arrays]) -> None:
     """Makes an npz file that is not there; of several processes one does, and the others wait for it."""
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
-            keep(path, make())
+    once(path, lambda: pack(make()))
 
 
 def keep(path: Path, arrays: Arrays) -> None:
     """Writes an npz file, whole or not at all."""
+    write(path, pack(arrays))
+
+
+def pack(arrays: Arrays) -> bytes:
+    """The content of an npz file."""
     packed = io.BytesIO()
     np.savez(packed, **arrays)  # type: ignore[arg-type]  # its stub reads ** as allow_pickle
-    write(path, packed.getvalue())
+    return packed.getvalue()
 
 
 def check(graphs: Graphs, where: str) -> Graphs:
