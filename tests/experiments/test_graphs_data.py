@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import struct
 import warnings
 import zipfile
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from probsym.experiments.errors import UserError
-from probsym.experiments.graphs import enumeration, exp_data, graph6
+from probsym.experiments.graphs import enumeration, exp_data, graph6, unpickle
 from probsym.experiments.graphs.dense import check, pad, ragged, relabelled, return_probabilities
 from shared import DATA
 from wl_pairs import cfi, complete, csl, dataset
@@ -303,7 +304,7 @@ def test_a_damaged_pickle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("edge_index", torch.zeros(4, dtype=torch.long), "expected x .* edge_index"),
         ("edge_index", torch.zeros(2, 1, 1, dtype=torch.long), "expected x .* edge_index"),
         ("x", torch.zeros(3, 2), "expected x"),
-        ("x", torch.zeros(3, 1, dtype=torch.bfloat16), "expected plain numbers x; got torch.bfloat16"),
+        ("x", torch.zeros(3, 1, dtype=torch.bfloat16), "it names torch.BFloat16Storage"),
         ("x", torch.zeros(1).expand(10**11, 1), "claims more than its storage holds"),
         ("y", None, "expected a tensor y; got NoneType"),
     ],
@@ -348,6 +349,80 @@ def test_a_hostile_pickle_is_refused_before_it_acts(protocol: int, tmp_path: Pat
         with pytest.raises(UserError, match=r"GRAPHSAT\.pkl: refused"):
             exp_data.load(tmp_path)
         assert not mark.exists()
+
+
+def pieces(tensor: torch.Tensor, **changes: object) -> Call:
+    """A tensor as torch pickles it, with a part of it changed."""
+    storage = torch.storage.TypedStorage(wrap_storage=tensor.untyped_storage(), dtype=tensor.dtype, _internal=True)
+    parts = {"storage": storage, "offset": 0, "size": tuple(tensor.shape), "stride": tensor.stride()} | changes
+    return Call(torch._utils._rebuild_tensor_v2, *parts.values(), False, {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": 1}, {"offset": 2**40}, {"offset": -1}, {"offset": 1.0}, {"size": (5,)}, {"size": (-4,)},
+        {"size": (2**62, 4), "stride": (0, 1)}, {"stride": (2,)}, {"stride": (-1,)}, {"stride": (2**62,)},
+        {"stride": (1, 1)}, {"size": [4]}, {"storage": [1, 2, 3, 4]}, {"size": (2, 4), "stride": (0, 1)},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_tensor_lies_within_its_storage(changes: dict, tmp_path: Path) -> None:
+    (tmp_path / "GRAPHSAT.pkl").write_bytes(pickle.dumps([pieces(torch.arange(4.0), **changes)]))
+    with pytest.raises(UserError, match=r"GRAPHSAT\.pkl: refused"):
+        unpickle.graphs(tmp_path / "GRAPHSAT.pkl")
+
+
+def test_tensors_are_read_as_torch_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control: views, steps, transposes, no entries and no axes, in every kind of number."""
+    module = pytest.importorskip("torch_geometric.data.data")
+    monkeypatch.setattr(module, "Data", OldData)
+    whole = torch.arange(24).reshape(2, 3, 4)
+    for dtype in (torch.float64, torch.float32, torch.int64, torch.int32, torch.uint8, torch.bool):
+        for view in (
+            whole,
+            whole[1],
+            whole.mT,
+            whole[:, ::2, 1:],
+            whole[0, 0, 2],
+            whole[:0],
+            whole[1, :1].expand(3, 4),
+        ):
+            tensor = view.to(dtype) if dtype != torch.int64 else view
+            (tmp_path / "g.pkl").write_bytes(pickle.dumps([OldData(x=tensor)]))
+            found = unpickle.graphs(tmp_path / "g.pkl")[0].find("x")
+            assert found.dtype == dtype
+            assert torch.equal(found, tensor)
+
+
+@pytest.mark.parametrize("count", [0, 3, 5, 2**62, -1])
+def test_a_storage_holds_what_it_claims(count: int, tmp_path: Path) -> None:
+    """Four numbers, said to be others: no memory for claims."""
+    content = io.BytesIO()
+    storage = pieces(torch.arange(4.0)).what[1][0]
+    torch.save(storage, content, _use_new_zipfile_serialization=False)
+    honest = content.getvalue()
+    claim = honest.replace(struct.pack("<q", 4), struct.pack("<q", count))
+    assert claim != honest
+    attack = [
+        Call(torch._utils._rebuild_tensor_v2, Call(torch.storage._load_from_bytes, claim), 0, (4,), (1,), False, {})
+    ]
+    (tmp_path / "g.pkl").write_bytes(pickle.dumps(attack))
+    with pytest.raises(UserError, match=f"claims {count} entries"):
+        unpickle.graphs(tmp_path / "g.pkl")
+
+
+@pytest.mark.parametrize("state", [{"_make": print}, {"__code__": 1}, (None, {"_make": print}), (None, {"x": 1})])
+def test_a_pickle_changes_nothing_that_it_may_call(state: object, tmp_path: Path) -> None:
+    before = [made._make for made in unpickle.ADMITTED.values() if isinstance(made, unpickle._Made)]
+    for module, name in unpickle.ADMITTED:
+        # GLOBAL, then the state, then BUILD: what a hostile writer sends
+        attack = f"c{module}\n{name}\n".encode() + pickle.dumps(state, 0)[:-1] + b"b."
+        (tmp_path / "g.pkl").write_bytes(attack)
+        with pytest.raises(UserError, match=r"g\.pkl: "):
+            unpickle.graphs(tmp_path / "g.pkl")
+    assert [made._make for made in unpickle.ADMITTED.values() if isinstance(made, unpickle._Made)] == before
+    assert not hasattr(unpickle.Record, "x")
 
 
 @pytest.mark.skipif(not (DATA / "exp.npz").exists(), reason="needs ../shared/data")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..batches import Batch
 from ..errors import UserError
+from ..npz import Arrays, read_npz
 from . import unpickle
-from .dense import Arrays, pad
+from .dense import pad
 
 WIDTH = 64  # nodes of the largest graph
 DTYPES = (torch.float64, torch.float32, torch.int64, torch.int32, torch.uint8, torch.bool)
@@ -27,7 +25,7 @@ def load(folder: Path) -> Batch:
 
     Raises UserError if neither is there, or it is damaged or holds something else.
     """
-    for name, read in (("exp.npz", read_npz), ("GRAPHSAT.pkl", read_pickle)):
+    for name, read in (("exp.npz", read_arrays), ("GRAPHSAT.pkl", read_pickle)):
         if (path := folder / name).exists():
             try:
                 return tensors(read(path))
@@ -37,19 +35,9 @@ def load(folder: Path) -> Batch:
     raise UserError(f"--data {folder}: expected exp.npz or GRAPHSAT.pkl (from {SOURCE}); found neither")
 
 
-def read_npz(path: Path) -> Arrays:
+def read_arrays(path: Path) -> Arrays:
     """The arrays of exp.npz."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name: member(archive, name) for name in FIELDS}
-    except (ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: damaged data file ({error})") from error
-
-
-def member(archive: zipfile.ZipFile, name: str) -> NDArray:
-    """One array of an npz file; ValueError if it is no npy, holds objects, or claims more than the file has."""
-    with archive.open(f"{name}.npy") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+    return read_npz(path, FIELDS)
 
 
 def read_pickle(path: Path) -> Arrays:

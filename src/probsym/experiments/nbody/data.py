@@ -7,16 +7,15 @@ training simulations of which 3,000 are used, then 2,000 for validation and 2,00
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..batches import Batch
 from ..errors import UserError
+from ..npz import Arrays, read_npz
 from ..once import once
 from .simulator import draw, simulate
 
@@ -24,7 +23,6 @@ SEED = 43
 DRAWN = {"train": 10_000, "valid": 2_000, "test": 2_000}
 FRAMES = (20, 30, 40)
 SOURCE, TARGET = 30, 40
-Arrays = dict[str, NDArray]
 
 
 @dataclass(frozen=True)
@@ -101,15 +99,16 @@ def pack(arrays: Arrays) -> bytes:
 
 
 def _read(path: Path, system: System) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in system.shapes()}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: damaged data file ({error}); delete it and it will be simulated again") from error
+    arrays = read_npz(path, system.shapes(), "delete it and it will be simulated again")
     for name, shape in system.shapes().items():
         if arrays[name].shape != shape:
             raise UserError(f"{path}: {name}: expected shape {shape}; got {arrays[name].shape}")
-    return arrays
+        if name.startswith("charges"):
+            if not np.isin(arrays[name], (-1, 1)).all():
+                raise UserError(f"{path}: {name}: expected charges -1 and 1")
+        elif arrays[name].dtype.kind != "f":
+            raise UserError(f"{path}: {name}: expected real numbers; got {arrays[name].dtype}")
+    return {name: array.astype(np.int8 if name.startswith("charges") else np.float32) for name, array in arrays.items()}
 
 
 def tensors(arrays: Arrays, part: str) -> Batch:

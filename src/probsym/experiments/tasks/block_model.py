@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .storage import Arrays, Graphs, Ragged, check, ensure, read
+from ..npz import Arrays, read_npz
+from .storage import Graphs, Ragged, check, ensure
 
 SIGNALS = 3
 LARGEST = 188  # nodes: the published data hold no more, drawing may give 204
@@ -67,7 +68,7 @@ def load(recipe: BlockModel, folder: Path) -> dict[str, Graphs]:
     """
     path = folder / recipe.file
     ensure(path, lambda: draw(recipe))
-    whole = check(assemble(read(path, FIELDS, "delete it and it will be drawn again")), str(path))
+    whole = check(assemble(read_npz(path, FIELDS, "delete it and it will be drawn again")), str(path))
     return {name: whole.take(index) for name, index in recipe.parts().items()}
 
 

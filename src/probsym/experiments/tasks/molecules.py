@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .storage import Arrays, Graphs, Ragged, check, ensure, read
+from ..npz import Arrays, read_npz
+from .storage import Graphs, Ragged, check, ensure
 
 PEPTIDE_ATOMS = (17, 3, 7, 7, 5, 1, 6, 2, 2)  # classes of each atom feature
 PEPTIDE_BONDS = (4, 1, 2)
@@ -46,7 +47,7 @@ class Molecules:
         """
         path = folder / self.file
         ensure(path, lambda: self.fetch(folder))
-        arrays = read(path, GRAPHS + self.labels, "delete it to get it again")
+        arrays = read_npz(path, GRAPHS + self.labels, "delete it to get it again")
         return split(arrays | {name: self.prepare(arrays[name]) for name in self.labels if name == "y"}, str(path))
 
     def fetch(self, folder: Path) -> Arrays:

@@ -6,8 +6,6 @@ Letters: B graphs, N nodes, E edges, L labelled pairs of nodes.
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +17,9 @@ from numpy.typing import NDArray
 from probsym.files import write
 
 from ..errors import UserError
+from ..npz import Arrays
 from ..once import once
 
-Arrays = dict[str, NDArray]
 Index = NDArray | slice
 
 
@@ -95,15 +93,6 @@ class Graphs:
     def by_size(self) -> Graphs:
         """The same graphs, small ones first: neighbours make batches with little padding."""
         return self.take(np.argsort(self.sizes, kind="stable"))
-
-
-def read(path: Path, needed: tuple[str, ...], advice: str) -> Arrays:
-    """The arrays of an npz file; raises UserError if it is damaged or lacks one."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in needed}
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: damaged data file ({error}); {advice}") from error
 
 
 def ensure(path: Path, make: Callable[[], Arrays]) -> None:
