@@ -105,11 +105,14 @@ class Symmetrizer(nn.Module):
     def sample(
         self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, noise: Noise = None, **kwargs: Any
     ) -> Any:
-        """One output a sample, g_k f(g_k^-1 x): the output's structure with shapes (K, B, ...)."""
+        """One output a sample, g_k f(g_k^-1 x): the output's structure with shapes (K, B, ...).
+
+        Samples are not averaged, so integers and booleans may come out where the group only moves entries.
+        """
         samples = positive("samples", samples)
         x = self.bind(args, kwargs)
         noise = self.distribution.draw(x, samples, generator) if noise is None else noise
-        return self._rebuild(self._evaluate(x, self.distribution.transport(x, noise)))
+        return self._rebuild(self._evaluate(x, self.distribution.transport(x, noise), averaged=False))
 
     def draw_noise(
         self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, **kwargs: Any
@@ -164,10 +167,13 @@ class Symmetrizer(nn.Module):
             return MonteCarlo(samples_of(noise))
         return self.train_estimator if self.training else self.eval_estimator
 
-    def _evaluate(self, x: Inputs, g: Element, needed: Tensor | None = None, alike: bool = False) -> list[Tensor]:
-        """g_k f(g_k^-1 x) for elements (K, B): the only place where samples become rows, row = k B + b.
+    def _evaluate(
+        self, x: Inputs, g: Element, needed: Tensor | None = None, alike: bool = False, averaged: bool = True
+    ) -> list[Tensor]:
+        """g_k f(g_k^-1 x) for elements (K, B), on rows of which `x.fold` makes row = k B + b.
 
-        With `needed` (K, B) bool, others are not evaluated, nor, if rows may be `alike`, equal ones twice.
+        With `needed` (K, B) bool, others are not evaluated, nor, if rows may be `alike`, equal ones twice. Outputs that
+        are to be `averaged` must be numbers with a mean.
         """
         times = g.shape[0]
         inverse = g.inverse()
@@ -180,6 +186,7 @@ class Symmetrizer(nn.Module):
         for path, rep in self._outputs.items():
             out = lookup(y, path, "output ")
             self._check_output(part, path, rep, out)
+            _check_kind(path, rep, out, averaged)
             out = out if distinct is None else distinct.restore(out, rep)
             moved.append(rep.act(g, unfold(out, rep, times)))
         return moved
@@ -232,6 +239,8 @@ def _refuse_own_names(model: nn.Module, inputs: Any) -> None:
     Raises:
         ValueError: names the argument.
     """
+    if isinstance(model, Symmetrizer):
+        return  # options that it has in common with phi are for phi
     own = _keywords(Symmetrizer.forward)
     by_position = 0 if isinstance(inputs, dict) else len(inputs) if isinstance(inputs, tuple) else 1
     named = [*(inputs if isinstance(inputs, dict) else ()), *_keywords(model.forward)[by_position:]]
@@ -251,6 +260,25 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
         return []
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in parameters if p.kind in kinds and p.name != "self"]
+
+
+def _check_kind(path: tuple[Any, ...], rep: Rep, out: Tensor, averaged: bool) -> None:
+    """Refuse integers and booleans where they would be averaged, or combined with each other by the group.
+
+    Raises:
+        TypeError: names the output and its dtype.
+    """
+    if out.is_floating_point() or out.is_complex():
+        return
+    name = "output" + "".join(f"[{key!r}]" for key in path)
+    if averaged:
+        raise TypeError(
+            f"{name}: expected a floating or complex dtype, got {out.dtype}, which cannot be averaged: let the model "
+            "return logits, scores or one-hot probabilities, and take .argmax() or .long() of the average; "
+            "phi.sample(...) returns integers as they are"
+        )
+    if rep.mixes:
+        raise TypeError(f"{name}: expected a floating or complex dtype for {rep!r}, got {out.dtype}")
 
 
 def as_estimator(given: Samples, default: int | None, name: str) -> Estimator:

@@ -35,6 +35,8 @@ class DefaultNet(nn.Module):
         spec: Reps of the inputs. group: the factors to serve.
     """
 
+    reads_only = True  # it never writes into its arguments, which need not be copied for it
+
     def __init__(self, spec: Any, group: Group) -> None:
         super().__init__()
         strange = [f for f in group.factors if not isinstance(f, LinearGroup | NodeAxis)]

@@ -46,6 +46,8 @@ class _Networked(Projecting):
         return found
 
     def _features(self, x: Inputs) -> dict[Group, Any]:
+        if not getattr(self.net, "reads_only", False):
+            x = x.owned()
         with torch.autocast(x.device.type, enabled=False):
             return check_features(self.net(*x.args, **x.kwargs), x, self.group)
 
@@ -99,9 +101,10 @@ class Learned(_Networked):
                                                       the centroid, and with it the origin, is that of x
 
     Args:
-        net: called like the model; returns a dict of ambient features by factor: scores (B, N) for S_n, vectors
-            (B, D, M) for O and SO, (origin (B, D), vectors (B, D, M)) for E and SE (or vectors alone: the centroid is
-            the origin). A single factor may come without the dict.
+        net: called like the model, with tensors of its own (an attribute `reads_only = True` of a net that never writes
+            into its arguments spares the copy); returns a dict of ambient features by factor: scores (B, N) for S_n,
+            vectors (B, D, M) for O and SO, (origin (B, D), vectors (B, D, M)) for E and SE (or vectors alone: the
+            centroid is the origin). A single factor may come without the dict.
         group: the group of the elements. Those of C, D, Shift, Signs and O(1) carry no gradient to the net: in training
             mode with gradients, features of them that require a gradient are refused. Such a net is frozen
             (`requires_grad_(False)`); one that serves other factors as well detaches its features of these.

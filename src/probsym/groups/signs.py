@@ -112,6 +112,10 @@ class Signed(Slot):
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes == (self.group.dim,) else f"{self.group.dim} entries"
 
+    @property
+    def mixes(self) -> bool:
+        return True  # unsigned integers and booleans have no negative
+
     def act(self, g: Flip, x: Tensor, axis: int, lead: int) -> Tensor:
         self.check(x, axis)
         check_sign(x, self)

@@ -22,7 +22,7 @@ class StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, x: Tensor, relaxed: Tensor, layout: Layout, lead: int) -> Tensor:
-        return y.view_as(y)
+        return y.clone()  # no view, into which a model could not write
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -49,7 +49,7 @@ class PairsThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, x: Tensor, relaxed: Tensor, place: Tensor, layout: Layout) -> Tensor:
-        return y.view_as(y)
+        return y.clone()  # no view, into which a model could not write
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

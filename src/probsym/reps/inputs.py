@@ -16,6 +16,7 @@ from probsym.groups.lazy import lazy
 from probsym.reps import containers
 from probsym.reps.channels import refuse_channels_first
 from probsym.reps.containers import Path, Spec
+from probsym.reps.owned import arranged, owned
 from probsym.reps.rep import Rep
 from probsym.reps.signature import Signature
 from probsym.reps.undeclared import guarded
@@ -125,13 +126,22 @@ class Inputs:
 
     def tile(self, times: int) -> Inputs:
         """The call repeated `times` times in one batch, row = k B + b: also masks, batch vectors and edge numbers."""
-        tiled = self.map(lambda leaf: fold(leaf.value.expand(times, *leaf.value.shape), leaf.rep, self.layouts))
-        return tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
+        return self.fold(lambda leaf: leaf.value.expand(times, *leaf.value.shape), times)
 
     def fold(self, moved: Callable[[Leaf], Tensor], times: int) -> Inputs:
-        """Like `tile`, with `moved(leaf)` of shape (K, B, ...) in place of plain copies."""
-        tiled = self.map(lambda leaf: fold(moved(leaf), leaf.rep, self.layouts))
-        return tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
+        """Like `tile`, with `moved(leaf)` of shape (K, B, ...) in place of plain copies.
+
+        The only place where samples become rows. They share no memory with this call, nor with each other, so that a
+        model may write into them; tensors declared None are copied for the same reason.
+        """
+        tiled = self.map(lambda leaf: arranged(fold(moved(leaf), leaf.rep, self.layouts), leaf.value))
+        tiled = tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
+        return Inputs(owned(tiled.values, self.values), self.signature, tiled.layouts)
+
+    def owned(self) -> Inputs:
+        """The same call in memory of its own, for a model that may write into its arguments."""
+        copied = self.map(lambda leaf: leaf.value)  # the objects that hold them too
+        return Inputs(owned(copied.values, self.values), self.signature, self.layouts)
 
     def select(self, keep: Tensor) -> Inputs:
         """The batch of the inputs marked in `keep` (B,) bool, in the same order; undeclared arguments stay."""

@@ -1,0 +1,91 @@
+"""Memory of their own for the arguments of a model: whatever it writes into them, nobody else sees it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probsym.groups.peek import traced
+
+CONTAINERS = (dict, tuple, list, Mapping)  # ordinary dicts first: to ask for any Mapping takes long
+
+
+def owned(value: Any, given: Any) -> Any:
+    """`value` with a copy of every tensor that shares memory with its counterpart in `given`.
+
+    Walks dicts, lists and tuples, and the tensors of objects (PyG `Data`) that are themselves copies of the given ones.
+    Other objects pass as they are, and so do containers without tensors.
+
+    Args:
+        value: arguments of a model. given: the arguments that they were made of, in the same containers.
+    """
+    return _owned(value, given)[0]
+
+
+def _owned(value: Any, given: Any) -> tuple[Any, bool]:
+    """The same, and whether anything had to be copied; compilers cannot follow `is` between containers."""
+    if isinstance(value, Tensor):
+        shared = isinstance(given, Tensor) and share_memory(value, given)
+        return (value.clone(), True) if shared else (value, False)
+    if not isinstance(value, CONTAINERS) and value is given:
+        return value, False
+    changed = {}
+    for key, entry, counterpart in _pairs(value, given):
+        new, copied = _owned(entry, counterpart)
+        if copied:
+            changed[key] = new
+    return (_with_entries(value, changed), True) if changed else (value, False)
+
+
+def share_memory(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors lie in the same storage; also true where that cannot be told."""
+    if a is b or traced() or a.layout != torch.strided or b.layout != torch.strided:
+        return True
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def arranged(rows: Tensor, given: Tensor) -> Tensor:
+    """`rows` in contiguous memory, so that each has its own and `view` works; channels last if `given` is."""
+    if rows.is_contiguous():
+        return rows
+    for order, ndim in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
+        if rows.ndim == given.ndim == ndim and all(t.is_contiguous(memory_format=order) for t in (rows, given)):
+            return rows
+    return rows.contiguous()
+
+
+def _pairs(value: Any, given: Any) -> list[tuple[Any, Any, Any]]:
+    """(key, entry, its counterpart) of a container or an object."""
+    if isinstance(value, tuple | list):
+        return [(i, entry, given[i]) for i, entry in enumerate(value)]
+    if isinstance(value, Mapping):
+        return [(key, entry, given.get(key)) for key, entry in value.items()]
+    before = _attributes(given)
+    return [(name, entry, before.get(name)) for name, entry in _attributes(value).items()]
+
+
+def _attributes(value: Any) -> Mapping[str, Any]:
+    """What an object holds: PyG's `Data` by its own account, others by their `__dict__`."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    return getattr(value, "__dict__", {})
+
+
+def _with_entries(value: Any, changed: dict[Any, Any]) -> Any:
+    """`value` with some entries exchanged; what is still the caller's is copied first."""
+    if isinstance(value, tuple | list):
+        items = [changed.get(i, item) for i, item in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, Mapping):
+        if type(value) is dict or not isinstance(value, MutableMapping):
+            return {**value, **changed}
+        copied = copy.copy(value)
+        copied.update(changed)
+        return copied
+    for name, new in changed.items():
+        setattr(value, name, new)
+    return value
