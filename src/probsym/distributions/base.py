@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from probsym.distributions.diagnostics import added
 from probsym.groups import Element, Group, product
 from probsym.groups.base import ProductElement
 from probsym.reps import Inputs, Rep, build
@@ -242,7 +243,7 @@ class Independent(EquivariantDistribution):
     def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
         drawn = [part.push(x, eps, diagnose) for part, eps in zip(self.members, noise, strict=True)]
         element = self._join([g for g, _ in drawn])
-        return element, _sum(counters for _, counters in drawn)
+        return element, added(counters for _, counters in drawn)
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All pairs of elements; a factor that had to be sampled leaves the pairs a sample.
@@ -259,7 +260,7 @@ class Independent(EquivariantDistribution):
         unsure = torch.stack(doubts).any(0) if doubts else None
         largest = torch.iinfo(torch.long).max
         draws = torch.stack([part.independent.masked_fill(part.exact, largest) for part in parts]).amin(0)
-        return Support(element, weight, exact, _sum(part.counters for part in parts), unsure, draws)
+        return Support(element, weight, exact, added(part.counters for part in parts), unsure, draws)
 
     def _join(self, elements: list[Element]) -> Element:
         return ProductElement(self.group, {f: g[f] for g in elements for f in g.group.factors})
@@ -267,14 +268,6 @@ class Independent(EquivariantDistribution):
 
 def _together(parts: list[EquivariantDistribution]) -> EquivariantDistribution | None:
     return None if not parts else parts[0] if len(parts) == 1 else Independent(*parts)
-
-
-def _sum(counters: Any) -> dict[str, Tensor]:
-    total: dict[str, Tensor] = {}
-    for counter in counters:
-        for key, value in counter.items():
-            total[key] = total[key] + value if key in total else value
-    return total
 
 
 def joined(parts: list[Noise]) -> Noise:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.distributions.base import Noise, Projecting, Support, draw_options
+from probsym.distributions.base import PAGE, Noise, Projecting, Support, draw_options
+from probsym.distributions.diagnostics import gathered, lazily, merged
 from probsym.distributions.features import check_features
 from probsym.distributions.geometry import centred, centroid, is_point, root, size
 from probsym.distributions.relax import Relaxation
@@ -18,7 +19,7 @@ from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
 from probsym.groups.orthonormal import tolerance
-from probsym.groups.peek import may_peek
+from probsym.groups.peek import may_peek, traced
 from probsym.reps import Inputs, Leaf, Rep
 
 
@@ -86,11 +87,26 @@ class _Networked(Projecting):
         return torch.stack(torch.broadcast_tensors(*flags)).any(0)
 
     def diagnose(self, x: Inputs, z: Mapping[Group, Any]) -> dict[str, Tensor]:
-        """`degenerate`: number of inputs with ties; `entropy` of the soft permutations (row plus column, nats)."""
+        """`degenerate`: number of inputs with ties; `entropy` of the soft permutations (row plus column, nats).
+
+        The entropy takes longer than the elements themselves. It is computed when it is read, of at most 64 samples.
+        """
         flags = self.degenerate(x, z)
         found = {"degenerate": flags.reshape(math.prod(flags.shape[:-1]), x.count).any(0).sum()}
-        soft = [self.relaxation.entropy(z[f], x.layouts[f]) for f in self.group.factors if isinstance(f, S)]
-        return {**found, "entropy": torch.stack(soft).sum()} if soft else found
+        scores = {f: _first(z[f], x.layouts[f]) for f in self.group.factors if isinstance(f, S)}
+        if not scores:
+            return found
+
+        def entropy() -> Tensor:
+            return torch.stack([self.relaxation.entropy(value, x.layouts[f]) for f, value in scores.items()]).sum()
+
+        return gathered({**found, "entropy": entropy() if traced() else lazily(entropy)})
+
+
+def _first(scores: Tensor, layout: Layout) -> Tensor:
+    """The scores of the first samples, of which no more memory is held."""
+    samples = scores.ndim > (1 if layout.ragged else 2)
+    return scores[:PAGE].clone() if samples and len(scores) > PAGE else scores
 
 
 class Learned(_Networked):
@@ -364,5 +380,5 @@ class Canonical(_Networked):
         parts = {f: self.project(x, f, z[f], noise["tie"][f]) for f in self.group.factors}
         degenerate = self.degenerate(x, z)
         weight = torch.ones(1, x.count, dtype=x.dtype, device=x.device)
-        counters = {**self.diagnose(x, z), "degenerate": degenerate.sum()}
+        counters = merged(self.diagnose(x, z), {"degenerate": degenerate.sum()})
         return Support(self.join(parts), weight, ~degenerate, counters)

@@ -9,6 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from probsym.distributions.diagnostics import merged
 from probsym.estimators.base import Estimate, Estimator, Integrand, Widened, block_means, square_size
 from probsym.estimators.designs import Design, as_design
 from probsym.estimators.monte_carlo import slices
@@ -77,7 +78,7 @@ class Adaptive(Estimator):
             ((a + b) / (n + pilot.count - 2) / n).sqrt()
             for a, b, n in zip(pilot.square, totals.square, totals.counts(drawn), strict=True)
         ]
-        aux = {**aux, "above_tol": (square > drawn * self.tol**2).sum()}
+        aux = merged(aux, {"above_tol": (square > drawn * self.tol**2).sum()})
         mean, error = totals.narrow(totals.mean), totals.narrow_errors(error)
         return Estimate(integrand.rebuild(mean), integrand.rebuild(error), drawn * block, aux)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from probsym.distributions import EquivariantDistribution, Noise
+from probsym.distributions.diagnostics import Diagnostics, gathered
 from probsym.groups import Element
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
@@ -31,7 +32,8 @@ class Estimate:
         stderr: elementwise standard error of `mean`, same structure; 0 where exact, inf for a single block of samples.
             Of complex outputs z with mean m it is real, sqrt(E|z - m|^2 / k).
         samples: samples used for each input (B,).
-        aux: scalars: entropy of soft permutations, counts of degenerate inputs.
+        aux: scalars: counts of degenerate inputs, entropy of soft permutations (of the first samples, at most 64 or a
+            block of a design). The entropy is computed when it is read.
     """
 
     mean: Any
@@ -142,8 +144,8 @@ class Recomputation:
             module._buffers[name] = buffer.clone()
 
     def __exit__(self, *_: Any) -> None:
-        for (module, name, _), buffer in zip(self.kept, self.current, strict=True):
-            module._buffers[name] = buffer
+        for (module, name, _), current in zip(self.kept, self.current, strict=True):
+            module._buffers[name] = current
         self.current = []
 
 
@@ -264,12 +266,17 @@ class Blocks(Widened):
 
 
 class Counters:
-    """Scalars about the elements, page by page: means of shares, of counts of inputs the largest."""
+    """Scalars about the elements, page by page: means of shares, of counts of inputs the largest.
+
+    What is computed only when it is read stays that of the first page: for later ones their scores would be held.
+    """
 
     def __init__(self) -> None:
         self.parts: list[tuple[dict[str, Tensor], int]] = []
 
     def add(self, counters: dict[str, Tensor], samples: int) -> None:
+        if self.parts and isinstance(counters, Diagnostics):
+            counters = counters.computed()
         self.parts.append((counters, samples))
 
     @property
@@ -277,12 +284,17 @@ class Counters:
         return sum(samples for _, samples in self.parts)
 
     def values(self) -> dict[str, Tensor]:
-        total, found = self.samples, {}
-        for key, first in self.parts[0][0].items():
+        found: dict[str, Any] = {}
+        total, page = self.samples, self.parts[0][0]
+        for key in page:
+            first = page.later(key) if isinstance(page, Diagnostics) else page[key]
+            if callable(first):
+                found[key] = first
+                continue
             pages = torch.stack([counters[key] for counters, _ in self.parts])
             weight = torch.tensor([samples / total for _, samples in self.parts], device=first.device)
             found[key] = (pages * weight).sum(0).to(pages.dtype) if first.is_floating_point() else pages.amax(0)
-        return found
+        return gathered(found)
 
 
 def block_means(outputs: list[Tensor], block: int) -> list[Tensor]:

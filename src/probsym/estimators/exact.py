@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.base import Support
+from probsym.distributions.diagnostics import merged
 from probsym.estimators.base import Blocks, Counters, Estimate, Estimator, Integrand, Moments, positive
 from probsym.estimators.designs import Design, as_design, check_sampling
 from probsym.groups import Element
@@ -151,7 +152,7 @@ class Hybrid(Estimator):
         errors = blocks.error(self.k // blocks.block)
         error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(errors)]
         return Estimate(integrand.rebuild(blocks.result()), integrand.rebuild(error), samples,
-                        {**support.counters, **aux.values()})  # fmt: skip
+                        merged(support.counters, aux.values()))  # fmt: skip
 
     def _sampled(self, integrand: Integrand, error: Tensor, loose: Tensor, i: int) -> Tensor:
         """Where even the finite factors were sampled, once for all k, the spread over k does not tell: inf."""

@@ -1,0 +1,132 @@
+"""Scalars about an estimate, of which those that cost something are computed when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Diagnostics(dict[str, Tensor]):
+    """A dict of scalars. A value given as a function is computed at the first look at it, once.
+
+    Iterating over keys, `in` and `len` compute nothing; values, items, comparisons, conversion to a dict and copies
+    compute everything. Pickles and deep copies are plain dicts.
+
+    >>> found = Diagnostics(degenerate=torch.tensor(2), entropy=lambda: torch.tensor(0.5))
+    >>> list(found), found.computed()
+    (['degenerate', 'entropy'], {'degenerate': tensor(2)})
+    >>> found["entropy"], found == {"degenerate": torch.tensor(2), "entropy": torch.tensor(0.5)}
+    (tensor(0.5000), True)
+    """
+
+    def __getitem__(self, key: str) -> Tensor:
+        value: Any = super().__getitem__(key)
+        if callable(value):
+            value = value()
+            self[key] = value
+        return value
+
+    def later(self, key: str) -> Any:
+        """The value, or a function of no arguments that computes it once."""
+        return (lambda: self[key]) if callable(super().__getitem__(key)) else self[key]
+
+    def computed(self) -> dict[str, Tensor]:
+        """What is known without a computation."""
+        return {key: self[key] for key in self if not callable(super(Diagnostics, self).__getitem__(key))}
+
+    # dict(self) and {**self} would take what is stored as it is, if __iter__ were that of dict
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+    def values(self) -> Any:
+        return dict(self).values()
+
+    def items(self) -> Any:
+        return dict(self).items()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            return default
+        return self[key]
+
+    def pop(self, key: str, *default: Any) -> Any:
+        if key not in self:
+            return super().pop(key, *default)
+        value = self[key]
+        del self[key]
+        return value
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        super().setdefault(key, default)
+        return self[key]
+
+    def copy(self) -> dict[str, Tensor]:
+        return dict(self)
+
+    def __or__(self, other: Any) -> Any:
+        return dict(self) | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | dict(self)
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+def lazily(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """`compute` in the gradient mode of now, whenever it is called."""
+    mode = torch.is_grad_enabled()
+
+    def later() -> Tensor:
+        with torch.set_grad_enabled(mode):
+            return compute()
+
+    return later
+
+
+def merged(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One dict of several, later ones first in rank, without a computation."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        for key in part:
+            found[key] = part.later(key) if isinstance(part, Diagnostics) else part[key]
+    return gathered(found)
+
+
+def gathered(values: dict[str, Any]) -> dict[str, Tensor]:
+    """A plain dict unless there is something to compute: compilers know those better."""
+    return Diagnostics(values) if any(callable(value) for value in values.values()) else values
+
+
+def added(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The sums of what has the same key, without a computation."""
+    every = list(parts)
+    keys = dict.fromkeys(key for part in every for key in part)
+    return gathered({key: _total(key, [part for part in every if key in part]) for key in keys})
+
+
+def _total(key: str, parts: list[Mapping[str, Tensor]]) -> Any:
+    """The sum of the values of one key, or a function that computes it."""
+
+    def total() -> Tensor:
+        found = parts[0][key]
+        for part in parts[1:]:
+            found = found + part[key]
+        return found
+
+    waits = any(isinstance(part, Diagnostics) and callable(part.later(key)) for part in parts)
+    return total if waits else total()
