@@ -124,6 +124,8 @@ class Symmetrizer(nn.Module):
         """The call's arguments with their Reps, shapes and dtypes checked."""
         if args and isinstance(self.inputs, dict):
             args, kwargs = self._named(args, kwargs)
+        elif args:
+            args, kwargs = self._signature.with_markers_named(args, kwargs, self.model)
         return Inputs.bind(self._signature, args, kwargs)
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -153,7 +153,7 @@ def _mean(value: Tensor, mask: Tensor | None, axis: int) -> Tensor:
 def adjacency(x: Inputs, leaf: Leaf) -> Tensor:
     """Node numbers (2, E) or (B, 2, E) as counted edges (B, N, N, 1); negative numbers are padding."""
     layout = x.layouts[leaf.rep.labelled]  # type: ignore[index]
-    n, labels = layout.width, leaf.value.long()
+    n, labels = layout.width, leaf.as_edges()
     if layout.ragged:
         keep = (labels >= 0).all(0)
         start, end = layout.position[labels[0].clamp_min(0)], layout.position[labels[1].clamp_min(0)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -67,8 +69,13 @@ def _first_equal(rows: Inputs, chosen: Tensor) -> Tensor:
     first = torch.empty_like(chosen)
     first[order] = order[fresh.nonzero().squeeze(-1)][fresh.cumsum(0) - 1]
     pairs = ((part[chosen], part[chosen[first]]) for part in parts)
-    same = torch.stack([(a == b).flatten(1).all(1) for a, b in pairs]).all(0)
+    same = torch.stack([_flat(a == b).all(1) for a, b in pairs]).all(0)
     return torch.where(same, first, every)
+
+
+def _flat(value: Tensor) -> Tensor:
+    """(B, ...) -> (B, F), also without other axes."""
+    return value.reshape(len(value), math.prod(value.shape[1:]))
 
 
 def _hash(value: Tensor) -> Tensor:
@@ -78,7 +85,7 @@ def _hash(value: Tensor) -> Tensor:
     if value.is_floating_point():
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()]
         value = (value.detach() + 0.0).contiguous().view(bits)
-    flat = value.flatten(1)
+    flat = _flat(value)
     flat = flat[:, :: max(1, flat.shape[1] // LOOK)].long()
     generator = torch.Generator(value.device).manual_seed(flat.shape[1])
     factor = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=generator, device=value.device)

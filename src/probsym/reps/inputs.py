@@ -35,6 +35,21 @@ class Leaf:
         """Sizes of the axes on which nothing acts and that no Rep names."""
         return tuple(self.value.shape[self.rep.lead() + self.rep.ndim :])
 
+    def as_edges(self) -> Tensor:
+        """Node numbers as edges (2, E), or (B, 2, E) where not ragged.
+
+        A node number that stands alone, such as one root per input (B,), is a loop; of more than two rows the first
+        two count.
+        """
+        labels = self.value.long()
+        lead = self.rep.lead()
+        if labels.ndim < lead + 2:
+            labels = labels.reshape(*labels.shape[:lead], -1 if labels.ndim > lead else 1)
+            return torch.stack([labels, labels], lead)
+        if labels.shape[lead] == 1:
+            return torch.cat([labels, labels], lead)
+        return labels.narrow(lead, 0, 2)
+
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
@@ -69,6 +84,7 @@ class Inputs:
         inputs = inputs._guarded()
         for leaf in inputs.leaves.values():
             _check_leaf(leaf)
+        inputs = inputs._with_long_labels()
         inputs.layouts.update((axis, inputs._layout(axis)) for axis in signature.node_axes)
         inputs._check_sizes()
         return inputs._with_edges_told_apart()
@@ -156,7 +172,7 @@ class Inputs:
             return leaf.value[keep[self.owner(leaf)]]
         batch: Tensor = self.layouts[leaf.rep.labelled].batch  # type: ignore[assignment]
         number = keep[batch].cumsum(0) - 1
-        labels = leaf.value[..., keep[_graphs(leaf.value, batch)]]
+        labels = leaf.value[..., keep[_graphs(leaf.value, batch, self.count)]]
         return torch.where(labels < 0, labels, number[labels.clamp_min(0)].to(labels.dtype))
 
     def owner(self, leaf: Leaf) -> Tensor:
@@ -201,6 +217,15 @@ class Inputs:
         values = guarded(self.values, self.signature.spec, found, missing)
         return self if values is self.values else Inputs(values, self.signature)
 
+    def _with_long_labels(self) -> Inputs:
+        """The same call with node numbers of 32 or 64 bits, so that those of all samples fit, and can be an index."""
+        narrow = {
+            path: leaf.value.long()
+            for path, leaf in self.leaves.items()
+            if leaf.rep.labelled is not None and leaf.value.dtype not in (torch.int32, torch.int64)
+        }
+        return Inputs(containers.exchange(self.values, narrow), self.signature) if narrow else self
+
     def _layout(self, axis: NodeAxis) -> Layout:
         path = self._path_of(axis)
         marker = None if path is None else containers.lookup(self.values, path, "argument ")
@@ -208,6 +233,8 @@ class Inputs:
         if axis.batch is not None:
             if marker is None:
                 marker = torch.zeros(size, dtype=torch.long, device=self.device)
+            if marker.dtype in (torch.uint8, torch.int8, torch.int16):
+                marker = marker.long()  # numbers of all samples must fit, and bytes would be taken for a mask
             _check_batch(axis, marker, size)
             holder = containers.lookup(self.values, path[:-1], "argument ") if path else None
             return Layout(size, None, marker, self._ragged_count(marker, holder), self._edges(axis, marker))
@@ -230,6 +257,11 @@ class Inputs:
             return containers.lookup(self.values, path, "argument ").shape[-1]
         if axis.size is not None:
             return axis.size
+        for path, leaf in self.leaves.items():  # a lone graph of PyG knows how many nodes it has
+            if axis in (leaf.rep.labelled, leaf.rep.ragged):
+                counted = containers.read(containers.lookup(self.values, path[:-1], "argument "), "num_nodes")
+                if isinstance(counted, int):
+                    return counted
         raise ValueError(f"{axis!r}: no input has this axis, so its size is unknown; declare one, or give S(n)")
 
     def _ragged_count(self, batch: Tensor, holder: Any) -> int:
@@ -245,7 +277,7 @@ class Inputs:
     def _edges(self, axis: NodeAxis, batch: Tensor) -> dict[Path, Tensor]:
         """The graph of each edge, for every tensor of node numbers (2, E) on a ragged axis."""
         labels = {path: leaf.value for path, leaf in self.leaves.items() if leaf.rep.labelled == axis}
-        return {path: _graphs(value, batch) for path, value in labels.items() if value.ndim > 1}
+        return {path: _graphs(value, batch, 0) for path, value in labels.items() if value.ndim > 1}
 
     def _with_edges_told_apart(self) -> Inputs:
         """The same call, in which every leaf on the edges of a ragged batch names the edges that it belongs to.
@@ -298,6 +330,12 @@ class Inputs:
             _warn_of_edges(name, found, layout.carriers[-1])
 
     def _check_sizes(self) -> None:
+        for axis, layout in self.layouts.items():
+            if layout.mask is not None and len(layout.mask) != self.count:
+                raise ValueError(
+                    f"argument {axis.mask!r}: expected a bool mask of shape ({self.count}, {layout.size}), as long as "
+                    f"the other inputs, got {tuple(layout.mask.shape)}"
+                )
         for leaf in self.leaves.values():
             if leaf.rep.lead() == 1 and leaf.value.shape[0] != self.count:
                 raise ValueError(
@@ -340,8 +378,14 @@ def _warn_of_edges(name: str, found: Path, other: Path) -> None:
     )
 
 
-def _graphs(labels: Tensor, batch: Tensor) -> Tensor:
-    """The graph of each edge of node numbers (2, E), or of each one of a list (E,); negative ones are padding."""
+def _graphs(labels: Tensor, batch: Tensor, count: int) -> Tensor:
+    """The graph of each edge of node numbers (2, E), or of each one of a list (E,).
+
+    Negative numbers are padding, which may belong to any graph; in a list of one number per input to that input.
+    """
+    if labels.ndim == 1 and len(labels) == count:
+        every = torch.arange(count, device=labels.device)
+        return torch.where(labels < 0, every, batch[labels.clamp_min(0)]) if len(batch) else every
     if not len(batch):
         return torch.zeros(labels.shape[-1], dtype=torch.long, device=labels.device)
     first = labels if labels.ndim == 1 else labels.flatten(0, -2).amax(0)
@@ -352,7 +396,7 @@ def _check_labels(leaf: Leaf, layout: Layout) -> None:
     labels, most = leaf.value, int(leaf.value.max())
     if most >= layout.size:
         raise ValueError(f"{leaf.name}: expected node numbers below {layout.size}, got {most}")
-    if layout.batch is not None and len(labels) > 1:
+    if layout.batch is not None and labels.ndim > 1:
         owner = torch.where(labels < 0, -1, layout.batch[labels.clamp_min(0)])
         apart = (owner != owner[:1]) & (labels >= 0) & (labels[:1] >= 0)
         if bool(apart.any()):
@@ -384,11 +428,14 @@ def _check_leaf(leaf: Leaf) -> None:
             f"{leaf.name}: expected at least {need} axes (batch, then those of {leaf.rep!r}), "
             f"got shape {tuple(leaf.value.shape)}"
         )
+    leaf.rep.check_sizes(
+        leaf.name, leaf.value, {}
+    )  # before a mask or batch vector is blamed for axes that are exchanged
     refuse_channels_first(leaf.name, leaf.rep, tuple(leaf.value.shape))
     kind = leaf.value.dtype
     if leaf.rep.mixes and not leaf.value.is_floating_point():
         raise TypeError(f"{leaf.name}: expected a floating dtype for {leaf.rep!r}, got {kind}")
-    if leaf.rep.labelled is not None and (leaf.value.is_floating_point() or kind in (torch.bool, torch.complex64)):
+    if leaf.rep.labelled is not None and (kind.is_floating_point or kind.is_complex or kind == torch.bool):
         raise TypeError(f"{leaf.name}: expected integer node numbers for {leaf.rep!r}, got {kind}")
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import nn
 
 from probsym.groups import Group, NodeAxis
 from probsym.reps import containers
@@ -18,6 +21,18 @@ class Declared(NamedTuple):
     path: Path
     name: str
     rep: Rep
+
+
+def positional_names(model: nn.Module) -> list[str]:
+    """The names of the arguments that a model takes by position or by name, in order; none where it cannot tell."""
+    written = getattr(getattr(model, "signature", None), "param_dict", None)  # PyG's Sequential("x, edge_index", ...)
+    if isinstance(written, Mapping):
+        return list(written)
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD]
 
 
 class Signature:
@@ -47,6 +62,35 @@ class Signature:
         self.node_axes = tuple(dict.fromkeys(group for group in groups if isinstance(group, NodeAxis)))
         self.paths = frozenset(entry.path for entry in self.entries)
         self.group: Group = containers.group_of(self.spec)
+
+    def with_markers_named(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], model: nn.Module
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of a call in which masks and batch vectors that stand at the end by position are given by name.
+
+        Args:
+            model: its signature tells the names of the arguments.
+
+        Raises:
+            ValueError: such a one stands among the declared arguments.
+        """
+        declared = len(self.spec["args"])
+        for axis in self.node_axes:
+            key = axis.mask if axis.batch is None else axis.batch
+            if not isinstance(key, str) or containers.search(kwargs, key) or containers.search(args, key):
+                continue
+            names = positional_names(model)
+            if key not in names[: len(args)] or len(args) > len(names):
+                continue
+            place = names.index(key)
+            if place < declared:
+                kind = "mask" if axis.batch is None else "batch"
+                raise ValueError(
+                    f"argument {place}: the model calls it {key!r}, which {axis!r} names as its {kind}, but it stands "
+                    f"among the declared arguments: pass it by name, or give its position instead, {kind}={place}"
+                )
+            return args[:declared], {**dict(zip(names[declared:], args[declared:], strict=False)), **kwargs}
+        return args, kwargs
 
     def naming(self, whose: Mapping[Path, Path]) -> Signature:
         """The same signature, in which the Reps on edges at these paths name whose edges they are."""

@@ -108,7 +108,9 @@ def _message(path: Path, value: Any, spec: Spec, missing: list[str]) -> str:
     if path[0] == "kwargs" and "kwargs" not in spec:
         text += "; to declare arguments by name, positional ones too, make inputs a dict {name: Rep, ...}"
     if missing:
-        text += f"; if it is the {' or '.join(missing)} that an axis names, pass it by that name, or name its position"
+        text += f"; if it is the {' or '.join(missing)} that an axis names, pass it by that name"
+        if path[0] == "args" and len(path) == 2:
+            text += f", or name its position, as in S(..., batch={path[1]}) or S(..., mask={path[1]})"
     return text
 
 
