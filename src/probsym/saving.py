@@ -27,7 +27,7 @@ from probsym.distributions import (
     Relaxation,
 )
 from probsym.estimators import Adaptive, Design, Estimator, Exact, Hybrid, MonteCarlo, designs
-from probsym.files import write
+from probsym.files import read_json, read_tensors, write
 from probsym.groups import FAMILIES, Group, Slot, product
 from probsym.groups.axis import Edges, Labels, Nodes
 from probsym.groups.cyclic import Regular, Turned
@@ -40,7 +40,6 @@ from probsym.symmetrizer import Symmetrizer
 
 WEIGHTS, CONFIG = "model.safetensors", "probsym.json"
 FORMAT = 1
-LARGEST_CONFIG = 2**24  # bytes; what save writes has some thousands
 GROUPS = {family.__name__: family for family in FAMILIES}
 KINDS_OF_SLOT = (Nodes, Labels, Edges, Point, Vector, Det, Turned, Regular, Rolled, Signed)
 SLOTS: dict[str, Callable[..., Slot]] = {slot.__name__: slot for slot in KINDS_OF_SLOT}
@@ -181,16 +180,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     """The declaration in a file.
 
     Raises:
-        ValueError: it is too large, damaged, or of another format.
+        ValueError: it is damaged, or of another format.
     """
-    if path.stat().st_size > LARGEST_CONFIG:
-        raise ValueError(f"{path}: expected at most {LARGEST_CONFIG} bytes, got {path.stat().st_size}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged file ({error})") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(config).__name__}")
+    config = read_json(path)
     if config.get("format") != FORMAT:
         raise ValueError(
             f"{path}: expected format {FORMAT}, got {config.get('format')!r}: written by another version of probsym"
@@ -217,20 +209,12 @@ def _read_weights(path: Path, pairs: list[str]) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is damaged, or an entry is NaN; names it.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(path)
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
-        raise ValueError(f"{path}: damaged file ({error})") from error
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and bool(tensor.isnan().any()):
-            raise ValueError(f"{path}: {name}: expected numbers, got NaN")
-        if name in pairs:
-            if tensor.ndim == 0 or tensor.shape[-1] != 2 or not tensor.is_floating_point():
-                raise ValueError(f"{path}: {name}: expected pairs of real numbers, got {tuple(tensor.shape)}")
-            weights[name] = torch.view_as_complex(tensor.contiguous())
+    weights = read_tensors(path)
+    for name in set(pairs) & set(weights):
+        tensor = weights[name]
+        if tensor.ndim == 0 or tensor.shape[-1] != 2 or not tensor.is_floating_point():
+            raise ValueError(f"{path}: {name}: expected pairs of real numbers, got {tuple(tensor.shape)}")
+        weights[name] = torch.view_as_complex(tensor.contiguous())
     return weights
 
 

@@ -15,10 +15,11 @@ from probsym.distributions.base import samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, MonteCarlo, positive
 from probsym.groups import Axis, Element
 from probsym.groups.peek import traced
-from probsym.reps import Inputs, Rep, Signature, as_spec, build, group_of, leaves, unfold
+from probsym.reps import Inputs, Rep, Signature, as_spec, group_of, leaves, unfold
 from probsym.reps.channels import refuse_channels_first
-from probsym.reps.containers import dotted, lookup
+from probsym.reps.containers import dotted
 from probsym.reps.distinct import Distinct
+from probsym.reps.outputs import Outputs
 
 Samples = int | Estimator | None
 
@@ -44,8 +45,9 @@ class Symmetrizer(nn.Module):
         self.inputs = as_spec(inputs, "inputs", untouched=True)
         _refuse_own_names(model, self.inputs)
         self._signature = Signature(self.inputs)
-        self.output = as_spec(output, "output")
-        self._outputs = leaves(self.output)
+        self.output = as_spec(output, "output", untouched=True)
+        if not leaves(self.output):
+            raise ValueError("output: expected at least one Rep, got none")
         self.group = group_of(self.inputs, self.output)
         self.distribution = with_trivial(distribution, self.group).for_output(self.output)
         self._check_groups()
@@ -89,7 +91,7 @@ class Symmetrizer(nn.Module):
             x.check_values()
             self._values_checked = True
         estimator = self._estimator(samples, estimator, tol, max_samples, noise)
-        estimate = estimator(self._integrand(x, estimator, noise, generator, return_estimate))
+        estimate = estimator(self._integrand(x, Outputs(self.output), noise, generator, return_estimate))
         return estimate if return_estimate else estimate.mean
 
     def _to_check(self, diagnosed: bool) -> bool:
@@ -112,7 +114,9 @@ class Symmetrizer(nn.Module):
         samples = positive("samples", samples)
         x = self.bind(args, kwargs)
         noise = self.distribution.draw(x, samples, generator) if noise is None else noise
-        return self._rebuild(self._evaluate(x, self.distribution.transport(x, noise), averaged=False))
+        outputs = Outputs(self.output)
+        g = self.distribution.transport(x, noise)
+        return outputs.put(self._evaluate(x, g, averaged=False, outputs=outputs))
 
     def draw_noise(
         self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, **kwargs: Any
@@ -137,15 +141,15 @@ class Symmetrizer(nn.Module):
         return (), {**dict(zip(names, args, strict=False)), **kwargs}
 
     def _integrand(
-        self, x: Inputs, estimator: Estimator, noise: Noise, generator: torch.Generator | None, statistics: bool
+        self, x: Inputs, outputs: Outputs, noise: Noise, generator: torch.Generator | None, statistics: bool
     ) -> Integrand:
         return Integrand(
             p=self.distribution,
             x=x,
-            evaluate=partial(self._evaluate, x),
-            reps=tuple(self._outputs.values()),
-            rebuild=self._rebuild,
-            restrict=lambda keep: self._integrand(x.select(keep), estimator, None, generator, statistics),
+            evaluate=partial(self._evaluate, x, outputs=outputs),
+            reps=tuple(outputs.reps.values()),
+            rebuild=outputs.put,
+            restrict=lambda keep: self._integrand(x.select(keep), outputs, None, generator, statistics),
             generator=generator,
             noise=noise,
             statistics=statistics,
@@ -170,13 +174,20 @@ class Symmetrizer(nn.Module):
         return self.train_estimator if self.training else self.eval_estimator
 
     def _evaluate(
-        self, x: Inputs, g: Element, needed: Tensor | None = None, alike: bool = False, averaged: bool = True
+        self,
+        x: Inputs,
+        g: Element,
+        needed: Tensor | None = None,
+        alike: bool = False,
+        averaged: bool = True,
+        outputs: Outputs | None = None,
     ) -> list[Tensor]:
         """g_k f(g_k^-1 x) for elements (K, B), on rows of which `x.fold` makes row = k B + b.
 
         With `needed` (K, B) bool, others are not evaluated, nor, if rows may be `alike`, equal ones twice. Outputs that
-        are to be `averaged` must be numbers with a mean.
+        are to be `averaged` must be numbers with a mean. `outputs` remembers the containers that the model returns.
         """
+        outputs = outputs or Outputs(self.output)
         times = g.shape[0]
         inverse = g.inverse()
         rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
@@ -185,8 +196,8 @@ class Symmetrizer(nn.Module):
         part = rows if distinct is None else distinct.inputs
         y = self.model(*part.args, **part.kwargs)
         moved = []
-        for path, rep in self._outputs.items():
-            out = lookup(y, path, "output ")
+        for path, out in outputs.take(y).items():
+            rep = outputs.reps[path]
             self._check_output(part, path, rep, out)
             _check_kind(path, rep, out, averaged)
             out = out if distinct is None else distinct.restore(out, rep)
@@ -205,10 +216,6 @@ class Symmetrizer(nn.Module):
             x.check_edges(dotted(path, "output "), rep, len(out))
         refuse_channels_first(dotted(path, "output "), rep, tuple(out.shape))
         rep.check_sizes(dotted(path, "output "), out, x.layouts)
-
-    def _rebuild(self, moved: list[Tensor]) -> Any:
-        values = dict(zip(self._outputs, moved, strict=True))
-        return build(self.output, lambda path, _: values[path])
 
     def _check_groups(self) -> None:
         if not self.group.factors:
@@ -313,7 +320,9 @@ def symmetrize(
         inputs: Reps of its arguments: a dict for keywords, a tuple for positions, one Rep for a single argument.
             None instead of a Rep passes an argument, or an entry of one, as it is. Any other tensor with at least one
             axis is refused if it is not declared; numbers, strings and tensors without axes need no declaration.
-        output: Rep of its output, or a dict or tuple of them. A model that would return `pos + net(pos)` returns
+        output: Rep of its output, or a dict or tuple of them. Averages come back in containers of the kind that the
+            model returns (tuple, namedtuple, `ModelOutput`). A dict chooses outputs by name, a tuple stands for all
+            entries, None leaves one out. A model that would return `pos + net(pos)` returns
             net(pos), declared `space.vector`, and `pos + phi(pos=pos)` adds the positions: inside the average they
             send a wrong gradient to a learned order (docs/theory.md, eq. 8).
         distribution: "learned", "haar", "frame", "canonical", or a distribution over the group.
@@ -335,7 +344,7 @@ def symmetrize(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
-    spec, out = as_spec(inputs, "inputs", untouched=True), as_spec(output, "output")
+    spec, out = as_spec(inputs, "inputs", untouched=True), as_spec(output, "output", untouched=True)
     if isinstance(distribution, str):
         distribution = by_name(distribution, spec, group_of(spec, out))
     phi = Symmetrizer(model, spec, out, distribution, train_samples, eval_samples)

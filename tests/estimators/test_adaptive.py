@@ -10,6 +10,7 @@ import probsym as ps
 from cases import SETTINGS, Base, seeded
 from probsym.estimators.adaptive import Adaptive
 from probsym.reps import leaves
+from probsym.reps.outputs import Outputs
 
 
 class Counted(nn.Module):
@@ -140,7 +141,7 @@ def test_converged_inputs_leave_the_batch(setting):
     truth = phi.estimate(**call, samples=4000, generator=torch.Generator().manual_seed(1))
     drawn = phi.sample(**call, samples=200, generator=torch.Generator().manual_seed(3))
     outputs = [_at(drawn, path) for path in leaves(phi.output)]
-    size = phi._integrand(phi.bind((), call), ps.MonteCarlo(1), None, None, True).size([y.var(0) for y in outputs])
+    size = phi._integrand(phi.bind((), call), Outputs(phi.output), None, None, True).size([y.var(0) for y in outputs])
     estimator = Adaptive(float((size.sum() / 600).sqrt()), max_samples=600, chunk=8)
     counted.rows.clear()
     with torch.no_grad():
@@ -172,7 +173,7 @@ def test_size_is_invariant():
     h = ps.testing.elements.moving(phi.group, x, torch.Generator().manual_seed(2))
     y = phi.sample(**s.call, noise=eps)
     moved = phi.sample(**x.act(h).kwargs, noise=phi.distribution.move_noise(x, h, eps))
-    sizes = [phi._integrand(x, ps.MonteCarlo(1), None, None, True).size([t.var(0)]) for t in (y, moved)]
+    sizes = [phi._integrand(x, Outputs(phi.output), None, None, True).size([t.var(0)]) for t in (y, moved)]
     assert torch.allclose(*sizes, rtol=1e-9)
     assert (sizes[0][:, None, None] >= y.var(0)).all()
 

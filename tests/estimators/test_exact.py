@@ -13,6 +13,7 @@ from probsym.distributions.base import Support
 from probsym.estimators.exact import weighted
 from probsym.reps import Inputs, as_spec
 from probsym.reps.distinct import Distinct
+from probsym.reps.outputs import Outputs
 
 
 class Counted(nn.Module):
@@ -72,7 +73,7 @@ def test_unneeded_rows_are_left_out(setting):
     needed = torch.rand(4, x.count) < 0.5
     needed[0] = True
     whole, part = phi._evaluate(x, g), phi._evaluate(x, g, needed)
-    integrand = phi._integrand(x, ps.MonteCarlo(1), None, None, True)
+    integrand = phi._integrand(x, Outputs(phi.output), None, None, True)
     for a, b, mask in zip(whole, part, integrand.align(needed, whole), strict=True):
         assert torch.allclose(a.masked_fill(~mask, 0), b.masked_fill(~mask, 0), atol=1e-12)
 
@@ -272,7 +273,7 @@ def test_one_number_for_all_weights_is_a_plain_mean(chunk):
 
     x, space = torch.randn(3, 4, dtype=torch.float64), ps.Signs(4)
     phi = ps.symmetrize(Keeping(4, 2).double(), ps.Rep(space), ps.Rep(), "haar", eval_samples=ps.Exact(chunk)).eval()
-    integrand = phi._integrand(phi.bind((x,), {}), ps.Exact(), None, None, False)
+    integrand = phi._integrand(phi.bind((x,), {}), Outputs(phi.output), None, None, False)
     support = phi.distribution.support(integrand.x)
     uneven = Support(support.element, support.weight.contiguous(), support.exact, {})
     with torch.no_grad():

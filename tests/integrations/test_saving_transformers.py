@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -258,8 +259,8 @@ def test_cut_off_files(folder, tmp_path):
     save_pretrained(symmetrized(f), tmp_path / "symmetrized")
     for source, load, message in (
         (folder, opened, "no model that transformers can load"),
-        (tmp_path / "whole", GraphTransformer.from_pretrained, "does not fit the model"),
-        (tmp_path / "symmetrized", load_pretrained, "does not fit the model"),
+        (tmp_path / "whole", GraphTransformer.from_pretrained, r"model\.safetensors: damaged"),
+        (tmp_path / "symmetrized", load_pretrained, r"model\.safetensors: damaged"),
     ):
         weights = source / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-100])
@@ -305,3 +306,85 @@ def test_files_that_do_not_fit_are_named(tmp_path):
         GraphTransformer.from_pretrained(tmp_path)
     with pytest.raises(TypeError, match="Symmetrizer of a GraphTransformer"):
         save_pretrained(f, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation", "experts_implementation"])
+@pytest.mark.parametrize("value", ["owner/kernel", "owner/kernel@v1:function", {"": "owner/kernel"}, 3])
+def test_implementations_that_transformers_would_fetch_are_refused(key, value, folder, tmp_path, monkeypatch):
+    """In the config of a backbone, within a part of it, and in the recipe of a saved model; nothing is fetched."""
+    kernels = pytest.importorskip("transformers.integrations.hub_kernels")
+    monkeypatch.setattr(kernels, "load_and_register_attn_kernel", lambda *args, **kwargs: pytest.fail("fetched"))
+    config = json.loads((folder / "config.json").read_text())
+    for changed in ({**config, key: value}, {**config, "vision_config": {"inner": [{key: value}]}}):
+        (folder / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=f"{key}: expected one of 'eager'"):
+            opened(folder)
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    f.save_pretrained(tmp_path / "whole")
+    file = tmp_path / "whole" / "config.json"
+    saved = json.loads(file.read_text())
+    saved["backbone"]["config"][key] = value
+    file.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=f"{key}: expected one of 'eager'"):
+        GraphTransformer.from_pretrained(tmp_path / "whole")
+
+
+def test_an_implementation_that_is_asked_for_is_one_of_transformers(folder):
+    with pytest.raises(ValueError, match="attention: expected one of 'eager'"):
+        opened(folder, attention="owner/kernel")
+
+
+def test_formats_of_later_versions_are_refused(tmp_path):
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    f.save_pretrained(tmp_path / "whole")
+    file = tmp_path / "whole" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
+    with pytest.raises(ValueError, match=r"config\.json: expected format 1, got 99"):
+        GraphTransformer.from_pretrained(tmp_path / "whole")
+
+
+def test_weights_that_are_no_numbers_are_refused(folder, tmp_path):
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    f.save_pretrained(tmp_path / "whole")
+    for source in (folder, tmp_path / "whole"):
+        weights = load_file(source / "model.safetensors")
+        name = sorted(weights)[0]
+        weights[name].fill_(torch.nan)
+        save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="expected numbers, got NaN"):
+        opened(folder)
+    with pytest.raises(ValueError, match=f"{name}: expected numbers, got NaN"):
+        GraphTransformer.from_pretrained(tmp_path / "whole")
+
+
+def test_changed_configs_are_one_clear_error(folder, tmp_path):
+    """Seeded changes of values and of bytes: a model, or an error that names the source, the file or the backbone."""
+    f = GraphTransformer(backbone("vit"), NodeTokens(5), GraphHead(2), **CHANNELS)
+    f.save_pretrained(tmp_path / "whole")
+    numbers = random.Random(0)
+    values = [None, "x", -1, 0, 1.5, [], {}, [[]], True, "owner/kernel"]
+    for source, load in ((folder, opened), (tmp_path / "whole", GraphTransformer.from_pretrained)):
+        file = source / "config.json"
+        whole = file.read_text()
+        changes = ["[" * 100_000, "null", "[]", "{}", whole[:-3]]
+        for _ in range(25):
+            config = json.loads(whole)
+            held = config
+            while isinstance(held, dict) and held:
+                key = numbers.choice(sorted(held))
+                if not isinstance(held[key], dict) or numbers.random() < 0.2:
+                    held[key] = numbers.choice(values)
+                    break
+                held = held[key]
+            changes.append(json.dumps(config))
+        refused = loaded = 0
+        for change in changes:
+            file.write_text(change)
+            try:
+                load(source)
+            except (ValueError, TypeError, FileNotFoundError) as error:
+                refused += any(word in str(error) for word in ("source: ", "config.json", "backbone: "))
+            else:
+                loaded += 1
+        assert refused > 5
+        assert refused + loaded == len(changes)

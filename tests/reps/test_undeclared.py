@@ -178,7 +178,7 @@ def test_something_must_be_declared():
     for inputs in (None, {"pos": None}, (None, None)):
         with pytest.raises(ValueError, match="inputs: expected at least one Rep"):
             ps.symmetrize(Weighted(), inputs, ps.Rep(ps.S("n")), "haar")
-    with pytest.raises(TypeError, match="output: expected a Rep"):
+    with pytest.raises(ValueError, match="output: expected at least one Rep"):
         ps.symmetrize(Weighted(), ps.Rep(ps.S("n")), None, "haar")
 
 

@@ -121,6 +121,8 @@ def read(value: Any, key: Any) -> Any:
         return None
     if isinstance(value, Mapping):
         return value.get(key)
+    if isinstance(value, tuple) and key in getattr(value, "_fields", ()):
+        return getattr(value, key)
     if isinstance(value, tuple | list):
         return value[key] if isinstance(key, int) and -len(value) <= key < len(value) else None
     return getattr(value, str(key), None)

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from probsym.files import write
+from probsym.files import read_json, read_tensors, write
 from probsym.integrations.transformers.sources import Source, config_dict
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MODEL_TYPE = "probsym-graph-transformer"
+FORMAT = 1
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -28,7 +29,7 @@ def save(weights: dict[str, Tensor], description: dict[str, Any], folder: Source
 
 
 def save_config(description: dict[str, Any], folder: Path) -> None:
-    write(folder / CONFIG, json.dumps({"model_type": MODEL_TYPE, "format": 1, **description}, indent=2))
+    write(folder / CONFIG, json.dumps({"model_type": MODEL_TYPE, "format": FORMAT, **description}, indent=2))
 
 
 def refuse(folder: Source, overwrite: bool) -> Path:
@@ -50,17 +51,28 @@ def load(source: Source, build: Callable[[dict[str, Any]], M], weights: bool = T
     Raises:
         ValueError: another model, or the weights do not fit; names them.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder, description = opened(source, "GraphTransformer")
-    model = build(description)
+    model = built(build, description, folder)
     if weights:
         try:
-            model.load_state_dict(load_file(folder / WEIGHTS))
-        except (RuntimeError, SafetensorError) as error:
+            model.load_state_dict(read_tensors(folder / WEIGHTS))
+        except RuntimeError as error:
             raise ValueError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
     return model
+
+
+def built(build: Callable[[dict[str, Any]], M], description: dict[str, Any], folder: Path) -> M:
+    """build(description).
+
+    Raises:
+        ValueError: the description is damaged; names the file.
+    """
+    try:
+        return build(description)
+    except OSError:
+        raise
+    except Exception as error:  # a description that does not fit can fail anywhere in transformers
+        raise ValueError(f"{folder / CONFIG}: describes no model ({type(error).__name__}: {error})") from error
 
 
 def opened(source: Source, architecture: str) -> tuple[Path, dict[str, Any]]:
@@ -71,14 +83,18 @@ def opened(source: Source, architecture: str) -> tuple[Path, dict[str, Any]]:
         ValueError: a model of another kind.
     """
     config = config_dict(source)
-    found = (config.get("architectures") or ["model of another kind"])[0]
+    named = config.get("architectures")
+    found = named[0] if isinstance(named, list) and named else "model of another kind"
     if not is_saved(source) or found != architecture:
         raise ValueError(
             f"source: expected a {architecture} that was saved as such, got {str(source)!r}, a {found} (backbones and "
             "GraphTransformers are for GraphTransformer.from_pretrained, Symmetrizers for load_pretrained)"
         )
     folder = _local(source)
-    return folder, json.loads((folder / CONFIG).read_text())
+    description = read_json(folder / CONFIG)
+    if description.get("format") != FORMAT:
+        raise ValueError(f"{folder / CONFIG}: expected format {FORMAT}, got {description.get('format')!r}")
+    return folder, description
 
 
 def _local(source: Source) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -16,6 +17,15 @@ from probsym.integrations.transformers.checks import expected
 from probsym.integrations.transformers.families import within
 
 Source = str | os.PathLike[str]
+IMPLEMENTATIONS = (
+    "eager",
+    "sdpa",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flex_attention",
+    "batched_mm",
+    "grouped_mm",
+)
 
 
 @dataclass(frozen=True)
@@ -80,21 +90,52 @@ def _config_on_hub(name: str) -> dict[str, Any]:
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise FileNotFoundError(f"source: no config.json in the folder {name}")
     try:
-        return PretrainedConfig.get_config_dict(name)[0]
+        config = PretrainedConfig.get_config_dict(name)[0]
     except OSError as error:
         if isinstance(error.__context__, json.JSONDecodeError | UnicodeDecodeError):
             raise ValueError(f"source: the config.json of {name!r} is no JSON: {error.__context__}") from error
         raise FileNotFoundError(
             f"source: expected a folder with config.json, a name on the Hugging Face hub, or timm:NAME; got {name!r}"
         ) from error
+    except Exception as error:  # JSON that is no config can fail anywhere in transformers
+        raise ValueError(f"source: the config.json of {name!r} is damaged ({type(error).__name__}: {error})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"source: the config.json of {name!r} is no JSON object but a {type(config).__name__}")
+    refuse_foreign_kernels(config, f"source: the config.json of {name!r}")
+    return config
+
+
+def refuse_foreign_kernels(config: dict[str, Any], where: str) -> None:
+    """Refuse a config that names an implementation which transformers would fetch: code that is run.
+
+    Raises:
+        ValueError: names the entry.
+    """
+    left: list[Any] = [config]
+    while left:
+        held = left.pop()
+        if isinstance(held, dict):
+            for key, value in held.items():
+                if "_implementation" in str(key):
+                    _check_implementations(value, f"{where}: {key}")
+                left.append(value)
+        elif isinstance(held, list):
+            left += held
+
+
+def _check_implementations(value: Any, where: str) -> None:
+    """One implementation, or one for each part of the model."""
+    for name in value.values() if isinstance(value, dict) else [value]:
+        if name is not None and name not in IMPLEMENTATIONS:
+            raise ValueError(f"{where}: expected one of {', '.join(map(repr, IMPLEMENTATIONS))}, got {name!r}")
 
 
 def _open_on_hub(name: str, pretrained: bool, attention: str | None) -> Opened:
     """Weights from safetensors only, classes from transformers only: nothing that the source holds is executed."""
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
 
     _config_on_hub(name)
+    _check_implementations(attention, "attention")
     options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, "attn_implementation": attention}
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -103,14 +144,19 @@ def _open_on_hub(name: str, pretrained: bool, attention: str | None) -> Opened:
         model, report = AutoModel.from_pretrained(name, **options, use_safetensors=True, output_loading_info=True)
     except OSError as error:
         raise FileNotFoundError(f"source: no weights (as safetensors) in {name!r}: {error}") from error
-    except (ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"source: {name!r} is no model that transformers can load: {error}") from error
+    except Exception as error:  # files that do not fit can fail anywhere in transformers
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"source: {name!r} is no model that transformers can load: {reason}") from error
+    for weight, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if bool(tensor.isnan().any()):
+            raise ValueError(f"source: {name!r}: {weight}: expected numbers, got NaN")
     return Opened(model, _recipe(config), tuple(sorted(report["missing_keys"])))
 
 
 def _rebuild_by_transformers(recipe: dict[str, Any]) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
+    refuse_foreign_kernels(recipe, "backbone")
     return AutoModel.from_config(AutoConfig.for_model(**recipe["config"]), dtype=torch.float32, trust_remote_code=False)
 
 

@@ -90,4 +90,5 @@ def load_pretrained(source: Source, distribution: EquivariantDistribution | None
         ValueError: a model of another kind, or its weights do not fit.
     """
     folder, description = saving.opened(source, "Symmetrizer")
-    return ps.load(folder, GraphTransformer.from_description(description), distribution)
+    model = saving.built(GraphTransformer.from_description, description, folder)
+    return ps.load(folder, model, distribution)
