@@ -134,6 +134,8 @@ class Rep:
                 lead += x.ndim - before
         x = x if lead == full else x.expand(*g.shape[: full - lead], *x.shape)
         x = x if early else self.masked(g, x, full)
+        if x.is_complex() and not kind.is_complex:
+            return x  # a slot that turns phases makes complex numbers of real ones
         return x.to(kind)
 
     def _spread(self, g: Element, part: Element, rows: int) -> Element:

@@ -16,10 +16,12 @@ from probsym.reps import Inputs, Rep, as_spec, group_of, leaves
 from probsym.reps.containers import dotted, lookup
 from probsym.symmetrizer import Symmetrizer
 from probsym.testing.elements import as_real, bind, homing, moving, precise, repeated, seeded
+from probsym.testing.rounding import VANISHED, converted, in_precision, jittered, reach, tolerance_of
 from probsym.testing.statistics import family_wise, symmetric_p_value
 
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 CHUNK = 64
+ILL = 100  # times the tolerance: what an ill-conditioned model may make of the rounding of its inputs
+LARGEST_ILL = 0.1  # and of points far from the origin
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class EquivarianceReport:
 
     Args:
         error: root-mean-square of E[phi(gx)] - g E[phi(x)], relative to that of the outputs about the centroid
-            of the points; of the worst output, and for exact outputs of the worst input.
+            of the points, and to what rounding makes of them; of the worst output, and for exact outputs of the worst
+            input.
         stderr: what Monte Carlo noise alone would make of it; zero for exact models.
         p_value: of the hypothesis that the model is equivariant; for exact models 1 within the tolerance, else 0.
         alpha: the false-alarm rate. samples: draws on each side, 0 for exact models. tolerance: allowed relative error.
@@ -88,8 +91,12 @@ def equivariance_error(
         inputs: as the model is called: a dict of keywords, a tuple of positions, or the single argument.
         reps, output: Reps of inputs and output; those of the Symmetrizer unless given.
         alpha: false-alarm rate of the whole test.
-        elements: random group elements an input. tolerance: relative error that counts as rounding, by default
-            1e-10 in float64, 1e-5 in float32, 2 % below.
+        elements: random group elements an input. tolerance: relative error that counts as rounding. By default 1e-10
+            in float64, 1e-5 in float32, 2 % below, whichever is the coarsest of inputs and outputs. Where that fails,
+            rounding is measured: the answer to a change of the last digits of the inputs, at gx and at x, counts as
+            rounding too, up to a hundred times the tolerance (and up to 10 % for points so far from the origin that
+            their own digits are lost), unless a tolerance is given. Outputs that vanish are all rounding: a sum of
+            forces, whose size in double precision is below a thousandth of that in single.
 
     Raises:
         TypeError: a bare model without reps and output. ValueError: samples below 4.
@@ -111,6 +118,10 @@ def equivariance_error(
     x = bind(as_spec(reps, "reps", untouched=True), inputs)
     test = _Test(f, as_spec(output, "output"), x, samples, seeded(generator, x.device), tolerance)
     test.compare(elements)
+    report = test.report(alpha, elements, projections)
+    if report.passed:
+        return report
+    test.look_closer()
     return test.report(alpha, elements, projections)
 
 
@@ -139,8 +150,11 @@ class _Test:
         self.f, self.output, self.x, self.generator, self.samples = f, output, x, generator, samples
         self.group = group_of(x.signature.spec, output)
         self.reps = leaves(output)
+        self.given = tolerance
         self.exact = self._exact()
-        self.tolerance = TOLERANCE.get(x.dtype, 2e-2) if tolerance is None else tolerance
+        self.moves: list[tuple[Element, Element, Inputs]] = []  # h, what brings the centroid of hx home, and hx
+        self.tolerance: dict[Any, float] = {}
+        self.rounding: dict[Any, Tensor] = {}  # size of what a closer look found: per g and input, or one number
         self.gaps: dict[Any, list[Tensor]] = {path: [] for path in self.reps}  # per g, exact phi: (rows, ...)
         self.draws: dict[Any, list[Tensor]] = {path: [] for path in self.reps}  # per g, random phi: (samples, ...)
         self.near: dict[Any, list[Tensor]] = {path: [] for path in self.reps}  # size about the centroid
@@ -181,6 +195,7 @@ class _Test:
             h = moving(self.group, self.x, self.generator)
             moved = self.x.act(h)
             home = homing(self.group, moved)
+            self.moves.append((h, home, moved))
             if bool(self.exact.any()):
                 self._add(self.gaps, h, home, self._mean(moved), self._mean(self.x), 1)
             if not bool(self.exact.all()):
@@ -188,10 +203,10 @@ class _Test:
                     k = min(CHUNK, self.samples - start)
                     self._add(self.draws, h, home, self._draw(moved, k), self._draw(self.x, k), k)
 
-    def _mean(self, x: Inputs) -> Any:
+    def _mean(self, x: Inputs, f: Any = None) -> Any:
         """One evaluation, with a sample axis of one in front."""
         options = {"generator": self.generator} if isinstance(self.f, Symmetrizer) else {}
-        y = self.f(*x.args, **x.kwargs, **options)
+        y = (self.f if f is None else f)(*x.args, **x.kwargs, **options)
         return {path: lookup(y, path, "output ")[None] for path in self.reps}
 
     def _draw(self, x: Inputs, k: int) -> Any:
@@ -204,19 +219,88 @@ class _Test:
     def _add(self, store: Any, h: Element, home: Element, left: Any, right: Any, k: int) -> None:
         """Differences of phi(gx) and g phi(x), both with the centroid at the origin and padding zero."""
         for path, rep in self.reps.items():
-            a, b = precise(left[path]), precise(right[path])
-            b = rep.act(repeated(h, k), b)
-            a, b = (as_real(rep.act(repeated(home, k), y)) for y in (a, b))
+            if path not in self.tolerance:
+                kinds = [left[path], right[path]]
+                self.tolerance[path] = tolerance_of(self.x, kinds) if self.given is None else self.given
+            a, b = self._sides(path, rep, h, home, left, right, k)
             store[path].append(a - b)
             self.far[path].append(_size(left[path]))
             self.near[path].append(torch.maximum(_size(a), _size(b)))
 
-    def scale(self, path: Any) -> Tensor:
-        """Size of an output about the centroid, and of rounding where that is far; one where it vanishes."""
-        far, near = torch.stack(self.far[path]).amax(), torch.stack(self.near[path]).amax()
+    def _sides(self, path: Any, rep: Rep, h: Element, home: Element, left: Any, right: Any, k: int) -> list[Tensor]:
+        """phi(gx) and g phi(x), both with the centroid at the origin, in float64."""
+        a, b = precise(left[path]), precise(right[path])
+        b = rep.act(repeated(h, k), b)
+        return [as_real(rep.act(repeated(home, k), y)) for y in (a, b)]
+
+    def look_closer(self) -> None:
+        """Measure what rounding makes of each output, `rounding`; asked for where a comparison fails."""
+        share = ILL * (1 + max(reach(moved) for _, _, moved in self.moves))
+        for path, rep in self.reps.items():
+            if self.given is None:
+                most = min(share * self.tolerance[path], LARGEST_ILL) * self.size(path)
+                self.rounding[path] = (8 * self._response(path, rep)).clamp_max(most)
+        for path in self._vanishing():
+            near = torch.stack(self.near[path]).amax()
+            self.rounding[path] = torch.maximum(self.rounding.get(path, torch.zeros_like(near)), 8 * near)
+
+    def _response(self, path: Any, rep: Rep) -> Tensor:
+        """Change of an output with the last digits of the inputs, at gx and x: of each g and input if exact."""
+        found = []
+        for h, home, moved in self.moves:
+            if bool(self.exact.all()):
+                near, far = self._mean(moved), self._mean(self.x)
+                other = self._mean(jittered(moved, self.generator)), self._mean(jittered(self.x, self.generator))
+            elif isinstance(self.f, Symmetrizer):
+                noise = self.f.draw_noise(*self.x.args, samples=16, generator=self.generator, **self.x.kwargs)
+                draw = lambda x, eps=noise: self._coupled(x, eps)  # noqa: E731
+                near, far = draw(moved), draw(self.x)
+                other = draw(jittered(moved, self.generator)), draw(jittered(self.x, self.generator))
+            else:
+                return torch.zeros((), dtype=torch.float64, device=self.x.device)
+            k = len(near[path])
+            before, after = (self._sides(path, rep, h, home, *pair, k) for pair in ((near, far), other))
+            found.append(torch.maximum(*((a - b).square() for a, b in zip(before, after, strict=True))))
+        square = torch.cat(found)
+        if bool(self.exact.all()):
+            return self._by_input(rep, square).sqrt()
+        return square.mean().sqrt() if square.numel() else square.new_zeros(())
+
+    def _coupled(self, x: Inputs, noise: Any) -> Any:
+        y = self.f.sample(*x.args, noise=noise, **x.kwargs)
+        return {path: lookup(y, path, "output ") for path in self.reps}
+
+    def _vanishing(self) -> list[Any]:
+        """Outputs that are rounding alone at x and at every gx: what they are shrinks with the precision."""
+        sizes: dict[torch.dtype, dict[Any, list[Tensor]]] = {}
+        for kind in (torch.float32, torch.float64):
+            try:
+                f = in_precision(self.f, kind)
+                places = [(self.x, homing(self.group, self.x)), *((moved, home) for _, home, moved in self.moves)]
+                sizes[kind] = {path: [] for path in self.reps}
+                for x, home in places:
+                    y = self._mean(converted(x, kind), f)
+                    for path, rep in self.reps.items():
+                        sizes[kind][path].append(_size(as_real(rep.act(repeated(home, 1), precise(y[path])))))
+            except (RuntimeError, TypeError, ValueError, AttributeError):
+                return []  # a function of one precision, or a module that cannot be copied: no second opinion
+        single, double = (sizes[kind] for kind in (torch.float32, torch.float64))
+        return [
+            path for path in self.reps
+            if float(torch.stack(double[path]).amax()) < VANISHED * float(torch.stack(single[path]).amin())
+        ]  # fmt: skip
+
+    def size(self, path: Any) -> Tensor:
+        """Size of an output about the centroid, or of one sample of it."""
+        near = torch.stack(self.near[path]).amax()
         if isinstance(self.f, Symmetrizer) and not self.draws[path]:
             near = torch.maximum(near, self._single(path))
-        size = near + 16 * torch.finfo(self.x.dtype).eps / self.tolerance * far
+        return near
+
+    def scale(self, path: Any) -> Tensor:
+        """Size of an output about the centroid, and of rounding where that is far; one where it vanishes."""
+        far, near = torch.stack(self.far[path]).amax(), self.size(path)
+        size = near + 16 * torch.finfo(self.x.dtype).eps / self.tolerance[path] * far
         return torch.where(size > 0, size, 1.0)
 
     def _single(self, path: Any) -> Tensor:
@@ -224,40 +308,54 @@ class _Test:
         rep, home = self.reps[path], homing(self.group, self.x)
         return _size(rep.act(repeated(home, 4), precise(self._draw(self.x, 4)[path])))
 
+    def slack(self, path: Any) -> Tensor:
+        """Absolute error that counts as rounding; per g and input where rounding was measured so."""
+        tolerance = self.tolerance[path] * self.scale(path)
+        return tolerance + self.rounding[path] if path in self.rounding else tolerance
+
     def report(self, alpha: float, elements: int, projections: int) -> EquivarianceReport:
-        worst: tuple[float, float, str] = (-1.0, 0.0, "")
+        worst: tuple[float, float, float, str, float] = (-1.0, 0.0, 0.0, "", 0.0)
         p_exact = 1.0
         rough: list[Tensor] = []
         sharp: list[Tensor] = []
         for path, rep in self.reps.items():
-            scale, name = self.scale(path), dotted(path, "the output")
+            slack, tolerance, name = self.slack(path), self.tolerance[path], dotted(path, "the output")
             if self.gaps[path]:
-                error = float(self._exact_error(path, rep) / scale)
-                p_exact = p_exact if error <= self.tolerance else 0.0
-                worst = max(worst, (error if error == error else math.inf, 0.0, name))
+                excess = (self._exact_error(path, rep) / slack)[:, self.exact]
+                share = float(excess.amax()) if bool(excess.isfinite().all()) else math.inf
+                p_exact = p_exact if share <= 1 else 0.0
+                worst = max(worst, (share, share * tolerance, 0.0, name, tolerance))
             if self.draws[path]:
+                allowed = slack.amax()
                 d, bias, noise = self._random_error(path, rep)
                 near = torch.stack(self.near[path]).amax().clamp_min(torch.finfo(torch.float64).tiny)
+                near = torch.maximum(near, allowed / tolerance) if path in self.rounding else near
                 relative = float(bias / near)
-                worst = max(worst, (relative if math.isfinite(relative) else math.inf, float(noise / near), name))
-                rough.append(self._projected(d, self.tolerance * scale, projections))
-                sharp.append(self._learned(d, self.tolerance * scale))
+                relative = relative if math.isfinite(relative) else math.inf
+                worst = max(worst, (relative / tolerance, relative, float(noise / near), name, tolerance))
+                rough.append(self._projected(d, allowed, projections))
+                sharp.append(self._learned(d, allowed))
         p = p_exact
         if rough:
             p = min(p, 2 * family_wise(torch.cat(rough)), 2 * family_wise(torch.stack(sharp)))
         used = self.samples if rough else 0
-        return EquivarianceReport(
-            worst[0], worst[1], min(p, 1.0), alpha, used, elements, self.tolerance, repr(self.group), worst[2]
-        )
+        _, error, noise, name, tolerance = worst
+        return EquivarianceReport(error, noise, min(p, 1.0), alpha, used, elements, tolerance, repr(self.group), name)
 
     def _exact_error(self, path: Any, rep: Rep) -> Tensor:
-        """Root-mean-square difference of the worst exact input and g."""
-        d = torch.cat(self.gaps[path])
-        rows = self.rows(rep, d.shape[1])
-        square = d.square().reshape(len(d), len(rows), -1).mean(-1) if d.numel() else d.new_zeros(len(d), len(rows))
-        total = square.new_zeros(len(d), self.x.count).index_add(1, rows, square)
+        """Root-mean-square difference of each g and input, (elements, B)."""
+        return self._by_input(rep, torch.cat(self.gaps[path]).square()).sqrt()
+
+    def _by_input(self, rep: Rep, square: Tensor) -> Tensor:
+        """Means (J, B) over the entries of each input of squares (J, rows, ...)."""
+        rows = self.rows(rep, square.shape[1])
+        if square.numel():
+            square = square.reshape(len(square), len(rows), -1).mean(-1)
+        else:
+            square = square.new_zeros(len(square), len(rows))
+        total = square.new_zeros(len(square), self.x.count).index_add(1, rows, square)
         count = square.new_zeros(self.x.count).index_add(0, rows, torch.ones_like(square[0])).clamp_min(1)
-        return (total / count)[:, self.exact].amax().sqrt()
+        return total / count
 
     def _random_error(self, path: Any, rep: Rep) -> tuple[Tensor, Tensor, Tensor]:
         """Differences (samples, elements, rows, F) of the random inputs, size of their mean, and its noise."""
