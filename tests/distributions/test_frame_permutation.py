@@ -229,7 +229,7 @@ def test_keys_are_continuous_across_equal_eigenvalues():
 
     def relation(a):
         x = Inputs.bind({"edge": Rep(NODES, NODES)}, (), {"edge": a[None]})
-        return view_nodes(x, NODES, {"edge": 1e-16}).relation
+        return view_nodes(x, NODES, {"edge": 1e-16}).relations[0][1]
 
     a, change = cycle(8), weighted(8)
     assert (relation(a + 1e-9 * change) - relation(a)).abs().max() < 1e-7
@@ -271,3 +271,30 @@ def test_features_of_edges_do_not_disturb_the_frames_of_a_ragged_batch():
     rich = Inputs.bind(spec | {"bonds": ps.Rep(nodes.edges)}, (), given | {"bonds": torch.randn(12, 3)})
     found = [ps.Frame(nodes).support(x).element for x in (plain, rich)]
     assert torch.equal(found[0].index, found[1].index)
+
+
+@pytest.mark.parametrize("points", [False, True])
+def test_a_large_graph_does_not_make_room_for_itself_in_the_small_ones(points):
+    """N^2 numbers a graph, whatever the largest of the batch; and the frames are those of the graphs alone."""
+    from probsym.distributions.frame_permutation import view_nodes
+
+    axis, space = ps.S("nodes", batch="batch"), ps.E(3)
+    sizes = [5, 60, 5, 1, 0, 7, 12, 5]
+    batch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    nodes = [torch.arange(n) + sum(sizes[:i]) for i, n in enumerate(sizes)]
+    edges = torch.stack([torch.cat(nodes), torch.cat([part.roll(1) for part in nodes])])
+    spec = {"x": Rep(axis, space) if points else Rep(axis), "e": Rep(axis.labels)}
+    values = torch.randn(len(batch), *([3] if points else []), generator=torch.Generator().manual_seed(0)).double()
+    given = {"x": values, "e": edges, "batch": batch}
+    x = Inputs.bind(spec, (), given)
+    view = view_nodes(x, axis, {leaf.name: 1e-16 for leaf in x.leaves.values()})
+    held = sum(relation.numel() for _, relation in view.relations)
+    assert held <= sum((2 * n) ** 2 for n in sizes)
+    assert held < 0.2 * len(sizes) * max(sizes) ** 2
+    for i, n in enumerate(sizes):
+        if n == 0:
+            continue
+        keep = torch.arange(len(sizes)) == i
+        same = view_nodes(x.select(keep), axis, {leaf.name: 1e-16 for leaf in x.leaves.values()})
+        assert torch.equal(view.classes[i, :n], same.classes[0])
+        assert torch.equal(view.classes[i, n:], torch.arange(n, max(sizes)))

@@ -43,9 +43,10 @@ class Frame(EquivariantDistribution):
     larger than `max_support`. `aux["sampled"]` counts such inputs, and there is one warning.
 
     What is nearly equal counts as equal, whatever rounding makes of it: eigenvalues closer than 1e-3 of their sum,
-    nodes whose keys are closer than 2e-4. An input whose rounding decides on which side of such a border it is may get
+    nodes whose keys are closer than 1e-3. An input whose rounding decides on which side of such a border it is may get
     other frames when it is turned. It is counted in `aux["unsure"]`, its standard error is infinite, and there is one
-    warning. Near equal eigenvalues rounding turns the axes by its relative size over the gap, at most by 1e-3.
+    warning. Near equal eigenvalues rounding turns the axes by its relative size over the gap; an input of which that
+    may be more than 5e-3 is counted, too.
 
     The average jumps where an input passes such a border: next to symmetric shapes a small change of it exchanges axes
     or the order of nodes. At equal inputs it is exact, but it is no continuous function of them: energies have steps

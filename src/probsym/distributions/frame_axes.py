@@ -18,7 +18,8 @@ from probsym.reps import Inputs, Leaf
 
 GAP = 1e-3  # eigenvalues this close, relative to their sum, count as equal
 NOISE = 100  # lengths below NOISE * eps of the coordinates as they came are rounding
-TURN = 1e-3  # most that rounding may turn an axis: where it turns it further, the frames are unsure
+TURN = 5e-3  # where rounding may turn an axis by more (a bound, mostly ten times the truth), the frames are unsure
+THIN = 1e-3  # the same for data that is thin: relative to its size rounding is more than this
 SURE = 8  # decisions this many rounding errors from their threshold are the same for all poses of an input
 EPS = torch.finfo(torch.float64).eps
 SMALL = 1e-200  # sums of squares below it lose digits in float64 unless coordinates are scaled first
@@ -34,6 +35,7 @@ class Columns:
         stage: the same number for all inputs of points, one for each of vectors (L,): what is compared together.
         ordered: whether the order of the columns of an input has a meaning (L,).
         rounding: sum of squares that rounding leaves where there should be zero (B, L).
+        eps: relative rounding of the coarsest dtype among them.
     """
 
     value: Tensor
@@ -42,6 +44,7 @@ class Columns:
     stage: Tensor
     ordered: Tensor
     rounding: Tensor
+    eps: float
 
     @property
     def stages(self) -> int:
@@ -52,9 +55,10 @@ class Columns:
         blocks = self.stage == number
         return self.value[..., blocks[self.block]], self.rounding[:, blocks].sum(-1)
 
-    def energy(self, squares: Tensor) -> Tensor:
-        """Sums over the columns of each input: (..., M) -> (..., L)."""
-        share = self.block[:, None] == torch.arange(len(self.stage), device=self.block.device)
+    def energy(self, squares: Tensor, block: Tensor | None = None) -> Tensor:
+        """Sums over the columns of each input: (..., M) -> (..., L); `block` where these are not all columns."""
+        block = self.block if block is None else block
+        share = block[:, None] == torch.arange(len(self.stage), device=block.device)
         return squares @ share.to(squares.dtype)
 
 
@@ -94,10 +98,11 @@ def read_columns(x: Inputs, space: LinearGroup, eps: dict[str, float]) -> tuple[
     if not any(value.shape[-1] for value, *_ in parts):
         nothing = origin.new_zeros(x.count, space.dim, 1)
         stage, parts = [0], [(nothing, nothing[:, 0] > 0, nothing[:, 0, 0], True)]
-    return _joined(stage, parts), origin
+    coarsest = max((eps[leaf.name] for leaf in oriented(x, space)), default=EPS)
+    return _joined(stage, parts, coarsest), origin
 
 
-def _joined(stage: list[int], parts: list[tuple[Tensor, Tensor, Tensor, bool]]) -> Columns:
+def _joined(stage: list[int], parts: list[tuple[Tensor, Tensor, Tensor, bool]], eps: float) -> Columns:
     device = parts[0][0].device
     sizes = [_largest([v for (v, *_), s in zip(parts, stage, strict=True) if s == t]) for t in range(max(stage) + 1)]
     scale = [sizes[s] for s in stage]
@@ -109,6 +114,7 @@ def _joined(stage: list[int], parts: list[tuple[Tensor, Tensor, Tensor, bool]]) 
         stage=torch.tensor(stage, device=device),
         ordered=torch.tensor([ordered for *_, ordered in parts], device=device),
         rounding=torch.stack([n / s.square() for (_, _, n, _), s in zip(parts, scale, strict=True)], -1),
+        eps=eps,
     )
 
 
@@ -163,7 +169,7 @@ def principal_axes(data: Columns) -> Axes:
             open_ = (cluster[:, 1:] == cluster[:, :-1]).any(-1).nonzero().squeeze(-1)
             if not len(open_):
                 break
-            v, c, e, u = _split(vectors[open_], cluster[open_], value[open_], rounding[open_])
+            v, c, e, u = _split(vectors[open_], cluster[open_], value[open_], rounding[open_], data.eps)
             settled = torch.equal(c, cluster[open_])
             error = error.index_put((open_,), torch.maximum(error[open_], e))
             unsure = unsure.index_put((open_,), unsure[open_] | u)
@@ -172,16 +178,21 @@ def principal_axes(data: Columns) -> Axes:
             cluster = c if whole else cluster.index_put((open_,), c)
             if settled:
                 break
-    return Axes(vectors, cluster, _null(vectors.detach(), cluster, data), error, unsure)
+    null = _null(vectors.detach(), cluster, data)
+    return Axes(vectors, cluster, null, error, unsure | (error > most_turn(data.eps)))
 
 
-def gap_of(error: Tensor) -> Tensor:
+def least_gap(eps: float) -> float:
     """Eigenvalues, relative to their sum, that are closer than this count as equal.
 
-    Where lengths are known to a relative `error`, eigenvalues are known to twice that, eigenvectors to that over the
-    gap: rounding turns no axis by more than `TURN`.
+    The same for all poses, wherever they are: only how sure a decision is depends on the rounding of an input.
     """
-    return (2 * error / TURN).clamp_min(GAP)
+    return max(GAP, 16 * eps)
+
+
+def most_turn(eps: float) -> float:
+    """Where rounding may turn an axis by more, frames are unsure; half precision turns all axes by more than `TURN`."""
+    return max(TURN, 64 * eps)
 
 
 def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None:
@@ -205,7 +216,9 @@ def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None
     share = variance / size[:, None]
     rounding = _rounding(leaf, raw.shape[-1] * float((np.square(origin).sum(-1) / size).max()))
     error = math.sqrt(rounding)
-    if not (share[:, 1:] - share[:, :-1]).min(initial=1.0) > max(GAP, 2 * error / TURN) + SURE * error:
+    eps = torch.finfo(leaf.value.dtype).eps
+    least_sure = max(least_gap(eps) + SURE * error, 2 * error / most_turn(eps))
+    if not (share[:, 1:] - share[:, :-1]).min(initial=1.0) > least_sure:
         return None
     # eigenvalues are known to eps of the largest only, projections to eps of themselves
     least = float(share[:, 0].min()) - (16 + raw.shape[-1]) * EPS
@@ -241,28 +254,34 @@ def _only_cloud(x: Inputs, space: LinearGroup) -> Leaf | None:
     return None if any(differentiated(other.value) for other in x.leaves.values()) else leaf
 
 
-def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _split(
+    v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Split every cluster by the eigenvalues of the data x (B, D, m) seen in it, each relative to their sum there.
+
+    Eigenvalues closer than `least_gap` stay together. Lengths are known to a relative error, eigenvalues to twice that,
+    eigenvectors to that over the gap.
 
     Returns the axes, their clusters, and as in `Axes` the error and whether rounding decided.
     """
+    least = least_gap(eps)
     y = v.mT @ x
     same = cluster[:, :, None] == cluster[:, None, :]
     moment = (y @ y.mT) * same
     size = (same * moment.detach().diagonal(dim1=-2, dim2=-1)[:, None]).sum(-1)
     empty = size <= NOISE**2 * rounding[:, None]
-    thin = is_thin(size, rounding[:, None])
+    thin = is_thin(size, rounding[:, None], eps)
     size = torch.where(empty, 1.0, size)
     moment = torch.where(empty[..., None], 0.0, moment / size[..., None])
     # eigenvalues of cluster c lie in [4c, 4c + 1]: clusters keep their place, and within one variance ascends
     matrix = torch.diag_embed(4.0 * cluster.to(y.dtype)) + moment
     value, w = torch.linalg.eigh(matrix.detach())
     length_error = torch.where(empty, 0.0, (rounding[:, None] / size).sqrt())
-    tolerance = torch.where(empty, torch.inf, gap_of(length_error))
+    tolerance = torch.where(empty, torch.inf, least)
     gap = value.diff(dim=-1)
     within = cluster[:, 1:] == cluster[:, :-1]
     new = ~within | (gap > tolerance[:, 1:])
-    turned = torch.where(within & new, 2 * length_error[:, 1:] / gap.clamp_min(GAP), 0.0).amax(-1)
+    turned = torch.where(within & new, 2 * length_error[:, 1:] / gap.clamp_min(least), 0.0).amax(-1)
     unsure = within & ((gap - tolerance[:, 1:]).abs() <= SURE * length_error[:, 1:])
     unsure = unsure | (within & thin[:, 1:])
     split = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0))
@@ -270,9 +289,9 @@ def _split(v: Tensor, cluster: Tensor, x: Tensor, rounding: Tensor) -> tuple[Ten
     return v @ w, split, turned, unsure.any(-1)
 
 
-def is_thin(size: Tensor, rounding: Tensor) -> Tensor:
-    """Whether rounding turns data of this size (sums of squares) by more than `TURN`, or may decide if it is data."""
-    return (size > (NOISE / 2) ** 2 * rounding) & (size < rounding / TURN**2)
+def is_thin(size: Tensor, rounding: Tensor, eps: float) -> Tensor:
+    """Whether data of this size (sums of squares) is so small that rounding turns it, or decides if it is data."""
+    return (size > (NOISE / 2) ** 2 * rounding) & (size < rounding / max(THIN, 8 * eps) ** 2)
 
 
 def refine(w: Tensor, matrix: Tensor, cluster: Tensor, steps: int = 2) -> Tensor:

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probsym.distributions.frame_axes import GAP, NOISE, SURE, TURN, Axes, Columns, is_thin, unit
+from probsym.distributions.frame_axes import GAP, NOISE, SURE, Axes, Columns, is_thin, most_turn, unit
 from probsym.distributions.frame_paths import Listing, Paths
 from probsym.groups import LinearGroup
+
+ALIKE = 1e-3  # directions of columns closer than this are one: their mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,7 @@ def orient(paths: Paths, view: SpaceView) -> None:
             _settle(paths, view, axis)
         if view.spread and isinstance(paths, Listing):
             _rotate_null(paths, view)
-    paths.suspect(paths.held["error", space] > 2 * TURN)
+    paths.suspect(paths.held["error", space] > most_turn(view.data.eps))
     _sign(paths, view)
 
 
@@ -80,14 +82,20 @@ def _settle(paths: Paths, view: SpaceView, j: int) -> None:
     The direction is that of a chosen column, less what earlier axes of the eigenspace have of it. If no data is left
     there, noise takes its place; if one dimension is left, nothing but the sign is to be chosen.
     """
-    columns, options, noise = _candidates(paths, view, j)
-    paths.held["column"] = columns
+    if not bool(_is_wide(view.axes.cluster[paths.owner], j).any()):
+        return
+    columns, same, options, noise = _candidates(paths, view, j)
+    paths.held["columns"], paths.held["same"] = columns, same
     option = paths.choose(options, noise)
-    owner, frame, columns = paths.owner, paths.held[view.space], paths.held.pop("column")
+    columns, same = paths.held.pop("columns"), paths.held.pop("same")
+    owner, frame = paths.owner, paths.held[view.space]
     found = option < columns.shape[1]
-    index = columns.gather(1, option.clamp_max(columns.shape[1] - 1)[:, None]).squeeze(1)
+    option = option.clamp_max(columns.shape[1] - 1)[:, None]
+    index = columns.gather(1, option).squeeze(1)
     room = _remaining(paths, view, j)
-    column = torch.where(found[:, None], view.data.value[owner, :, index], _spare(paths, view, j, room))
+    share = same.to(frame.dtype).gather(1, option[..., None].expand(-1, -1, same.shape[2]))
+    column = (share @ view.data.value[owner[:, None], :, columns]).squeeze(1)
+    column = torch.where(found[:, None], column, _spare(paths, view, j, room))
     _add_error(paths, view, room @ column.unsqueeze(-1), index, found)
     # twice: the first projection leaves an error of eps / |residual| outside of the eigenspace
     for _ in range(2):
@@ -138,50 +146,64 @@ def _spare(paths: Paths, view: SpaceView, j: int, room: Tensor) -> Tensor:
     return torch.where(last[:, None], rest, paths.held["noise", view.space][..., j])
 
 
-def _candidates(paths: Paths, view: SpaceView, j: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Columns that may give axis j: their numbers (R, C), the options (R, C + 1), the last being none, and noise.
+def _candidates(paths: Paths, view: SpaceView, j: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Columns that may give axis j: their numbers (R, C), which of them are one (R, C, C), options (R, C + 1), noise.
 
     The first input with a component in what remains of the eigenspace decides. Ordered: its first column of at least a
     tenth of the largest. Unordered: its largest, among these the closest to the earlier axes of the eigenspace; the
-    last axis has both signs instead. Columns that point the same way count as one and pool their noise.
+    last axis has both signs instead. Columns that point the same way count as one, their sum, and pool their noise. The
+    last option is none of them.
     """
     data, owner = view.data, paths.owner
-    x = data.value.detach()[owner]
+    cluster = view.axes.cluster[owner]
+    wide = _is_wide(cluster, j)
+    # of a ragged batch no more columns than the largest of the inputs in question has
+    near = data.present[owner[wide].unique()].any(0).nonzero().squeeze(-1)
+    near = near if len(near) else torch.zeros_like(cluster[0, :1])
+    x, of_block = data.value.detach()[..., near][owner], data.block[near]
     seen = _remaining(paths, view, j).detach() @ x
-    energy = data.energy(seen.square().sum(1))
+    energy = data.energy(seen.square().sum(1), of_block)
     rounding = data.rounding[owner]
     has = energy > NOISE**2 * rounding
     block = has.to(torch.uint8).argmax(-1, keepdim=True)
     ordered = data.ordered[block]
-    cluster = view.axes.cluster[owner]
-    wide = _is_wide(cluster, j)
     use = wide & has.any(-1) & (ordered.squeeze(-1) | ~_is_last(cluster, j))
     asked = torch.arange(has.shape[1], device=has.device) <= torch.where(has.any(-1, keepdim=True), block, has.shape[1])
-    paths.suspect(wide & (is_thin(energy, rounding) & asked).any(-1))
+    paths.suspect(wide & (is_thin(energy, rounding, data.eps) & asked).any(-1))
     error = (rounding / energy.clamp_min(1e-300)).sqrt().gather(1, block)
-    allowed = data.present[owner] & (data.block == block) & use[:, None]
-    chosen = _extreme(paths, view, j, seen, allowed, ordered, error)
+    allowed = data.present[:, near][owner] & (of_block == block) & use[:, None]
+    chosen = _extreme(paths, view, j, (x, seen), allowed, ordered, error)
 
-    width = max(1, int(chosen.sum(-1).max())) if len(chosen) else 1
+    width = max(1, int(chosen.sum(-1).max()))
     chosen, columns = chosen.to(torch.uint8).topk(width, -1)
     chosen = chosen.bool()
     distance = _distances(seen.mT.gather(1, columns[..., None].expand(-1, -1, x.shape[1])))
+    columns = near[columns]
     both = chosen[:, :, None] & chosen[:, None, :]
-    tolerance = 1e-12 + NOISE * error[..., None]
+    tolerance = max(ALIKE, NOISE * data.eps)
     same = (distance <= tolerance) & both
     paths.suspect((both & ((distance - tolerance).abs() < SURE * error[..., None])).flatten(1).any(-1))
     options = torch.cat([chosen & ~same.tril(-1).any(-1), ~use[:, None]], -1)
-    return columns, options, None if isinstance(paths, Listing) else _pooled(paths, view, j, columns, same)
+    noise = None if isinstance(paths, Listing) else _pooled(paths, view, j, columns, same)
+    return columns, same, options, noise
 
 
 def _extreme(
-    paths: Paths, view: SpaceView, j: int, seen: Tensor, allowed: Tensor, ordered: Tensor, error: Tensor
+    paths: Paths,
+    view: SpaceView,
+    j: int,
+    found: tuple[Tensor, Tensor],
+    allowed: Tensor,
+    ordered: Tensor,
+    error: Tensor,
 ) -> Tensor:
     """The columns among the allowed ones (R, M) that the rule of `_candidates` picks, lengths known to `error` (R, 1).
 
-    Paths with a column so close to a border that rounding may have put it on its side are suspect.
+    `found` are the columns and what remains of them (R, D, M). Paths with a column so close to a border that rounding
+    may have put it on its side are suspect.
     """
-    near = (16 * error).clamp_min(GAP)
+    x, seen = found
+    near = max(GAP, 16 * view.data.eps)
     length = seen.square().sum(1).sqrt()
     top = length.masked_fill(~allowed, 0).amax(-1, keepdim=True)
     slack = SURE * (error * top + paths.held["error", view.space][:, None])
@@ -192,7 +214,6 @@ def _extreme(
     largest = allowed & (length >= (1 - near) * top)
     paths.suspect((~ordered & allowed & ((length - (1 - near) * top).abs() <= slack)).any(-1))
     cluster = view.axes.cluster[paths.owner]
-    x = view.data.value.detach()[paths.owner]
     for k in range(j):
         dot = (paths.held[view.space][..., k].detach().unsqueeze(1) @ x).squeeze(1)
         best = dot.masked_fill(~largest, -torch.inf).amax(-1, keepdim=True)

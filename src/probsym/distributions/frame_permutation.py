@@ -19,7 +19,7 @@ from probsym.groups.axis import Nodes
 from probsym.reps import Inputs, Leaf
 
 EXACT = 1e-9  # keys are of order one, computed in float64: what differs by less is the same
-CLOSE = 2e-4  # the same where points and vectors have a share in the keys: far above their rounding in float32
+CLOSE = 1e-3  # the same where points and vectors have a share in the keys: far above their rounding in float32
 DIGITS = 1e-12  # float64 itself moves keys by less
 MOVED = 16  # rounding of points moves the gap of two keys by less than so many times its relative size
 
@@ -30,23 +30,39 @@ class NodeView:
 
     Args:
         axis: the factor.
-        key: invariant number of each node (B, N). relation: of each pair (B, N, N).
         classes: nodes with equal keys share a number (B, N); padding has numbers of its own.
+        relations: for inputs of similar size, which they are (b,), and a number for each pair of nodes (b, n, n).
         vectors: points and vectors of the nodes by space (B, N, D, C), centred and of unit size.
-        error: relative rounding of the points and vectors (B,).
+        error: relative rounding of the points and vectors (B,). eps: of their coarsest dtype.
         unsure: whether rounding decides which keys are equal (B,).
     """
 
     axis: S
-    relation: Tensor
     classes: Tensor
+    relations: list[tuple[Tensor, Tensor]]
     vectors: dict[LinearGroup, Tensor]
     error: Tensor
+    eps: float
     unsure: Tensor
 
     @property
     def tied(self) -> Tensor:
         return tied(self.classes)
+
+    def relation_to(self, owner: Tensor, node: Tensor) -> Tensor:
+        """The relations of all nodes to one node (R,) of an input (R,): (R, N), zero on padding; any for no node."""
+        found = torch.zeros(len(owner), self.classes.shape[1], dtype=torch.float64, device=owner.device)
+        for inputs, relation in self.relations:
+            place = torch.full_like(self.error, -1, dtype=torch.long).index_put((inputs,), _count(inputs))[owner]
+            rows = (place >= 0).nonzero().squeeze(-1)
+            if len(rows):
+                n = relation.shape[1]
+                found[rows, :n] = relation[place[rows], node[rows].clamp_max(n - 1)]
+        return found
+
+
+def _count(inputs: Tensor) -> Tensor:
+    return torch.arange(len(inputs), device=inputs.device)
 
 
 def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
@@ -62,6 +78,8 @@ def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
     diagonals of all projectors agree on i and j, which is the order of Puny et al. For points, Q is equivalent to the
     matrix of their distances.
 
+    The graphs of a ragged batch are looked at by size: N^2 numbers for each, whatever the largest of the batch.
+
     Args:
         x: the inputs in float64; eps: relative rounding of every leaf, by name.
     """
@@ -70,30 +88,58 @@ def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
     mask = layout.padded_mask()
     place = torch.arange(shape[1], device=x.device)
     present = torch.ones(shape, dtype=torch.bool, device=x.device) if mask is None else mask
-    classes = torch.where(present, 0, 1 + place)
+    classes = place.expand(shape).clone()
     cleaned, error = _cleaned(x, eps)
     spaces = [f for f in x.group.factors if isinstance(f, LinearGroup)]
-    found = {space: node_features(cleaned, axis, space).vectors for space in spaces}
-    vectors = {space: v.detach().double() * present[..., None, None] for space, v in found.items() if v is not None}
-    if shape[1] < 2 or not x.count:
-        return NodeView(axis, _zeros(x, (*shape, shape[1])), classes, vectors, error, error < 0)
-    pairs, scalars = _data(cleaned, axis, vectors, present)
-    key, relation = _spectral(pairs, scalars)
-    classes, unsure = parted(classes, key, *_tolerance(error))
-    return NodeView(axis, relation, classes, vectors, error, unsure)
+    coarsest = max((eps[leaf.name] for space in spaces for leaf in spatial(x, space)), default=0.0)
+    unsure = error < 0
+    vectors: dict[LinearGroup, Tensor] = {}
+    relations: list[tuple[Tensor, Tensor]] = []
+    for inputs in _by_size(layout.sizes) if layout.ragged and x.count else [torch.arange(x.count, device=x.device)]:
+        whole = len(inputs) == x.count
+        part = cleaned if whole else cleaned.select(torch.zeros_like(unsure).index_fill(0, inputs, True))
+        n = part.layouts[axis].width
+        found = _vectors(part, axis, present[inputs, :n])
+        for space, v in found.items():
+            room = vectors.setdefault(space, v.new_zeros(*shape, *v.shape[2:]))
+            room[inputs, :n] = v
+        if n < 2 or not len(inputs):
+            continue
+        pairs, scalars = _data(part, axis, found, present[inputs, :n])
+        key, relation = _spectral(pairs, scalars)
+        relations.append((inputs, relation))
+        padded_apart = torch.where(present[inputs, :n], 0, 1 + place[:n])
+        classes[inputs, :n], unsure[inputs] = parted(padded_apart, key, *_tolerance(error[inputs], coarsest))
+    return NodeView(axis, classes, relations, vectors, error, coarsest, unsure)
 
 
-def _tolerance(error: Tensor, moved: int = MOVED) -> tuple[Tensor, Tensor]:
+def _by_size(sizes: Tensor) -> list[Tensor]:
+    """The inputs (B,) in parts whose sizes differ by less than a factor of two, in order within each."""
+    scale = sizes.clamp_min(1).double().log2()
+    part = (scale.max() - scale).long()
+    return [(part == number).nonzero().squeeze(-1) for number in part.unique()]
+
+
+def _vectors(x: Inputs, axis: S, present: Tensor) -> dict[LinearGroup, Tensor]:
+    """Points and vectors of the nodes by space (B, N, D, C), zero on padding."""
+    found: dict[LinearGroup, Tensor] = {}
+    for space in x.group.factors:
+        if isinstance(space, LinearGroup) and (v := node_features(x, axis, space).vectors) is not None:
+            found[space] = v.detach().double() * present[..., None, None]
+    return found
+
+
+def _tolerance(error: Tensor, eps: float, moved: int = MOVED) -> tuple[Tensor, Tensor]:
     """Gaps (R,) below which keys are equal, and how close to that a gap must be for rounding to decide (R,).
 
     Permutations do not round: without points, equal is equal to the precision of float64. Points and vectors are known
     to a relative `error` only, which moves a key by up to three times its size in all that was measured (at most 16
     times that of the matrix M of `view_nodes`, the operator Lipschitz constant of h); the gap of two keys moves by less
     than `MOVED` times it. Ties cost little, since coordinates in the frame resolve them. So the tolerance is far above
-    the rounding, the same in float32 and float64, and few gaps are so close to it that rounding decides.
+    the rounding and the same for all poses, near the origin and far; `eps` is that of the dtype alone.
     """
-    slack = DIGITS + moved * error
-    return torch.where(error > 0, (4 * slack).clamp_min(CLOSE), EXACT), slack
+    tolerance = max(CLOSE, 4 * moved * eps)
+    return torch.where(error > 0, tolerance, EXACT), DIGITS + moved * error
 
 
 def _zeros(x: Inputs, shape: tuple[int, ...]) -> Tensor:
@@ -246,7 +292,7 @@ def arrange(paths: Paths, view: NodeView) -> None:
             if space in paths.held:
                 error = view.error[paths.owner] + paths.held["error", space]
                 coordinates = _coordinates(paths, space, vectors)
-                classes, unsure = parted(classes, coordinates, *_tolerance(error, SURE))
+                classes, unsure = parted(classes, coordinates, *_tolerance(error, view.eps, SURE))
                 paths.suspect(unsure)
     paths.held[view.axis] = classes
     for _ in range(paths.rounds):
@@ -278,8 +324,8 @@ def _put_first(paths: Paths, view: NodeView) -> None:
         noise = torch.nn.functional.pad(paths.held["noise", view.axis], (0, 1))
     option = paths.choose(options, noise)
     classes, last = paths.held[view.axis], classes.shape[-1] - 1
-    value = view.relation[paths.owner, option.clamp_max(last)]
+    value = view.relation_to(paths.owner, option.clamp_max(last))
     node = torch.arange(last + 1, device=option.device)
     value = value.masked_fill(node == option[:, None], -1e3)
-    paths.held[view.axis], unsure = parted(classes, value, *_tolerance(view.error[paths.owner]))
+    paths.held[view.axis], unsure = parted(classes, value, *_tolerance(view.error[paths.owner], view.eps))
     paths.suspect(unsure)
