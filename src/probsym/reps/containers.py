@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 from torch import Tensor
@@ -126,6 +127,19 @@ def read(value: Any, key: Any) -> Any:
     if isinstance(value, tuple | list):
         return value[key] if isinstance(key, int) and -len(value) <= key < len(value) else None
     return getattr(value, str(key), None)
+
+
+def entries(value: Any, declared: bool = False) -> Iterable[tuple[Any, Any]]:
+    """(key, entry) of a container; of an object of any other class than PyG's only if some are `declared`."""
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, tuple | list):
+        return enumerate(value)
+    if hasattr(value, "stores") and hasattr(value, "to_dict"):  # PyG
+        return value.to_dict().items()
+    if hasattr(value, "__dict__") and (declared or (dataclasses.is_dataclass(value) and not isinstance(value, type))):
+        return vars(value).items()
+    return ()
 
 
 def replace(value: Any, path: Path, new: Any) -> Any:

@@ -14,6 +14,7 @@ from probsym.groups import Element, Group, Layout, NodeAxis
 from probsym.groups.axis import Nodes
 from probsym.groups.lazy import lazy
 from probsym.reps import containers
+from probsym.reps.bookkeeping import Rebatch, beside_batch, separated
 from probsym.reps.channels import refuse_channels_first
 from probsym.reps.containers import Path, Spec
 from probsym.reps.owned import arranged, owned
@@ -151,7 +152,8 @@ class Inputs:
         model may write into them; tensors declared None are copied for the same reason.
         """
         tiled = self.map(lambda leaf: arranged(fold(moved(leaf), leaf.rep, self.layouts), leaf.value))
-        tiled = tiled.with_layouts({axis: layout.tile(times) for axis, layout in self.layouts.items()}, times)
+        layouts = {axis: layout.tile(times) for axis, layout in self.layouts.items()}
+        tiled = tiled.with_layouts(layouts, Rebatch(self.count, times))
         return Inputs(owned(tiled.values, self.values), self.signature, tiled.layouts)
 
     def owned(self) -> Inputs:
@@ -163,7 +165,8 @@ class Inputs:
         """The batch of the inputs marked in `keep` (B,) bool, in the same order; undeclared arguments stay."""
         count = int(keep.sum())
         small = self.map(lambda leaf: self._kept(leaf, keep))
-        return small.with_layouts({axis: layout.select(keep, count) for axis, layout in self.layouts.items()}, 1)
+        layouts = {axis: layout.select(keep, count) for axis, layout in self.layouts.items()}
+        return small.with_layouts(layouts, Rebatch(self.count, keep=keep))
 
     def _kept(self, leaf: Leaf, keep: Tensor) -> Tensor:
         if leaf.rep.lead():
@@ -180,24 +183,35 @@ class Inputs:
         layout = self.layouts[leaf.rep.ragged]  # type: ignore[index]
         return layout.owner(leaf.rep.slots[0], len(leaf.value))
 
-    def with_layouts(self, layouts: dict[NodeAxis, Layout], times: int) -> Inputs:
+    def with_layouts(self, layouts: dict[NodeAxis, Layout], change: Rebatch) -> Inputs:
         """Write masks, batch vectors and PyG's bookkeeping of new layouts into the arguments."""
         values: Any = self.values
+        paths = {axis: self._path_of(axis) for axis in layouts}
+        markers = [path[-1] for path in paths.values() if path is not None]
+        places: set[Path] = set()
         for axis, layout in layouts.items():
-            path = self._path_of(axis)
+            path = paths[axis]
             if path is None:
-                self._refuse_unmarked(axis, times)
+                self._refuse_unmarked(axis, change.times)
                 continue
             values = containers.replace(values, path, layout.mask if layout.batch is None else layout.batch)
-            holder = containers.lookup(values, path[:-1], "argument ")
-            pointer = containers.read(holder, "ptr")
-            if layout.ragged and isinstance(pointer, Tensor):
-                starts = torch.nn.functional.pad(layout.sizes.cumsum(0), (1, 0))  # type: ignore[union-attr]
-                values = containers.replace(values, (*path[:-1], "ptr"), starts)
-            counts = {"_num_graphs": layout.count, "num_nodes": layout.size}
-            for name in (n for n in counts if layout.ragged and isinstance(containers.read(holder, n), int)):
-                values = containers.replace(values, (*path[:-1], name), counts[name])
+            if layout.ragged:
+                places.add(path[:-1])
+                holder = containers.lookup(self.values, path[:-1], "argument ")
+                entries = beside_batch(holder, markers, layout, change)
+                values = containers.exchange(values, {(*path[:-1], name): new for name, new in entries.items()})
+        for place in places:
+            values = self._separated(values, place, change)
         return Inputs(values, self.signature, layouts)
+
+    def _separated(self, values: Any, place: Path, change: Rebatch) -> Any:
+        """Values in which the PyG `Batch` at a place knows again which rows belong to which graph."""
+        inside = {path[-1]: leaf.rep for path, leaf in self.leaves.items() if path[:-1] == place}
+        labels = {name: self.layouts[rep.labelled] for name, rep in inside.items() if rep.labelled is not None}
+        entries = separated(containers.lookup(values, place, "argument "), inside, labels, change)
+        return (
+            containers.exchange(values, {(*place, name): new for name, new in entries.items()}) if entries else values
+        )
 
     def _path_of(self, axis: NodeAxis) -> Path | None:
         """Where the mask or batch vector of an axis stands among the arguments."""

@@ -61,7 +61,8 @@ def arranged(rows: Tensor, given: Tensor) -> Tensor:
 def _pairs(value: Any, given: Any) -> list[tuple[Any, Any, Any]]:
     """(key, entry, its counterpart) of a container or an object."""
     if isinstance(value, tuple | list):
-        return [(i, entry, given[i]) for i, entry in enumerate(value)]
+        # a list of names that PyG keeps for each graph is longer for several samples
+        return [(i, entry, given[i] if i < len(given) else None) for i, entry in enumerate(value)]
     if isinstance(value, Mapping):
         return [(key, entry, given.get(key)) for key, entry in value.items()]
     before = _attributes(given)

@@ -7,8 +7,7 @@ axis is declared, with a Rep or with None ("pass it as it is"). Numbers, strings
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -56,21 +55,8 @@ def _undeclared(value: Any, spec: Spec, path: Path) -> Iterator[tuple[Path, Any]
         if getattr(value, "ndim", 0):
             yield path, value
         return
-    for key, child in _entries(value, declared=bool(spec)):
+    for key, child in containers.entries(value, declared=bool(spec)):
         yield from _undeclared(child, _inner(spec, key), (*path, key))
-
-
-def _entries(value: Any, declared: bool) -> Any:
-    """The entries of a container; of an object of any other class only if some of them are declared."""
-    if isinstance(value, Mapping):
-        return value.items()
-    if isinstance(value, tuple | list):
-        return enumerate(value)
-    if hasattr(value, "stores") and hasattr(value, "to_dict"):  # PyG
-        return value.to_dict().items()
-    if hasattr(value, "__dict__") and (declared or (dataclasses.is_dataclass(value) and not isinstance(value, type))):
-        return vars(value).items()
-    return ()
 
 
 def _inner(spec: Spec, key: Any) -> Spec:
