@@ -364,14 +364,15 @@ def _encode_distribution(p: EquivariantDistribution) -> dict[str, Any]:
         return {"kind": kind, "group": group, "max_support": p.max_support, "samples": p.samples}
     if type(p) in (Learned, Canonical) and type(p.net) is DefaultNet:
         options = {"noise": p.place.name, "scale": p.scale} if isinstance(p, Learned) else {}
-        return {"kind": kind, "group": group, "relaxation": asdict(p.relaxation), **options}
+        return {"kind": kind, "group": group, "net": p.net.version, "relaxation": asdict(p.relaxation), **options}
     return {"kind": None, "repr": repr(p)}
 
 
 def _from_net(kind: Callable[..., EquivariantDistribution], data: dict[str, Any], inputs: Any) -> Any:
     group = _decode_group(data["group"])
     options = {key: data[key] for key in ("noise", "scale") if key in data}
-    return kind(DefaultNet(inputs, group), group, relaxation=Relaxation(**data["relaxation"]), **options)
+    net = DefaultNet(inputs, group, version=data.get("net", 1))  # the first release wrote no number
+    return kind(net, group, relaxation=Relaxation(**data["relaxation"]), **options)
 
 
 def _decode_distribution(data: dict[str, Any], inputs: Any) -> EquivariantDistribution:

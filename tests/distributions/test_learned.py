@@ -171,6 +171,261 @@ def test_every_parameter_of_the_default_net_learns():
         assert [n for n in silent if not n.endswith("bias")] == [], name
 
 
+# ---------------------------------------------------------------- the default net: rounding, storage, first calls
+
+RING = torch.stack([ANGLE.cos(), ANGLE.sin(), 0 * ANGLE], -1)
+SYMMETRIC = {
+    "cube": CLOUDS["cube"],
+    "tetrahedron": CLOUDS["tetrahedron"],
+    "ring": RING,
+    "two rings": torch.cat([RING, 1.8 * RING]),
+    "linear": torch.tensor([[-1.2, 0, 0], [0, 0, 0], [1.2, 0, 0]]).double(),
+    "bipyramid": torch.cat([RING, torch.tensor([[0, 0, 1.3], [0, 0, -1.3]]).double()]),
+    "coincident": torch.zeros(6, 3).double(),
+}
+PLACED = {
+    "polar line": torch.tensor([[0.0, 0, 0], [0, 0, 1.27]]).double(),
+    "pyramid": torch.cat([RING, RING[:1] * 0 + 1]),
+}
+
+
+def placed(cloud, size, far, kind, seed=0):
+    """A cloud of a given size, turned at random, `far` times its size from the origin."""
+    g = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=g).double())[0]
+    away = nn.functional.normalize(torch.randn(3, generator=g).double(), dim=0)
+    return (size * (cloud @ turn.T + far * away))[None].to(kind)
+
+
+class Readout(nn.Module):
+    """Tells apart every order and every pose; its outputs have the size of the cloud's shape."""
+
+    def __init__(self, size, far):
+        super().__init__()
+        self.size, self.far = size, far
+
+    def forward(self, pos):
+        pos = pos / self.size
+        pos = pos - pos.mean(1, keepdim=True)
+        weight = torch.linspace(0.3, 1.1, pos[0].numel(), dtype=pos.dtype).view_as(pos[0])
+        return (weight * pos).sum((1, 2))[:, None]
+
+
+def poses(name, size, far, kind, distribution, pairs, labelled=True):
+    """A symmetrizer over S_n x SE(3), the call, and the Reps."""
+    nodes, space = (ps.S("n") if labelled else ps.Axis("n")), ps.SE(3)
+    x = placed({**SYMMETRIC, **PLACED}[name], size, far, kind)
+    inputs = {"pos": ps.Rep(nodes, space)}
+    call = {"pos": x}
+    model = Readout(size, far)
+    if pairs:
+        inputs["edge"] = ps.Rep(nodes, nodes)
+        call["edge"] = torch.ones(1, x.shape[1], x.shape[1], dtype=kind)
+        model.forward = lambda pos, edge: Readout.forward(model, pos)
+    torch.manual_seed(1)
+    phi = ps.symmetrize(model, inputs, ps.Rep(), distribution, example=call).to(kind).eval()
+    return phi, call
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("size", "far"), [(1.0, 0.0), (1.0, 10.0), (1e3, 1e4), (1e-24, 0.0), (1e18, 100.0)])
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_rounding_is_no_direction(name, size, far, kind, pairs):
+    """Symmetric clouds of any size and place: canonical poses are random and say so."""
+    phi, call = poses(name, size, far, kind, "canonical", pairs)
+    estimate = phi.estimate(**call)
+    assert estimate.aux["degenerate"] == 1
+    assert estimate.stderr.isinf().all()
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+@pytest.mark.parametrize("far", [0.0, 10.0, 1e3])
+@pytest.mark.parametrize("name", [*SYMMETRIC, *PLACED])
+@pytest.mark.parametrize("distribution", ["learned", "canonical"])
+def test_poses_move_with_symmetric_clouds(name, far, kind, distribution):
+    """Coupled equivariance up to the rounding of the coordinates, also where one axis is certain and two are not."""
+    phi, call = poses(name, 1.0, far, kind, distribution, pairs=False)
+    error = torch.finfo(kind).eps * (1 + far)
+    assert max(coupled_error(phi, call, samples=8, seed=s) for s in range(3)) <= 300 * error**0.75
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+@pytest.mark.parametrize("far", [0.0, 30.0])
+def test_generic_clouds_are_certain(kind, far):
+    """The control: what is rounding stays a small share, so that asymmetric clouds have exact poses."""
+    nodes, space = ps.S("n"), ps.E(3)
+    torch.manual_seed(0)
+    pos = torch.randn(64, 9, 3).double()
+    sphere = torch.randn(64, 9, 3).double()
+    sphere = sphere - sphere.mean(1, keepdim=True)
+    for x in (pos, nn.functional.normalize(torch.cat([sphere, -sphere[:, :3]], 1), dim=-1)):
+        call = {"pos": (x + far / 3**0.5).to(kind)}
+        phi = ps.symmetrize(Readout(1.0, far), {"pos": ps.Rep(nodes, space)}, ps.Rep(), "canonical", example=call)
+        assert phi.to(kind).eval().estimate(**call).aux["degenerate"] <= 6
+
+
+@pytest.mark.parametrize("tiny", [1e-12, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+def test_nearly_symmetric_clouds_are_right_or_random(tiny, kind):
+    nodes, space = ps.Axis("n"), ps.SE(3)
+    for name, cloud in SYMMETRIC.items():
+        g = torch.Generator().manual_seed(3)
+        x = (cloud + tiny * torch.randn(20, *cloud.shape, generator=g).double()).to(kind)
+        torch.manual_seed(1)
+        phi = ps.symmetrize(Readout(1.0, 0.0), {"pos": ps.Rep(nodes, space)}, ps.Rep(), "canonical", example={"pos": x})
+        phi = phi.to(kind).eval()
+        turn = torch.linalg.qr(torch.randn(3, 3, generator=g).double())[0]
+        turn = (turn * turn.det().sign()).to(kind)
+        certain = [phi.estimate(pos=v).stderr[:, 0] == 0 for v in (x, x @ turn.T)]
+        gap = (phi(pos=x) - phi(pos=x @ turn.T))[certain[0] & certain[1]].abs()
+        assert gap.numel() == 0 or gap.max() <= 30 * torch.finfo(kind).eps ** 0.25, name
+
+
+def test_a_net_that_takes_rounding_for_a_direction_is_caught():
+    """Negative control: without its rule the coupled error is of order one."""
+    phi, call = poses("ring", 1.0, 1e3, torch.float64, "canonical", pairs=False)
+
+    class Careless(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, pos):
+            v = pos - pos.mean(1, keepdim=True)
+            return {f: z for f, z in self.net(pos=pos).items() if isinstance(f, ps.S)} | {
+                ps.SE(3): torch.stack([(v * v.square().sum(-1, keepdim=True) ** k).sum(1) for k in (0, 1, 2)], -1)
+            }
+
+    careless = ps.Canonical(Careless(phi.distribution.net), phi.group)
+    phi = ps.symmetrize(phi.model, phi.inputs, phi.output, careless).double().eval()
+    assert max(coupled_error(phi, call, samples=8, seed=s) for s in range(3)) > 1e-2
+
+
+def ragged_call(sizes, kind=torch.float64):
+    g = torch.Generator().manual_seed(sum(sizes))
+    total = sum(sizes)
+    first = torch.tensor([0, *itertools.accumulate(sizes)][:-1]).repeat_interleave(torch.tensor(sizes))
+    count = torch.tensor(sizes).repeat_interleave(torch.tensor(sizes))
+    ends = first + (torch.rand(total, generator=g) * count).long()
+    return {
+        "pos": torch.randn(total, 3, generator=g).to(kind),
+        "vel": torch.randn(total, 3, generator=g).to(kind),
+        "charge": torch.randn(total, 2, generator=g).to(kind),
+        "edge_index": torch.stack([torch.arange(total), ends]),
+        "batch": torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
+    }
+
+
+@pytest.mark.parametrize("group", ["S x E", "Axis x E", "S"])
+def test_ragged_batches_see_what_each_graph_sees_alone(group):
+    """Scores and frames of a ragged batch are those of its graphs as dense batches of one, edges included."""
+    sizes = (7, 1, 3, 12)
+    call = ragged_call(sizes)
+    space = ps.E(3)
+
+    def reps(**kind):
+        nodes = ps.Axis("n", **kind) if group == "Axis x E" else ps.S("n", **kind)
+        found = {"charge": ps.Rep(nodes), "edge_index": ps.Rep(nodes.labels)}
+        if group != "S":
+            found |= {"pos": ps.Rep(nodes, space), "vel": ps.Rep(nodes, space.vector)}
+        factors = {"S x E": nodes * space, "Axis x E": space, "S": nodes}[group]
+        return found, factors, nodes
+
+    spec, factors, nodes = reps(batch="batch")
+    net = DefaultNet(spec, factors).double()
+    whole = net(**{k: v for k, v in call.items() if k in spec or k == "batch"})
+    spec, factors, dense = reps()
+    alone = DefaultNet(spec, factors).double()
+    start = 0
+    for b, n in enumerate(sizes):
+        part = {k: call[k][start : start + n][None] for k in spec if k != "edge_index"}
+        edges = call["edge_index"][:, start : start + n] - start
+        part["edge_index"] = torch.nn.functional.pad(edges, (0, 2), value=-1)[None]
+        alone(**part)
+        alone.load_state_dict(net.state_dict())
+        found = alone(**part)
+        if group != "Axis x E":
+            torch.testing.assert_close(whole[nodes][start : start + n], found[dense][0], rtol=0, atol=1e-10)
+        if group != "S":
+            for a, c in zip(whole[space], found[space], strict=True):
+                torch.testing.assert_close(a[b], c[0], rtol=0, atol=1e-10)
+        start += n
+
+
+@pytest.mark.parametrize("storage", ["dense", "ragged"])
+@pytest.mark.parametrize("group", ["E", "S x E", "S"])
+def test_memory_is_linear_in_nodes_and_edges(group, storage):
+    """No tensor of the net's own is larger than some hundreds of numbers a node or edge."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    n = 3000
+    sizes = (n,) if storage == "dense" else (n, *[5] * 31)
+    call = ragged_call(sizes, torch.float32)
+    total = sum(sizes)
+    if storage == "dense":
+        call = {k: v[None] for k, v in call.items() if k != "batch"}
+    kind = {} if storage == "dense" else {"batch": "batch"}
+    nodes, space = (ps.S if "S" in group else ps.Axis)("n", **kind), ps.E(3)
+    spec = {"charge": ps.Rep(nodes), "edge_index": ps.Rep(nodes.labels)}
+    if "E" in group:
+        spec |= {"pos": ps.Rep(nodes, space), "vel": ps.Rep(nodes, space.vector)}
+    factors = {"E": space, "S x E": nodes * space, "S": nodes}[group]
+
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for t in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(t, torch.Tensor):
+                    self.seen = max(self.seen, t.numel())
+            return out
+
+    with torch.no_grad(), Largest() as mode:
+        DefaultNet(spec, factors)(**{k: v for k, v in call.items() if k in spec or k == "batch"})
+    assert mode.seen <= 200 * total
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("distribution", ["learned", "canonical"])
+@pytest.mark.parametrize("name", ["S", "S x E(3)", "Axis x E(3)", "ragged S x E(3)", "labels"])
+def test_a_first_look_without_gradients_leaves_a_net_that_trains(name, distribution, mode):
+    s = SETTINGS[name]()
+    p = (ps.Learned if distribution == "learned" else ps.Canonical)(DefaultNet(s.inputs, s.group), s.group)
+    phi = ps.symmetrize(s.model, s.inputs, s.output, p).double()
+    with mode():
+        phi.eval()(**s.call)
+    from probsym.reps import leaves
+
+    y = phi.train()(**s.call)
+    sum(entry_of(y, path).square().sum() for path in leaves(phi.output)).backward()
+    assert any(q.grad is not None and q.grad.abs().sum() > 0 for q in p.parameters())
+
+
+def entry_of(y, path):
+    for key in path:
+        y = y[key]
+    return y
+
+
+def test_first_calls_from_several_threads():
+    from concurrent.futures import ThreadPoolExecutor
+
+    for _ in range(5):
+        s = particles(ps.E(3))
+        net = DefaultNet(s.inputs, s.group).double()
+        with ThreadPoolExecutor(8) as pool:
+            calls = [pool.submit(net, **s.call) for _ in range(8)]
+        assert all(torch.equal(calls[0].result()[NODES], call.result()[NODES]) for call in calls)
+
+
+def test_unknown_versions_are_refused():
+    s = sets()
+    with pytest.raises(ValueError, match="version"):
+        DefaultNet(s.inputs, NODES, version=3)
+
+
 # ---------------------------------------------------------------- features of one's own net
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from probsym.nets import GIN, DeepSets, InvariantWeights
+from probsym.nets import GIN, DeepSets, InvariantWeights, MomentWeights
 
 B, N, D, F, C, P = 3, 6, 3, 2, 2, 2
 Inputs = dict[str, Tensor]
@@ -23,6 +23,8 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "vector-scalars": (lambda: InvariantWeights(16), ("vectors", "scalars")),
     "vector-pairs": (lambda: InvariantWeights(16), ("vectors", "pairs")),
     "vector-all": (lambda: InvariantWeights(16, columns=5), ("vectors", "scalars", "pairs")),
+    "vector-moments": (lambda: MomentWeights(16), ("vectors",)),
+    "vector-moments-all": (lambda: MomentWeights(16, columns=5), ("vectors", "scalars")),
 }
 VECTOR = [name for name in NETS if name.startswith("vector")]
 every_net = pytest.mark.parametrize("name", NETS)

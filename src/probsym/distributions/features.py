@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.distributions.geometry import centroid, dense, spatial, unit
-from probsym.groups import E, Group, LinearGroup, NodeAxis, Slot
+from probsym.distributions.geometry import centroid, dense, packed_layout, spatial, unit
+from probsym.groups import E, Group, Layout, LinearGroup, NodeAxis, Slot
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
+from probsym.nets.masking import EdgeList, Segments, Where
 from probsym.reps import Inputs, Leaf, Rep, Signature
 
 
@@ -26,15 +27,21 @@ class NodeFeatures:
         scalars: (B, N, F), invariant to every space and to every other node axis.
         vectors: (B, N, D, C), centred and scaled to unit size.
         pairs: (B, N, N, P).
-        mask: (B, N), None where every node exists.
+        edges: edge lists, kept apart from pairs where they cost less.
+        mask: (B, N), None where every node exists; of a ragged batch the graph of each node, B is 1 then and N the
+            number of all nodes.
         origins: centroids (B, D) of the spaces whose points were seen.
+        rounding: of the vectors, relative to their size (B,); None where it is that of their dtype. shape: (B, N).
     """
 
     scalars: Tensor | None
     vectors: Tensor | None
     pairs: Tensor | None
-    mask: Tensor | None
+    mask: Where
     origins: Mapping[LinearGroup, Tensor]
+    edges: EdgeList | None = None
+    rounding: Tensor | None = None
+    shape: tuple[int, int] = (0, 0)
 
 
 def node_features(x: Inputs, axis: NodeAxis | None, space: LinearGroup | None) -> NodeFeatures:
@@ -46,23 +53,52 @@ class Viewpoint:
     """The nodes of `axis` and one space, from which `read` sees the inputs of a call.
 
     Without an axis there is one node an input, and axes that nothing permutes become channels.
+
+    Attributes:
+        paired: whether an input holds pairs of the nodes. labelled: whether one is a list of edges between them.
     """
 
     def __init__(self, signature: Signature, axis: NodeAxis | None, space: LinearGroup | None) -> None:
         self.axis = axis
         self.seats = tuple((entry.path, _seat(entry.rep, axis, space)) for entry in signature.entries)
+        pairs = [seat for _, seat in self.seats if seat is not None and seat.room == "pairs"]
+        self.labelled = any(seat.labels for seat in pairs)
+        self.paired = any(not seat.labels for seat in pairs)
 
-    def read(self, x: Inputs) -> NodeFeatures:
+    def read(self, x: Inputs, sparse: bool = False) -> NodeFeatures:
+        """The features of a call.
+
+        Args:
+            sparse: leave edges as a list and a ragged batch unpadded, (1, sum N, ...); where an input holds pairs all
+                are matrices.
+        """
+        layout = None if self.axis is None else x.layouts[self.axis]
+        packed = layout if sparse and layout is not None and layout.ragged else None
+        nodes = 1 if layout is None else layout.width
         rooms: dict[str, list[Tensor]] = {"scalars": [], "vectors": [], "pairs": []}
         origins: dict[LinearGroup, Tensor] = {}
-        nodes = 1 if self.axis is None else x.layouts[self.axis].width
+        lists: list[EdgeList] = []
+        errors: list[Tensor] = []
         for path, seat in self.seats:
-            if seat is not None:
-                leaf = x.leaves[path]
-                value = adjacency(x, leaf) if leaf.rep.labelled is not None else seat.arrange(x, leaf, origins)
-                rooms[seat.room].append(_broadcast(value, nodes))
-        mask = None if self.axis is None else x.layouts[self.axis].padded_mask()
-        return NodeFeatures(mask=mask, origins=origins, **{key: _joined(found) for key, found in rooms.items()})
+            if seat is None:
+                continue
+            leaf = x.leaves[path]
+            if leaf.rep.labelled is None:
+                value = seat.arrange(x, leaf, origins, errors, packed)
+                value = _broadcast(value, nodes) if packed is None else value
+            elif sparse and not self.paired:
+                lists.append(edge_list(x, leaf))
+                continue
+            else:
+                value = adjacency(x, leaf)
+            rooms[seat.room].append(value)
+        mask: Where = None if layout is None else layout.padded_mask()
+        if packed is not None:
+            mask = Segments(packed.batch, packed.sizes)
+        rounding = torch.stack(errors).amax(0) if len(errors) > 1 else next(iter(errors), None)
+        parts = {key: _joined(found) for key, found in rooms.items()}
+        shape = (x.count, nodes) if packed is None else (1, packed.size)
+        return NodeFeatures(mask=mask, origins=origins, edges=_chained(lists), rounding=rounding, shape=shape, **parts)
 
 
 @dataclass(frozen=True)
@@ -84,13 +120,21 @@ class _Seat:
     lengths: tuple[int, ...] = ()
     pooled: bool = False
     directions: bool = False
+    labels: bool = False
 
-    def arrange(self, x: Inputs, leaf: Leaf, origins: dict[LinearGroup, Tensor]) -> Tensor:
-        value = dense(x, leaf)
+    def arrange(
+        self, x: Inputs, leaf: Leaf, origins: dict[LinearGroup, Tensor], errors: list[Tensor], packed: Layout | None
+    ) -> Tensor:
+        """The features, (B, N, ...) or packed (1, sum N, ...); adds to the origins and to the rounding of vectors."""
+        own = packed is not None and packed_layout(x, leaf) is packed and not self.pooled
+        layout = packed if own else None
+        value = leaf.value.to(x.dtype).unsqueeze(0) if own else dense(x, leaf)
         for space, points in self.directed:
             if points and space not in origins:
                 origins[space] = centroid(x, space)
-            value = unit(x, leaf, value, space, origins[space] if points else None)
+            value, rounding = unit(x, leaf, value, space, origins[space] if points else None, layout)
+            if rounding is not None:
+                errors.append(rounding)
         for axis, place in self.averaged:
             value = _mean(value, x.layouts[axis].padded_mask(), place)
         for place in self.lengths:
@@ -100,13 +144,17 @@ class _Seat:
         value = value.reshape(*value.shape[: len(self.front)], math.prod(value.shape[len(self.front) :]))
         if self.directions:
             value = _length(value, 3).squeeze(3)
-        return value.unsqueeze(1) if self.pooled else value
+        if self.pooled and packed is not None:
+            return packed.spread(value, 0).unsqueeze(0)
+        if self.pooled:
+            return value.unsqueeze(1)
+        return value if packed is None or own else packed.unpad(value, 0).unsqueeze(0)
 
 
 def _seat(rep: Rep, axis: NodeAxis | None, space: LinearGroup | None) -> _Seat | None:
     """None for what cannot be seen from there."""
     if rep.labelled is not None:
-        return _Seat("pairs") if rep.labelled == axis else None
+        return _Seat("pairs", labels=True) if rep.labelled == axis else None
     slots = [slot for slot, _ in rep.axes]
     mine = [place + 1 for slot, place in rep.axes if isinstance(slot, Nodes) and slot.group == axis]
     directed = [(slot, place + 1) for slot, place in rep.axes if isinstance(slot, Point | Vector)]
@@ -150,20 +198,37 @@ def _mean(value: Tensor, mask: Tensor | None, axis: int) -> Tensor:
     return (value * view).sum(axis, keepdim=True) / view.sum(axis, keepdim=True).clamp_min(1)
 
 
-def adjacency(x: Inputs, leaf: Leaf) -> Tensor:
-    """Node numbers (2, E) or (B, 2, E) as counted edges (B, N, N, 1); negative numbers are padding."""
-    layout = x.layouts[leaf.rep.labelled]  # type: ignore[index]
-    n, labels = layout.width, leaf.as_edges()
+def _chained(lists: list[EdgeList]) -> EdgeList | None:
+    """One list of all edges; those of each list are a kind of their own."""
+    if len(lists) < 2:
+        return lists[0] if lists else None
+    kinds = [torch.nn.functional.pad(edges.kind, (place, len(lists) - 1 - place)) for place, edges in enumerate(lists)]
+    return EdgeList(torch.cat([e.start for e in lists]), torch.cat([e.end for e in lists]), torch.cat(kinds))
+
+
+def edge_list(x: Inputs, leaf: Leaf) -> EdgeList:
+    """Node numbers (2, E) or (B, 2, E) as edges of the whole batch; negative numbers are padding, of kind zero."""
+    layout, labels = x.layouts[leaf.rep.labelled], leaf.as_edges()  # type: ignore[index]
     if layout.ragged:
-        keep = (labels >= 0).all(0)
-        start, end = layout.position[labels[0].clamp_min(0)], layout.position[labels[1].clamp_min(0)]
-        flat = start * n + end % max(n, 1)
+        ends = labels
+        numbers = ends.clamp_min(0)
     else:
-        keep = (labels >= 0).all(1)
-        first = torch.arange(labels.shape[0], device=labels.device)[:, None] * n
-        flat = (first + labels[:, 0].clamp_min(0)) * n + labels[:, 1].clamp_min(0)
+        ends = labels.movedim(1, 0)
+        first = layout.size * torch.arange(labels.shape[0], device=labels.device)
+        numbers = ends.clamp_min(0) + first[:, None]
+    kind = (ends >= 0).all(0).to(x.dtype).reshape(-1, 1)
+    return EdgeList(numbers[0].reshape(-1), numbers[1].reshape(-1), kind)
+
+
+def adjacency(x: Inputs, leaf: Leaf) -> Tensor:
+    """The edges of `edge_list`, counted: (B, N, N, 1)."""
+    layout, edges = x.layouts[leaf.rep.labelled], edge_list(x, leaf)  # type: ignore[index]
+    n = layout.width
+    start, end = edges.start, edges.end
+    if layout.ragged:
+        start, end = layout.position[start], layout.position[end]
     counts = torch.zeros(x.count * n * n, dtype=x.dtype, device=x.device)
-    counts = counts.index_add(0, flat.reshape(-1), keep.reshape(-1).to(x.dtype))
+    counts = counts.index_add(0, start * n + end % max(n, 1), edges.kind.squeeze(-1))
     return counts.reshape(x.count, n, n, 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from probsym.groups.axis import Edges, Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Det, Vector
 from probsym.groups.peek import may_peek
+from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf
 
 
@@ -71,10 +73,25 @@ def centroid(x: Inputs, space: LinearGroup) -> Tensor:
 
 def _sum(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor | int]:
     """Sum (B, D) of the points or vectors of each input, and their number: (B,), or the same for all."""
+    layout = packed_layout(x, leaf)
+    if layout is not None:
+        value = leaf.value.to(x.dtype)
+        others = [i for i in range(1, value.ndim) if i != _axis(leaf, space) - 1]
+        each = value.sum(others) if others else value
+        total = each.new_zeros(x.count, space.dim).index_add(0, layout.batch, each)
+        return total, layout.sizes * math.prod(value.shape[i] for i in others)
     value, axis, present = dense(x, leaf), _axis(leaf, space), presence(x, leaf)
     others = [i for i in range(1, value.ndim) if i != axis]
-    total = value if present is None else value * present
+    total = value if present is None else value.masked_fill(~present, 0)
     return total.sum(others) if others else total, _number(value, axis, present)
+
+
+def packed_layout(x: Inputs, leaf: Leaf) -> Any:
+    """The layout of a ragged input whose rows are nodes and that has no other node axis; None for any other."""
+    axis = leaf.rep.ragged
+    if axis is None or leaf.rep.on_edges or len(leaf.rep.nodes) != 1:
+        return None
+    return x.layouts[axis]
 
 
 def _number(value: Tensor, axis: int, present: Tensor | None) -> Tensor | int:
@@ -102,20 +119,83 @@ def _axis(leaf: Leaf, space: LinearGroup) -> int:
     return 1 + next(place for slot, place in leaf.rep.axes if slot.group == space)
 
 
-def unit(x: Inputs, leaf: Leaf, value: Tensor, space: LinearGroup, origin: Tensor | None) -> Tensor:
-    """Points and vectors (B, ...) about the origins (B, D), scaled to root mean square length one; padding is zero."""
-    axis, present = _axis(leaf, space), presence(x, leaf)
+def unit(
+    x: Inputs, leaf: Leaf, value: Tensor, space: LinearGroup, origin: Tensor | None, layout: Any = None
+) -> tuple[Tensor, Tensor | None]:
+    """Points and vectors about the origins (B, D), scaled to root mean square length one, and their rounding (B,).
+
+    Points that lie closer to their origin than the rounding of their coordinates tells become zero, and so does
+    padding. The rounding is relative to the size after scaling; where the origin is far, little else may be left. It is
+    None where it is that of the dtype of the inputs.
+
+    Args:
+        value: (B, ...), or with the `layout` of a ragged batch (1, sum N, ...).
+    """
+    axis = _axis(leaf, space)
+    present = presence(x, leaf) if layout is None else None
+
+    # 1. centred; padding is zero
     if origin is not None:
-        value = value - origin.reshape(
-            origin.shape[0], *[1] * (axis - 1), origin.shape[1], *[1] * (value.ndim - axis - 1)
-        )
+        value = value - _laid_out(origin, value, layout, axis)
     if present is not None:
-        value = value * present
-    number = _number(value, axis, present)
+        value = value.masked_fill(~present, 0)
+
+    # 2. of root mean square length one
+    number = _number(value, axis, present) if layout is None else layout.sizes * (value[:1, :1].numel() // space.dim)
+    value, extent, scale = _scaled(x, value, number, layout)
+
+    # 3. zero where that is rounding of the coordinates
+    with torch.no_grad():
+        eps = torch.finfo(leaf.value.dtype if leaf.value.is_floating_point() else x.dtype).eps
+        if origin is None:
+            coarse = eps > torch.finfo(x.dtype).eps
+            return value, torch.full_like(extent, eps) if coarse else None
+        away = origin.abs().amax(-1) / extent
+        rounding = (away if scale is None else away / scale) * eps + eps
+        if may_peek(value) and rounding.numel() and NOISE * float(rounding.max()) < 1:
+            return value, rounding
+        real = NOISE * rounding < 1
+    value = value * _laid_out(real.to(value.dtype), value, layout)
+    return value, torch.where(real, rounding, eps)
+
+
+def _scaled(x: Inputs, value: Tensor, number: Tensor | int, layout: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A value divided by its root mean square length, which is `extent` (B,), times `scale` if there is one."""
+    count = number.clamp_min(1) if isinstance(number, Tensor) else max(number, 1)
     # not `vector_norm`, whose second derivative is NaN at zero
-    square = value.square().sum(tuple(range(1, value.ndim)), keepdim=True)
-    count = number.clamp_min(1).view_as(square) if isinstance(number, Tensor) else max(number, 1)
-    return value / root(square / count)
+    square = _over_inputs(value.square(), layout, x.count) / count
+    if may_peek(square) and square.numel():
+        least, largest = torch.aminmax(square.detach())
+        # squares of smaller and larger coordinates leave the range of their dtype
+        if float(least) > torch.finfo(square.dtype).tiny ** 0.5 and float(largest) < math.inf:
+            extent = square.sqrt()
+            return value / _laid_out(extent, value, layout), extent, None
+    scale = _over_inputs(value.detach().abs(), layout, x.count, largest=True)
+    scale = torch.where(scale > 0, scale, 1.0)
+    value = value / _laid_out(scale, value, layout)
+    extent = root(_over_inputs(value.square(), layout, x.count) / count)
+    return value / _laid_out(extent, value, layout), extent, scale
+
+
+def _laid_out(each: Tensor, value: Tensor, layout: Any, axis: int = 0) -> Tensor:
+    """Numbers (B,) of each input, or vectors (B, D) that lie along an axis, to be broadcast on the value."""
+    shape = [1] * value.ndim
+    if each.ndim == 2:
+        shape[axis] = each.shape[1]
+    shape[0 if layout is None else 1] = -1
+    return (each if layout is None else each.index_select(0, layout.batch)).reshape(shape)
+
+
+def _over_inputs(value: Tensor, layout: Any, count: int, largest: bool = False) -> Tensor:
+    """Sum or largest of all entries of each input: (B, ...), or in a ragged batch (1, sum N, ...), to (B,)."""
+    flat = value.flatten(1) if layout is None else value[0].flatten(1)
+    if not flat.shape[1]:
+        return flat.sum(1) if layout is None else flat.new_zeros(count)
+    each = flat.amax(1) if largest else flat.sum(1)
+    if layout is None:
+        return each
+    total = each.new_zeros(count)
+    return total.index_reduce(0, layout.batch, each, "amax") if largest else total.index_add(0, layout.batch, each)
 
 
 def exists(value: Tensor, present: Tensor | None) -> Tensor:

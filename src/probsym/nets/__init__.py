@@ -8,6 +8,7 @@ from .gin_id import GINID
 from .invariant_weights import InvariantWeights
 from .message_passing import MessagePassing
 from .mlp import MLP
+from .moment_weights import MomentWeights
 from .node_transformer import NodeTransformer
 from .packed_gnn import IdentifiedGNN, NodeScores, PackedGNN
 from .pair_transformer import PairTransformer
@@ -23,6 +24,7 @@ __all__ = [
     "IdentifiedGNN",
     "InvariantWeights",
     "MessagePassing",
+    "MomentWeights",
     "NodeScores",
     "NodeTransformer",
     "PackedGNN",

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .masking import keep, lifted, mean
+from .masking import Where, keep, lifted, mean, spread
 
 
 class DeepSets(nn.Module):
@@ -21,7 +21,7 @@ class DeepSets(nn.Module):
         self.layers = nn.ModuleList(DeepSetsLayer(hidden) for _ in range(layers))
         self.head = nn.Linear(hidden, out_features)
 
-    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, nodes: Tensor, mask: Where = None) -> Tensor:
         h = keep(nodes, mask)
         for layer in self.layers:
             h = layer(h, mask)
@@ -37,6 +37,6 @@ class DeepSetsLayer(nn.Module):
         self.others = nn.LazyLinear(hidden, bias=False)
         self.norm = nn.LayerNorm(hidden)
 
-    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
-        shared = self.others(mean(h, mask)).unsqueeze(1)
+    def forward(self, h: Tensor, mask: Where) -> Tensor:
+        shared = spread(self.others(mean(h, mask)), mask)
         return self.norm(nn.functional.silu(self.own(h) + shared))

@@ -1,9 +1,11 @@
-"""Graph isomorphism network with a virtual node: S_n-equivariant node features of a dense weighted graph."""
+"""Graph isomorphism network with a virtual node: S_n-equivariant node features of a weighted graph or of edges."""
+
+from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from .masking import channels, keep, lifted, mean, pairwise
+from .masking import EdgeList, Where, channels, keep, lifted, mean, pairwise, spread
 
 
 class GIN(nn.Module):
@@ -13,8 +15,9 @@ class GIN(nn.Module):
         g    <- g + MLP(mean_i h_i + g)                               the virtual node
         h_i  <- LayerNorm(h_i + MLP(W_0 h_i + sum_p W_p sum_j A_ijp h_j)),   h_i here with g added
 
-    `forward(nodes (B, N, F) or None, pairs (B, N, N[, P]) or None, mask (B, N)) -> (B, N, out_features)`;
-    F and P are fixed by the first call. Without nodes x_i = 1; without pairs nodes meet in g alone.
+    `forward(nodes (B, N, F) or None, pairs (B, N, N[, P]) or an EdgeList or None, mask (B, N) or Segments)` returns
+    (B, N, out_features); F and P are fixed by the first call. Without nodes x_i = 1; without pairs nodes meet in g
+    alone. An edge list stands for the matrix A that counts its edges, at the cost of the edges.
 
     >>> net, A = GIN(hidden=8), torch.rand(2, 5, 5)
     >>> torch.allclose(net(None, A.flip(1, 2)), net(None, A).flip(1), atol=1e-5)
@@ -27,16 +30,23 @@ class GIN(nn.Module):
         self.layers = nn.ModuleList(GINLayer(hidden) for _ in range(layers))
         self.head = nn.Linear(hidden, out_features)
 
-    def forward(self, nodes: Tensor | None, pairs: Tensor | None, mask: Tensor | None = None) -> Tensor:
-        features, adjacency = [], None
+    def forward(
+        self, nodes: Tensor | None, pairs: Tensor | EdgeList | None, mask: Where = None, shape: tuple[int, int] = (0, 0)
+    ) -> Tensor:
+        """`shape` (B, N) is only asked of an edge list without nodes."""
+        features: list[Tensor] = []
+        adjacency: Adjacency | None = None
         if nodes is not None:
             features = [keep(nodes, mask)]
+            shape = (nodes.shape[0], nodes.shape[1])
         elif pairs is None:
             raise ValueError("GIN: expected nodes (B, N, F) or pairs (B, N, N[, P]), got None for both")
-        if pairs is not None:
-            pairs = keep(channels(pairs), pairwise(mask))
-            features += [pairs.diagonal(dim1=1, dim2=2).mT, pairs.sum(2)]
-            adjacency = pairs.transpose(2, 3).contiguous()
+        if isinstance(pairs, EdgeList):
+            adjacency = SparseAdjacency(pairs, shape)
+        elif pairs is not None:
+            adjacency = DenseAdjacency(keep(channels(pairs), pairwise(mask)))  # type: ignore[arg-type]
+        if adjacency is not None:
+            features += [adjacency.loops(), adjacency.degrees()]
         if nodes is None:
             features.append(torch.ones_like(features[0][..., :1]))
         h = self.embed(torch.cat(features, -1))
@@ -46,8 +56,60 @@ class GIN(nn.Module):
         return keep(lifted(self.head, h, mask), mask)
 
 
+class DenseAdjacency:
+    """A graph as a matrix of pair features (B, N, N, P), zero on padding."""
+
+    def __init__(self, pairs: Tensor) -> None:
+        self.pairs = pairs
+        self.matrix = pairs.transpose(2, 3).contiguous()
+
+    def loops(self) -> Tensor:
+        """`A_ii`, (B, N, P)."""
+        return self.pairs.diagonal(dim1=1, dim2=2).mT
+
+    def degrees(self) -> Tensor:
+        """`sum_j A_ij`, (B, N, P)."""
+        return self.pairs.sum(2)
+
+    def messages(self, h: Tensor) -> Tensor:
+        """`sum_j A_ijp h_j`: (B, N, H) to (B, N, P H)."""
+        return (self.matrix.flatten(1, 2) @ h).unflatten(1, self.matrix.shape[1:3]).flatten(2)
+
+
+class SparseAdjacency:
+    """The same graph as edges: the matrix that counts them, without its zeros.
+
+    Args:
+        edges: flat node numbers. shape: (B, N) of the nodes.
+    """
+
+    def __init__(self, edges: EdgeList, shape: tuple[int, int]) -> None:
+        self.edges, self.shape = edges, shape
+
+    def loops(self) -> Tensor:
+        edges = self.edges
+        return self._sum(edges.kind * (edges.start == edges.end).unsqueeze(-1))
+
+    def degrees(self) -> Tensor:
+        return self._sum(self.edges.kind)
+
+    def messages(self, h: Tensor) -> Tensor:
+        edges = self.edges
+        sent = h.flatten(0, 1).index_select(0, edges.end)
+        return self._sum((edges.kind.to(h.dtype).unsqueeze(-1) * sent.unsqueeze(1)).flatten(1))
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Values of the edges (E, F), added up where they start: (B, N, F)."""
+        rows, nodes = self.shape
+        total = values.new_zeros(rows * nodes, values.shape[-1]).index_add(0, self.edges.start, values)
+        return total.unflatten(0, self.shape) if rows * nodes else values.new_zeros(rows, nodes, values.shape[-1])
+
+
+Adjacency = DenseAdjacency | SparseAdjacency
+
+
 class GINLayer(nn.Module):
-    """One round: nodes (B, N, H) and the virtual node (B, H), adjacency (B, N, P, N) or None."""
+    """One round: nodes (B, N, H) and the virtual node (B, H), with the messages of a graph or without."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -55,11 +117,8 @@ class GINLayer(nn.Module):
         self.update = nn.Sequential(nn.LazyLinear(hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.norm = nn.LayerNorm(hidden)
 
-    def forward(self, h: Tensor, g: Tensor, adjacency: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, h: Tensor, g: Tensor, adjacency: Adjacency | None, mask: Where) -> tuple[Tensor, Tensor]:
         g = g + self.virtual(mean(h, mask) + g)
-        h = h + g.unsqueeze(1)
-        messages = h
-        if adjacency is not None:
-            summed = (adjacency.flatten(1, 2) @ h).unflatten(1, adjacency.shape[1:3]).flatten(2)
-            messages = torch.cat([h, summed], -1)
+        h = h + spread(g, mask)
+        messages = h if adjacency is None else torch.cat([h, adjacency.messages(h)], -1)
         return self.norm(h + self.update(messages)), g

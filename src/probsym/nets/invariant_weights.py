@@ -1,10 +1,11 @@
-"""Scores to sort nodes by and a frame to orient space by: vectors weighted by functions of their inner products."""
+"""Scores to sort nodes by and a frame to orient space by, from pairs: vectors weighted by their inner products."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 from .masking import channels, keep, lifted, mean, pairwise, size
+from .rounding import settled
 
 
 class InvariantWeights(nn.Module):
@@ -21,7 +22,10 @@ class InvariantWeights(nn.Module):
     (B, N) and frame (B, D, M): `scores(Q v) = scores(v)`, `frame(Q v) = Q frame(v)`; scores follow
     permutations, the frame ignores them. Without `scores` they are None. M is `columns`, or D if None; C, D, F
     and P are fixed by the first call.
-    There is no norm and no root, so zero vectors are harmless.
+    There is no norm and no root, so zero vectors are harmless. Columns that cancelled up to the rounding of the
+    vectors, `rounding` (B,) relative to their size, are zero.
+
+    Its cost is quadratic in the nodes: for inputs that hold pairs anyway. `MomentWeights` is linear.
 
     >>> net, v = InvariantWeights(hidden=8), torch.randn(2, 5, 3, 2)
     >>> scores, frame = net(v)
@@ -46,6 +50,7 @@ class InvariantWeights(nn.Module):
         scalars: Tensor | None = None,
         pairs: Tensor | None = None,
         mask: Tensor | None = None,
+        rounding: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor]:
         b, n, d, c = vectors.shape
         m = d if self.columns is None else self.columns
@@ -55,7 +60,16 @@ class InvariantWeights(nn.Module):
         h = self.nodes(self.edges(inner_products(v, n, c), scalars, pairs, mask), mask)
         scores = None if self.score is None else keep(lifted(self.score, h, mask).squeeze(-1), mask)
         v = v / (max(n, 1) if mask is None else size(mask)[:, None, None])
-        return scores, balanced(v, self.weights(h).reshape(b, n * c, m))
+        frame = torch.bmm(v, self.weights(h).reshape(b, n * c, m))
+        return scores, settled(frame, self._whole(v, h, m), rounding)
+
+    @torch.no_grad()
+    def _whole(self, v: Tensor, h: Tensor, columns: int) -> Tensor:
+        """What the columns of the frame would be at most if nothing cancelled (B, M)."""
+        # |h| <= h + 2 * 0.279, for h = SiLU(z) >= -0.279
+        weights = linear(h + 0.558, self.weights.weight.abs(), self.weights.bias.abs())
+        lengths = v.square().sum(1, keepdim=True).sqrt()
+        return torch.bmm(lengths, weights.reshape(len(v), v.shape[-1], columns)).squeeze(1)
 
     def edges(self, gram: Tensor, scalars: Tensor | None, pairs: Tensor | None, mask: Tensor | None) -> Tensor:
         """Hidden features `e_ij` (B, N, N, H) of ordered pairs."""
@@ -77,16 +91,3 @@ class InvariantWeights(nn.Module):
 def inner_products(v: Tensor, n: int, c: int) -> Tensor:
     """All `<v_ic, v_jc'>` at once: (B, D, N*C) to (B, N, N, C*C)."""
     return torch.bmm(v.mT, v).view(v.shape[0], n, c, n, c).transpose(2, 3).flatten(3)
-
-
-def balanced(v: Tensor, weights: Tensor) -> Tensor:
-    """`v weights`, (B, D, P) and (B, P, M) to (B, D, M); columns that cancel up to rounding are exactly zero.
-
-    A remainder of rounding, as symmetric clouds leave it, would look like a direction to whoever normalises it.
-    """
-    frame = torch.bmm(v, weights)
-    with torch.no_grad():
-        whole = torch.bmm(torch.linalg.vector_norm(v, dim=1, keepdim=True), weights.abs())
-        rounding = min(1000 * torch.finfo(v.dtype).eps, 1 / 32)  # in half precision the whole frame would go
-        kept = torch.linalg.vector_norm(frame, dim=1, keepdim=True) > rounding * whole
-    return frame * kept
