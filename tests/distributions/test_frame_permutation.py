@@ -298,3 +298,34 @@ def test_a_large_graph_does_not_make_room_for_itself_in_the_small_ones(points):
         same = view_nodes(x.select(keep), axis, {leaf.name: 1e-16 for leaf in x.leaves.values()})
         assert torch.equal(view.classes[i, :n], same.classes[0])
         assert torch.equal(view.classes[i, n:], torch.arange(n, max(sizes)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.long])
+@pytest.mark.parametrize("channels", [(), (1,)])
+@pytest.mark.parametrize("storage", ["dense", "padded", "ragged"])
+def test_a_set_of_numbers_is_sorted(storage, channels, dtype):
+    """Ascending, also numbers that differ in the last digit; equal numbers in all orders, which are one pose."""
+    values = [[0.3, -1.2, 2.0, 0.7, -0.1], [1.0, 1 + 2e-7, 1e-12, 2e-12, -1e-12], [1.0, 2.0, 1.0, 0.0, 2.0]]
+    values = (torch.tensor(values, dtype=torch.float64) * (10 if dtype == torch.long else 1)).to(dtype)
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, v, **marks):
+            seen.extend(v.reshape(-1, 5).unbind())
+            return v.to(torch.float64)
+
+    axis = {
+        "dense": ps.S("n"), "padded": ps.S("n", mask="mask"), "ragged": ps.S("n", batch="batch")
+    }[storage]  # fmt: skip
+    phi = ps.symmetrize(Spy(), {"v": Rep(axis)}, Rep(axis), "frame").eval()
+    for row in values:
+        marks, shape = {}, (1, 5, *channels)
+        if storage == "padded":
+            marks = {"mask": torch.ones(1, 5, dtype=torch.bool)}
+        if storage == "ragged":
+            marks, shape = {"batch": torch.zeros(5).long()}, (5, *channels)
+        seen.clear()
+        estimate = phi.estimate(v=row.reshape(shape), **marks)
+        assert all(torch.equal(v, row.sort().values) for v in seen)
+        assert estimate.samples.item() == math.prod(math.factorial(int(n)) for n in row.unique(return_counts=True)[1])
+        torch.testing.assert_close(estimate.mean.flatten(), row.double(), rtol=1e-6, atol=1e-6)

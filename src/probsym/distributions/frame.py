@@ -35,7 +35,8 @@ class Frame(EquivariantDistribution):
     their eigenvalues; for SO and SE the right-handed ones. Equal eigenvalues are told apart by further vectors, by
     ordered points, else by all directions of the data that stand out equally.
     S_n: the order of the diagonal of a function of the graph Laplacian; equal nodes are told apart by their coordinates
-    in the frame, else by branching over all choices. The two together: every frame of space has its order of the nodes.
+    in the frame, else by branching over all choices. Where one number a node is all there is, ascending order of it.
+    The two together: every frame of space has its order of the nodes.
 
     An input may be left alone by a continuous group: collinear or coincident points. Its frames are finite and exact
     for outputs with up to two axes of a space, for any basis of the directions without data: with all signs (and

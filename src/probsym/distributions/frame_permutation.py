@@ -5,6 +5,7 @@ After the Laplacian sort frame of Puny et al. (arXiv 2110.03336), which sorts by
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +79,8 @@ def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
     diagonals of all projectors agree on i and j, which is the order of Puny et al. For points, Q is equivalent to the
     matrix of their distances.
 
+    Where one number is all that the inputs tell of each node, nodes are sorted by it, in ascending order.
+
     The graphs of a ragged batch are looked at by size: N^2 numbers for each, whatever the largest of the batch.
 
     Args:
@@ -93,6 +96,7 @@ def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
     spaces = [f for f in x.group.factors if isinstance(f, LinearGroup)]
     coarsest = max((eps[leaf.name] for space in spaces for leaf in spatial(x, space)), default=0.0)
     unsure = error < 0
+    numbers = _numbers(x, axis)
     vectors: dict[LinearGroup, Tensor] = {}
     relations: list[tuple[Tensor, Tensor]] = []
     for inputs in _by_size(layout.sizes) if layout.ragged and x.count else [torch.arange(x.count, device=x.device)]:
@@ -109,8 +113,29 @@ def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
         key, relation = _spectral(pairs, scalars)
         relations.append((inputs, relation))
         padded_apart = torch.where(present[inputs, :n], 0, 1 + place[:n])
+        if numbers is not None:
+            classes[inputs, :n] = split(padded_apart, numbers[inputs, :n], torch.zeros_like(error[inputs]))
+            continue
         classes[inputs, :n], unsure[inputs] = parted(padded_apart, key, *_tolerance(error[inputs], coarsest))
     return NodeView(axis, classes, relations, vectors, error, coarsest, unsure)
+
+
+def _numbers(x: Inputs, axis: S) -> Tensor | None:
+    """The numbers of the nodes (B, N), if one for each is all that the inputs tell of them; zero on padding."""
+    known = [leaf for leaf in x.leaves.values() if leaf.rep.labelled == axis or _has(leaf, axis)]
+    if len(known) != 1:
+        return None
+    leaf = known[0]
+    if leaf.rep.labelled is not None or leaf.rep.ndim != 1 or math.prod(leaf.channels) != 1 or leaf.rep.on_edges:
+        return None
+    value = dense(x, leaf)
+    value = value.reshape(value.shape[:2])
+    mask = x.layouts[axis].padded_mask()
+    return value if mask is None else value.masked_fill(~mask, 0)
+
+
+def _has(leaf: Leaf, axis: S) -> bool:
+    return any(slot.group == axis for slot, _ in leaf.rep.axes)
 
 
 def _by_size(sizes: Tensor) -> list[Tensor]:
