@@ -3,7 +3,7 @@
 python benchmarks                      everything, more than an hour on one core
 python benchmarks --quick              smaller cases and fewer repeats
 python benchmarks designs actions      some of it
-python benchmarks --out times.md       into a file as well
+python benchmarks --out times.md       into a file as well; times.json: tables, machine and commit as data
 python benchmarks steps --device cuda  on a GPU; steps, actions and relaxed alone
 """
 
@@ -18,17 +18,19 @@ from pathlib import Path
 import timing
 import torch
 from actions import actions, memory, samples
+from correctness import correctness
 from evaluations import designs
 from packages import frames, images, imports
 from passes import passes
 from relaxed import relaxed
-from report import Kept, header
+from report import Kept, circumstances, header, record
 from steps import compiled, places, steps, storage
 from throughput import backbones
 
 from probsym.files import write
 
 ALL = (
+    correctness,
     steps,
     compiled,
     places,
@@ -58,7 +60,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller cases and fewer repeats")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help=f"cpu or cuda ({', '.join(ANYWHERE)})")
-    parser.add_argument("--out", type=Path, help="a Markdown file for the same tables, written after each benchmark")
+    parser.add_argument(
+        "--out", type=Path, help="a file for the same tables (.md or .json), written after each benchmark"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite that file")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
@@ -72,12 +76,14 @@ def main() -> None:
     timing.place.device = torch.device(options.device)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    facts = circumstances(options.threads)
     with redirect_stdout(Kept(sys.stdout)) as kept:
-        print(header(options.threads))
+        print(header(facts))
         for name in options.names or BENCHMARKS:
             BENCHMARKS[name](options.quick)
             if options.out:
-                write(options.out, kept.getvalue())
+                as_data = options.out.suffix == ".json"
+                write(options.out, record(facts, kept.getvalue()) if as_data else kept.getvalue())
 
 
 if __name__ == "__main__":

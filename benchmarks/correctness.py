@@ -1,6 +1,6 @@
 """The library's exactness, measured: coupled equivariance errors, Haar statistics, numerics of the projections.
 
-python benchmarks/correctness.py
+python benchmarks correctness
 """
 
 from __future__ import annotations
@@ -181,15 +181,12 @@ def numerics() -> None:
         print(f"| collinear up to {gap:.0e} | {error:.1e} | {slope.abs().max().item():.1e} |")
 
 
-def main() -> None:
+def correctness(quick: bool) -> None:
+    """errors of coupled noise, exact frames, Haar moments, uniform orders, numerics of the projections"""
     torch.manual_seed(0)
-    print("Coupled-noise equivariance error, float64\n")
+    print("\n## Coupled-noise equivariance error, float64\n")
     coupled()
     frames()
     haar_moments()
     permutations_uniform()
     numerics()
-
-
-if __name__ == "__main__":
-    main()

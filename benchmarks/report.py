@@ -3,25 +3,73 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from timing import place
 
 
-def header(threads: int) -> str:
+def circumstances(threads: int) -> dict[str, Any]:
     """The command, and what times depend on."""
-    facts = [time.strftime("%Y-%m-%d %H:%M"), f"torch {torch.__version__}", f"{threads} thread(s)", processor()]
-    facts += [torch.cuda.get_device_name(place.device)] if place.device.type == "cuda" else []
-    facts += [f"commit {known}"] if (known := commit()) else []
-    facts += [f"load average {os.getloadavg()[0]:.2f} at the start"]
-    return f"    python benchmarks {' '.join(sys.argv[1:])}\n\n{', '.join(facts)}; medians (quartiles)"
+    device = "cpu"
+    if place.device.type == "cuda":
+        device = torch.cuda.get_device_name(place.device)
+    return {
+        "command": f"python benchmarks {' '.join(sys.argv[1:])}",
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "torch": torch.__version__,
+        "threads": threads,
+        "processor": processor(),
+        "device": device,
+        "commit": commit(),
+        "load_at_start": round(os.getloadavg()[0], 2),
+    }
+
+
+def header(facts: dict[str, Any]) -> str:
+    """The same for a reader."""
+    shown = [facts["date"], f"torch {facts['torch']}", f"{facts['threads']} thread(s)", facts["processor"]]
+    if facts["device"] != "cpu":
+        shown.append(facts["device"])
+    if facts["commit"]:
+        shown.append(f"commit {facts['commit']}")
+    shown.append(f"load average {facts['load_at_start']:.2f} at the start")
+    return f"    {facts['command']}\n\n{', '.join(shown)}; medians (quartiles)"
+
+
+def record(facts: dict[str, Any], printed: str) -> str:
+    """JSON of the circumstances and of all tables that were printed."""
+    return json.dumps({**facts, "tables": tables(printed)}, indent=1) + "\n"
+
+
+def tables(printed: str) -> list[dict[str, Any]]:
+    """The Markdown tables of a text, each under the last line of text before it.
+
+    >>> tables("Title\\n\\n| a | b |\\n|---|---|\\n| 1 | 2 |")
+    [{'title': 'Title', 'columns': ['a', 'b'], 'rows': [['1', '2']]}]
+    """
+    found: list[dict[str, Any]] = []
+    title, within = "", False
+    for line in printed.splitlines():
+        if not line.startswith("|"):
+            within = False
+            if line.strip():
+                title = line.strip("# ")
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not within:
+            found.append({"title": title, "columns": cells, "rows": []})
+            within = True
+        elif not set(line) <= set("|-: "):
+            found[-1]["rows"].append(cells)
+    return found
 
 
 def processor() -> str:

@@ -1,5 +1,6 @@
 """The benchmarks compare functions that do the same, and say what they leave out."""
 
+import json
 import math
 import runpy
 import sys
@@ -81,6 +82,23 @@ def test_tables_are_kept_in_a_file(run, tmp_path, capsys):
     second = run("samples", "samples", "--out", out, "--force")
     assert out.read_text() == second
     assert second.count("as indices") == 2 * first.count("as indices") == 2
+
+
+def test_tables_are_kept_as_data(run, tmp_path):
+    """The machine, the commit, and every table under its title."""
+    import report
+
+    out = tmp_path / "times.json"
+    run("samples", "--out", out)
+    kept = json.loads(out.read_text())
+    assert kept["torch"] == torch.__version__
+    assert kept["command"] == f"python benchmarks samples --out {out}"
+    assert {"processor", "commit", "date", "threads", "load_at_start", "tables"} <= kept.keys()
+    printed = "## Steps\n\n| a | b |\n|---|---|\n| 1 | 2.0 (1 to 3) |\n\nafter\n| c |\n|---|\n"
+    assert report.tables(printed) == [
+        {"title": "Steps", "columns": ["a", "b"], "rows": [["1", "2.0 (1 to 3)"]]},
+        {"title": "after", "columns": ["c"], "rows": []},
+    ]
 
 
 def test_another_device_is_for_some(run, capsys):
