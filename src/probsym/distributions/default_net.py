@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from probsym.distributions.features import NodeFeatures, Viewpoint
 from probsym.distributions.geometry import centroid
 from probsym.groups import E, Group, LinearGroup, NodeAxis, S
+from probsym.groups.orthonormal import tolerance
 from probsym.groups.peek import may_peek, traced
 from probsym.nets import GIN, DeepSets, InvariantWeights, MomentWeights
 from probsym.nets.masking import EdgeList, Segments, mean, spread
+from probsym.nets.rounding import uncertain
 from probsym.reps import Inputs, Signature, leaves
 
 BUILDING = threading.RLock()
@@ -116,7 +118,8 @@ class DefaultNet(nn.Module):
         if not known:
             rounding = scores.new_zeros(x.count) if seen.rounding is None else seen.rounding.to(x.dtype)
             with torch.no_grad():
-                shift = mean(scores.abs(), seen.mask) * ((rounding + error) / eps)
+                share = uncertain(scores, rounding + error) / tolerance(x.dtype)
+                shift = mean(scores.abs(), seen.mask) * share
             scores = scores + spread(shift, seen.mask)
         return scores.squeeze(0) if packed else layout.unpad(scores, 0)
 
