@@ -11,6 +11,7 @@ from torch import nn
 import probsym as ps
 from cases import NODES, SETTINGS, particles, randn, seeded, sets
 from probsym.estimators.designs import Cyclic, Sobol
+from probsym.learning import Growing
 
 LINEAR = nn.Linear(4, 4, bias=False).double()
 LINEAR.weight.data = randn(4, 4) / 2
@@ -64,6 +65,40 @@ def test_integers_of_numpy_are_integers(integer):
     made = ps.symmetrize(LINEAR, ps.Rep(NODES), ps.Rep(NODES), "haar", integer(2), integer(5))
     assert (made.train_estimator, made.eval_estimator) == (ps.MonteCarlo(2), ps.MonteCarlo(5))
     assert json.dumps(made.eval_estimator.k) == "5"
+
+
+@pytest.mark.parametrize("integer", INTEGERS)
+def test_groups_and_schedules_take_integers_of_numpy(integer):
+    pairs = [
+        (ps.S(integer(5)), ps.S(5)), (ps.S("n", integer(5)), ps.S("n", 5)), (ps.Axis("n", integer(2)), ps.Axis("n", 2)),
+        (ps.O(integer(3)), ps.O(3)), (ps.SE(integer(2), "space"), ps.SE(2, "space")), (ps.C(integer(4)), ps.C(4)),
+        (ps.D(integer(4)), ps.D(4)), (ps.Signs(integer(3)), ps.Signs(3)), (ps.Shift(integer(3)), ps.Shift(3)),
+        (ps.Shift((integer(3), 4)), ps.Shift((3, 4))), (Growing(integer(5), last=integer(16)), Growing(5, last=16)),
+    ]  # fmt: skip
+    for found, same in pairs:
+        assert found == same
+        assert hash(found) == hash(same)
+        assert repr(found) == repr(same)
+    assert ps.S("n").haar((integer(2),), n=integer(5)).index.shape == (2, 5)
+    frame = ps.Frame(ps.O(2), integer(8), integer(4))
+    assert (type(frame.max_support), frame.samples) == (int, 4)
+
+
+@pytest.mark.parametrize("bad", [True, np.bool_(True), 2.5, torch.tensor(2), -1])
+def test_what_is_no_size_of_a_group(bad):
+    for make in (
+        ps.S,
+        ps.O,
+        ps.C,
+        ps.D,
+        ps.Signs,
+        ps.Shift,
+        ps.E,
+        lambda n: ps.Axis("n", n),
+        lambda n: ps.Shift((2, n)),
+    ):
+        with pytest.raises(ValueError, match="expected an integer of at least"):
+            make(bad)
 
 
 @pytest.mark.parametrize("bad", [True, np.bool_(True), 2.0, np.float64(2), "2", torch.tensor(2), None, 0, np.int64(-1)])

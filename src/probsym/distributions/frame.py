@@ -21,6 +21,7 @@ from probsym.groups.axis import Still
 from probsym.groups.base import ProductElement
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
+from probsym.groups.whole import positive
 from probsym.reps import Inputs, Leaf, Rep, leaves
 
 COUNTERS = "continuous_stabilizer", "degenerate", "unsure", "sampled"
@@ -73,17 +74,13 @@ class Frame(EquivariantDistribution):
 
     def __init__(self, group: Group, max_support: int = 64, samples: int = 16) -> None:
         super().__init__(group)
-        for name, value in (("max_support", max_support), ("samples", samples)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+        self.max_support, self.samples = positive("max_support", max_support), positive("samples", samples)
         unknown = [f for f in group.factors if not isinstance(f, S | Axis | LinearGroup)]
         if unknown:
             raise ValueError(f"Frame: no frames are known for {unknown[0]!r}")
         self.spaces = tuple(f for f in group.factors if isinstance(f, LinearGroup))
         self.nodes = tuple(f for f in group.factors if isinstance(f, S))
         self._still = tuple(f for f in group.factors if isinstance(f, Axis))  # node axes on which nothing acts
-        self.max_support = max_support
-        self.samples = samples
         self.degree = 1
         self._warned = False
         self._warned_unsure = False

@@ -143,7 +143,7 @@ class Recomputation:
         for module, name, buffer in self.kept:
             module._buffers[name] = buffer.clone()
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *error: Any) -> None:
         for (module, name, _), current in zip(self.kept, self.current, strict=True):
             module._buffers[name] = current
         self.current = []

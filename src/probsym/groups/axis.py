@@ -15,6 +15,7 @@ from torch import Tensor
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.lazy import lazy
 from probsym.groups.peek import traced
+from probsym.groups.whole import whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,8 +203,8 @@ class NodeAxis(Group):
     def __post_init__(self) -> None:
         if self.mask is not None and self.batch is not None:
             raise ValueError(f"{self!r}: an axis is padded (mask) or ragged (batch), not both")
-        if self.size is not None and self.size < 0:
-            raise ValueError(f"{type(self).__name__}: size must not be negative, got {self.size}")
+        if self.size is not None:
+            object.__setattr__(self, "size", whole_number(f"{type(self).__name__}, size", self.size, 0))
 
     @property
     def natural(self) -> Slot:

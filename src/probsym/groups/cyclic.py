@@ -16,6 +16,7 @@ from probsym.groups.orthonormal import tolerance
 from probsym.groups.peek import may_peek
 from probsym.groups.permutation import gather_nodes
 from probsym.groups.precision import wide
+from probsym.groups.whole import positive
 
 BORDERS = ("zeros", "border", "reflection")
 
@@ -61,8 +62,7 @@ class C(Group):
     mirrored: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or isinstance(self.n, bool) or self.n < 1:
-            raise ValueError(f"{type(self).__name__}(n): n must be an integer of at least 1, got {self.n!r}")
+        object.__setattr__(self, "n", positive(f"{type(self).__name__}(n)", self.n))
         if self.border not in BORDERS:
             raise ValueError(f"border: expected one of {', '.join(map(repr, BORDERS))}, got {self.border!r}")
 

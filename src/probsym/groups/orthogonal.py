@@ -12,6 +12,7 @@ from torch import Tensor
 from probsym.groups.base import Element, Group, Slot, check_sign
 from probsym.groups.orthonormal import lacks_columns, orthonormalise
 from probsym.groups.precision import matmul, wide
+from probsym.groups.whole import positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,7 @@ class LinearGroup(Group):
     special: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dim, int) or isinstance(self.dim, bool) or self.dim < 1:
-            raise ValueError(f"{type(self).__name__}(d): d must be an integer of at least 1, got {self.dim!r}")
+        object.__setattr__(self, "dim", positive(f"{type(self).__name__}(d)", self.dim))
 
     @property
     def vector(self) -> Slot:

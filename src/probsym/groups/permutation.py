@@ -16,6 +16,7 @@ from probsym.groups.orthonormal import tolerance
 from probsym.groups.peek import applied, differentiated, may_peek, traced
 from probsym.groups.precision import wide
 from probsym.groups.straight_through import PairsThrough, StraightThrough
+from probsym.groups.whole import whole_number
 
 LARGEST_LIST = math.factorial(8)
 SHORT = 4
@@ -82,8 +83,8 @@ class S(NodeAxis):
     """
 
     def __post_init__(self) -> None:
-        if isinstance(self.name, int):
-            object.__setattr__(self, "size", self.name)
+        if self.name is not None and not isinstance(self.name, str):
+            object.__setattr__(self, "size", whole_number("S(n)", self.name, 0))
             object.__setattr__(self, "name", None)
         super().__post_init__()
 

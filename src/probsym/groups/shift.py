@@ -11,6 +11,7 @@ from torch import Tensor
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.cyclic import leading, strongest
 from probsym.groups.permutation import gather_nodes
+from probsym.groups.whole import positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +48,10 @@ class Shift(Group):
     name: str | None = None
 
     def __post_init__(self) -> None:
-        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-        if len(size) != 2 or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in size):
+        size = self.size if isinstance(self.size, tuple | list) else (self.size, self.size)
+        if len(size) != 2:
             raise ValueError(f"Shift: expected rows and columns, integers of at least 1, got {self.size!r}")
-        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "size", tuple(positive("Shift, rows and columns", n) for n in size))
 
     @property
     def rows(self) -> int:

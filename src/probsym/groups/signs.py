@@ -12,6 +12,7 @@ from probsym.groups.base import Element, Group, Slot, check_sign
 from probsym.groups.orthonormal import tolerance
 from probsym.groups.permutation import LARGEST_LIST
 from probsym.groups.precision import wide
+from probsym.groups.whole import positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +50,7 @@ class Signs(Group):
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dim, int) or isinstance(self.dim, bool) or self.dim < 1:
-            raise ValueError(f"Signs(d): d must be an integer of at least 1, got {self.dim!r}")
+        object.__setattr__(self, "dim", positive("Signs(d)", self.dim))
 
     @property
     def natural(self) -> Slot:

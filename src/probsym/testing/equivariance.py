@@ -327,12 +327,12 @@ class _Test:
                 worst = max(worst, (share, share * tolerance, 0.0, name, tolerance))
             if self.draws[path]:
                 allowed = slack.amax()
-                d, bias, noise = self._random_error(path, rep)
+                d, bias, spread = self._random_error(path, rep)
                 near = torch.stack(self.near[path]).amax().clamp_min(torch.finfo(torch.float64).tiny)
                 near = torch.maximum(near, allowed / tolerance) if path in self.rounding else near
                 relative = float(bias / near)
                 relative = relative if math.isfinite(relative) else math.inf
-                worst = max(worst, (relative / tolerance, relative, float(noise / near), name, tolerance))
+                worst = max(worst, (relative / tolerance, relative, float(spread / near), name, tolerance))
                 rough.append(self._projected(d, allowed, projections))
                 sharp.append(self._learned(d, allowed))
         p = p_exact
