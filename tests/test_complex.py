@@ -243,3 +243,33 @@ def test_a_complex_net_is_checked_in_double():
     p = ps.Learned(Net(), nodes)
     assert_distribution(p, {"x": torch.randn(2, 4, 2)}, {"x": ps.Rep(nodes)})
     assert p.net.turn.dtype == torch.complex64
+
+
+@pytest.mark.parametrize("estimator", [ps.MonteCarlo(4), ps.MonteCarlo(4, chunk=3), ps.Exact(), ps.Adaptive(0.5)])
+@pytest.mark.parametrize("kind", [torch.complex32, torch.complex64, torch.complex128])
+@pytest.mark.parametrize("group", [ps.C(4), ps.C(8), ps.D(4), ps.Shift(4), ps.Signs(4), ps.S(4), ps.SO(3)], ids=repr)
+def test_complex_outputs_of_every_group(group, kind, estimator):
+    """Half precision too, of which torch knows few operations; other angles turn both parts of an image."""
+    if not group.finite and isinstance(estimator, ps.Exact):
+        return
+    rep, x = ps.Rep(group), randn(2, 4, 4).float()
+    if isinstance(group, ps.SO):
+        rep, x = ps.Rep(None, group), randn(2, 4, 3).float()
+
+    class Model(nn.Module):
+        def forward(self, x):
+            return torch.complex(x, x.sin()).to(kind)
+
+    class Parts(nn.Module):
+        def forward(self, x):
+            return torch.view_as_real(torch.complex(x, x.sin()))
+
+    found, pair = (
+        ps.symmetrize(model, rep, rep, "haar").eval().estimate(x, estimator=estimator, generator=seeded())
+        for model in (Model(), Parts())
+    )
+    assert found.mean.dtype == kind
+    assert not found.stderr.is_complex()
+    if not isinstance(estimator, ps.Adaptive):
+        gap = found.mean.to(torch.complex64) - torch.view_as_complex(pair.mean.contiguous())
+        assert gap.abs().max() < (1e-2 if kind == torch.complex32 else 1e-5)

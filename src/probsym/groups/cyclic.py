@@ -236,6 +236,8 @@ def _rotated(x: Tensor, steps: Tensor, step: float, axis: int, border: str) -> T
 
     The steps are integers of the leading shape.
     """
+    if x.is_complex():  # the grid is real, and both parts are turned as channels are
+        return torch.view_as_complex(_rotated(torch.view_as_real(x), steps, step, axis, border).contiguous())
     shape, (rows, columns) = steps.shape, x.shape[axis : axis + 2]
     images = x.movedim((axis, axis + 1), (-2, -1))
     flat = images.reshape(math.prod(shape), math.prod(images.shape[len(shape) : -2]), rows, columns)

@@ -119,7 +119,7 @@ class Rep:
         # permutations leave padding in its place: masks are for the inputs then, not for each of their samples
         early = 0 < lead < full and sum(len(places) for _, places in self.nodes) == len(self.axes)
         kind = x.dtype
-        if self.mixes or self._guarded:
+        if self.mixes or self._guarded or kind.is_complex:  # few of torch's gathers know halves of complex numbers
             x = wide(x)  # half precision is rounded once, however many slots there are
         # what a model writes to its padding, NaN it may be, would reach the gradient of g
         x = self.masked(g, x, lead) if early or lead == full else x
