@@ -198,6 +198,21 @@ def _over_inputs(value: Tensor, layout: Any, count: int, largest: bool = False) 
     return total.index_reduce(0, layout.batch, each, "amax") if largest else total.index_add(0, layout.batch, each)
 
 
+def moderate(value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """value itself, or over its largest entry along `axes` where powers of it might leave the range of its dtype.
+
+    For what does not depend on the unit anyway; the derivative treats the largest entry as a constant.
+    """
+    if not value.numel():
+        return value
+    largest = value.detach().abs().amax(axes, keepdim=True)
+    if may_peek(largest):
+        limit = torch.finfo(value.dtype).max ** (1 / 6)  # third powers of squares, in second derivatives
+        if bool(((largest == 0) | ((largest > 1 / limit) & (largest < limit))).all()):
+            return value
+    return value / torch.where(largest > 0, largest, 1.0)
+
+
 def exists(value: Tensor, present: Tensor | None) -> Tensor:
     """Which of the columns (B, D, M) exist, as a tensor (B, M)."""
     shape = (value.shape[0], value.shape[-1])
@@ -225,11 +240,11 @@ def size(value: Tensor, present: Tensor | None) -> Tensor:
     return root(square / number) * largest
 
 
-def root(square: Tensor, least: float = 0.0) -> Tensor:
-    """The root of a mean square, one where it is no greater than `least`; finite gradient."""
-    if may_peek(square) and bool((square > least).all()):
+def root(square: Tensor) -> Tensor:
+    """The root of a mean square, one where it is zero; finite gradient."""
+    if may_peek(square) and bool((square > 0).all()):
         return square.sqrt()
-    return torch.where(square > least, torch.where(square > least, square, 1.0).sqrt(), 1.0)
+    return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 1.0)
 
 
 def centred(x: Inputs, leaf: Leaf, space: LinearGroup, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from probsym.distributions.base import PAGE, Noise, Projecting, Support, draw_options
 from probsym.distributions.diagnostics import gathered, lazily, merged
 from probsym.distributions.features import check_features
-from probsym.distributions.geometry import centred, centroid, is_point, root, size
+from probsym.distributions.geometry import centred, centroid, is_point, moderate, root, size
 from probsym.distributions.relax import Relaxation
 from probsym.groups import E, Element, Group, Layout, LinearGroup, NodeAxis, Permutation, S
 from probsym.groups.axis import Nodes
@@ -206,31 +206,28 @@ class Late:
 
 def unit_size(vectors: Tensor) -> Tensor:
     """Vectors (*shape, D, M) of each input divided by their root mean square length."""
+    vectors = moderate(vectors, (-2, -1))
     square = vectors.square().sum((-2, -1), keepdim=True) / max(vectors.shape[-1], 1)
-    return vectors / root(square, _tiny(square))
+    return vectors / root(square)
 
 
 def standardised(scores: Tensor, layout: Layout) -> Tensor:
     """Scores (*shape, N) of each input with mean zero and variance one; scores equal up to rounding become zero."""
     lead, mask = scores.ndim - 1, layout.padded_mask()
     z = layout.pad(scores, lead)
+    z = moderate(z if mask is None else z.masked_fill(~mask, 0), (-1,))
     if mask is None:
         square, mean = torch.var_mean(z, -1, correction=0, keepdim=True)
         z, size = z - mean, (square + mean.square()).detach()
     else:
         count = mask.sum(-1, keepdim=True).clamp_min(1)
-        z = (z - (z * mask).sum(-1, keepdim=True) / count) * mask
+        size = z.detach().square().sum(-1, keepdim=True) / count
+        z = (z - z.sum(-1, keepdim=True) / count) * mask
         square = z.square().sum(-1, keepdim=True) / count
-        size = (layout.pad(scores.detach().square(), lead) * mask).sum(-1, keepdim=True) / count
-    real = square > (10 * tolerance(z.dtype) ** 2 * size).clamp_min(_tiny(square))
+    real = square > 10 * tolerance(z.dtype) ** 2 * size
     if may_peek(z) and bool(real.all()):
         return layout.unpad(z / square.sqrt(), lead)
     return layout.unpad(torch.where(real, z / torch.where(real, square, 1.0).sqrt(), 0.0), lead)
-
-
-def _tiny(square: Tensor) -> float:
-    """A mean square next to nothing."""
-    return torch.finfo(square.dtype).tiny ** 0.5
 
 
 class AtInput:

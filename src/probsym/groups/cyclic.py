@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
-from probsym.groups.orthonormal import tolerance
+from probsym.groups.orthonormal import extent, tolerance
 from probsym.groups.peek import may_peek
 from probsym.groups.permutation import gather_nodes
 from probsym.groups.precision import wide
@@ -129,7 +129,7 @@ def _sign(g: Turn) -> Tensor:
 def leading(z: Tensor) -> Tensor:
     """Entries that are largest along the last axis, up to rounding."""
     z = wide(z.detach())
-    return z >= z.amax(-1, keepdim=True) - tolerance(z.dtype) * z.abs().amax(-1, keepdim=True)
+    return z >= z.amax(-1, keepdim=True) - tolerance(z.dtype) * extent(z)
 
 
 def strongest(z: Tensor, tie: Tensor) -> Tensor:

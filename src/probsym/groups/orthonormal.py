@@ -19,6 +19,15 @@ def tolerance(dtype: torch.dtype) -> float:
     return 100 * torch.finfo(dtype).eps
 
 
+def extent(x: Tensor) -> Tensor:
+    """Largest finite size of the entries along the last axis, which is kept: what rounding is relative to.
+
+    Scores may be -inf, to exclude an element.
+    """
+    size = x.detach().abs()
+    return size.masked_fill(size == torch.inf, 0).amax(-1, keepdim=True)
+
+
 def orthonormalise(z: Tensor, tie: Tensor, special: bool = False) -> Tensor:
     """Gram-Schmidt with re-orthogonalisation, in at least float32; missing directions come from `tie`.
 

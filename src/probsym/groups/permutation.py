@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probsym.groups.axis import Axis, Layout, NodeAxis, NodeElement
 from probsym.groups.base import Element, Slot
-from probsym.groups.orthonormal import tolerance
+from probsym.groups.orthonormal import extent, tolerance
 from probsym.groups.peek import applied, differentiated, may_peek, traced
 from probsym.groups.precision import wide
 from probsym.groups.straight_through import PairsThrough, StraightThrough
@@ -188,9 +188,10 @@ def _extent(z: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
     """Largest |score| of the graph of each node, and what separates nodes: graph number, or padding."""
     if layout.batch is not None:
         batch = layout.batch.expand_as(z)
-        largest = z.new_zeros(*z.shape[:-1], layout.count).scatter_reduce(-1, batch, z.abs(), "amax")
+        size = z.abs().masked_fill(z.isinf(), 0)
+        largest = z.new_zeros(*z.shape[:-1], layout.count).scatter_reduce(-1, batch, size, "amax")
         return largest.gather(-1, batch), layout.batch
-    largest = z.abs().amax(-1, keepdim=True) if z.shape[-1] else z[..., :0]
+    largest = extent(z) if z.shape[-1] else z[..., :0]
     return largest, None if layout.mask is None else (~layout.mask).long()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot, check_sign
-from probsym.groups.orthonormal import tolerance
+from probsym.groups.orthonormal import extent, tolerance
 from probsym.groups.permutation import LARGEST_LIST
 from probsym.groups.precision import wide
 from probsym.groups.whole import positive
@@ -98,8 +98,8 @@ class Signs(Group):
 
 def vanishing(z: Tensor) -> Tensor:
     """Entries that are zero up to rounding, relative to the largest."""
-    size = wide(z.detach()).abs()
-    return size <= tolerance(size.dtype) * size.amax(-1, keepdim=True)
+    z = wide(z.detach())
+    return z.abs() <= tolerance(z.dtype) * extent(z)
 
 
 @dataclass(frozen=True, repr=False)

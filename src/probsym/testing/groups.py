@@ -30,7 +30,7 @@ def assert_group(
 
         (ab)c = a(bc),   ea = a = ae,   a^-1 a = e = a a^-1,   (ab)x = a(bx) on every slot,
         project(h z, h tie) = h project(z, tie), up to rounding of h z, finite with a finite gradient, on generic,
-        tied, rank-deficient, zero, tiny (1e-20) and huge (1e20) z,
+        tied, rank-deficient, zero, tiny (1e-20) and huge (1e20) z, and `degenerate` true exactly where the tie matters,
         equality by value, hash, repr,   h haar = haar = haar h in distribution.
 
     Elements are compared by what they do to random tensors, so an action must be faithful. All checks are exact but
@@ -160,6 +160,19 @@ class _Checks:
             left, right = f.project(moved, rep.act(h, tie), layout), h @ f.project(value, tie, layout)
             self.same(law, images(left, seen), images(right, seen), of)
             self.gradient(f, value, tie, seen, of)
+            self.judgement(f, value, shape, seen, of)
+
+    def judgement(self, f: Group, z: Any, shape: tuple[int, ...], seen: dict[Rep, Tensor], of: str) -> None:
+        """`degenerate` is true exactly where elements of different ties differ: by chance not once in 2^39."""
+        ties = self.noise(f, (40, *shape))
+        many = tuple(t.expand(40, *t.shape) for t in z) if isinstance(z, tuple) else z.expand(40, *z.shape)
+        drawn = torch.cat(images(f.project(many, ties, self.layouts[f]), seen), -1)
+        differs = (drawn - drawn[0]).abs().amax((0, -1)) > self.tolerance
+        said = f.degenerate(z, self.layouts[f])
+        if bool((differs & ~said).any()):
+            self.fail("project must not use its tie where degenerate is false", of)
+        if bool((said & ~differs).any()):
+            self.fail("project must use its tie where degenerate is true", of)
 
     def rounded(self, z: Tensor, f: Group) -> Tensor:
         """z as a net would give it: exact ties and dependences blurred by rounding."""
