@@ -15,6 +15,7 @@ from probsym.groups import E, Group, Layout, LinearGroup, NodeAxis, Slot
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
+from probsym.groups.peek import undisturbed
 from probsym.nets.masking import EdgeList, Segments, Where
 from probsym.reps import Inputs, Leaf, Rep, Signature
 
@@ -273,7 +274,8 @@ def _checked(value: Any, factor: Group, x: Inputs, axes: tuple[Slot | None, ...]
     if value.is_complex():
         raise TypeError(f"net: expected real features of {factor!r}, got {value.dtype}")
     layout: Any = x.layouts.get(factor)  # type: ignore[call-overload]
-    sizes = tuple(factor.ambient_noise((x.count,), layout, device="meta").shape)
+    with undisturbed():
+        sizes = tuple(factor.ambient_noise((x.count,), layout, device="meta").shape)
     lead = len(sizes) - sum(1 if slot is None else slot.width for slot in factor.ambient)
     want: list[int | None] = [*sizes[:lead]]
     for slot in axes:

@@ -19,7 +19,7 @@ from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
 from probsym.groups.orthonormal import tolerance
-from probsym.groups.peek import may_peek, traced
+from probsym.groups.peek import differentiated, may_peek, traced, undisturbed
 from probsym.reps import Inputs, Leaf, Rep
 
 
@@ -41,7 +41,7 @@ class _Networked(Projecting):
         """
         found = self._features(x)
         sorted_by = [f for f in self.group.factors if isinstance(f, S)]
-        if sorted_by and torch.is_grad_enabled() and any(leaf.value.requires_grad for leaf in x.leaves.values()):
+        if sorted_by and any(differentiated(leaf.value) for leaf in x.leaves.values()):
             apart = self._features(x.map(lambda leaf: leaf.value.detach()))
             found.update({f: apart[f] for f in sorted_by})
         return found
@@ -372,7 +372,8 @@ class Canonical(_Networked):
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """The one element; a draw where the input is degenerate."""
-        noise = self.noise(x, (1,), generator)
+        with undisturbed():
+            noise = self.noise(x, (1,), generator)
         z = self.features(x)
         parts = {f: self.project(x, f, z[f], noise["tie"][f]) for f in self.group.factors}
         degenerate = self.degenerate(x, z)

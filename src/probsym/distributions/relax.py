@@ -13,7 +13,7 @@ from torch.nn.functional import threshold
 from torch.special import entr
 
 from probsym.groups import Layout, Permutation
-from probsym.groups.peek import applied, differentiated, may_peek, traced
+from probsym.groups.peek import applied, differentiated, may_peek, traced, transformed
 
 SMALL = 16  # nodes: smaller matrices run fastest side by side, along the last axis, where sums are vectorised
 PAGE = 2**16  # entries of larger matrices worked on at once on a CPU: what is in its caches is not fetched again
@@ -113,9 +113,13 @@ class Relaxation:
 
     def attach(self, g: Permutation, z: Tensor) -> Permutation:
         """g with a straight-through gradient to the scores z (*shape, N) it was sorted by."""
-        if not (z.requires_grad and torch.is_grad_enabled()):
+        plain = transformed()
+        if not plain and not (z.requires_grad and torch.is_grad_enabled()):
             return g
         z = g.layout.pad(z.expand_as(g.index), g.index.ndim - 1)
+        if plain:
+            soft = self(z, g.layout.padded_mask())
+            return replace(g, relaxed=soft - soft.detach())
         return replace(g, relaxed=applied(_Relaxed, z, g.layout.padded_mask(), self))
 
     def entropy(self, z: Tensor, layout: Layout) -> Tensor:
@@ -135,7 +139,7 @@ class Relaxation:
 
 def _kernels(z: Tensor) -> ModuleType | None:
     """The kernels for scores (*shape, N) where they run: in float32 on a GPU, N small, while nothing is `traced`."""
-    if not (z.is_cuda and z.dtype == torch.float32 and z.numel()) or traced():
+    if not (z.is_cuda and z.dtype == torch.float32 and z.numel()) or traced() or transformed():
         return None
     try:
         from probsym.distributions import relax_triton

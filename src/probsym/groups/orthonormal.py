@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups.gram_schmidt import GramSchmidt
-from probsym.groups.peek import applied, in_forward_mode, may_peek
+from probsym.groups.peek import applied, may_peek, transformed
 from probsym.groups.precision import wide
 
 NONE = 2**31  # the place of a column that is not there, behind all that are
@@ -82,7 +82,7 @@ def _needed(z: Tensor, special: bool) -> int:
 
 def _closed(z: Tensor, special: bool) -> Tensor | None:
     """The matrix of columns that are clearly independent, without their tie; None where it takes the general way."""
-    if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or not may_peek(z) or in_forward_mode():
+    if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or not may_peek(z) or transformed():
         return None
     matrix, generic = applied(GramSchmidt, z, special)
     return matrix if bool(generic) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 from typing import Any, ClassVar
 
@@ -13,10 +14,10 @@ from torch import Tensor
 from probsym.groups.axis import Axis, Layout, NodeAxis, NodeElement
 from probsym.groups.base import Element, Slot
 from probsym.groups.orthonormal import extent, tolerance
-from probsym.groups.peek import applied, differentiated, may_peek, traced
+from probsym.groups.peek import applied, differentiated, may_peek, traced, transformed
 from probsym.groups.precision import wide
-from probsym.groups.straight_through import PairsThrough, StraightThrough
 from probsym.groups.whole import whole_number
+from probsym.groups.straight_through import PairsThrough, StraightThrough, attached
 
 LARGEST_LIST = math.factorial(8)
 SHORT = 4
@@ -28,8 +29,8 @@ class Permutation(NodeElement):
 
     Args:
         index: gather index (*shape, N), in a ragged batch (*sample shape, sum N).
-        relaxed: straight-through token (*shape, N, N) of the soft matrix P with (g x)_i = sum_j P_ij x_j. It holds no
-            values; only its gradient exists. In a ragged batch N is the width of the padded graphs.
+        relaxed: straight-through token (*shape, N, N) of the soft matrix P with (g x)_i = sum_j P_ij x_j. It is zero;
+            only its derivatives exist. In a ragged batch N is the width of the padded graphs.
         reverse: the index of the inverse, where it is known already.
     """
 
@@ -49,7 +50,7 @@ class Permutation(NodeElement):
 
     def permute_pairs(self, x: Tensor, axis: int, lead: int) -> Tensor:
         n, learns = self.index.shape[-1], self._learns(x)
-        if x.shape[axis : axis + 2] != (n, n) or (learns and (axis > lead or self.layout.ragged)):
+        if x.shape[axis : axis + 2] != (n, n) or (learns and (axis > lead or self.layout.ragged or transformed())):
             return super().permute_pairs(x, axis, lead)
         moved = gather_pairs(x, self.index, axis, lead)
         if not learns:
@@ -58,7 +59,9 @@ class Permutation(NodeElement):
         return applied(PairsThrough, moved, x.detach(), self.relaxed, place, self.layout)
 
     def _learns(self, x: Tensor) -> bool:
-        return self.relaxed is not None and self.relaxed.requires_grad and x.is_floating_point()
+        if self.relaxed is None or not x.is_floating_point():
+            return False
+        return self.relaxed.requires_grad or transformed()
 
     def relabel(self, labels: Tensor, lead: int) -> Tensor:
         place = inverse_index(self.index) if self.reverse is None else self.reverse
@@ -275,10 +278,11 @@ def gather_pairs(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
 def _attach(moved: Tensor, x: Tensor, g: Permutation, axis: int, lead: int) -> Tensor:
     """`moved` itself, with the gradient that P x would have sent to the soft matrix P of g."""
     front, extra = g.index.ndim - 1, g.index.ndim - 1 - lead
+    attach = attached if transformed() else partial(applied, StraightThrough)
     if axis == lead:
-        return applied(StraightThrough, moved, x, g.relaxed, g.layout, front)
+        return attach(moved, x, g.relaxed, g.layout, front)
     x = x.expand(*g.index.shape[:-1], *x.shape[lead:]).movedim(axis + extra, front)
-    y = applied(StraightThrough, moved.movedim(axis + extra, front), x, g.relaxed, g.layout, front)
+    y = attach(moved.movedim(axis + extra, front), x, g.relaxed, g.layout, front)
     return y.movedim(front, axis + extra)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probsym.groups.axis import Layout
 from probsym.groups.peek import may_peek
-from probsym.groups.precision import wide, without_autocast
+from probsym.groups.precision import matmul, wide, without_autocast
 
 
 class StraightThrough(torch.autograd.Function):
@@ -38,6 +38,17 @@ class StraightThrough(torch.autograd.Function):
         grad = ctx.layout.clear(grad, ctx.lead, ctx.lead)
         rows = [ctx.layout.pad(t, ctx.lead) for t in (grad, x.expand_as(grad))]
         return grad, None, _products(rows[0], rows[1], len(ctx.shape) - 1).to(ctx.kind), None, None
+
+
+def attached(y: Tensor, x: Tensor, relaxed: Tensor, layout: Layout, lead: int) -> Tensor:
+    """What `StraightThrough` does, by plain operations: y + T x, for a token T = P - P of value zero.
+
+    Its derivatives are those of P x in forward mode and under function transforms as well, for the price of P.
+    """
+    rows = layout.clear(layout.pad(x.expand_as(y), lead), lead, lead)
+    flat = rows.reshape(*relaxed.shape[:-1], math.prod(rows.shape[relaxed.ndim - 1 :]))
+    moved = matmul(relaxed, flat).to(y.dtype).reshape(rows.shape)
+    return y + layout.unpad(moved, lead)
 
 
 class PairsThrough(torch.autograd.Function):

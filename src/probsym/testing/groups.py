@@ -165,7 +165,8 @@ class _Checks:
 
     def judgement(self, f: Group, z: Any, shape: tuple[int, ...], seen: dict[Rep, Tensor], of: str) -> None:
         """`degenerate` is true exactly where elements of different ties differ: by chance not once in 2^39."""
-        ties = self.noise(f, (40, *shape))
+        options: dict[str, Any] = {"generator": seeded(None, self.generator.device), "dtype": torch.float64}
+        ties = f.ambient_noise((40, *shape), self.layouts[f], **options)
         many = tuple(t.expand(40, *t.shape) for t in z) if isinstance(z, tuple) else z.expand(40, *z.shape)
         drawn = torch.cat(images(f.project(many, ties, self.layouts[f]), seen), -1)
         differs = (drawn - drawn[0]).abs().amax((0, -1)) > self.tolerance
