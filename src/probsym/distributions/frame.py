@@ -21,6 +21,7 @@ from probsym.groups.axis import Still
 from probsym.groups.base import ProductElement
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
+from probsym.groups.peek import vmapped
 from probsym.groups.whole import positive
 from probsym.reps import Inputs, Leaf, Rep, leaves
 
@@ -116,6 +117,7 @@ class Frame(EquivariantDistribution):
 
     def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
         """One frame a sample, uniform over the frames; of a continuous stabilizer one basis each."""
+        self._refuse_vmap(x)
         views = self._views(x)
         rep = Rep(*self.group.factors[0].ambient)
         first = noise["ties"][self.group.factors[0]]
@@ -133,6 +135,7 @@ class Frame(EquivariantDistribution):
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All frames; a sample of `samples` for inputs that have too many or feel a continuous stabilizer."""
+        self._refuse_vmap(x)
         space = self._alone(x)
         if space is not None and (settled := distinct_axes(x, space)) is not None:
             return self._signed(x, space, *settled)
@@ -160,6 +163,14 @@ class Frame(EquivariantDistribution):
             self._warn_unsure(int(unsure.sum()))
         counters = {**counters, "unsure": unsure.sum(), "sampled": listing.overflow.sum()}
         return self._support(x, views, paths, ~listing.overflow, counters, unsure)
+
+    def _refuse_vmap(self, x: Inputs) -> None:
+        """The number of frames depends on values, and under `torch.vmap` there is no one value."""
+        if any(vmapped(leaf.value) for leaf in x.leaves.values()):
+            raise ValueError(
+                f"{self.brief} lists frames by the values of the inputs, which torch.vmap hides: give the inputs as "
+                "one batch instead"
+            )
 
     def _alone(self, x: Inputs) -> LinearGroup | None:
         """The space, if it is all there is to orient and the signs of its axes can be listed."""
