@@ -20,7 +20,7 @@ from probsym.groups import Axis, E, Element, Group, LinearGroup, Motion, Permuta
 from probsym.groups.axis import Still
 from probsym.groups.base import ProductElement
 from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Vector
+from probsym.groups.orthogonal import Det, Vector
 from probsym.groups.peek import vmapped
 from probsym.groups.whole import positive
 from probsym.reps import Inputs, Leaf, Rep, leaves
@@ -355,7 +355,9 @@ def _floating(leaf: Leaf) -> bool:
 
 
 def _degree(rep: Rep, space: LinearGroup) -> int:
-    return sum(isinstance(slot, Point | Vector) and slot.group == space for slot, _ in rep.axes)
+    """How many axes turn with the space; a slot of one's own may feel it in any way, and counts as three."""
+    degrees = {Point: 1, Vector: 1, Det: 0}
+    return sum(degrees.get(type(slot), 3) for slot, _ in rep.axes if slot.group == space)
 
 
 def _pick_rep(leaf: Leaf, space: LinearGroup) -> Rep:

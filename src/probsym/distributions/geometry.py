@@ -11,14 +11,14 @@ from torch import Tensor
 from probsym.groups import LinearGroup, NodeAxis
 from probsym.groups.axis import Edges, Nodes
 from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Det, Vector
+from probsym.groups.orthogonal import Vector
 from probsym.groups.peek import may_peek
 from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf
 
 
 def spatial(x: Inputs, space: LinearGroup) -> list[Leaf]:
-    """The inputs with exactly one axis of `space` and no determinant: points and vectors."""
+    """The inputs with one axis of `space`, no determinant and no slot of one's own: points and vectors."""
     return [leaf for leaf in x.leaves.values() if _kinds(leaf, space) in ([Point], [Vector])]
 
 
@@ -27,7 +27,7 @@ def is_point(leaf: Leaf, space: LinearGroup) -> bool:
 
 
 def _kinds(leaf: Leaf, space: LinearGroup) -> list[type]:
-    return [type(slot) for slot, _ in leaf.rep.axes if slot.group == space and isinstance(slot, Point | Vector | Det)]
+    return [type(slot) for slot, _ in leaf.rep.axes if slot.group == space]
 
 
 def dense(x: Inputs, leaf: Leaf) -> Tensor:

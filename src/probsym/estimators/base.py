@@ -15,9 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from probsym.distributions import EquivariantDistribution, Noise
 from probsym.distributions.diagnostics import Diagnostics, gathered
-from probsym.groups import Element
-from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Vector
+from probsym.groups import Element, Slot
 from probsym.groups.precision import wide
 from probsym.groups.whole import positive
 from probsym.reps import Inputs, Rep
@@ -118,12 +116,20 @@ class Integrand:
         """
         found = torch.zeros(self.x.count, dtype=self.x.dtype, device=self.x.device)
         for i, (v, rep) in enumerate(zip(variances, self.reps, strict=True)):
-            axes = [rep.lead() + place for slot, place in rep.axes if isinstance(slot, Point | Vector)]
+            axes = [rep.lead() + place + i for slot, place in rep.axes if _turns(slot) for i in range(slot.width)]
             rows = (v.sum(axes) if axes else v).to(found.dtype)
             if rows.numel():
                 owner = self.spread(torch.arange(self.x.count, device=v.device), i, len(rows))
                 found = found.scatter_reduce(0, owner, rows.reshape(len(rows), -1).amax(1), "amax")
         return found
+
+
+def _turns(slot: Slot) -> bool:
+    """Whether entries along its axes are combined, so that only their sum is the same in every pose.
+
+    Pixels of an interpolated image are not: each is as good as another. What a slot of one's own does is not known.
+    """
+    return (slot.mixes and slot.width == 1) or not slot.precise
 
 
 class Recomputation:

@@ -203,6 +203,8 @@ class NodeAxis(Group):
     def __post_init__(self) -> None:
         if self.mask is not None and self.batch is not None:
             raise ValueError(f"{self!r}: an axis is padded (mask) or ragged (batch), not both")
+        if self.name is not None and not isinstance(self.name, str):
+            raise ValueError(f"{type(self).__name__}: expected a string as the name of the axis, got {self.name!r}")
         if self.size is not None:
             object.__setattr__(self, "size", whole_number(f"{type(self).__name__}, size", self.size, 0))
 

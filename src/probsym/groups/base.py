@@ -154,9 +154,9 @@ class Slot(ABC):
     """One way in which a group acts on a tensor: `width` axes are consumed (1, or 0 for scalars such as det).
 
     A slot of one's own gives `act`. It may also tell the sizes that it needs (`misfit`), so that wrong inputs are
-    refused by name, and whether it adds entries up (`mixes`). It gets half-precision tensors as float32, outside of
-    autocast, and its result goes back to their dtype; `probsym.groups.precision.matmul` is a product of matrices that
-    TF32 does not narrow either.
+    refused by name, and whether it adds entries up (`mixes`). It gets tensors and elements in one dtype, float32 or
+    wider, outside of autocast, and its result goes back to that of the tensor; `probsym.groups.precision.matmul` is a
+    product of matrices that TF32 does not narrow either.
 
     >>> class Pair(Slot):                            # two vectors, one after the other: 2 d entries
     ...     def act(self, g, x, axis, lead):

@@ -278,7 +278,7 @@ def gather_pairs(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
 def _attach(moved: Tensor, x: Tensor, g: Permutation, axis: int, lead: int) -> Tensor:
     """`moved` itself, with the gradient that P x would have sent to the soft matrix P of g."""
     front, extra = g.index.ndim - 1, g.index.ndim - 1 - lead
-    attach = attached if transformed() else partial(applied, StraightThrough)
+    attach: Any = attached if transformed() else partial(applied, StraightThrough)
     if axis == lead:
         return attach(moved, x, g.relaxed, g.layout, front)
     x = x.expand(*g.index.shape[:-1], *x.shape[lead:]).movedim(axis + extra, front)

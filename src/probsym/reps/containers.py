@@ -99,7 +99,7 @@ def group_of(*specs: Spec) -> Group:
 def dotted(path: Path, root: str) -> str:
     """A path as a person would write it."""
     head, rest = (str(path[0]), path[1:]) if path and isinstance(path[0], str) else (root, path)
-    return head + "".join(f"[{key!r}]" for key in rest)
+    return head.rstrip() if not rest else head + "".join(f"[{key!r}]" for key in rest)
 
 
 def lookup(value: Any, path: Path, name: str) -> Any:

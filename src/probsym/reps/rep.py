@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from probsym.groups import Element, Group, Layout, NodeAxis, Product, Slot, product
@@ -129,6 +130,8 @@ class Rep:
                 before, packed = x.ndim, 0
                 if self.ragged is not None and not isinstance(part, NodeElement):
                     part, packed = self._spread(g, part, x.shape[lead]), 1
+                if not slot.precise:
+                    x, part = _alike(x, part)
                 at = lead + place
                 x = part.permute_pairs(x, at, lead) if paired else slot.act(part, x, at, lead + packed)
                 lead += x.ndim - before
@@ -163,6 +166,18 @@ class Rep:
 
     def __repr__(self) -> str:
         return f"Rep({', '.join(map(repr, self.slots))})"
+
+
+def _alike(x: Tensor, g: Element) -> tuple[Tensor, Element]:
+    """A tensor and an element in one floating dtype, the wider, for slots that multiply them as they come."""
+    if not (x.is_floating_point() or x.is_complex()):
+        return x, g
+    kind = x.dtype
+    for name in g.event:
+        tensor = getattr(g, name)
+        if tensor is not None and tensor.is_floating_point():
+            kind = torch.promote_types(kind, tensor.dtype)
+    return x.to(kind), g.map(lambda t, _: t.to(kind) if t.is_floating_point() else t)
 
 
 def _slot(slot: SlotLike) -> Slot | None:
