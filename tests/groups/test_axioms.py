@@ -85,7 +85,7 @@ def test_elements_of_other_groups_do_not_compose():
     [lambda: ps.O(0), lambda: ps.E(2.0), lambda: ps.SO(True), lambda: ps.S("n", mask="m", batch="b"), lambda: ps.S(-1)],
 )
 def test_bad_arguments(make):
-    with pytest.raises(ValueError, match=r"integer of at least 1|not both|must not be negative"):
+    with pytest.raises(ValueError, match=r"integer of at least [01]|not both"):
         make()
 
 

@@ -16,8 +16,8 @@ from probsym.groups.base import Element, Slot
 from probsym.groups.orthonormal import extent, tolerance
 from probsym.groups.peek import applied, differentiated, may_peek, traced, transformed
 from probsym.groups.precision import wide
-from probsym.groups.whole import whole_number
 from probsym.groups.straight_through import PairsThrough, StraightThrough, attached
+from probsym.groups.whole import whole_number
 
 LARGEST_LIST = math.factorial(8)
 SHORT = 4
