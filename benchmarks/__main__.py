@@ -22,6 +22,7 @@ from correctness import correctness
 from evaluations import designs
 from packages import frames, images, imports
 from passes import passes
+from points import points
 from relaxed import relaxed
 from report import Kept, circumstances, header, record
 from steps import compiled, places, steps, storage
@@ -32,6 +33,7 @@ from probsym.files import write
 ALL = (
     correctness,
     steps,
+    points,
     compiled,
     places,
     storage,

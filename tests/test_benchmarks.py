@@ -218,3 +218,18 @@ def test_few_sinkhorn_passes_give_the_gradient_of_many(run):
     (rows,) = tables(run("passes", "--quick")).values()
     cosine = {(row["n"], row["passes"]): float(row["mean cosine"]) for row in rows}
     assert all(cosine[n, "2"] > 0.999 > cosine[n, "0"] for n in ("5", "20", "64"))
+
+
+def test_tables_in_the_documentation_are_those_that_were_measured():
+    """Every marked table of docs/*.md is that of its committed file, to the letter."""
+    import fill
+
+    pages = sorted((HERE.parent / "docs").glob("*.md"))
+    marked = 0
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        marked += len(fill.MARKED.findall(text))
+        assert fill.filled(text) == text, f"{page.name}: run python benchmarks/fill.py"
+    assert marked > 5
+    text = "<!-- table: correctness.json 0 -->\n| typed by hand |\n<!-- end -->"
+    assert fill.filled(text) != text  # a negative control
