@@ -15,9 +15,13 @@ from typing import Any, NoReturn
 from probsym.experiments.errors import UserError
 from probsym.experiments.interruption import Interrupted, interruptible
 from probsym.experiments.registry import EXPERIMENTS, experiment, summary
+from probsym.experiments.terminal import CLOSED_PIPE, degrade, discard, flush
 
 Command = Callable[[argparse.Namespace, list[str]], None]
-EXTRA = {"jsonargparse", "lightning", "matplotlib", "rich", "tqdm", "yaml"}
+EXTRA = {
+    "filelock", "igraph", "jsonargparse", "lightning", "matplotlib", "rich", "safetensors", "tensorboard",
+    "torch_geometric", "torchmetrics", "tqdm", "transformers", "yaml",
+}  # fmt: skip
 ADVICE = 'the command line needs an extra: pip install "probsym[experiments]"'
 EXAMPLES = """\
 examples:
@@ -35,25 +39,43 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0, 2 with one line on stderr for whatever the user can put right, 128 + n after signal n."""
+    degrade()
     parser = build_parser()
     try:
         with interruptible():
-            given, rest = parser.parse_known_args(arguments)
-            if rest and given.command is not run:
-                raise UserError(f"unrecognized arguments: {' '.join(rest)}")
-            given.command(given, rest)
+            try:
+                given, rest = parser.parse_known_args(arguments)
+                if rest and given.command is not run:
+                    raise UserError(f"unrecognized arguments: {' '.join(rest)}")
+                given.command(given, rest)
+            finally:
+                flush()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         return fail(f"{error.name} is missing; {ADVICE}")
     except UserError as error:
         return fail(str(error))
+    except BrokenPipeError:
+        discard()
+        return CLOSED_PIPE
     except OSError as error:
+        discard()
         return fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        if not short_of_memory(error):
+            raise
+        return fail(f"out of memory: try a smaller model or batch_size ({error})")
     except Interrupted as stop:
         print("; ".join([f"probsym: interrupted by {stop}", *getattr(stop, "__notes__", [])]), file=sys.stderr)
         return stop.code
     return 0
+
+
+def short_of_memory(error: Exception) -> bool:
+    """Whether an error is that of numpy, of torch on the CPU, or of torch on a GPU, where memory is short."""
+    told = ("allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 def fail(message: str) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 import jsonargparse
@@ -22,6 +23,7 @@ def load_config(experiment: Experiment, preset: str, overrides: Sequence[str] = 
     `uses` of the config tells to change nothing.
     """
     file = ["--preset", str(choose("preset", experiment.presets, preset))]
+    refuse_groups(experiment, overrides)
     config = parse(experiment, [*file, *overrides])
     if overrides:
         was, now = (asdict(c) for c in (parse(experiment, file), config))
@@ -35,10 +37,42 @@ def parse(experiment: Experiment, arguments: Sequence[str]) -> Any:
     try:
         given = parser.parse_args(list(arguments))
         given.pop("preset", None)
-        fields = vars(parser.instantiate(given))
+        found = vars(parser.instantiate(given))
     except argparse.ArgumentError as error:
         raise UserError(_one_line(str(error))) from error
-    return experiment.config(**fields)
+    config = experiment.config(**found)
+    within_range(asdict(config))
+    return config
+
+
+def refuse_groups(experiment: Experiment, overrides: Sequence[str]) -> None:
+    """Raises UserError for a value given to a group of fields, as `--trainer VALUE`, instead of one of its fields.
+
+    jsonargparse would take the value for the name of a class, and import it.
+    """
+    groups = [
+        field.name for field in fields(experiment.config) if is_dataclass(getattr(experiment.config(), field.name))
+    ]
+    for argument in overrides:
+        name = argument.partition("=")[0].removeprefix("--").removesuffix("+")
+        if argument.startswith("--") and name in groups:
+            raise UserError(f"{name}: expected one of its fields, as --{name}.FIELD VALUE; got {argument!r}")
+
+
+def within_range(config: Any, name: str = "") -> None:
+    """Raises UserError for numbers with which nothing can be computed: not finite, or too long for torch."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            within_range(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(config, list | tuple):
+        for value in config:
+            within_range(value, name)
+    elif isinstance(config, float) and not math.isfinite(config):
+        raise UserError(f"{name}: expected a finite number; got {config}")
+    elif isinstance(config, int):
+        bits = 63 if name == "seed" else 31
+        if abs(config) >= 2**bits:
+            raise UserError(f"{name}: expected a whole number below 2^{bits}; got {config}")
 
 
 def fields_help(experiment: Experiment) -> str:

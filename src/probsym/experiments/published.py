@@ -38,4 +38,4 @@ class Published:
 def published(experiment: str) -> list[Published]:
     """All rows of an experiment, in the order of its file; none if there is no file."""
     path = FOLDER / f"{experiment}.yaml"
-    return [Published(**row) for row in yaml.safe_load(path.read_text())] if path.exists() else []
+    return [Published(**row) for row in yaml.safe_load(path.read_text(encoding="utf-8"))] if path.exists() else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 
 from .checks import at_least
@@ -21,17 +22,22 @@ def linear(step: int, steps: int, warmup: int) -> float:
 
 SCHEDULES = {"cosine": cosine, "linear": linear}
 
+# Names that Lightning's Trainer knows and the training loop works with; nothing else reaches it.
+ACCELERATORS = dict.fromkeys(("auto", "cpu", "gpu", "cuda", "mps"))
+STRATEGIES = dict.fromkeys(("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"))
+PRECISIONS = dict.fromkeys(("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"))
+
 
 @dataclass(kw_only=True)
 class TrainerOptions:
     """What Lightning's Trainer is told; none of it is part of a run's identity, so that a run may resume elsewhere.
 
     Args:
-        accelerator: cpu, gpu, ... or auto.
-        devices: How many, or auto.
+        accelerator: cpu, gpu, cuda, mps or auto.
+        devices: How many, -1 for all, the numbers of GPUs such as 0,2, or auto.
         num_nodes: Machines.
-        strategy: ddp, fsdp, ... or auto.
-        precision: 32-true, bf16-mixed, ...
+        strategy: auto, ddp, or ddp_find_unused_parameters_true where a part of the model has no gradient.
+        precision: 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true.
         threads: CPU threads of torch, recorded in the result; a resumed run keeps those that it began with, since sums
             split among other numbers of threads round otherwise. None takes as many as torch does by itself.
         checkpoint_minutes: A checkpoint is written at the first validation after this long, and at the end.
@@ -50,6 +56,13 @@ class TrainerOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        choose("trainer.accelerator", ACCELERATORS, self.accelerator)
+        choose("trainer.strategy", STRATEGIES, self.strategy)
+        choose("trainer.precision", PRECISIONS, self.precision)
+        if not re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d+)+", str(self.devices)):
+            raise UserError(f"trainer.devices: expected auto, a positive number or numbers; got {self.devices!r}")
+        at_least(self, 1, "num_nodes")
+        at_least(self, 0, "checkpoint_minutes")
         if self.threads is not None:
             at_least(self, 1, "threads")
 

@@ -129,4 +129,4 @@ def experiment(name: str) -> Experiment:
 
 def summary(preset: Path) -> str:
     """The first comment of a preset file."""
-    return preset.read_text().partition("\n")[0].removeprefix("#").strip()
+    return preset.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()

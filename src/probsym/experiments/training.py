@@ -24,6 +24,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from tqdm import tqdm
@@ -115,25 +116,29 @@ def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Pr
 def _trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback], checkpoints: Checkpoints) -> pl.Trainer:
     options = recipe.trainer
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # which devices it found, and advice
-    return pl.Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        num_nodes=options.num_nodes,
-        strategy=options.strategy,
-        precision=options.precision,  # type: ignore[arg-type]  # Lightning checks the name
-        gradient_clip_val=recipe.clip or None,
-        max_epochs=-(-recipe.steps // recipe.validate_every),
-        logger=TensorBoardLogger(out, name="tensorboard", version="") if options.tensorboard else False,
-        callbacks=callbacks,
-        plugins=[checkpoints],
-        default_root_dir=out,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=recipe.validate_every,
-    )
+    try:
+        return pl.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            num_nodes=options.num_nodes,
+            strategy=options.strategy,
+            precision=options.precision,  # type: ignore[arg-type]  # Lightning checks the name
+            gradient_clip_val=recipe.clip or None,
+            max_epochs=-(-recipe.steps // recipe.validate_every),
+            logger=TensorBoardLogger(out, name="tensorboard", version="") if options.tensorboard else False,
+            callbacks=callbacks,
+            plugins=[checkpoints],
+            default_root_dir=out,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=recipe.validate_every,
+        )
+    except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
+        asked = f"accelerator {options.accelerator}, devices {options.devices}, strategy {options.strategy}"
+        raise UserError(f"trainer: {asked}, precision {options.precision}: {error}") from error
 
 
 class Training(pl.LightningModule):
