@@ -6,6 +6,7 @@ import argparse
 import inspect
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -132,8 +133,11 @@ def build_parser() -> Parser:
     it.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     it.add_argument("-h", "--help", action="store_true", help="this; with EXPERIMENT also its fields")
     it.set_defaults(parser=it)
-    add(table, "table [--runs DIR]").add_argument("--runs", type=Path, default=Path("runs"), help="default: runs")
-    it = add(figures, "figures [--runs DIR] [--out DIR]")
+    it = add(table, "table [--runs DIR] [--results DIR]")
+    it.add_argument("--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs")
+    it.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results, here or in the checkout")
+    it = add(figures, "figures [--runs DIR] [--results DIR] [--out DIR]")
+    it.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results, here or in the checkout")
     it.add_argument("--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs")
     it.add_argument("--out", type=Path, default=Path("figures"), help="default: figures")
     return parser
@@ -207,15 +211,22 @@ def data_folder() -> Path:
 
 
 def table(given: argparse.Namespace, rest: list[str]) -> None:
-    """our results beside published ones, with seeds and standard errors"""
-    from rich.console import Console
+    """our results beside published ones, with seeds, standard errors and devices
 
-    from probsym.experiments.tables import tables
+    Results are those in --results and every result.json under --runs. --results is ./results unless given, else that
+    of the checkout which the package runs from; an installed package holds no results.
+    "unverified" marks published numbers that nobody here has seen at their source.
+    """
+    from probsym.experiments.layout import tables
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
-    for made in tables(given.runs):
-        console.print(made)
+    print("\n".join(tables(given.runs, given.results, columns())), end="")
+
+
+def columns() -> int:
+    """How wide the output is: $COLUMNS, else the terminal; 200 for a file or a pipe."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size(fallback=(200, 24)).columns
+    return 200
 
 
 def figures(given: argparse.Namespace, rest: list[str]) -> None:
@@ -231,9 +242,10 @@ def figures(given: argparse.Namespace, rest: list[str]) -> None:
     """
     from probsym.experiments.report import figures as draw
 
-    made = draw(given.runs, given.out)
+    made = draw(given.runs, given.out, given.results)
     if not made:
-        raise UserError(f"--runs {given.runs}: expected results of probsym run there or in results; there are none")
+        where = given.results or "results"
+        raise UserError(f"--runs {given.runs}: expected results of probsym run there or in {where}; there are none")
     for path in made:
         print(path)
 

@@ -16,6 +16,7 @@ class Published:
 
     Args:
         row: Its name there. value: Of the experiment's metric. source: Where it stands.
+        verified: Whether somebody here has read it there. stderr: Over runs, where the source gives it.
         preset: Our preset of the same method, if there is one, without -quick or -published.
         figure: Whether it is a line in figures.
         steps: Optimizer steps of its recipe. train_flops: Operations of its matrix products, counted by our preset
@@ -30,9 +31,11 @@ class Published:
     figure: bool = False
     steps: int | None = None
     train_flops: float | None = None
+    stderr: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.value:g}" + ("" if self.verified else " (unverified)")
+        error = "" if self.stderr is None else f" ± {self.stderr:g}"
+        return f"{self.value:g}{error}" + ("" if self.verified else " (unverified)")
 
 
 def published(experiment: str) -> list[Published]:

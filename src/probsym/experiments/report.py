@@ -20,10 +20,14 @@ LINES = ["-", "-.", ":"]
 UNTOLD = {"test_size"}  # overrides that make no other method
 
 
-def figures(runs: Path, out: Path) -> list[Path]:
-    """Draws what the results allow into `out`/EXPERIMENT/NAME.png, with NAME.csv beside it; returns all paths."""
+def figures(runs: Path, out: Path, results: Path | None = None) -> list[Path]:
+    """Draws what the results allow into `out`/EXPERIMENT/NAME.png, with NAME.csv beside it; returns all paths.
+
+    Args:
+        results: Folder of EXPERIMENT/PRESET/*.json; `tables.place` finds one unless given.
+    """
     made = []
-    for name, rows in ours(runs).items():
+    for name, rows in ours(runs, results).items():
         if name not in EXPERIMENTS:
             continue
         for plot in PLOTS:

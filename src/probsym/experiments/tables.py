@@ -1,24 +1,19 @@
-"""`probsym table`: our results, seed by seed made one row, beside published ones."""
+"""Our results, seed by seed made one row, and where they lie. `layout` prints them."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from .published import published
-from .registry import EXPERIMENTS, Experiment, summary
+from .errors import UserError
 from .results import RESULT, read_result
 
 VARIANTS = ("-quick", "-published")
-ERRORS = ("± seeds", "± test", "± samples")
-COLUMNS = ("published", "ours", *ERRORS, "seeds", "k", "steps", "PFLOP", "wall", "CPU", "params")
 CHECKOUT = Path(__file__).parents[3]
 
 
@@ -37,10 +32,7 @@ class Row:
     @property
     def family(self) -> str:
         """The preset without -quick or -published."""
-        name = self.preset
-        for ending in VARIANTS:
-            name = name.removesuffix(ending)
-        return name
+        return family(self.preset)
 
     def mean(self, field: str) -> float:
         """NaN where a result is no number, since a training diverged."""
@@ -54,6 +46,18 @@ class Row:
     def stderr(self) -> float | None:
         """Standard error over seeds."""
         return mean_and_error([result["value"] for result in self.results])[1]
+
+    def each(self, field: str, style: str = "") -> str:
+        """What the results have there, one after the other if they differ."""
+        values = dict.fromkeys(result.get(field) for result in self.results)
+        return " / ".join("unknown" if value is None else format(value, style) for value in values)
+
+
+def family(preset: str) -> str:
+    """A preset without -quick or -published."""
+    for ending in VARIANTS:
+        preset = preset.removesuffix(ending)
+    return preset
 
 
 def mean_and_error(values: Sequence[float | None]) -> tuple[float, float | None]:
@@ -84,66 +88,20 @@ def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
     }
 
 
-def ours(runs: Path) -> dict[str, list[Row]]:
-    """`collect` from `results` (here, or in the checkout) and `runs`."""
-    return collect(next((p for p in (Path("results"), CHECKOUT / "results") if p.is_dir()), Path("results")), runs)
+def place(results: Path | None = None) -> Path:
+    """Where published results lie: the folder that is given, else `results` here, else in the checkout.
 
-
-def tables(runs: Path) -> list[Table]:
-    """One table an experiment."""
-    found = ours(runs)
-    return [table(experiment, found.get(name, [])) for name, experiment in EXPERIMENTS.items()]
-
-
-def table(experiment: Experiment, rows: Iterable[Row]) -> Table:
-    """Published rows in their order, each followed by our presets of the same method, then our others.
-
-    Below stands what each of our presets is.
+    Raises UserError for a given one that is no folder.
     """
-    made = Table(title=f"{experiment.name}: {experiment.metric}", title_justify="left", caption_justify="left")
-    made.add_column("row")
-    for heading in (*COLUMNS, *(name.replace("_", " ") for name in experiment.beside)):
-        made.add_column(heading, justify="right", no_wrap=heading in COLUMNS)
-    left = list(rows)
-    told = dict.fromkeys(row.preset for row in left if row.preset in experiment.presets)
-    made.caption = "\n".join(f"{name}: {summary(experiment.presets[name])}" for name in told)
-    for paper in published(experiment.name):
-        made.add_row(paper.row, str(paper), *[""] * 6, _count(paper.steps), _petaflop(paper.train_flops))
-        for row in [row for row in left if row.family == paper.preset]:
-            made.add_row(*_cells(row, experiment.beside))
-            left.remove(row)
-    for row in left:
-        made.add_row(*_cells(row, experiment.beside))
-    return made
+    if results is not None:
+        if not results.is_dir():
+            raise UserError(f"--results {results}: expected a folder; there is none")
+        return results
+    here = Path("results")
+    in_checkout = CHECKOUT / "results"  # an installed package has none
+    return in_checkout if in_checkout.is_dir() and not here.is_dir() else here
 
 
-def _cells(row: Row, beside: Iterable[str]) -> list[str]:
-    first = row.results[0]
-    return [
-        f"  {row.name}",
-        "",
-        f"{row.mean('value'):.4g}",
-        _number(row.stderr(), ".1g"),
-        _number(row.known_mean("stderr_test"), ".1g"),
-        f"{row.mean('stderr'):.1g}",
-        str(len(row.results)),
-        str(first["samples"]),
-        _count(first["steps"]),
-        _petaflop(row.known_mean("train_flops")),
-        f"{row.mean('wall_s') / 60:.1f} min",
-        "" if (cpu := row.known_mean("cpu_s")) is None else f"{cpu / 60:.1f} min",
-        f"{first['params']:,}",
-        *(_number(row.known_mean(name), ".2g") for name in beside),
-    ]
-
-
-def _number(value: float | None, style: str) -> str:
-    return "" if value is None else format(value, style)
-
-
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
-
-
-def _petaflop(operations: float | None) -> str:
-    return "" if operations is None else f"{operations / 1e15:.2g}"
+def ours(runs: Path, results: Path | None = None) -> dict[str, list[Row]]:
+    """`collect` from `place` and `runs`."""
+    return collect(place(results), runs)

@@ -39,7 +39,7 @@ def flush() -> None:
 
 
 def discard() -> None:
-    """Sends what is still buffered to nowhere if it cannot be written: else the interpreter would complain at its end."""
+    """Sends what is still buffered to nowhere if it cannot be written: else the interpreter complains at its end."""
     try:
         flush()
     except OSError:
