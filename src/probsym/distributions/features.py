@@ -15,7 +15,7 @@ from probsym.groups import E, Group, Layout, LinearGroup, NodeAxis, Slot
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
-from probsym.groups.peek import undisturbed
+from probsym.groups.peek import traced, undisturbed
 from probsym.nets.masking import EdgeList, Segments, Where
 from probsym.reps import Inputs, Leaf, Rep, Signature
 
@@ -264,6 +264,20 @@ def check_features(found: Any, x: Inputs, group: Group) -> dict[Group, Any]:
     return checked
 
 
+AMBIENT: dict[Group, tuple[int, ...]] = {}  # numbers alone, of groups that have been asked
+
+
+def _ambient_sizes(group: Group) -> tuple[int, ...]:
+    """Sizes of the axes of the ambient noise of a group whose size is fixed."""
+    sizes = AMBIENT.get(group)
+    if sizes is None:
+        with undisturbed():
+            sizes = tuple(group.ambient_noise((), device="meta").shape)
+        if not traced():
+            AMBIENT[group] = sizes
+    return sizes
+
+
 def _checked(value: Any, factor: Group, x: Inputs, axes: tuple[Slot | None, ...]) -> Tensor:
     """Features along the given axes of the ambient space of a factor, in the dtype of the inputs.
 
@@ -274,12 +288,13 @@ def _checked(value: Any, factor: Group, x: Inputs, axes: tuple[Slot | None, ...]
     if value.is_complex():
         raise TypeError(f"net: expected real features of {factor!r}, got {value.dtype}")
     layout: Any = x.layouts.get(factor)  # type: ignore[call-overload]
-    with undisturbed():
-        sizes = tuple(factor.ambient_noise((x.count,), layout, device="meta").shape)
-    lead = len(sizes) - sum(1 if slot is None else slot.width for slot in factor.ambient)
-    want: list[int | None] = [*sizes[:lead]]
+    want: list[int | None] = [] if layout is not None and layout.ragged else [x.count]
+    sizes = _ambient_sizes(factor) if layout is None else (layout.size,)
+    place = 0
     for slot in axes:
-        want += [None] if slot is None else sizes[len(want) : len(want) + slot.width]
+        width = 1 if slot is None else slot.width
+        want += [None] if slot is None else sizes[place : place + width]
+        place += width
     fits = len(want) == value.ndim and all(n is None or n == m for n, m in zip(want, value.shape, strict=True))
     if not fits:
         shape = ", ".join("M" if n is None else str(n) for n in want) + ("," if len(want) == 1 else "")
