@@ -273,3 +273,17 @@ def test_complex_outputs_of_every_group(group, kind, estimator):
     if not isinstance(estimator, ps.Adaptive):
         gap = found.mean.to(torch.complex64) - torch.view_as_complex(pair.mean.contiguous())
         assert gap.abs().max() < (1e-2 if kind == torch.complex32 else 1e-5)
+
+
+def test_the_parts_of_images_without_channels_are_channels():
+    """The output of a square image as a pair, with as many channels as columns: its input says how it is read."""
+
+    class Parts(nn.Module):
+        def forward(self, x):
+            return torch.stack([x, x.square()], -1)
+
+    rep = ps.Rep(ps.C(4))
+    phi = ps.symmetrize(Parts(), rep, rep, "haar").eval()
+    assert phi(torch.ones(1, 2, 2)).shape == (1, 2, 2, 2)
+    with pytest.raises(ValueError, match="channels came first"):
+        phi(torch.ones(1, 2, 2, 2))

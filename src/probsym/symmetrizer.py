@@ -16,7 +16,7 @@ from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, 
 from probsym.groups import Axis, Element
 from probsym.groups.peek import traced
 from probsym.reps import Inputs, Rep, Signature, as_spec, group_of, leaves, unfold
-from probsym.reps.channels import refuse_channels_first
+from probsym.reps.channels import plain_images, refuse_channels_first
 from probsym.reps.containers import dotted
 from probsym.reps.distinct import Distinct
 from probsym.reps.outputs import Outputs
@@ -214,7 +214,9 @@ class Symmetrizer(nn.Module):
             )
         if rep.on_edges:
             x.check_edges(dotted(path, "output "), rep, len(out))
-        refuse_channels_first(dotted(path, "output "), rep, tuple(out.shape))
+        images = ((leaf.rep, tuple(leaf.value.shape)) for leaf in x.leaves.values())
+        if not plain_images(images, rep, tuple(out.shape)):
+            refuse_channels_first(dotted(path, "output "), rep, tuple(out.shape))
         rep.check_sizes(dotted(path, "output "), out, x.layouts)
 
     def _check_groups(self) -> None:

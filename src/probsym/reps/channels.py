@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from probsym.reps.rep import Rep
 
 
@@ -36,3 +38,16 @@ def refuse_channels_first(name: str, rep: Rep, shape: tuple[int, ...]) -> None:
         f"{tuple(shape)} looks as if channels came first: declare Rep({shown}{named}, {last!r}) if they do, and "
         f"Rep({shown}{last!r}, {named}) if they stand last"
     )
+
+
+def plain_images(inputs: Iterable[tuple[Rep, tuple[int, ...]]], rep: Rep, shape: tuple[int, ...]) -> bool:
+    """Whether an output has the rows and columns of an input that is declared as it is and has no channels at all.
+
+    The channels of such an output are its own, and stand where undeclared axes do.
+
+    >>> from probsym.groups import C
+    >>> plain_images([(Rep(C(4)), (1, 2, 2))], Rep(C(4)), (16, 2, 2, 2))
+    True
+    """
+    start = rep.lead() + rep.ndim
+    return any(known == rep and len(size) == start and size[1:] == shape[1:start] for known, size in inputs)
