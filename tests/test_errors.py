@@ -6,7 +6,6 @@ from torch import nn
 
 import probsym as ps
 from cases import SETTINGS, padded, particles
-from probsym.reps import Inputs
 
 # ---------------------------------------------------------------- bad input
 
@@ -72,23 +71,6 @@ def test_bad_masks_batches_and_labels():
             phi.estimate(**{**s.call, **changes})
     with pytest.raises(TypeError, match="edge_index: expected integer node numbers"):
         phi.estimate(**{**s.call, "edge_index": s.call["edge_index"].double()})
-
-
-def test_values_are_checked_once_in_training_and_at_every_other_estimate(monkeypatch):
-    """The check waits for the device, which a step must not do."""
-    checked = []
-    check = Inputs.check_values
-    monkeypatch.setattr(Inputs, "check_values", lambda self: (checked.append(self), check(self)))
-    s = particles(ps.E(3))
-    phi = s.symmetrized("haar").train()
-    for _ in range(3):
-        phi(**s.call, return_estimate=True)
-    assert len(checked) == 1
-    with torch.no_grad():
-        phi.estimate(**s.call)
-    phi.eval().estimate(**s.call)
-    phi(**s.call)
-    assert len(checked) == 3
 
 
 def test_a_call_leaves_one_mark_on_the_model():

@@ -60,7 +60,7 @@ class Symmetrizer(nn.Module):
                 strict=True,
             )
         )
-        self._values_checked = False  # all that a call ever changes here: the first one looks at the values
+        self._values_checked = False  # all that a call ever changes here, so that a GPU need not wait in training
 
     def forward(
         self,
@@ -76,6 +76,10 @@ class Symmetrizer(nn.Module):
     ) -> Any:
         """The model's output, symmetrized.
 
+        Values are checked at every call, for the price of one sum of each argument: NaN, infinity, node numbers out of
+        range, masks with holes. Two exceptions: a training step on a GPU, which would have to wait, checks at its first
+        call only, and a traced call (compile, export, vmap) never.
+
         Args:
             args, kwargs: the model's own arguments.
             samples: number of samples K; estimator: how to average. At most one of samples, estimator and tol.
@@ -86,19 +90,26 @@ class Symmetrizer(nn.Module):
         Raises:
             ValueError, TypeError: an argument does not fit its Rep; names it.
         """
-        x = self.bind(args, kwargs)
-        if self._to_check(return_estimate):
-            x.check_values()
-            self._values_checked = True
+        x = self._checked(args, kwargs)
         estimator = self._estimator(samples, estimator, tol, max_samples, noise)
         estimate = estimator(self._integrand(x, Outputs(self.output), noise, generator, return_estimate))
         return estimate if return_estimate else estimate.mean
 
-    def _to_check(self, diagnosed: bool) -> bool:
-        """Values are checked at the first call, and whenever an estimate is asked for but in a training step."""
+    def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+        """`bind`, with the values looked at.
+
+        Not while a compiler or a function transform follows. On a GPU a look waits for all work under way, so that
+        there a training step looks at the first call only.
+        """
+        x = self.bind(args, kwargs)
         if traced():
-            return diagnosed
-        return not self._values_checked or (diagnosed and not (self.training and torch.is_grad_enabled()))
+            return x
+        in_training = self.training and torch.is_grad_enabled()
+        if x.device.type == "cpu" or not in_training or not self._values_checked:
+            x.check_values()
+        if not self._values_checked:
+            self._values_checked = True
+        return x
 
     def estimate(self, *args: Any, **kwargs: Any) -> Estimate:
         """`forward` with `return_estimate=True`: mean, standard error, samples used, diagnostics."""
@@ -112,7 +123,7 @@ class Symmetrizer(nn.Module):
         Samples are not averaged, so integers and booleans may come out where the group only moves entries.
         """
         samples = positive("samples", samples)
-        x = self.bind(args, kwargs)
+        x = self._checked(args, kwargs)
         noise = self.distribution.draw(x, samples, generator) if noise is None else noise
         outputs = Outputs(self.output)
         g = self.distribution.transport(x, noise)
@@ -191,8 +202,9 @@ class Symmetrizer(nn.Module):
         times = g.shape[0]
         inverse = g.inverse()
         rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
-        spare = needed is not None and times > 1 and not traced()
-        distinct = Distinct(rows, needed.reshape(-1), alike) if spare else None  # type: ignore[union-attr]
+        distinct = None
+        if needed is not None and not traced():
+            distinct = Distinct(rows, needed.reshape(-1), alike and times > 1)
         part = rows if distinct is None else distinct.inputs
         y = self.model(*part.args, **part.kwargs)
         moved = []
@@ -201,7 +213,10 @@ class Symmetrizer(nn.Module):
             self._check_output(part, path, rep, out)
             _check_kind(path, rep, out, averaged)
             out = out if distinct is None else distinct.restore(out, rep)
-            moved.append(rep.act(g, unfold(out, rep, times)))
+            samples = unfold(out, rep, times)
+            if needed is not None and distinct is None:
+                samples = _blank(x, rep, samples, ~needed)
+            moved.append(rep.act(g, samples))
         return moved
 
     def _check_output(self, x: Inputs, path: tuple[Any, ...], rep: Rep, out: Any) -> None:
@@ -271,6 +286,14 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
         return []
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in parameters if p.kind in kinds and p.name != "self"]
+
+
+def _blank(x: Inputs, rep: Rep, samples: Tensor, where: Tensor) -> Tensor:
+    """Outputs (K, rows, ...) with zeros for the marked samples of an input (K, B), NaN or not."""
+    if rep.ragged is not None:
+        layout = x.layouts[rep.ragged]
+        where = layout.spread(where, 1, layout.owner(rep.slots[0], samples.shape[1]))
+    return samples.masked_fill(where.reshape(*where.shape, *[1] * (samples.ndim - 2)), 0)
 
 
 def _check_kind(path: tuple[Any, ...], rep: Rep, out: Tensor, averaged: bool) -> None:

@@ -100,11 +100,15 @@ class Integrand:
         return [r.reshape(*r.shape, *[1] * (y.ndim - 2)) for r, y in zip(rows, outputs, strict=True)]
 
     def scaled(self, outputs: list[Tensor], weights: Tensor | None, part: slice) -> list[Tensor]:
-        """Outputs (K, ...) of part of the samples times their weights, (M, B) the same in every block."""
+        """Outputs (K, ...) of part of the samples times their weights, (M, B) the same in every block.
+
+        Those of weight zero are zero, even if they are not finite.
+        """
         if weights is None:
             return outputs
         number = torch.arange(part.start, part.stop, device=weights.device) % len(weights)
-        return [(w * y).to(y.dtype) for w, y in zip(self.align(weights[number], outputs), outputs, strict=True)]
+        aligned = self.align(weights[number], outputs)
+        return [(w * y.masked_fill(w == 0, 0)).to(y.dtype) for w, y in zip(aligned, outputs, strict=True)]
 
     def counts(self, k: int) -> Tensor:
         return torch.full((self.x.count,), k, dtype=torch.long, device=self.x.device)

@@ -39,6 +39,8 @@ class Distinct:
             self.source[chosen] = chosen[_first_equal(rows, chosen)]
         self.keep = needed & (self.source == torch.arange(rows.count, device=needed.device))
         self.all = bool(self.keep.all())
+        if not self.all and not bool(self.keep.any()):
+            self.keep[:1] = True  # a model need not bear an empty batch
         self.inputs = rows if self.all else rows.select(self.keep)
 
     def restore(self, out: Tensor, rep: Rep) -> Tensor:
@@ -53,7 +55,8 @@ class Distinct:
         if rep.on_edges:
             smaller = self.inputs.layouts[rep.ragged]
             owner = layout.edges[smaller.edges_of(rep.slots[0], len(out))]  # type: ignore[arg-type]
-        return out.new_zeros(len(owner), *out.shape[1:]).index_put((self.keep[owner],), out)
+        every = out.new_zeros(len(owner), *out.shape[1:]).index_put((self.keep[owner],), out)
+        return every.masked_fill(~self.needed[owner].reshape(-1, *[1] * (out.ndim - 1)), 0)
 
 
 def _first_equal(rows: Inputs, chosen: Tensor) -> Tensor:

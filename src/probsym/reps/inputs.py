@@ -21,6 +21,7 @@ from probsym.reps.owned import arranged, owned
 from probsym.reps.rep import Rep
 from probsym.reps.signature import Signature
 from probsym.reps.undeclared import guarded
+from probsym.reps.values import check_values, without_padding
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Inputs:
     def bind(spec: Spec | Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
         """Match call arguments with their Reps, or with the signature made of them, and check shapes and dtypes.
 
+        Padding is set to zero: the padded nodes of masks, and edges whose node numbers are negative.
+
         Raises:
             ValueError, TypeError: an argument is missing, or its rank, size or dtype does not fit its Rep; names it.
 
@@ -88,7 +91,7 @@ class Inputs:
         inputs = inputs._with_long_labels()
         inputs.layouts.update((axis, inputs._layout(axis)) for axis in signature.node_axes)
         inputs._check_sizes()
-        return inputs._with_edges_told_apart()
+        return without_padding(inputs._with_edges_told_apart())
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -356,6 +359,12 @@ class Inputs:
                     f"{leaf.name}: expected batch size {self.count} on axis 0, got shape {tuple(leaf.value.shape)}"
                 )
             leaf.rep.check_sizes(leaf.name, leaf.value, self.layouts)
+        for axis, layout in self.layouts.items():
+            if layout.mask is not None and len(layout.mask) != self.count:
+                raise ValueError(
+                    f"argument {axis.mask!r}: expected a bool mask of shape ({self.count}, {layout.size}), "
+                    f"got shape {tuple(layout.mask.shape)}"
+                )
 
     def _refuse_unmarked(self, axis: NodeAxis, times: int) -> None:
         """Copies of a lone graph are many graphs: only a batch vector tells the model so."""
@@ -366,21 +375,12 @@ class Inputs:
             )
 
     def check_values(self) -> None:
-        """Refuse NaN and infinity, node numbers out of range and masks with holes.
+        """Refuse NaN and infinity, node numbers out of range, edges between inputs and masks with holes.
 
         Raises:
             ValueError: names the argument.
         """
-        for leaf in self.leaves.values():
-            value = leaf.value
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                bad = "NaN" if bool(value.isnan().any()) else "infinite values"
-                raise ValueError(f"{leaf.name}: expected finite values, got {bad}")
-            if leaf.rep.labelled is not None and value.numel():
-                _check_labels(leaf, self.layouts[leaf.rep.labelled])
-        for axis, layout in self.layouts.items():
-            if layout.mask is not None and bool((layout.mask[:, 1:] & ~layout.mask[:, :-1]).any()):
-                raise ValueError(f"argument {axis.mask!r}: expected the nodes first and the padding last in every row")
+        check_values(self)
 
 
 def _warn_of_edges(name: str, found: Path, other: Path) -> None:
@@ -404,18 +404,6 @@ def _graphs(labels: Tensor, batch: Tensor, count: int) -> Tensor:
         return torch.zeros(labels.shape[-1], dtype=torch.long, device=labels.device)
     first = labels if labels.ndim == 1 else labels.flatten(0, -2).amax(0)
     return batch[first.clamp(0, len(batch) - 1)]
-
-
-def _check_labels(leaf: Leaf, layout: Layout) -> None:
-    labels, most = leaf.value, int(leaf.value.max())
-    if most >= layout.size:
-        raise ValueError(f"{leaf.name}: expected node numbers below {layout.size}, got {most}")
-    if layout.batch is not None and labels.ndim > 1:
-        owner = torch.where(labels < 0, -1, layout.batch[labels.clamp_min(0)])
-        apart = (owner != owner[:1]) & (labels >= 0) & (labels[:1] >= 0)
-        if bool(apart.any()):
-            edge = labels[:, apart.any(0)][:, 0].tolist()
-            raise ValueError(f"{leaf.name}: expected the nodes of an edge in one graph, got {edge} of two graphs")
 
 
 def fold(x: Tensor, rep: Rep, layouts: Mapping[NodeAxis, Layout]) -> Tensor:

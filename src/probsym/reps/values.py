@@ -1,0 +1,161 @@
+"""Values of the inputs: padding that never matters, and what is refused at every call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from probsym.groups import Layout, NodeAxis
+from probsym.groups.axis import Edges
+from probsym.groups.peek import may_peek
+from probsym.reps import containers
+from probsym.reps.containers import Path
+
+if TYPE_CHECKING:
+    from probsym.reps.inputs import Inputs, Leaf
+
+
+# ---------------------------------------------------------------- padding
+
+
+def without_padding(x: Inputs) -> Inputs:
+    """The same call with zeros where there is no node and no edge, whatever stood there: NaN times zero is NaN."""
+    changes: dict[Path, Tensor] = {}
+    for path, leaf in x.leaves.items():
+        value, lead = leaf.value, leaf.rep.lead()
+        for axis, places in leaf.rep.nodes:
+            value = x.layouts[axis].clear(value, lead, *(lead + place for place in places))
+        for slot, place in leaf.rep.axes:
+            absent = _absent_edges(x, leaf, slot, lead + place) if isinstance(slot, Edges) else None
+            if absent is not None:
+                after = value.ndim - lead - place - 1
+                view = absent.reshape(*absent.shape[:lead], *[1] * place, absent.shape[-1], *[1] * after)
+                value = value.masked_fill(view, 0)
+        if value is not leaf.value:
+            changes[path] = value
+    if not changes:
+        return x
+    return type(x)(containers.exchange(x.values, changes), x.signature, x.layouts)
+
+
+def _absent_edges(x: Inputs, leaf: Leaf, slot: Edges, axis: int) -> Tensor | None:
+    """Which edges (E,) or (B, E) are padding, by negative node numbers; None where none is known to be."""
+    layout: Layout = x.layouts[slot.group]
+    rows = leaf.value.shape[axis]
+    if layout.ragged:
+        paths = [layout.edges_of(slot, rows)] if layout.edges else []
+    else:
+        paths = [
+            path
+            for path, other in x.leaves.items()
+            if other.rep.labelled == slot.group and slot.means(path) and other.value.shape[2:] == (rows,)
+        ]
+    if len(paths) != 1:
+        return None
+    absent = (x.leaves[paths[0]].value < 0).any(-2)
+    return None if may_peek(absent) and not bool(absent.any()) else absent
+
+
+# ---------------------------------------------------------------- checks
+
+
+def check_values(x: Inputs) -> None:
+    """Refuse NaN and infinity, node numbers out of range, edges between inputs, masks with holes, unknown graphs.
+
+    A first look costs one sum of each tensor, and on a GPU one wait for all of them; what it leaves in doubt is looked
+    at closely.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    fine: list[Tensor] = []
+    for leaf in x.leaves.values():
+        value = leaf.value.detach()
+        if value.is_floating_point() or value.is_complex():
+            # finite values of which the sum overflows are a doubt as well
+            total = value.sum(dtype=torch.promote_types(value.dtype, torch.float32))
+            fine.append(torch.isfinite(total))
+        elif leaf.rep.labelled is not None and value.numel():
+            fine.append(_labels_fit(value, x.layouts[leaf.rep.labelled]))
+    for layout in x.layouts.values():
+        if layout.mask is not None:
+            fine.append(~_holes(layout.mask))
+        if layout.batch is not None and layout.size:
+            fine.append((layout.batch >= 0).all() & (layout.batch < layout.count).all())
+    if not _all(fine):
+        _find_fault(x)
+
+
+def _all(flags: list[Tensor]) -> bool:
+    if all(flag.is_cpu for flag in flags):
+        return all(bool(flag) for flag in flags)
+    return bool(torch.stack(flags).all())
+
+
+def _find_fault(x: Inputs) -> None:
+    """The closer look, argument by argument."""
+    for axis, layout in x.layouts.items():
+        if layout.mask is not None and bool(_holes(layout.mask)):
+            raise ValueError(f"argument {axis.mask!r}: expected the nodes first and the padding last in every row")
+        if layout.batch is not None and layout.size:
+            _check_graphs(axis, layout)
+    for leaf in x.leaves.values():
+        value = leaf.value
+        if (value.is_floating_point() or value.is_complex()) and not bool(torch.isfinite(value).all()):
+            bad = "NaN" if bool(value.isnan().any()) else "infinite values"
+            raise ValueError(f"{leaf.name}: expected finite values, got {bad}{_first_bad(x, leaf)}")
+        if leaf.rep.labelled is not None and value.numel():
+            _check_labels(leaf, x.layouts[leaf.rep.labelled])
+
+
+def _first_bad(x: Inputs, leaf: Leaf) -> str:
+    """Which input of the batch holds the first of them."""
+    rows = (~torch.isfinite(leaf.value)).flatten(1).any(1) if leaf.value.ndim > 1 else ~torch.isfinite(leaf.value)
+    row = int(rows.nonzero()[0])
+    if leaf.rep.lead() == 0:
+        row = int(x.owner(leaf)[row])
+    return f" in input {row} of {x.count}" if x.count > 1 else ""
+
+
+def _holes(mask: Tensor) -> Tensor:
+    """Whether padding comes before a node (scalar)."""
+    return (mask[:, 1:] > mask[:, :-1]).any()
+
+
+def _check_graphs(axis: NodeAxis, layout: Layout) -> None:
+    batch: Any = layout.batch
+    low, high = int(batch.min()), int(batch.max())
+    if low < 0 or high >= layout.count:
+        raise ValueError(
+            f"argument {axis.batch!r}: expected the graph of each node as a number from 0 to {layout.count - 1}, "
+            f"got numbers from {low} to {high}"
+        )
+
+
+def _labels_fit(labels: Tensor, layout: Layout) -> Tensor:
+    """Whether node numbers are in range and the nodes of every edge in one graph (scalar)."""
+    fit = labels.max() < layout.size
+    if layout.batch is None or labels.ndim < 2:
+        return fit
+    return fit & ~_apart(labels, layout).any()
+
+
+def _apart(labels: Tensor, layout: Layout) -> Tensor:
+    """Node numbers (2, E) of another graph than that of the first node of their edge; negative ones are padding."""
+    batch: Any = layout.batch
+    owner = batch[labels.long().clamp(0, max(layout.size - 1, 0))]
+    return (owner != owner[:1]) & (labels >= 0) & (labels[:1] >= 0)
+
+
+def _check_labels(leaf: Leaf, layout: Layout) -> None:
+    labels, most = leaf.value, int(leaf.value.max())
+    if most >= layout.size:
+        raise ValueError(f"{leaf.name}: expected node numbers below {layout.size}, got {most}")
+    if layout.batch is None or labels.ndim < 2:
+        return
+    apart = _apart(labels, layout)
+    if bool(apart.any()):
+        edge = labels[:, apart.any(0)][:, 0].tolist()
+        raise ValueError(f"{leaf.name}: expected the nodes of an edge in one graph, got {edge} of two graphs")
