@@ -309,8 +309,12 @@ def test_generic_clouds_of_half_precision_are_still_exact(dtype):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("storage", ["dense", "padded", "ragged", "ordered"])
 @pytest.mark.parametrize("family", [ps.E, ps.SO])
-def test_a_bad_input_spoils_its_own_rows_only(family, storage, bad):
-    """One coordinate of one input is not a number: the others get what they get without it; padding may hold it."""
+def test_a_bad_input_spoils_its_own_rows_only(family, storage, bad, monkeypatch):
+    """One coordinate of one input is not a number: the others get what they get without it; padding may hold it.
+
+    Such inputs are refused by name where values are looked at; a training step on a GPU does not look.
+    """
+    monkeypatch.setattr(Inputs, "check_values", lambda self: None)
     space, pos = family(3), normal(3, 5, 3, seed=0)
     marks = {}
     nodes = {"dense": ps.S("n"), "padded": ps.S("n", mask="mask"), "ragged": ps.S("n", batch="batch"), "ordered": None}
