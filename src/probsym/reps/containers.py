@@ -14,6 +14,7 @@ from probsym.reps.rep import Rep
 
 Spec: TypeAlias = Any  # Rep, None ("pass it as it is"), or dict / tuple of Specs
 Path: TypeAlias = tuple[Any, ...]
+MAPPINGS = (dict, Mapping)  # ordinary dicts first: to ask for any Mapping takes long
 
 
 class Undeclared:
@@ -120,7 +121,7 @@ def read(value: Any, key: Any) -> Any:
     """value[key] for containers, value.key for objects such as PyG Data; None if absent."""
     if isinstance(value, Undeclared):
         return None
-    if isinstance(value, Mapping):
+    if isinstance(value, MAPPINGS):
         return value.get(key)
     if isinstance(value, tuple) and key in getattr(value, "_fields", ()):
         return getattr(value, key)
@@ -131,7 +132,7 @@ def read(value: Any, key: Any) -> Any:
 
 def entries(value: Any, declared: bool = False) -> Iterable[tuple[Any, Any]]:
     """(key, entry) of a container; of an object of any other class than PyG's only if some are `declared`."""
-    if isinstance(value, Mapping):
+    if isinstance(value, MAPPINGS):
         return value.items()
     if isinstance(value, tuple | list):
         return enumerate(value)
@@ -155,7 +156,7 @@ def exchange(value: Any, changes: Mapping[Path, Any]) -> Any:
     for path, new in changes.items():
         parts.setdefault(path[0], {})[path[1:]] = new
     children = {key: exchange(read(value, key), part) for key, part in parts.items()}
-    if isinstance(value, Mapping):
+    if isinstance(value, MAPPINGS):
         return {**value, **children}
     if isinstance(value, tuple | list):
         items = [children.get(i, item) for i, item in enumerate(value)]

@@ -80,7 +80,8 @@ class Rep:
         for slot, place in self.axes:
             axis = self.lead() + place
             if not isinstance(slot, Nodes):
-                slot.check(x, axis, name, f" of {self!r}")
+                if slot.misfit(tuple(x.shape[axis : axis + slot.width])) is not None:
+                    slot.check(x, axis, name, f" of {self!r}")
             elif slot.group in layouts and x.shape[axis] != layouts[slot.group].size:
                 size = layouts[slot.group].size
                 raise ValueError(
