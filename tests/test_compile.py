@@ -343,3 +343,12 @@ def test_a_symmetrized_model_inside_another():
     once = inner.symmetrized("frame")
     outer = ps.symmetrize(once, inner.inputs, inner.output, "haar", eval_samples=2).eval()
     assert agree(outer(**inner.call), once(**inner.call))
+
+
+def test_a_net_that_is_not_built_is_refused_with_the_way_out():
+    """Lazy layers cannot be made while a compiler follows."""
+    nodes = ps.S("nodes")
+    x = torch.randn(2, 3, 3)
+    phi = ps.symmetrize(torch.nn.Identity(), ps.Rep(nodes), ps.Rep(nodes), "learned")
+    with pytest.raises(ValueError, match=r"not built yet.*pass example="):
+        torch.compile(phi, backend="eager")(x)

@@ -67,6 +67,8 @@ class DefaultNet(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[Group, Any]:
         """The arguments of the model -> {S: scores (B, N), O: vectors (B, D, D), E: (centroid, vectors)}."""
+        if not self.built and traced():
+            self._refuse_unbuilt()
         x = Inputs.bind(self.signature, args, kwargs)
         seen = [self._see(x, *place) for place in zip(self.views, self.viewpoints, self.nets, strict=True)]
         if not self.built and not traced():
@@ -90,6 +92,14 @@ class DefaultNet(nn.Module):
         if view.space is not None and seen.vectors is None:
             raise ValueError(f"no input holds points or vectors of {view.space!r}: nothing to orient it by")
         return _cast(seen, next(net.parameters()).dtype)
+
+    def _refuse_unbuilt(self) -> None:
+        """A compiler or exporter cannot follow how lazy layers are made."""
+        if any(isinstance(p, nn.UninitializedParameter) for p in self.parameters()):
+            raise ValueError(
+                "the default net of p is not built yet, which cannot be compiled: pass example= to symmetrize, a "
+                "sample input that fixes its channel counts, or call the model once before"
+            )
 
     def _build(self, seen: list[NodeFeatures]) -> None:
         """Fix the channel counts of lazy layers, by a call with zeros of one node.
