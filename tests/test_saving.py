@@ -13,8 +13,9 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 import probsym as ps
+from probsym.distributions import DefaultNet
 from probsym.groups import Slot
-from probsym.nets import MLP
+from probsym.nets import MLP, InvariantWeights
 from probsym.saving import decode, encode
 
 NODES, SPACE = ps.S("nodes"), ps.E(3, "space")
@@ -54,6 +55,26 @@ def test_reloaded_model_gives_bit_equal_outputs(name, tmp_path):
     assert again.eval_estimator == ps.MonteCarlo(6, chunk=2)
     other = ps.symmetrize(model(), REPS, ps.Rep(NODES, SPACE), DISTRIBUTIONS[name]()).eval()
     assert not torch.equal(first, other(**x, generator=torch.Generator().manual_seed(1), samples=6))
+
+
+@pytest.mark.parametrize("name", ["learned", "canonical"])
+def test_models_saved_with_the_net_of_all_pairs_are_rebuilt_with_it(name, tmp_path):
+    """Folders without a number of the net were written when there was one net for every space."""
+    kind = ps.Learned if name == "learned" else ps.Canonical
+    net = DefaultNet(REPS, NODES * SPACE, version=1)
+    phi = ps.symmetrize(model(), REPS, ps.Rep(NODES, SPACE), kind(net, NODES * SPACE), example=inputs()).eval()
+    ps.save(phi, tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "probsym.json").read_text())
+    assert config["distribution"].pop("net") == 1
+    (tmp_path / "saved" / "probsym.json").write_text(json.dumps(config))
+    again = ps.load(tmp_path / "saved", model()).eval()
+    call, seeds = inputs(), [torch.Generator().manual_seed(3) for _ in range(2)]
+    assert torch.equal(phi(**call, generator=seeds[0]), again(**call, generator=seeds[1]))
+    assert isinstance(again.distribution.net.nets[0], InvariantWeights)
+    config["distribution"]["net"] = 3
+    (tmp_path / "saved" / "probsym.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="version"):
+        ps.load(tmp_path / "saved", model())
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):

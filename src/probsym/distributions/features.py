@@ -94,7 +94,7 @@ class Viewpoint:
                 value = adjacency(x, leaf)
             rooms[seat.room].append(value)
         mask: Where = None if layout is None else layout.padded_mask()
-        if packed is not None:
+        if packed is not None and packed.batch is not None:
             mask = Segments(packed.batch, packed.sizes)
         rounding = torch.stack(errors).amax(0) if len(errors) > 1 else next(iter(errors), None)
         parts = {key: _joined(found) for key, found in rooms.items()}
