@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import torchmetrics
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import probsym as ps
 from probsym.experiments.average import Average
 from probsym.experiments.batches import Pages, Shuffled, Tensors, size, stream
 from probsym.experiments.cost import counter, training_flops
-from probsym.experiments.evaluation import score
+from probsym.experiments.evaluation import exact_errors, score
 from probsym.experiments.recipe import Recipe, TrainerOptions
 from probsym.experiments.training import Problem, fit
 from probsym.nets.pair_transformer import PairTransformer
@@ -104,11 +106,39 @@ def test_attention_is_counted() -> None:
 
 def test_two_standard_errors() -> None:
     """Errors that differ only between inputs have no Monte Carlo error, and the other way round."""
-    inputs = score(torch.tensor([[1.0, 3.0], [1.0, 3.0]]), 1)
+    inputs = score(torch.tensor([[1.0, 3.0]] * 4), 1)
     assert (inputs.value, inputs.stderr) == (2.0, 0.0)
-    assert inputs.stderr_test == pytest.approx(math.sqrt(2) / math.sqrt(2))
-    draws = score(torch.tensor([[1.0, 1.0], [3.0, 3.0]]), 1)
-    assert (draws.stderr, draws.stderr_test) == (pytest.approx(1.0), 0.0)
+    assert inputs.stderr_test == pytest.approx(1.0)
+    draws = score(torch.tensor([[1.0, 1.0], [3.0, 3.0], [5.0, 5.0]]), 1)
+    assert (draws.stderr, draws.stderr_test) == (pytest.approx(2 / math.sqrt(3)), 0.0)
+
+
+def test_one_draw_or_two_are_no_error_bar() -> None:
+    """Unless nothing was drawn."""
+    for draws in (1, 2):
+        rows = torch.rand(draws, 4)
+        assert math.isnan(score(rows, 1).stderr)
+        assert score(rows, 1, exact=True).stderr == 0.0
+
+
+class Flat(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(15, 1)
+
+    def forward(self, pos: torch.Tensor) -> torch.Tensor:
+        return super().forward(pos.flatten(1))
+
+
+@pytest.mark.parametrize(("symmetric", "error"), [(False, 0.0), (True, math.nan)])
+def test_a_canonical_pose_that_was_drawn_has_no_error_of_zero(symmetric: bool, error: float) -> None:
+    """One input of four is a line, whose pose about itself is open."""
+    space = ps.SO(3, "space")
+    clouds = torch.randn(4, 5, 3)
+    if symmetric:
+        clouds[2] = torch.linspace(-1, 1, 5)[:, None] * torch.randn(3)
+    phi = ps.symmetrize(Flat(), {"pos": ps.Rep(ps.Axis("nodes"), space)}, ps.Rep(), "canonical").eval()
+    found = exact_errors(phi, {"pos": clouds}, lambda batch: {"pos": batch["pos"]}, lambda y, batch: y[:, 0])
+    assert found.stderr == pytest.approx(error, nan_ok=True)
 
 
 def test_ranks_share_the_pages() -> None:

@@ -98,7 +98,7 @@ def measure(model: nn.Module, test: Batch) -> list[Score]:
     """Test errors: at each k, or one for a bare model."""
     if isinstance(model, ps.Symmetrizer):
         return errors_by_samples(model, test, inputs, LOSS.motion.mse, SAMPLES, repeats=3, seed=0)
-    return [score(LOSS.errors(model, test)[None], 1)]
+    return [score(LOSS.errors(model, test)[None], 1, exact=True)]
 
 
 def report(found: list[Trained]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .training import Progress
 
 ROWS = 5_000  # samples times inputs that the base network sees at once
+LEAST_DRAWS = 3  # two numbers are no error bar
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Score:
 
     Args:
         samples: k. value: Mean error over draws and test inputs. draws: Independent estimates it is the mean of.
-        stderr: Monte Carlo standard error of `value`: how much it would differ for other draws on the same inputs.
+        stderr: Monte Carlo standard error of `value`: how much it would differ for other draws on the same inputs. 0 if
+            nothing is drawn, NaN if there are too few draws to tell.
         stderr_test: Its standard error over test inputs, each averaged over the draws first.
     """
 
@@ -41,14 +44,37 @@ class Score:
         return asdict(self)
 
 
-def score(errors: Tensor, samples: int) -> Score:
-    """Of errors (draws, inputs)."""
+def monte_carlo_error(values: Tensor, exact: bool) -> float:
+    """Standard error of the mean of independent draws (S,); 0 where nothing was drawn, NaN for fewer than three.
+
+    >>> monte_carlo_error(torch.tensor([1.0]), exact=True), monte_carlo_error(torch.tensor([1.0, 2.0]), exact=False)
+    (0.0, nan)
+    """
+    if exact:
+        return 0.0
+    if len(values) < LEAST_DRAWS:
+        return math.nan
+    return float(values.std()) / len(values) ** 0.5
+
+
+def is_exact(estimate: ps.Estimate) -> bool:
+    """Whether no part of an estimate was drawn: a canonical pose of a symmetric input was."""
+    errors = estimate.stderr.values() if isinstance(estimate.stderr, dict) else [estimate.stderr]
+    return all(not bool(error.any()) for error in errors)
+
+
+def score(errors: Tensor, samples: int, exact: bool = False) -> Score:
+    """Of errors (draws, inputs).
+
+    Args:
+        exact: Whether other draws would give the same.
+    """
     draws, count = errors.shape
     by_draw, by_input = errors.double().mean(1), errors.double().mean(0)
     return Score(
         samples,
         by_draw.mean().item(),
-        (by_draw.std() / draws**0.5).item() if draws > 1 else 0.0,
+        monte_carlo_error(by_draw, exact),
         (by_input.std() / count**0.5).item(),
         draws,
     )
@@ -112,7 +138,7 @@ def errors_by_samples(
                 per_repeat[k].append(error(means(outputs[:k] if fixed else outputs, k), batch))
         for k in counts:
             found[k].append(torch.cat(per_repeat[k]))
-    return [score(torch.cat(found[k], dim=1), k) for k in counts]
+    return [score(torch.cat(found[k], dim=1), k, exact=fixed) for k in counts]
 
 
 @torch.no_grad()
@@ -122,13 +148,17 @@ def exact_errors(
     inputs: Callable[[Batch], dict[str, Any]],
     error: Callable[[Any, Batch], Tensor],
 ) -> Score:
-    """The error of a method whose average is finite, with the number of elements averaged as `samples`."""
-    found, most = [], 0
+    """The error of a method whose average is finite, with the number of elements averaged as `samples`.
+
+    Where a pose was drawn after all, as a canonical one of a symmetric input is, one draw tells no Monte Carlo error.
+    """
+    found, most, exact = [], 0, True
     for batch in Pages(Tensors(to(data, _device(phi))), 100):
         estimate = phi.estimate(**inputs(batch))
         found.append(error(estimate.mean, batch))
         most = max(most, int(estimate.samples.max()))
-    return score(torch.cat(found)[None], most)
+        exact = exact and is_exact(estimate)
+    return score(torch.cat(found)[None], most, exact)
 
 
 def means(outputs: Any, k: int) -> Any:

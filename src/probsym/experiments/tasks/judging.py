@@ -11,7 +11,7 @@ from torch import Tensor
 import probsym as ps
 
 from ..batches import Batch, Pages, Source, reseed, stream, to
-from ..evaluation import Score, means
+from ..evaluation import Score, is_exact, means, monte_carlo_error
 from .goals import Goal
 from .methods import arguments
 
@@ -54,23 +54,24 @@ class Judge:
     @torch.no_grad()
     def exact(self, phi: ps.Symmetrizer, data: Source) -> tuple[list[Score], Tensor]:
         """The metric of a method whose average is finite, with the largest number of elements averaged as `samples`."""
-        found, most = [], 1
+        found, most, whole = [], 1, True
         for page, batch in enumerate(self._pages(phi, data, 1)):
             reseed(stream(self.seed, "test", page))
             estimate = phi.estimate(**arguments(batch))
             found.append(self.goal.rows(estimate.mean[None], batch).cpu())
             most = max(most, int(estimate.samples.max()))
+            whole = whole and is_exact(estimate)
         rows = torch.cat(found, 1)
-        return [self.score(rows, most)], rows[0]
+        return [self.score(rows, most, whole)], rows[0]
 
-    def score(self, rows: Tensor, samples: int) -> Score:
+    def score(self, rows: Tensor, samples: int, exact: bool = False) -> Score:
         """Of rows (draws, graphs, P): Monte Carlo error from the draws, error over the test set from its bootstrap."""
         values = torch.stack([self.goal.total(draw) for draw in rows])
         draws, graphs = rows.shape[:2]
         generator = torch.Generator().manual_seed(stream(self.seed, "bootstrap"))
         index = torch.randint(graphs, (self.resamples, graphs), generator=generator)
         again = torch.stack([self.goal.total(rows[0, chosen]) for chosen in index])
-        spread = float(values.std() / draws**0.5) if draws > 1 else 0.0
+        spread = monte_carlo_error(values, exact)
         return Score(samples, float(values.mean()), spread, float(again.std()) if len(again) > 1 else 0.0, draws)
 
     def _pages(self, phi: ps.Symmetrizer, data: Source, samples: int) -> Iterator[Batch]:
