@@ -52,6 +52,19 @@ def test_full_graph(setting, distribution):
     assert agree(tuple(slopes[0]), tuple(slopes[1]), 1e-8)
 
 
+@pytest.mark.parametrize("rep", [ps.Rep(None, ps.O(3)), ps.Rep(ps.S("n"), ps.E(3)), ps.Rep(ps.S("n"), None)], ids=repr)
+def test_full_graph_of_the_default_net(rep):
+    """Without declared pairs; the same as eager, by seed."""
+    torch._dynamo.reset()
+    x = torch.randn(4, 5, 3)
+    phi = ps.symmetrize(nn.Linear(3, 3), rep, rep, "learned", example=x).train()
+    found = []
+    for module in (torch.compile(phi, backend="eager", fullgraph=True), phi):
+        torch.manual_seed(0)
+        found.append(module(x))
+    assert agree(*found, atol=1e-5)
+
+
 def test_full_graph_that_draws_its_noise():
     phi, call, _ = prepared("S x E(3)", "haar")
     compiled = torch.compile(phi, backend="eager", fullgraph=True)

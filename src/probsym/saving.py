@@ -362,7 +362,7 @@ def _encode_distribution(p: EquivariantDistribution) -> dict[str, Any]:
         return {"kind": kind, "group": group, "origin": p.origin}
     if type(p) is Frame:
         return {"kind": kind, "group": group, "max_support": p.max_support, "samples": p.samples}
-    if type(p) in (Learned, Canonical) and type(p.net) is DefaultNet:
+    if isinstance(p, Learned | Canonical) and type(p) in (Learned, Canonical) and type(p.net) is DefaultNet:
         options = {"noise": p.place.name, "scale": p.scale} if isinstance(p, Learned) else {}
         return {"kind": kind, "group": group, "net": p.net.version, "relaxation": asdict(p.relaxation), **options}
     return {"kind": None, "repr": repr(p)}

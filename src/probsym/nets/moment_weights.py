@@ -133,11 +133,12 @@ def invariants(vectors: Tensor, mask: Where) -> Tensor:
     c, d = v.shape[2:]
     # lengths below one, so that far nodes do not drown the others
     v = v * (1 + v.square().sum((2, 3), keepdim=True)).rsqrt()
-    i, j = torch.triu_indices(c, c, device=v.device)
-    left, right = (v, v) if c == 1 else (v[:, :, i], v[:, :, j])
+    first, other = pairs(c)
+    own = [place for place, (i, j) in enumerate(zip(first, other, strict=True)) if i == j]
+    left, right = (v, v) if c == 1 else (v[:, :, first], v[:, :, other])
     squares = (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(3)  # (B, N, pairs, D^2)
 
-    total, alike = _summed(v), _summed(squares if c == 1 else squares[:, :, i == j])
+    total, alike = _summed(v), _summed(squares if c == 1 else squares[:, :, own])
     constant = torch.cat([torch.ones_like(total[..., :1]), total if d <= CUBIC else total[..., :0]], -1)
     moments = mean_product(alike, constant, mask)
     second = moments[..., 0].unflatten(-1, (d, d))
@@ -149,7 +150,7 @@ def invariants(vectors: Tensor, mask: Where) -> Tensor:
 
     found = by_graph(squares, torch.cat([forms, moments[..., 1:]], -1), mask)
     numbers = [found[..., :3].flatten(2)]
-    lone = found if c == 1 else found[:, :, i == j]
+    lone = found if c == 1 else found[:, :, own]
     length, direction, _ = _summed(lone[..., :3]).split(1, -1)
     if d <= CUBIC:
         numbers.append(4 * (_summed(lone[..., 3:]) * total).sum(-1, keepdim=True))
@@ -171,8 +172,20 @@ def products(v: Tensor) -> Tensor:
     c = v.shape[-1]
     if c == 1:
         return v.square().sum(1)
-    i, j = torch.triu_indices(c, c, device=v.device)
-    return (v[..., i] * v[..., j]).sum(1)
+    first, second = pairs(c)
+    return (v[..., first] * v[..., second]).sum(1)
+
+
+def pairs(count: int) -> tuple[list[int], list[int]]:
+    """The pairs i <= j of that many things, as two lists of numbers.
+
+    Not `torch.triu_indices`, whose length depends on data to a compiler.
+
+    >>> pairs(3)
+    ([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2])
+    """
+    chosen = [(i, j) for i in range(count) for j in range(i, count)]
+    return [i for i, _ in chosen], [j for _, j in chosen]
 
 
 def mixed(vectors: Tensor) -> Tensor:

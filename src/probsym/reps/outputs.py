@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +88,8 @@ def _container(kind: type, entries: dict[Any, Any]) -> Any:
     """A container of that kind with these entries; a plain dict where the kind cannot be made of them."""
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         names: tuple[str, ...] = kind._fields
-        return kind(*(entries.get(name, entries.get(i)) for i, name in enumerate(names)))
+        make: Callable[..., Any] = kind
+        return make(*[entries.get(name, entries.get(i)) for i, name in enumerate(names)])
     if dataclasses.is_dataclass(kind):  # a ModelOutput is one, too
         unknown = {f.name: None for f in dataclasses.fields(kind) if f.init and f.name not in entries}
         return kind(**unknown, **entries)
