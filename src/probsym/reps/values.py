@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,13 +71,11 @@ def check_values(x: Inputs) -> None:
     Raises:
         ValueError: names the argument.
     """
-    fine: list[Tensor] = []
+    fine: list[Tensor | bool] = []
     for leaf in x.leaves.values():
         value = leaf.value.detach()
         if value.is_floating_point() or value.is_complex():
-            # finite values of which the sum overflows are a doubt as well
-            total = value.sum(dtype=torch.promote_types(value.dtype, torch.float32))
-            fine.append(torch.isfinite(total))
+            fine.append(_finite_sum(value))
         elif leaf.rep.labelled is not None and value.numel():
             fine.append(_labels_fit(value, x.layouts[leaf.rep.labelled]))
     for layout in x.layouts.values():
@@ -88,10 +87,17 @@ def check_values(x: Inputs) -> None:
         _find_fault(x)
 
 
-def _all(flags: list[Tensor]) -> bool:
-    if all(flag.is_cpu for flag in flags):
-        return all(bool(flag) for flag in flags)
-    return bool(torch.stack(flags).all())
+def _finite_sum(value: Tensor) -> Tensor | bool:
+    """Whether the sum is finite: then all values are; where it overflows they may be."""
+    total = value.sum(dtype=torch.float32) if value.dtype in (torch.float16, torch.bfloat16) else value.sum()
+    return cmath.isfinite(total.item()) if total.is_cpu else torch.isfinite(total)
+
+
+def _all(flags: list[Tensor | bool]) -> bool:
+    """Whether all are true; those on a GPU are waited for once."""
+    waiting = [flag for flag in flags if isinstance(flag, Tensor) and not flag.is_cpu]
+    known = [flag for flag in flags if not isinstance(flag, Tensor) or flag.is_cpu]
+    return all(known) and (not waiting or bool(torch.stack(waiting).all()))
 
 
 def _find_fault(x: Inputs) -> None:
