@@ -109,7 +109,7 @@ class EquivariantDistribution(nn.Module, ABC):
         Raises:
             TypeError: there are infinitely many, more than can be listed, or their weights are not known.
         """
-        reason = "does not list its elements" if self.group.finite else "has infinite support"
+        reason = "does not list its elements" if self.group.finite else "has infinite or too large support"
         raise TypeError(f"{self.brief} {reason}: use MonteCarlo(k) instead of Exact()")
 
     @property
