@@ -97,8 +97,9 @@ def test_hybrid_weighs_shifts_too():
     exact = Graphwise(lambda x: PLACES[: len(x)].mean() * x.sin().sum(0))
     flip = ps.O(1)
     for nodes, call in stored((5, 3, 1)):
-        p = ps.Learned(ps.distributions.DefaultNet({"x": ps.Rep(nodes)}, nodes), nodes) * ps.Haar(flip)
-        phi = ps.symmetrize(model, {"x": ps.Rep(nodes), "sign": ps.Rep(flip)}, ps.Rep(), p).double().eval()
+        reps = {"x": ps.Rep(nodes), "sign": ps.Rep(flip)}
+        p = ps.Learned(ps.distributions.DefaultNet(reps, nodes), nodes) * ps.Haar(flip)
+        phi = ps.symmetrize(model, reps, ps.Rep(), p).double().eval()
         y = phi(**call, sign=torch.ones(3, 1, dtype=torch.float64), estimator=ps.Hybrid(5, design="shifts"))
         assert torch.allclose(y, exact(**call), atol=1e-12, rtol=0)
 
