@@ -69,7 +69,7 @@ class InvariantWeights(nn.Module):
         # |h| <= h + 2 * 0.279, for h = SiLU(z) >= -0.279
         weights = linear(h + 0.558, self.weights.weight.abs(), self.weights.bias.abs())
         lengths = v.square().sum(1, keepdim=True).sqrt()
-        return torch.bmm(lengths, weights.reshape(len(v), v.shape[-1], columns)).squeeze(1)
+        return torch.bmm(lengths, weights.reshape(v.shape[0], v.shape[-1], columns)).squeeze(1)
 
     def edges(self, gram: Tensor, scalars: Tensor | None, pairs: Tensor | None, mask: Tensor | None) -> Tensor:
         """Hidden features `e_ij` (B, N, N, H) of ordered pairs."""

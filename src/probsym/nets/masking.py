@@ -26,7 +26,7 @@ class Segments:
 
     def sum(self, x: Tensor) -> Tensor:
         """Sums over the nodes of each graph: (1, sum N, ...) to (B, ...)."""
-        return x.new_zeros(len(self.sizes), *x.shape[2:]).index_add(0, self.index, x[0])
+        return x.new_zeros(self.sizes.shape[0], *x.shape[2:]).index_add(0, self.index, x[0])
 
 
 Where: TypeAlias = Tensor | Segments | None

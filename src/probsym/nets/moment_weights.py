@@ -65,7 +65,7 @@ class MomentWeights(nn.Module):
         mask: Where = None,
         rounding: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor]:
-        b, (d, c) = len(mask.sizes) if isinstance(mask, Segments) else len(vectors), vectors.shape[2:]
+        b, (d, c) = mask.sizes.shape[0] if isinstance(mask, Segments) else vectors.shape[0], vectors.shape[2:]
         self._size(c, d if self.columns is None else self.columns)
         vectors = keep(vectors, mask)
         flat = vectors.flatten(2)
