@@ -89,24 +89,33 @@ class _Networked(Projecting):
     def diagnose(self, x: Inputs, z: Mapping[Group, Any]) -> dict[str, Tensor]:
         """`degenerate`: number of inputs with ties; `entropy` of the soft permutations (row plus column, nats).
 
-        The entropy takes longer than the elements themselves. It is computed when it is read, of at most 64 samples.
+        Both cost something, the entropy more than the elements themselves. They are computed when they are read, of at
+        most 64 samples.
         """
-        flags = self.degenerate(x, z)
-        found = {"degenerate": flags.reshape(math.prod(flags.shape[:-1]), x.count).any(0).sum()}
-        scores = {f: _first(z[f], x.layouts[f]) for f in self.group.factors if isinstance(f, S)}
-        if not scores:
-            return found
+        first = {f: _first(f, z[f], x.layouts.get(f)) for f in self.group.factors}  # type: ignore[call-overload]
+
+        def degenerate() -> Tensor:
+            flags = self.degenerate(x, first)
+            return flags.reshape(math.prod(flags.shape[:-1]), x.count).any(0).sum()
 
         def entropy() -> Tensor:
-            return torch.stack([self.relaxation.entropy(value, x.layouts[f]) for f, value in scores.items()]).sum()
+            found = [self.relaxation.entropy(first[f], x.layouts[f]) for f in self.group.factors if isinstance(f, S)]
+            return torch.stack(found).sum()
 
-        return gathered({**found, "entropy": entropy() if traced() else lazily(entropy)})
+        wanted = {"degenerate": degenerate}
+        if any(isinstance(f, S) for f in self.group.factors):
+            wanted["entropy"] = entropy
+        return gathered({name: compute() if traced() else lazily(compute) for name, compute in wanted.items()})
 
 
-def _first(scores: Tensor, layout: Layout) -> Tensor:
-    """The scores of the first samples, of which no more memory is held."""
-    samples = scores.ndim > (1 if layout.ragged else 2)
-    return scores[:PAGE].clone() if samples and len(scores) > PAGE else scores
+def _first(factor: Group, value: Any, layout: Layout | None) -> Any:
+    """The ambient features of the first samples, of which no more memory is held."""
+    if isinstance(value, tuple):
+        origin, vectors = value
+        return (origin[:PAGE] if origin.ndim > 2 else origin, _first(factor, vectors, layout))
+    packed = layout is not None and layout.ragged
+    own = (0 if packed else 1) + sum(1 if slot is None else slot.width for slot in factor.ambient)
+    return value[:PAGE].clone() if value.ndim > own and len(value) > PAGE else value
 
 
 class Learned(_Networked):

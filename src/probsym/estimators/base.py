@@ -31,7 +31,7 @@ class Estimate:
             Of complex outputs z with mean m it is real, sqrt(E|z - m|^2 / k).
         samples: samples used for each input (B,).
         aux: scalars: counts of degenerate inputs, entropy of soft permutations (of the first samples, at most 64 or a
-            block of a design). The entropy is computed when it is read.
+            block of a design). Under a learned p both are computed when they are read, of these samples.
     """
 
     mean: Any
