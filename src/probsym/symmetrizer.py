@@ -206,7 +206,8 @@ class Symmetrizer(nn.Module):
         if needed is not None and not traced():
             distinct = Distinct(rows, needed.reshape(-1), alike and times > 1)
         part = rows if distinct is None else distinct.inputs
-        y = self.model(*part.args, **part.kwargs)
+        given = part.map(lambda leaf: leaf.value)  # a model may exchange the entries of an object: of this copy
+        y = self.model(*given.args, **given.kwargs)
         moved = []
         for path, out in outputs.take(y).items():
             rep = outputs.reps[path]

@@ -348,7 +348,7 @@ class Inputs:
 
     def _check_sizes(self) -> None:
         for axis, layout in self.layouts.items():
-            if layout.mask is not None and len(layout.mask) != self.count:
+            if layout.mask is not None and layout.mask.shape[0] != self.count:  # `len` fixes the size of an export
                 raise ValueError(
                     f"argument {axis.mask!r}: expected a bool mask of shape ({self.count}, {layout.size}), as long as "
                     f"the other inputs, got {tuple(layout.mask.shape)}"
@@ -360,7 +360,7 @@ class Inputs:
                 )
             leaf.rep.check_sizes(leaf.name, leaf.value, self.layouts)
         for axis, layout in self.layouts.items():
-            if layout.mask is not None and len(layout.mask) != self.count:
+            if layout.mask is not None and layout.mask.shape[0] != self.count:  # `len` fixes the size of an export
                 raise ValueError(
                     f"argument {axis.mask!r}: expected a bool mask of shape ({self.count}, {layout.size}), "
                     f"got shape {tuple(layout.mask.shape)}"
