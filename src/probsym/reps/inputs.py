@@ -359,12 +359,6 @@ class Inputs:
                     f"{leaf.name}: expected batch size {self.count} on axis 0, got shape {tuple(leaf.value.shape)}"
                 )
             leaf.rep.check_sizes(leaf.name, leaf.value, self.layouts)
-        for axis, layout in self.layouts.items():
-            if layout.mask is not None and layout.mask.shape[0] != self.count:  # `len` fixes the size of an export
-                raise ValueError(
-                    f"argument {axis.mask!r}: expected a bool mask of shape ({self.count}, {layout.size}), "
-                    f"got shape {tuple(layout.mask.shape)}"
-                )
 
     def _refuse_unmarked(self, axis: NodeAxis, times: int) -> None:
         """Copies of a lone graph are many graphs: only a batch vector tells the model so."""
