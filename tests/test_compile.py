@@ -123,6 +123,38 @@ def test_full_graph_of_strata_and_chunks(estimator):
     assert agree(*found)
 
 
+class Named(nn.Module):
+    """What a model returns, in a dict; `broken` breaks the graph."""
+
+    def __init__(self, net, broken):
+        super().__init__()
+        self.net, self.broken = net, broken
+
+    def forward(self, x):
+        y = self.net(x)
+        if self.broken:
+            torch._dynamo.graph_break()
+        return {"y": y}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("estimator", [ps.MonteCarlo(4, chunk=2), ps.Exact(chunk=3)], ids=repr)
+def test_a_training_step_in_chunks(estimator, broken):
+    """Gradients and statistics as in eager, where chunks are evaluated again in backward, and count once."""
+    torch._dynamo.reset()
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).double()
+        phi = ps.symmetrize(Named(net, broken), ps.Rep(ps.C(4)), {"y": ps.Rep()}, "haar", estimator).train()
+        call = torch.compile(phi, backend="aot_eager", fullgraph=not broken) if compiled else phi
+        noise = {} if isinstance(estimator, ps.Exact) else {"noise": phi.draw_noise(randn(3, 4, 4), samples=4)}
+        call(randn(3, 4, 4), **noise, estimator=estimator)["y"].square().sum().backward()
+        found.append((*(p.grad for p in phi.parameters()), *phi.buffers()))
+    assert found[0][-1] == 2
+    assert agree(*found)
+
+
 @slow
 @pytest.mark.parametrize(("setting", "distribution"), [("ragged S x E(3)", "learned"), ("S x E(3)", "frame")])
 def test_shapes_that_depend_on_data_break_the_graph_but_not_the_result(setting, distribution):

@@ -110,6 +110,13 @@ def test_a_missing_argument_is_named():
         phi(pos=POS)
 
 
+def test_an_argument_that_is_given_twice_is_named():
+    """As Python itself does; one of the two would be dropped."""
+    phi = ps.symmetrize(torch.nn.Identity(), {"input": REP}, REP, "haar")
+    with pytest.raises(TypeError, match="argument 'input': given twice"):
+        phi(torch.zeros(1, 2, 3), input=torch.ones(1, 2, 3))
+
+
 class Bad(nn.Module):
     def __init__(self, output):
         super().__init__()

@@ -274,6 +274,21 @@ def test_an_error_in_one_input_or_one_output_is_found():
     assert not equivariance_error(loud, x, rep, spec, samples=1024).passed
 
 
+@pytest.mark.parametrize("distribution", ["haar", "frame"])
+def test_outputs_that_are_left_out_are_not_compared(distribution):
+    class Model(nn.Module):
+        def forward(self, x):
+            return x.exp(), x
+
+    rep = ps.Rep(None, ps.O(3))
+    x = randn(2, 4, 3)
+    phi = ps.symmetrize(Model(), rep, (rep, None), distribution)
+    assert assert_equivariant(phi, x).passed
+    assert_distribution(phi, x)
+    assert not equivariance_error(Model(), x, rep, (rep, None)).passed
+    assert equivariance_error(Model(), x, rep, (None, rep)).passed
+
+
 def test_noise_is_told_from_bias():
     """The error of an honest model falls with samples and stays near its noise; that of a biased one does not."""
     s = SETTINGS["S x E(3)"]()

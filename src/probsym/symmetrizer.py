@@ -149,7 +149,11 @@ class Symmetrizer(nn.Module):
         names = [p.name for p in inspect.signature(self.model.forward).parameters.values() if p.kind in kinds]
         if len(args) > len(names):
             raise TypeError(f"inputs declares keyword arguments {list(self.inputs)}, got {len(args)} positional ones")
-        return (), {**dict(zip(names, args, strict=False)), **kwargs}
+        named = dict(zip(names, args, strict=False))
+        twice = [name for name in named if name in kwargs]
+        if twice:
+            raise TypeError(f"argument {twice[0]!r}: given twice, by position and by name")
+        return (), {**named, **kwargs}
 
     def _integrand(
         self, x: Inputs, outputs: Outputs, noise: Noise, generator: torch.Generator | None, statistics: bool

@@ -141,3 +141,27 @@ def test_vectors_on_the_edges_of_ragged_graphs():
     g = phi.distribution.transport(phi.bind((), call), phi.draw_noise(**call, samples=3, generator=seeded()))
     clean = torch.stack([call["pos"][:2].mean(0), call["pos"][2:].mean(0)])
     assert (g[space].target - clean).abs().max() < 1e-13
+
+
+def test_padding_stays_zero():
+    """A net of one's own that adds up all rows sees none that are not there."""
+    nodes, space, seen = ps.S("nodes", mask="mask"), ps.E(3), []
+
+    class Looking(nn.Module):
+        def forward(self, pos, pairs, h, mask):
+            seen.append((pos, pairs, h, mask))
+            return {nodes: h.sum(-1), space: (pos - pos[:, :1]).mT @ pairs @ pos}
+
+    class Model(nn.Module):
+        def forward(self, pos, pairs, h, mask):
+            return h.sum((1, 2))
+
+    spec = {"pos": ps.Rep(nodes, space), "pairs": ps.Rep(nodes, nodes), "h": ps.Rep(nodes)}
+    phi = ps.symmetrize(Model(), spec, ps.Rep(), ps.Learned(Looking(), nodes * space, "input")).eval()
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]).bool()
+    phi(pos=randn(3, 4, 3) + 5, pairs=randn(3, 4, 4), h=randn(3, 4, 2), mask=mask, samples=2)
+    pos, pairs, h, mask = seen[0]
+    assert not pos[~mask].any()
+    assert not h[~mask].any()
+    assert not pairs[~(mask[:, :, None] & mask[:, None])].any()
+    assert pos[mask].all()

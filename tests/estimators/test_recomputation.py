@@ -137,3 +137,24 @@ def test_a_second_backward_changes_nothing_either():
     for _ in range(2):
         y.square().sum().backward(retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
+
+
+def test_lazy_layers_are_made_by_the_first_chunk():
+    """Their buffers do not exist before."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.LazyConv2d(3, 1), nn.LazyBatchNorm2d()
+
+        def forward(self, x):
+            return self.norm(self.first(x)).exp()
+
+    phi = ps.symmetrize(Model(), ps.Rep(None, TURNS), ps.Rep(None, TURNS), "haar", ps.MonteCarlo(6, chunk=2)).train()
+    for step in (1, 2):
+        y = phi(randn(2, 3, 2, 2).float())
+        before = [b.clone() for b in phi.model.buffers()]
+        y.square().sum().backward()
+        assert phi.model.norm.num_batches_tracked == 3 * step
+        assert all(torch.equal(a, b) for a, b in zip(before, phi.model.buffers(), strict=True))
+    assert phi.model.first.weight.grad.abs().sum() > 0

@@ -99,6 +99,19 @@ def test_names_choose_outputs(name):
 
 
 @pytest.mark.parametrize("name", BY_PLACE)
+@pytest.mark.parametrize("key", [0, 1, -1, -2])
+def test_numbers_choose_outputs_that_keep_their_place(name, key):
+    x = torch.randn(2, 2, 4, 4)
+    rep = ps.Rep() if key in (0, -2) else IMAGE
+    found = ps.symmetrize(Returns(MAKERS[name]), IMAGE, {key: rep}, "haar").eval()(x)
+    whole = MAKERS[name](x.mean((2, 3)), x)
+    assert type(found) is type(whole)
+    assert len(found) == 2
+    torch.testing.assert_close(found[key], whole[key])
+    assert found[1 - key % 2] is None
+
+
+@pytest.mark.parametrize("name", BY_PLACE)
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_tuple_of_reps_stands_for_all_entries(name, count):
     phi = ps.symmetrize(Returns(MAKERS[name]), IMAGE, (ps.Rep(),) * count, "haar").eval()

@@ -287,12 +287,12 @@ class AtInput:
                 if is_point(leaf, space):
                     steps[leaf.name] = steps[leaf.name] - _along(x, leaf, space, drift)
 
-        # 3. The net sees the clean inputs where nothing was added, integers among them.
+        # 3. The net sees the clean inputs where nothing was added, integers among them, and zeros at padding.
         noisy = {leaf.name for path, leaf in x.leaves.items() if path in z}
 
         def perturbed(leaf: Leaf) -> Tensor:
             if leaf.name in noisy:
-                return leaf.value + steps[leaf.name]
+                return leaf.value + _at_nodes(x, leaf, steps[leaf.name])
             return leaf.value.expand(times, *leaf.value.shape)
 
         features = p.features(x.fold(perturbed, times))
@@ -340,6 +340,14 @@ def _edge_size(x: Inputs, leaf: Leaf, origin: Tensor | None) -> Tensor:
 def _has_points(x: Inputs, space: LinearGroup) -> bool:
     """Whether `centroid` finds points of the space."""
     return any(is_point(leaf, space) and not leaf.rep.on_edges for leaf in x.leaves.values())
+
+
+def _at_nodes(x: Inputs, leaf: Leaf, steps: Tensor) -> Tensor:
+    """The steps (K, B, ...) of a leaf, zero where it is padding."""
+    lead = 1 + leaf.rep.lead()
+    for axis, places in leaf.rep.nodes:
+        steps = x.layouts[axis].clear(steps, lead, *(lead + place for place in places))
+    return steps
 
 
 def _along(x: Inputs, leaf: Leaf, space: LinearGroup, vectors: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.checkpoint import checkpoint
 
 from probsym.distributions import EquivariantDistribution, Noise
@@ -81,6 +82,10 @@ class Integrand:
         """`evaluate` of a chunk, under activation checkpointing if memory is to be bounded."""
         if not (self.training and torch.is_grad_enabled()):
             return self.evaluate(g, needed, alike)
+        if torch.compiler.is_compiling():
+            # a compiler cannot follow the context below, and without it buffers would count twice where its graph
+            # breaks; what backward needs it keeps or computes again as it sees fit
+            return self.evaluate(g, needed, alike)
         again = Recomputation(self.model)
         return checkpoint(  # type: ignore[return-value]
             self.evaluate, g, needed, alike, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
@@ -141,17 +146,24 @@ class Recomputation:
 
     Chunks are evaluated twice, and only the first time may count: statistics of BatchNorm, momentum averages, the
     vectors of spectral norms. (Dropout: the checkpoint itself restores torch's random state.)
+    Buffers of lazy layers, which the first evaluation makes, are seen as it leaves them.
     """
 
     def __init__(self, model: nn.Module | None) -> None:
-        modules = [] if model is None else [m for m in model.modules() if m.training]
-        self.kept = [(m, name, b.detach().clone()) for m in modules for name, b in m._buffers.items() if b is not None]
+        self.kept: list[tuple[nn.Module, str, Tensor | None]] = []
         self.current: list[Tensor | None] = []
+        for module in [] if model is None else model.modules():
+            if not module.training:
+                continue
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    self.kept.append((module, name, None if is_lazy(buffer) else buffer.detach().clone()))
 
     def __enter__(self) -> None:
         self.current = [module._buffers[name] for module, name, _ in self.kept]
-        for module, name, buffer in self.kept:
-            module._buffers[name] = buffer.clone()
+        for (module, name, before), current in zip(self.kept, self.current, strict=True):
+            seen = current if before is None else before
+            module._buffers[name] = None if seen is None else seen.clone()
 
     def __exit__(self, *error: Any) -> None:
         for (module, name, _), current in zip(self.kept, self.current, strict=True):

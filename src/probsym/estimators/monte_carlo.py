@@ -32,10 +32,11 @@ class MonteCarlo(Estimator):
 
     Args:
         k: number of samples, a multiple of the design's block.
-        chunk: samples evaluated at once; bounds memory, in training by recomputing chunks in backward. The samples do
-            not depend on it, nor does the result, up to rounding, but for what a model does to its rows together or at
-            random: in training BatchNorm normalises each chunk by itself and updates its running statistics once a
-            chunk (the recomputation leaves them alone), and dropout draws chunk by chunk.
+        chunk: samples evaluated at once; bounds memory, in training by recomputing chunks in backward (under
+            torch.compile the compiler decides what to keep). The samples do not depend on it, nor does the result, up
+            to rounding, but for what a model does to its rows together or at random: in training BatchNorm normalises
+            each chunk by itself and updates its running statistics once a chunk (the recomputation leaves them alone),
+            and dropout draws chunk by chunk.
         design: a name of `probsym.designs.DESIGNS` ("octahedral", "antithetic", "sobol", ...) or a `Design`; a tuple
             of them joins cosets on several factors; None takes independent samples.
 

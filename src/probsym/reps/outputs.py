@@ -15,19 +15,20 @@ from probsym.reps.rep import Rep
 
 @dataclass(frozen=True)
 class Form:
-    """The kind of a container that a model returned, and those of the declared ones within it."""
+    """The kind of a container that a model returned, its length if a sequence, and the same of those within it."""
 
     kind: type
+    length: int = 0
     parts: dict[Any, Form] = field(default_factory=dict)
 
 
 class Outputs:
     """The outputs of one call of the model.
 
-    A dict of Reps chooses outputs by name: entries of a dict, attributes of a `ModelOutput` or a dataclass, fields of a
-    namedtuple. A tuple of Reps stands for all entries of a tuple or list. None leaves an entry out: it comes back as
-    None. The average comes back in a container of the kind that the model returned; what is not declared is None there,
-    and missing from plain dicts.
+    A dict of Reps chooses outputs by name, and by number those of a tuple or list: entries of a dict, attributes of a
+    `ModelOutput` or a dataclass, fields of a namedtuple. A tuple of Reps stands for all entries of a tuple or list.
+    None leaves an entry out: it comes back as None. The average comes back in a container of the kind that the model
+    returned; what is not declared is None there, and missing from plain dicts.
 
     Args:
         spec: Reps of the outputs.
@@ -67,7 +68,7 @@ def _form_of(returned: Any, spec: Spec, path: Path = ()) -> Form | None:
         form = _form_of(read(returned, key), child, (*path, key))
         if form is not None:
             parts[key] = form
-    return Form(type(returned), parts)
+    return Form(type(returned), len(returned) if isinstance(returned, tuple | list) else 0, parts)
 
 
 def _filled(form: Form | None, spec: Spec, values: dict[Path, Tensor], path: Path) -> Any:
@@ -80,21 +81,27 @@ def _filled(form: Form | None, spec: Spec, values: dict[Path, Tensor], path: Pat
     for key, child in items:
         part = None if form is None else form.parts.get(key)
         entries[key] = _filled(part, child, values, (*path, key))
-    kind = (dict if isinstance(spec, dict) else tuple) if form is None else form.kind
-    return _container(kind, entries)
+    if form is None:
+        return entries if isinstance(spec, dict) else tuple(entries.values())
+    return _container(form.kind, form.length, entries)
 
 
-def _container(kind: type, entries: dict[Any, Any]) -> Any:
+def _container(kind: type, length: int, entries: dict[Any, Any]) -> Any:
     """A container of that kind with these entries; a plain dict where the kind cannot be made of them."""
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         names: tuple[str, ...] = kind._fields
         make: Callable[..., Any] = kind
-        return make(*[entries.get(name, entries.get(i)) for i, name in enumerate(names)])
+        return make(*[entries.get(name, _numbered(entries, i, length)) for i, name in enumerate(names)])
     if dataclasses.is_dataclass(kind):  # a ModelOutput is one, too
         unknown = {f.name: None for f in dataclasses.fields(kind) if f.init and f.name not in entries}
         return kind(**unknown, **entries)
     if issubclass(kind, tuple | list):
-        return kind(entries.values())
+        return kind(_numbered(entries, i, length) for i in range(length))
     if issubclass(kind, Mapping):
         return kind(entries)  # type: ignore[call-arg]
     return entries
+
+
+def _numbered(entries: dict[Any, Any], i: int, length: int) -> Any:
+    """Entry i of a sequence, in its place also where others are left out; its number may count from the end."""
+    return entries.get(i, entries.get(i - length))

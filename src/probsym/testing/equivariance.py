@@ -116,7 +116,7 @@ def equivariance_error(
     if samples < 4 or elements < 1:
         raise ValueError(f"expected samples >= 4 and elements >= 1, got {samples} and {elements}")
     x = bind(as_spec(reps, "reps", untouched=True), inputs)
-    test = _Test(f, as_spec(output, "output"), x, samples, seeded(generator, x.device), tolerance)
+    test = _Test(f, as_spec(output, "output", untouched=True), x, samples, seeded(generator, x.device), tolerance)
     test.compare(elements)
     report = test.report(alpha, elements, projections)
     if report.passed:
