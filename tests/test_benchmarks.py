@@ -170,14 +170,6 @@ def test_outputs_that_differ_are_refused():
             gap(torch.tensor([1.0, 2.0]), torch.tensor([1.0, other]), 0.25)
 
 
-def test_reversed_axes():
-    from packages import Points, reversed_axes
-
-    net, x = Points(5), torch.randn(2, 5, 3)
-    assert torch.allclose(reversed_axes(net)(x), net(x.flip(-1)).flip(-1), atol=1e-6)
-    assert not torch.allclose(reversed_axes(net)(x), net(x), atol=1e-2)
-
-
 def test_frames_are_compared_with_the_same_net(monkeypatch, brief, capsys):
     pytest.importorskip("frame_averaging_pytorch")
     import packages
@@ -186,7 +178,8 @@ def test_frames_are_compared_with_the_same_net(monkeypatch, brief, capsys):
     ((*rows,),) = tables(capsys.readouterr().out).values()
     assert len(rows) == 4
     assert all(positive(row["ratio"]) for row in rows)
-    monkeypatch.setattr(packages, "reversed_axes", lambda model: model)
+    frame_average = pytest.importorskip("frame_averaging_pytorch").FrameAverage
+    monkeypatch.setattr(frame_average, "forward", lambda self, x: x.flip(-1))
     with pytest.raises(ValueError, match="outputs differ"):
         packages.frames(True)
 

@@ -130,5 +130,5 @@ def test_outputs_whose_channels_come_first_are_refused():
     group = ps.C(4)
     conv = nn.Conv2d(3, 5, 3, padding=1)
     phi = ps.symmetrize(conv, ps.Rep(None, group), ps.Rep(group), "haar").eval()
-    with pytest.raises(ValueError, match=r"output .*channels came first"):
+    with pytest.raises(ValueError, match=r"output: .*channels came first"):
         phi(torch.randn(2, 3, 8, 8))

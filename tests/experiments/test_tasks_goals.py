@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -127,8 +129,9 @@ def test_the_two_standard_errors_of_a_set_metric() -> None:
     """Draws that agree have no Monte Carlo error; the bootstrap's error of a mean is that of its formula."""
     judge = Judge(Numbers(1), rows=1, repeats=1, resamples=2000, seed=0)
     errors = torch.rand(400, 1)
-    score = judge.score(torch.stack([errors, errors]), 5)
-    assert (score.samples, score.draws, score.stderr) == (5, 2, 0.0)
+    score = judge.score(torch.stack([errors] * 4), 5)
+    assert (score.samples, score.draws, score.stderr) == (5, 4, 0.0)
     assert score.value == pytest.approx(float(errors.mean()))
     assert score.stderr_test == pytest.approx(float(errors.std()) / 20, rel=0.12)  # five standard errors of a deviation
-    assert judge.score(torch.stack([errors, errors + 1]), 5).stderr == pytest.approx(0.5)
+    assert judge.score(torch.stack([errors, errors + 1, errors + 2]), 5).stderr == pytest.approx(1 / 3**0.5)
+    assert math.isnan(judge.score(torch.stack([errors, errors + 1]), 5).stderr)  # two draws are no error bar

@@ -195,7 +195,9 @@ def _over_inputs(value: Tensor, layout: Any, count: int, largest: bool = False) 
     if layout is None:
         return each
     total = each.new_zeros(count)
-    return total.index_reduce(0, layout.batch, each, "amax") if largest else total.index_add(0, layout.batch, each)
+    if largest:
+        return total.scatter_reduce(0, layout.batch, each, "amax")
+    return total.index_add(0, layout.batch, each)
 
 
 def moderate(value: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -424,10 +424,9 @@ def _check_leaf(leaf: Leaf) -> None:
             f"{leaf.name}: expected at least {need} axes (batch, then those of {leaf.rep!r}), "
             f"got shape {tuple(leaf.value.shape)}"
         )
-    leaf.rep.check_sizes(
-        leaf.name, leaf.value, {}
-    )  # before a mask or batch vector is blamed for axes that are exchanged
+    # Exchanged axes are told before a size, a mask or a batch vector is blamed for them.
     refuse_channels_first(leaf.name, leaf.rep, tuple(leaf.value.shape))
+    leaf.rep.check_sizes(leaf.name, leaf.value, {})
     kind = leaf.value.dtype
     if leaf.rep.mixes and not leaf.value.is_floating_point():
         raise TypeError(f"{leaf.name}: expected a floating dtype for {leaf.rep!r}, got {kind}")
