@@ -15,8 +15,10 @@ from probsym.groups import E, Group, Layout, LinearGroup, NodeAxis, Slot
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
+from probsym.groups.orthonormal import extent, tolerance
 from probsym.groups.peek import traced, undisturbed
 from probsym.nets.masking import EdgeList, Segments, Where
+from probsym.nets.rounding import settled, share
 from probsym.reps import Inputs, Leaf, Rep, Signature
 
 
@@ -299,7 +301,37 @@ def _checked(value: Any, factor: Group, x: Inputs, axes: tuple[Slot | None, ...]
     if not fits:
         shape = ", ".join("M" if n is None else str(n) for n in want) + ("," if len(want) == 1 else "")
         raise ValueError(f"net: expected features of {factor!r} of shape ({shape}), got {tuple(value.shape)}")
-    return value.to(x.dtype)
+    wide = value.to(x.dtype)
+    if not value.is_floating_point() or torch.finfo(value.dtype).eps <= torch.finfo(x.dtype).eps:
+        return wide
+    # The net computes in a narrower dtype than the inputs: what it cannot tell apart must not be told apart later.
+    eps = torch.finfo(value.dtype).eps
+    if isinstance(factor, LinearGroup) and len(want) == 3:
+        return _settled_columns(wide, eps)
+    if layout is not None:
+        return _raised_scores(wide, eps, layout)
+    return wide
+
+
+def _settled_columns(columns: Tensor, eps: float) -> Tensor:
+    """Columns (B, D, M) of relative rounding eps, without what rounding adds to the span of those before them."""
+    if not columns.numel():
+        return columns
+    longest = torch.linalg.vector_norm(columns.detach(), dim=-2).amax(-1, keepdim=True)
+    rounding = longest.new_full(longest.shape[:1], eps)
+    return settled(columns, longest.expand(-1, columns.shape[-1]), rounding)
+
+
+def _raised_scores(scores: Tensor, eps: float, layout: Layout) -> Tensor:
+    """Scores of relative rounding eps, raised so far that those equal up to rounding are equal next to their size."""
+    with torch.no_grad():
+        padded = layout.pad(scores, 0)
+        if not padded.shape[-1]:
+            return scores
+        mask = layout.padded_mask()
+        size = extent(padded if mask is None else padded.masked_fill(~mask, 0))
+        raised = (size * share(eps) / tolerance(scores.dtype)).expand_as(padded)
+    return scores + layout.unpad(raised, 0)
 
 
 __all__ = ["NodeFeatures", "Viewpoint", "adjacency", "check_features", "node_features", "spatial"]
