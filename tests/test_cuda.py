@@ -176,3 +176,17 @@ def test_saved_there_and_loaded_here(tmp_path):
     ps.save(copy.deepcopy(phi).to(DEVICE), tmp_path / "model")
     again = ps.load(tmp_path / "model", model=s.model).eval()
     assert close(again(**s.call, noise=noise), phi(**s.call, noise=noise), 1e-5)
+
+
+@pytest.mark.parametrize("estimator", [ps.Exact(), ps.Exact(chunk=3), ps.Hybrid(2)], ids=repr)
+def test_frames_beside_an_axis_that_nothing_moves(estimator):
+    """Elements of the axis are chosen by numbers that lie on the GPU."""
+
+    class Model(torch.nn.Module):
+        def forward(self, pos):
+            return pos.sin().sum((1, 2))
+
+    nodes, space = ps.Axis("nodes"), ps.E(3, "space")
+    phi = ps.symmetrize(Model(), {"pos": ps.Rep(nodes, space)}, ps.Rep(), ps.Frame(space)).eval()
+    pos = torch.randn(4, 5, 3, dtype=torch.float64)
+    assert close(here(phi(pos=there(pos), estimator=estimator)), phi(pos=pos, estimator=estimator))

@@ -109,3 +109,13 @@ def test_identity_leaves_far_points_alone():
     local = ps.Rep(None, ps.E(3)).act(g.inverse(), x, 0)
     assert torch.allclose(local.norm(dim=1), (x - 1e8).norm(dim=1), atol=1e-4)
     assert torch.equal(ps.Rep(None, ps.E(3)).act(g, local, 0), x)
+
+
+@pytest.mark.parametrize(
+    "index", [torch.tensor([2, 0, 2, 1]), torch.tensor([True, False, True]), slice(1, 3), 0], ids=str
+)
+def test_elements_of_an_axis_are_selected_like_tensors(index):
+    group = ps.Axis("n")
+    element = group.identity((3, 2), n=5)
+    assert element.select(index).shape == tuple(torch.empty(3, 2)[index].shape)
+    assert element.select(index).layout is element.layout

@@ -371,6 +371,12 @@ class Still(NodeElement):
     def map(self, fn: Any) -> Element:
         return Still(self.group, self.layout, tuple(fn(torch.empty(self.batch_shape), 0).shape))
 
+    def select(self, index: Any) -> Element:
+        """Index the first batch dim; on the device of the index, since torch refuses one of a GPU on a CPU tensor."""
+        device = index.device if isinstance(index, Tensor) else None
+        shape = torch.empty(self.batch_shape, device=device)[index].shape
+        return Still(self.group, self.layout, tuple(shape))
+
     def permute(self, x: Tensor, axis: int, lead: int) -> Tensor:
         return x
 
