@@ -351,10 +351,10 @@ def symmetrize(
             None instead of a Rep passes an argument, or an entry of one, as it is. Any other tensor with at least one
             axis is refused if it is not declared; numbers, strings and tensors without axes need no declaration.
         output: Rep of its output, or a dict or tuple of them. Averages come back in containers of the kind that the
-            model returns (tuple, namedtuple, `ModelOutput`). A dict chooses outputs by name, a tuple stands for all
-            entries, None leaves one out. A model that would return `pos + net(pos)` returns
-            net(pos), declared `space.vector`, and `pos + phi(pos=pos)` adds the positions: inside the average they
-            send a wrong gradient to a learned order (docs/theory.md, eq. 8).
+            model returns (tuple, namedtuple, `ModelOutput`). A dict chooses outputs by name, or by number those of a
+            tuple; a tuple stands for all entries, None leaves one out. A model that would return `pos + net(pos)`
+            returns net(pos), declared `space.vector`, and `pos + phi(pos=pos)` adds the positions: inside the average
+            they send a wrong gradient to a learned order (docs/theory.md, eq. 8).
         distribution: "learned", "haar", "frame", "canonical", or a distribution over the group.
         train_samples, eval_samples: samples or an estimator; None takes the distribution's own.
         example: a sample input (dict of keywords, tuple, or a single argument) that fixes the channel counts of the

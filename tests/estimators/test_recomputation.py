@@ -1,7 +1,5 @@
 """Chunks are evaluated again in backward: only the first evaluation may change the model, and both are the same."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch import nn
@@ -91,7 +89,8 @@ def test_statistics_are_updated_once_a_chunk(estimator):
 def test_the_control(name, monkeypatch):
     """Without the context the second evaluation counts as well."""
     found = trained(name, ps.MonteCarlo(6, chunk=2))
-    monkeypatch.setattr(base, "Recomputation", lambda model: nullcontext())
+    monkeypatch.setattr(base.Recomputation, "__enter__", lambda self: None)
+    monkeypatch.setattr(base.Recomputation, "__exit__", lambda self, *error: None)
     other = trained(name, ps.MonteCarlo(6, chunk=2))
     assert any(not torch.equal(value, other[0][key]) for key, value in found[0].items())
 
@@ -158,3 +157,33 @@ def test_lazy_layers_are_made_by_the_first_chunk():
         assert phi.model.norm.num_batches_tracked == 3 * step
         assert all(torch.equal(a, b) for a, b in zip(before, phi.model.buffers(), strict=True))
     assert phi.model.first.weight.grad.abs().sum() > 0
+
+
+def test_large_buffers_that_stay_are_not_held():
+    """Tables and masks are as large as ever: of each at most one copy at a time, none until backward."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3, 2, 2))
+            self.register_buffer("table", torch.ones(base.LARGE))
+            self.register_buffer("count", torch.zeros(base.LARGE))
+
+        def forward(self, x):
+            self.count += 1
+            return x * self.weight * (self.table[0] + self.count[-1])
+
+    made = []
+
+    class Noted(base.Recomputation):
+        def __init__(self, model):
+            super().__init__(model)
+            made.append(self)
+
+    phi = ps.symmetrize(Model(), ps.Rep(None, TURNS), ps.Rep(None, TURNS), "haar", ps.MonteCarlo(3, chunk=1)).train()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "Recomputation", Noted)
+        y = phi(randn(2, 3, 2, 2).float())
+    assert [[name for _, name, _ in found.kept] for found in made] == [["count"]] * 3
+    y.sum().backward()
+    assert phi.model.count[0] == 3

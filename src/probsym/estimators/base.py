@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from probsym.groups import Element, Slot
 from probsym.groups.precision import wide
 from probsym.groups.whole import positive
 from probsym.reps import Inputs, Rep
+
+LARGE = 2**18  # entries of a buffer that is worth a look whether a copy of it is needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ class Integrand:
             return self.evaluate(g, needed, alike)
         again = Recomputation(self.model)
         return checkpoint(  # type: ignore[return-value]
-            self.evaluate, g, needed, alike, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
+            self.evaluate, g, needed, alike, use_reentrant=False, context_fn=lambda: (again.first(), again)
         )
 
     def spread(self, value: Tensor, i: int, rows: int) -> Tensor:
@@ -158,6 +160,22 @@ class Recomputation:
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     self.kept.append((module, name, None if is_lazy(buffer) else buffer.detach().clone()))
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """The first evaluation. Of large buffers that it leaves alone, such as masks, no copy is held until backward.
+
+        Values are compared: the statistics of BatchNorm change without a new version of the tensor.
+        """
+        yield
+        changed = []
+        for module, name, before in self.kept:
+            current = module._buffers[name]
+            known = before is not None and current is not None
+            if known and before.numel() >= LARGE and torch.equal(before, current):  # type: ignore[union-attr, arg-type]
+                continue
+            changed.append((module, name, before))
+        self.kept = changed
 
     def __enter__(self) -> None:
         self.current = [module._buffers[name] for module, name, _ in self.kept]
