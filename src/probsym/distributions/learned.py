@@ -20,6 +20,7 @@ from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
 from probsym.groups.orthonormal import tolerance
 from probsym.groups.peek import differentiated, may_peek, traced, undisturbed
+from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf, Rep
 
 
@@ -309,12 +310,20 @@ def _linear(leaf: Leaf) -> Rep:
 
 
 def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
-    """Size of the centred points or vectors of an input, to be broadcast on it; 1 for node features."""
+    """Size of the centred points or vectors of an input, to be broadcast on it; 1 for node features.
+
+    Also 1 for points that lie closer together than the rounding of their coordinates, as for those in one place: noise
+    of the size of that rounding would be lost in it, and the net would take what is left for directions.
+    """
     space = next((s.group for s, _ in leaf.rep.axes if isinstance(s, Point | Vector)), None)
     if space is None:
         return 1.0
     origin = centroid(x, space) if is_point(leaf, space) else None
     scale = _edge_size(x, leaf, origin) if leaf.rep.on_edges else size(*centred(x, leaf, space, origin))
+    if origin is not None:
+        eps = max(torch.finfo(kind).eps for kind in (leaf.value.dtype, x.dtype))
+        rounding = NOISE * eps * origin.detach().abs().amax(-1)
+        scale = torch.where(scale > rounding, scale, 1.0)
     if leaf.rep.ragged is not None:
         scale = scale.index_select(0, x.owner(leaf))
     return scale.reshape(scale.shape[0], *[1] * (leaf.value.ndim - 1))

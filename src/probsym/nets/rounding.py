@@ -15,7 +15,8 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
     Each column was added up from vectors whose lengths, times the magnitudes of their weights, add up to `whole`
     (B, M). What a column has beyond the span of those before it is noise where it is small next to that: symmetric
     clouds leave it, and whoever normalises it would take it for a direction. Such a column is put back into the span;
-    zero, if there is none.
+    zero, if there is none. So are those after it: a pose from other columns would be called exact, and would not be the
+    one of the same cloud nearer to the origin, where rounding is less and the column is certain.
 
     Args:
         rounding: relative rounding of the vectors (B,), beyond that of the sums.
@@ -36,6 +37,8 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
                 error = error + along.abs() * angle
             length = torch.linalg.vector_norm(rest, dim=-1, keepdim=True)
             found = length > error
+            if real:
+                found = found & real[-1]
             safe = torch.where(found, length, 1.0)
             basis.append(torch.where(found, rest / safe, 0.0))
             angles.append(torch.where(found, error / safe, 0.0))
