@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_presets_and_published_rows_are_read_in_any_locale() -> None:
 
 
 def shell(command: str) -> subprocess.CompletedProcess[str]:
-    program = f"{sys.executable} -m probsym"
+    program = f"{shlex.quote(sys.executable)} -m probsym"
     text = f"set -o pipefail; {command.replace('PROBSYM', program)}"
     return subprocess.run(["bash", "-c", text], env=environment(), capture_output=True, text=True)
 

@@ -182,8 +182,12 @@ def test_every_design_is_registered_and_saved(tmp_path):
             for k in ({c} if not getattr(c, "__abstractmethods__", None) else set()) | concrete(c)
         }
 
+    def own(kinds):
+        """Those of the library: other tests define some, too."""
+        return {kind for kind in kinds if kind.__module__.startswith("probsym.")}
+
     named = {type(d) for d in designs.DESIGNS.values()} | {designs.Independent, designs.Joint}
-    assert concrete(Design) == named
+    assert own(concrete(Design)) == named
     assert set(designs.DESIGNS) == set(FITTING)
     joint = designs.Joint((designs.Shifts(), designs.Polyhedral("octahedral")))
     for design in ("octahedral", designs.Sobol(32), designs.Cyclic(5), ("signs", "shifts"), joint):

@@ -13,6 +13,12 @@ from probsym.experiments.registry import EXPERIMENTS
 from probsym.experiments.tables import collect
 
 
+@pytest.fixture(autouse=True)
+def _plain_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As wide as a file or a pipe allows, unless a test says otherwise."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def result(folder: Path, seed: int, value: float, **fields: object) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     base = {
