@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from probsym.experiments.errors import UserError
+from probsym.experiments.graphs import exp_data
+from probsym.experiments.nbody import data as nbody_data
 from probsym.experiments.npz import read_npz
+from probsym.experiments.tasks import block_model
+from wl_pairs import dataset
 
 ARRAYS = {
     "real": np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4),
@@ -106,3 +110,54 @@ def test_changed_bytes_are_found(compress: bool, tmp_path: Path) -> None:
         for name, array in found.items():
             np.testing.assert_array_equal(array, ARRAYS[name])
     assert refused > 750
+
+
+def changed(arrays: dict[str, np.ndarray], numbers: random.Random) -> dict[str, np.ndarray]:
+    """The arrays with one of them missing, of another type, shape, order or length, or with other values."""
+    arrays = dict(arrays)
+    name = numbers.choice(sorted(arrays))
+    array = arrays.pop(name)
+    place = numbers.randrange(array.size)
+    spoilt = array.copy()
+    spoilt.flat[place] = numbers.choice([0, 1, 63, 100])
+    others = [
+        None, array.astype("f8"), array.astype("i1"), array.astype("c16"), array.astype("U3"), array[..., None],
+        array.reshape(-1)[:place], np.full_like(array, 100), array.T, np.array(3), spoilt, array[::-1], array[:0],
+        np.concatenate([array, array]),
+    ]  # fmt: skip
+    other = numbers.choice(others)
+    return arrays if other is None else arrays | {name: other}
+
+
+def nbody_file(folder: Path) -> tuple[Path, object]:
+    system = nbody_data.System(train=6, valid=4, test=4)
+    nbody_data.load(system, folder)
+    return folder / system.file, lambda: nbody_data.load(system, folder)
+
+
+def pattern_file(folder: Path) -> tuple[Path, object]:
+    recipe = block_model.BlockModel(patterns=2, train=2, valid=1, test=1)
+    block_model.load(recipe, folder)
+    return folder / recipe.file, lambda: block_model.load(recipe, folder)
+
+
+def exp_file(folder: Path) -> tuple[Path, object]:
+    (folder / "exp.npz").write_bytes(packed(dataset(4)))
+    return folder / "exp.npz", lambda: exp_data.load(folder)
+
+
+@pytest.mark.parametrize("make", [nbody_file, pattern_file, exp_file])
+def test_data_of_other_types_and_shapes_are_one_clear_error(make, tmp_path: Path) -> None:
+    """150 seeded changes of one array: data that fit, or an error of the user's that names the file."""
+    file, load = make(tmp_path)
+    with np.load(file) as held:
+        arrays = dict(held)
+    numbers = random.Random(0)
+    refused = 0
+    for _ in range(150):
+        file.write_bytes(packed(changed(arrays, numbers), compress=False))
+        try:
+            load()
+        except UserError as error:
+            refused += str(file) in str(error)
+    assert refused > 40

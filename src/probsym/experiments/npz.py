@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,18 @@ def read_npz(path: Path, names: Iterable[str], advice: str = "") -> Arrays:
             reason = str(error) or type(error).__name__
             message = f"{path}: damaged data file ({reason})"
             raise UserError(f"{message}; {advice}" if advice else message) from error
+
+
+def expect_axes(arrays: Arrays, axes: Mapping[str, int], where: str) -> Arrays:
+    """The same arrays, each of which has as many axes as are said of its name.
+
+    Raises:
+        UserError: names the array.
+    """
+    for name, array in arrays.items():
+        if name in axes and array.ndim != axes[name]:
+            raise UserError(f"{where}: {name}: expected {axes[name]} axes; got shape {array.shape}")
+    return arrays
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> NDArray:

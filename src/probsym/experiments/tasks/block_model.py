@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..npz import Arrays, read_npz
+from ..npz import Arrays, expect_axes, read_npz
 from .storage import Graphs, Ragged, check, ensure
 
 SIGNALS = 3
 LARGEST = 188  # nodes: the published data hold no more, drawing may give 204
 FIELDS = ("num_nodes", "num_links", "signal", "label", "link")
+AXES = {"num_nodes": 1, "num_links": 1, "signal": 1, "label": 1, "link": 2}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def load(recipe: BlockModel, folder: Path) -> dict[str, Graphs]:
     """
     path = folder / recipe.file
     ensure(path, lambda: draw(recipe))
-    whole = check(assemble(read_npz(path, FIELDS, "delete it and it will be drawn again")), str(path))
+    arrays = read_npz(path, FIELDS, "delete it and it will be drawn again")
+    whole = check(assemble(expect_axes(arrays, AXES, str(path))), str(path))
     return {name: whole.take(index) for name, index in recipe.parts().items()}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..npz import Arrays, read_npz
+from ..npz import Arrays, expect_axes, read_npz
 from .storage import Graphs, Ragged, check, ensure
 
 PEPTIDE_ATOMS = (17, 3, 7, 7, 5, 1, 6, 2, 2)  # classes of each atom feature
@@ -22,6 +22,8 @@ CONTACT_BONDS = (4, 1, 1)
 GRAPHS = ("num_nodes", "num_edges", "x", "edge_index", "edge_attr", "train", "val", "test")
 TARGETS = ("y",)
 PAIRS = ("num_pairs", "pair_index", "pair_label")
+AXES = {"num_nodes": 1, "num_edges": 1, "x": 2, "edge_index": 2, "edge_attr": 2, "y": 2}
+AXES |= {"num_pairs": 1, "pair_index": 2, "pair_label": 1, "train": 1, "val": 1, "test": 1}
 PART_OF = {"train": "train", "val": "valid", "test": "test"}
 
 
@@ -47,7 +49,7 @@ class Molecules:
         """
         path = folder / self.file
         ensure(path, lambda: self.fetch(folder))
-        arrays = read_npz(path, GRAPHS + self.labels, "delete it to get it again")
+        arrays = expect_axes(read_npz(path, GRAPHS + self.labels, "delete it to get it again"), AXES, str(path))
         return split(arrays | {name: self.prepare(arrays[name]) for name in self.labels if name == "y"}, str(path))
 
     def fetch(self, folder: Path) -> Arrays:
