@@ -18,11 +18,12 @@ from timing import place
 
 def circumstances(threads: int) -> dict[str, Any]:
     """The command, and what times depend on."""
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]  # no folders of this machine
     device = "cpu"
     if place.device.type == "cuda":
         device = torch.cuda.get_device_name(place.device)
     return {
-        "command": f"python benchmarks {' '.join(sys.argv[1:])}",
+        "command": " ".join(["python benchmarks", *words]),
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "torch": torch.__version__,
         "threads": threads,
