@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from probsym import files
 
 from .errors import UserError
 
@@ -70,12 +71,9 @@ ENTRY_YOUNGER_FIELDS: dict[str, Kinds] = {
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or a UserError that names the file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # bytes that are no text are ValueErrors too
-        raise UserError(f"{path}: damaged file ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a JSON object; got {type(found).__name__}")
-    return found
+        return files.read_json(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def read_identity(path: Path) -> dict[str, Any]:
