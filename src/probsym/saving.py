@@ -214,7 +214,7 @@ def _read_weights(path: Path, pairs: list[str]) -> dict[str, Tensor]:
         tensor = weights[name]
         if tensor.ndim == 0 or tensor.shape[-1] != 2 or not tensor.is_floating_point():
             raise ValueError(f"{path}: {name}: expected pairs of real numbers, got {tuple(tensor.shape)}")
-        weights[name] = torch.view_as_complex(tensor.contiguous())
+        weights[name] = torch.view_as_complex(tensor.clone())  # a file aligns to 8 bytes, complex128 needs 16
     return weights
 
 
