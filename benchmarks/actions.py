@@ -12,7 +12,7 @@ from timing import alternate, milliseconds, place, spread, table
 from torch import Tensor, nn
 
 import probsym as ps
-from probsym.nets import MLP
+from nets import MLP
 
 SIZES = (8, 16, 32, 64, 128, 256, 444, 1000)
 BATCH, CHANNELS = 2, 8
@@ -64,7 +64,7 @@ def exponent(sizes: tuple[int, ...], seconds: list[float]) -> float:
 def averaging(k: int, chunk: int | None, train: bool) -> Callable[[], None]:
     """One call of phi, in training with backward."""
     nodes = ps.S("nodes")
-    net = nn.Sequential(nn.Flatten(), MLP(20 * 20, (512, 512), 4))
+    net = MLP(20 * 20, (512, 512), 4)
     phi = ps.symmetrize(net, ps.Rep(nodes, nodes), ps.Rep(), "haar").train(train)
     x = torch.randn(64, 20, 20)
     phi(x, estimator=ps.MonteCarlo(2, 1)).sum().backward()  # lazy imports

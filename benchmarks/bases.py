@@ -11,8 +11,7 @@ from timing import place
 from torch import Tensor, nn
 
 import probsym as ps
-from probsym.experiments.graphs.models import Design, Shape, learned, mlp
-from probsym.nets import MLP, ParticleGNN, ParticleTransformer
+from nets import MLP, GraphMLP, ParticleGNN, ParticleTransformer, WalkScores
 
 N, D = 5, 3
 
@@ -91,18 +90,19 @@ def particles(model: nn.Module, nodes: ps.Group) -> Case:
 
 def graphs() -> Case:
     """EXP-classify with the MLP of the published size, 25 M parameters, on random graphs as small and as sparse."""
-    nodes, shape = ps.S("nodes", mask="mask"), Shape(64, 2, padded=True)
-    design = Design(out=1, hidden=(2048, 4096, 2048), walks=12, scale=0.05, temperature=0.05, sinkhorn=1)
+    nodes, largest, features = ps.S("nodes", mask="mask"), 64, 2
+    model = GraphMLP(largest, features, (2048, 4096, 2048))
+    learned = ps.Learned(WalkScores(12), nodes, "late", 0.05, ps.Relaxation(0.05, 1))
 
     def call(b: int) -> dict[str, Tensor]:
-        mask = torch.arange(shape.nodes) < torch.randint(32, shape.nodes + 1, (b, 1))
-        edges = (torch.rand(b, shape.nodes, shape.nodes) < 0.05).float().triu(1)
-        kinds = nn.functional.one_hot(torch.randint(shape.features, mask.shape)).float()
+        mask = torch.arange(largest) < torch.randint(32, largest + 1, (b, 1))
+        edges = (torch.rand(b, largest, largest) < 0.05).float().triu(1)
+        kinds = nn.functional.one_hot(torch.randint(features, mask.shape)).float()
         adjacency = (edges + edges.mT) * mask.unsqueeze(-1) * mask.unsqueeze(-2)
         return {"adjacency": adjacency, "nodes": kinds * mask.unsqueeze(-1), "mask": mask}
 
     reps = {"adjacency": ps.Rep(nodes, nodes), "nodes": ps.Rep(nodes)}
-    return Case(mlp(shape, design), reps, ps.Rep(), call, learned(nodes, design))
+    return Case(model, reps, ps.Rep(), call, learned)
 
 
 def cases() -> dict[str, Case]:

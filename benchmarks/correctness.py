@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import probsym as ps
+from nets import MLP
 from probsym.distributions import DefaultNet
 from probsym.groups import Group
 from probsym.groups.orthogonal import orthonormalise
-from probsym.nets import MLP
 from probsym.reps import as_spec
 from probsym.symmetrizer import Symmetrizer
 
@@ -74,7 +74,7 @@ def coupled() -> None:
     for name, (group, reps, out) in cases().items():
         d = next((f.dim for f in group.factors if hasattr(f, "dim")), 2)
         x = {"x": torch.randn(8, 5, d, dtype=torch.float64)}
-        model = MLP(5 * d, (32,), 5 * d, out_shape=(5, d)).double()
+        model = MLP(5 * d, (32,), 5, d).double()
         errors = []
         for p in distributions(group, reps).values():
             phi = ps.symmetrize(model, reps, out, p.double())

@@ -13,7 +13,7 @@ from timing import alternate, milliseconds, spread, table
 from torch import Tensor, nn
 
 import probsym as ps
-from probsym.nets import MLP
+from nets import MLP
 
 TOLERANCE = 1e-5  # on outputs of about 0.1 to 1, in float32
 

@@ -10,7 +10,7 @@ from timing import alternate, milliseconds, spread, table
 from torch import Tensor, nn
 
 import probsym as ps
-from probsym.nets import NodeTransformer
+from nets import AtomTransformer
 
 
 class PointNet(nn.Module):
@@ -24,18 +24,6 @@ class PointNet(nn.Module):
         return self.point(pos).amax(1)
 
 
-class MoleculeTransformer(nn.Module):
-    """Attention among the atoms of a molecule: (B, 29, 3) to (B, 1)."""
-
-    def __init__(self, atoms: int = 29) -> None:
-        super().__init__()
-        self.net = NodeTransformer(atoms, 3, 1, 1)
-
-    def forward(self, pos: Tensor) -> Tensor:
-        distance = torch.cdist(pos, pos).unsqueeze(-1)
-        return self.net(pos, distance).mean(1)
-
-
 def points(quick: bool) -> None:
     """phi with a learned and with the uniform p against the bare model, k = 1: 64 to 1,024 points, and molecules."""
     cloud, atoms = ps.Rep(ps.Axis("points"), ps.SO(3)), ps.Rep(ps.S("atoms"), ps.E(3, "space"))
@@ -43,7 +31,7 @@ def points(quick: bool) -> None:
         ("PointNet, SO(3)", PointNet(), cloud, 32, 64),
         ("PointNet, SO(3)", PointNet(), cloud, 32, 256),
         ("PointNet, SO(3)", PointNet(), cloud, 32, 1024),
-        ("transformer, S_n x E(3)", MoleculeTransformer(), atoms, 100, 29),
+        ("transformer, S_n x E(3)", AtomTransformer(29), atoms, 100, 29),
     ]
     if quick:
         cases = cases[:1]

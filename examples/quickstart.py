@@ -3,9 +3,25 @@
 import torch
 
 import probsym as ps
-from probsym.nets import MLP
 
 torch.manual_seed(0)
+
+
+class Plain(torch.nn.Module):
+    """A perceptron on the coordinates of five points, (B, 5, 3) to (B, 5, 3)."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(15, 128),
+            torch.nn.Tanh(),
+            torch.nn.Linear(128, 128),
+            torch.nn.Tanh(),
+            torch.nn.Linear(128, 15),
+        )
+
+    def forward(self, pos: torch.Tensor) -> torch.Tensor:
+        return self.net(pos.flatten(1)).view_as(pos)
 
 
 def data(batch: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -17,7 +33,7 @@ def data(batch: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 
 nodes, space = ps.S("nodes"), ps.E(3, "space")
-model = MLP(15, (128, 128), 15, out_shape=(5, 3))  # how far each point moves: a vector, added to `pos` outside
+model = Plain()  # how far each point moves: a vector, added to `pos` outside
 phi = ps.symmetrize(model, inputs={"pos": ps.Rep(nodes, space)}, output=ps.Rep(nodes, space.vector), example=data(2)[0])
 optimizer = torch.optim.Adam(phi.parameters(), lr=2e-3)
 

@@ -7,11 +7,6 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-collect_ignore = [
-    "ddp_driver.py",
-    "kill_driver.py",
-    "output_driver.py",
-]  # programs with arguments; doctests are looked for in every file
 
 
 @pytest.fixture(autouse=True)

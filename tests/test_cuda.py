@@ -9,7 +9,6 @@ from torch.utils._pytree import tree_map
 import probsym as ps
 from cases import DISTRIBUTIONS, SETTINGS, close, seeded
 from probsym.distributions.base import samples_of
-from probsym.experiments.graphs.models import METHODS, Design, build, inputs
 from probsym.reps import Inputs
 
 DEVICE = "cuda"
@@ -153,20 +152,6 @@ def test_soft_permutations(n, relaxation, padded):
         found.append(here((soft, relaxation.pull(scores.detach(), mask, grad), entropy, *slopes)))
     for ours, theirs in zip(*found, strict=True):
         assert close(ours.double(), theirs, 2e-5 * max(1.0, theirs.abs().max().item()))
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_methods_of_the_graph_experiments(method):
-    """A model that was trained there is the same here: fixed noise too, which the model draws itself."""
-    mask = torch.arange(7) < torch.tensor([[7], [5]])
-    edges = (torch.rand(2, 7, 7) < 0.5).triu(1).float() * mask[:, None] * mask[..., None]
-    data = {"adjacency": edges + edges.mT, "nodes": torch.randn(2, 7, 2) * mask[..., None], "mask": mask}
-    phi = build("mlp", method, data, Design(hidden=(8,), out=1, walks=4, scale=0.5, temperature=1.0), (3, 3)).eval()
-    given = {} if method != "ps" else {"noise": phi.draw_noise(**inputs(data), samples=3)}
-    if method in ("ga", "ps-soft"):
-        assert on_gpu(phi.to(DEVICE)(**there(inputs(data))))
-    else:
-        agree(phi, inputs(data), 1e-4, **given)
 
 
 def test_saved_there_and_loaded_here(tmp_path):

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 import probsym as ps
-from probsym.nets import MLP
 
 POINTS, STEP = 5, 0.05
 
@@ -30,7 +29,10 @@ def gradients(seed: int, draws: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     torch.manual_seed(seed)
     x = torch.randn(8, POINTS, 3, dtype=torch.float64)
-    base = MLP(3 * POINTS, (32,), 3 * POINTS, nn.Tanh, out_shape=(POINTS, 3)).double().requires_grad_(False)
+    base = nn.Sequential(
+        nn.Flatten(), nn.Linear(3 * POINTS, 32), nn.Tanh(), nn.Linear(32, 3 * POINTS), nn.Unflatten(1, (POINTS, 3))
+    )
+    base.double().requires_grad_(False)
     target = x + 0.5 * torch.randn_like(x)
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1, bias=False), nn.Flatten(-2)).double()
     nodes = ps.S("nodes")

@@ -1,0 +1,237 @@
+"""The `probsym` command. Heavy packages are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import UserError
+from .interruption import Interrupted, interruptible
+from .registry import EXPERIMENTS, experiment, summary
+from .terminal import CLOSED_PIPE, degrade, discard, flush
+
+Command = Callable[[argparse.Namespace, list[str]], None]
+EXAMPLES = """\
+examples:
+  probsym list                                           what can be run
+  probsym demo                                           see it work: three minutes, no data needed
+  probsym run nbody --preset gnn-ps                      train, test, write runs/nbody/gnn-ps/seed1
+  probsym run nbody --preset gnn-ps --seed 2 --lr 1e-3   change fields of a preset
+  probsym run nbody --preset gnn-ps --resume             go on after an interruption, with the same result
+  probsym run nbody --preset gnn-ps --trainer.devices 4 --trainer.strategy ddp
+  probsym run nbody --help                               all fields of an experiment
+  probsym table                                          our results beside published ones
+  probsym figures                                        our results as figures/EXPERIMENT/*.png and *.csv
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0, 2 with one line on stderr for whatever the user can put right, 128 + n after signal n."""
+    degrade()
+    parser = build_parser()
+    try:
+        with interruptible():
+            try:
+                given, rest = parser.parse_known_args(arguments)
+                if rest and given.command is not run:
+                    raise UserError(f"unrecognized arguments: {' '.join(rest)}")
+                given.command(given, rest)
+            finally:
+                flush()
+    except UserError as error:
+        return fail(str(error))
+    except BrokenPipeError:
+        discard()
+        return CLOSED_PIPE
+    except OSError as error:
+        discard()
+        return fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        if not short_of_memory(error):
+            raise
+        return fail(f"out of memory: try a smaller model or batch_size ({error})")
+    except Interrupted as stop:
+        print("; ".join([f"probsym: interrupted by {stop}", *getattr(stop, "__notes__", [])]), file=sys.stderr)
+        return stop.code
+    return 0
+
+
+def short_of_memory(error: Exception) -> bool:
+    """Whether an error is that of numpy, of torch on the CPU, or of torch on a GPU, where memory is short."""
+    told = ("allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+
+
+def fail(message: str) -> int:
+    """Says what is wrong in one line."""
+    print("probsym: error:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> Parser:
+    """The commands and their options; fields of experiments are left to `config`."""
+    parser = Parser(
+        prog="probsym",
+        description="Symmetrize any model: list, run and compare the experiments.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=lambda given, rest: parser.print_help())
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def add(command: Command, usage: str, **options: Any) -> Parser:
+        text = inspect.getdoc(command) or ""
+        found = commands.add_parser(
+            command.__name__.removesuffix("_"),
+            help=text.partition("\n")[0],
+            description=text,
+            usage=f"probsym {usage}",
+            epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+        found.set_defaults(command=command)
+        return found
+
+    add(list_, "list")
+    add(demo, "demo [--out DIR]").add_argument("--out", type=Path, default=Path("."), help="where the figure goes")
+    it = add(
+        run, "run EXPERIMENT --preset NAME [--FIELD VALUE ...] [--data DIR] [--out DIR] [--resume]", add_help=False
+    )
+    it.add_argument("experiment", nargs="?", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
+    it.add_argument("--preset", metavar="NAME", help="see probsym list")
+    it.add_argument(
+        "--data", type=Path, metavar="DIR", help="data folder; default: $PROBSYM_DATA, else ~/.cache/probsym"
+    )
+    it.add_argument("--out", type=Path, metavar="DIR", help="default: runs/EXPERIMENT/PRESET/seedN")
+    it.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
+    it.add_argument("-h", "--help", action="store_true", help="this; with EXPERIMENT also its fields")
+    it.set_defaults(parser=it)
+    it = add(table, "table [--runs DIR] [--results DIR]")
+    it.add_argument("--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs")
+    it.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results")
+    it = add(figures, "figures [--runs DIR] [--results DIR] [--out DIR]")
+    it.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results")
+    it.add_argument("--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs")
+    it.add_argument("--out", type=Path, default=Path("figures"), help="default: figures")
+    return parser
+
+
+def list_(given: argparse.Namespace, rest: list[str]) -> None:
+    """experiments and presets, one line each"""
+    for found in EXPERIMENTS.values():
+        print(f"{found.name}: {found.help}")
+        width = max(map(len, found.presets))
+        for name, path in found.presets.items():
+            print(f"  {name:{width}}  {summary(path)}")
+
+
+def demo(given: argparse.Namespace, rest: list[str]) -> None:
+    """train a small model with and without symmetrization, check both, draw a figure"""
+    from rich.console import Console
+
+    from .demo import demo as show
+
+    show(Console(), given.out)
+
+
+def run(given: argparse.Namespace, rest: list[str]) -> None:
+    """train and test one preset of an experiment"""
+    if given.help:
+        given.parser.print_help()
+    if given.help and given.experiment:
+        from .config import fields_help
+
+        print(f"\nfields of {given.experiment}:\n{fields_help(experiment(given.experiment))}")
+    if given.help:
+        return
+    if not given.experiment:
+        raise UserError(f"run: expected an experiment ({', '.join(EXPERIMENTS)}); got none")
+    if not given.preset:
+        raise UserError(f"run {given.experiment}: expected --preset NAME; probsym list shows them")
+    try:
+        from .runner import run as start
+
+        result = start(given.experiment, given.preset, rest, given.data or data_folder(), given.out, given.resume)
+    except Interrupted as stop:
+        stop.add_note("the same command with --resume goes on")
+        raise
+    print(headline(result))
+
+
+def headline(result: dict[str, Any]) -> str:
+    """The number of a run with its errors.
+
+    >>> headline({"metric": "test MSE", "value": 0.005, "stderr": 1e-5, "stderr_test": 3e-4, "samples": 20})
+    'test MSE 0.005 ± 1e-05 (samples) ± 0.0003 (test set) at k = 20'
+    """
+    value = math.nan if result["value"] is None else result["value"]  # JSON has no NaN
+    kinds = {"samples": result["stderr"], "test set": result.get("stderr_test")}
+    errors = [f"± {error:.1g} ({what})" for what, error in kinds.items() if error is not None]
+    return " ".join([result.get("metric", "value"), f"{value:.5g}", *errors, f"at k = {result['samples']}"])
+
+
+def data_folder() -> Path:
+    """$PROBSYM_DATA, else the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("PROBSYM_DATA") or cache / "probsym")
+
+
+def table(given: argparse.Namespace, rest: list[str]) -> None:
+    """our results beside published ones, with seeds, standard errors and devices
+
+    Results are those in --results and every result.json under --runs. Run it at the root of the repository to see
+    the published results, or name the folder; an installed package holds none.
+    "unverified" marks published numbers that nobody here has seen at their source.
+    """
+    from .layout import tables
+
+    print("\n".join(tables(given.runs, given.results, columns())), end="")
+
+
+def columns() -> int:
+    """How wide the output is: $COLUMNS, else the terminal; 200 for a file or a pipe."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size(fallback=(200, 24)).columns
+    return 200
+
+
+def figures(given: argparse.Namespace, rest: list[str]) -> None:
+    """all our results as figures and CSV files
+
+    One figure each, from results/ and every run under --runs, of those results that hold what it shows:
+      error_by_samples         test error against the number of samples k of a prediction
+      equivariance_by_samples  how far phi(g x) is from g phi(x), both with k samples
+      samples_for_tolerance    how many test inputs need at most k samples for a given standard error
+      error_by_cost            test error against the operations of the training
+      learning_curve           the metric of the validation set while training
+    A run's own folder holds the figures of that run.
+    """
+    from .report import figures as draw
+
+    made = draw(given.runs, given.out, given.results)
+    if not made:
+        where = given.results or "results"
+        raise UserError(f"--runs {given.runs}: expected results of probsym run there or in {where}; there are none")
+    for path in made:
+        print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

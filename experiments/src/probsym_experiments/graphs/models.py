@@ -1,0 +1,232 @@
+"""Base networks on graphs, the net of p, and ways to symmetrize, by name: a new one is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import probsym as ps
+from probsym.nets import GIN
+from probsym.nets.masking import keep
+
+from ..batches import Batch
+from ..checks import Uses
+from ..errors import choose
+from ..models import GINID, MLP
+from .dense import return_probabilities
+from .fixed import FixedNoise
+from .soft import Soft
+
+Samples = int | ps.Estimator | None
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class FlatMLP(nn.Module):
+    """An MLP on the padded adjacency and the node features, N * N + N * F numbers; the mask tells it nothing new."""
+
+    def __init__(
+        self, in_features: int, hidden: Sequence[int], out_features: int, activation: type[nn.Module], bounded: bool
+    ) -> None:
+        super().__init__()
+        self.net = MLP(in_features, hidden, out_features, activation, nn.Tanh if bounded else nn.Identity)
+
+    def forward(self, adjacency: Tensor, nodes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        return self.net(adjacency, *([] if nodes is None else [nodes]))
+
+
+class ScoreNet(nn.Module):
+    """Scores (B, N) of nodes by a GIN on their features and, if `walks` > 0, their random-walk return probabilities.
+
+    The probabilities tell apart nodes that message passing cannot, as in arXiv 2110.07875.
+    """
+
+    def __init__(self, walks: int = 0, hidden: int = 64, layers: int = 3) -> None:
+        super().__init__()
+        self.walks = walks
+        self.gin = GIN(hidden, layers)
+
+    def forward(self, adjacency: Tensor, nodes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        found = [nodes] if nodes is not None else []
+        if self.walks:
+            found.append(return_probabilities(adjacency, self.walks).to(adjacency.dtype))
+        features = keep(torch.cat(found, -1), mask) if found else None
+        return self.gin(features, adjacency, mask).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the graphs of a data set look like: nodes of the largest, features a node, whether they are padded."""
+
+    nodes: int
+    features: int = 0
+    padded: bool = False
+
+    @staticmethod
+    def of(batch: Batch) -> Shape:
+        features = batch["nodes"].shape[-1] if "nodes" in batch else 0
+        return Shape(batch["adjacency"].shape[-1], features, "mask" in batch)
+
+    @property
+    def numbers(self) -> int:
+        """In one graph."""
+        return self.nodes * (self.nodes + self.features)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Sizes and settings of a model.
+
+    Args:
+        out: Numbers of the output. bounded: With a tanh after it.
+        activation: Name in ACTIVATIONS.
+        hidden: Widths of the MLP. width, layers: Of GIN-ID. head: Widths of the MLP after its pooling.
+        walks: Steps of random walks whose return probabilities the net of p sees.
+        noise, scale: Of p, "late" or "input".
+        temperature, sinkhorn: Of the relaxation.
+        max_support: Most frames of an input that are listed.
+        seed: Of fixed noise.
+        by_node: Whether the output is one number a node (`out` of them) instead of invariant.
+    """
+
+    out: int = 10
+    bounded: bool = False
+    activation: str = "tanh"
+    hidden: tuple[int, ...] = (128, 64)
+    width: int = 64
+    layers: int = 3
+    head: tuple[int, ...] = ()
+    walks: int = 0
+    noise: str = "late"
+    scale: float = 1.0
+    temperature: float = 0.1
+    sinkhorn: int = 10
+    max_support: int = 64
+    seed: int = 0
+    by_node: bool = False
+
+    @property
+    def relaxation(self) -> ps.Relaxation:
+        return ps.Relaxation(self.temperature, self.sinkhorn)
+
+
+def mlp(shape: Shape, design: Design) -> nn.Module:
+    return FlatMLP(shape.numbers, design.hidden, design.out, ACTIVATIONS[design.activation], design.bounded)
+
+
+def gin_id(shape: Shape, design: Design) -> nn.Module:
+    return GINID(
+        shape.nodes,
+        shape.features,
+        design.out,
+        design.width,
+        design.layers,
+        design.head,
+        ACTIVATIONS[design.activation],
+        nn.Tanh if design.bounded else nn.Identity,
+    )
+
+
+def learned(group: ps.Group, design: Design) -> ps.Learned:
+    return ps.Learned(ScoreNet(design.walks), group, design.noise, design.scale, design.relaxation)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A distribution over permutations.
+
+    Args:
+        distribution: From its group and the design.
+        random: Whether its average is an estimate that more samples improve, unless it is asked to be exact.
+        net: Whether a net gives the scores that are sorted. noisy: Whether noise is added to them.
+        exact: Whether it can be: where not, a number of samples is needed.
+        soft: Whether nodes are mixed instead of permuted.
+        fixed: Whether the samples are the same at every call.
+    """
+
+    distribution: Callable[[ps.Group, Design], ps.EquivariantDistribution]
+    random: bool = True
+    net: bool = False
+    noisy: bool = False
+    exact: bool = False
+    soft: bool = False
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Base:
+    """A network for graphs of a shape, and the settings of a design that it reads."""
+
+    build: Callable[[Shape, Design], nn.Module]
+    settings: tuple[str, ...]
+
+
+BASES: Mapping[str, Base] = {
+    "mlp": Base(mlp, ("hidden",)),
+    "gin-id": Base(gin_id, ("width", "layers", "head")),
+}
+
+METHODS: Mapping[str, Method] = {
+    "ps": Method(learned, net=True, noisy=True),
+    "ga": Method(lambda group, design: ps.Haar(group), exact=True),
+    "fa": Method(lambda group, design: ps.Frame(group, design.max_support), random=False, exact=True),
+    "canonical": Method(
+        lambda group, design: ps.Canonical(ScoreNet(design.walks), group, design.relaxation),
+        random=False,
+        net=True,
+        exact=True,
+    ),
+    "ps-fixed-noise": Method(
+        lambda group, design: FixedNoise(learned(group, design), design.seed), net=True, noisy=True, fixed=True
+    ),
+    "ps-soft": Method(learned, net=True, noisy=True, soft=True),
+}
+
+
+def uses(base: str, methods: Collection[str], fields: Collection[str]) -> Uses:
+    """What settings among `fields` belong to, whether a model symmetrized in these ways has it, and their names."""
+    net, noisy = (any(getattr(METHODS[m], part) for m in methods) for part in ("net", "noisy"))
+    owners = {f"base {name}": (name == base, one.settings) for name, one in BASES.items()} | {
+        "a net that orders the nodes (ps, canonical)": (net, ("walks", "temperature", "sinkhorn", "entropy_weight")),
+        "noise (ps)": (noisy, ("noise", "scale")),
+        "frames (fa)": ("fa" in methods, ("max_support",)),
+    }
+    return {owner: (has, [name for name in names if name in fields]) for owner, (has, names) in owners.items()}
+
+
+def build(
+    base: str, method: str, example: Batch, design: Design, samples: tuple[Samples, Samples] = (None, None)
+) -> ps.Symmetrizer | Soft:
+    """The base network made invariant to the order of the nodes.
+
+    Args:
+        base, method: Names in BASES and METHODS.
+        example: A batch that tells the sizes.
+        samples: In training and in evaluation; None is the distribution's own choice.
+
+    The weights follow torch's present random state.
+    """
+    shape, how = Shape.of(example), choose("symmetrizer", METHODS, method)
+    nodes = ps.S("nodes", mask="mask") if shape.padded else ps.S("nodes")
+    reps = {"adjacency": ps.Rep(nodes, nodes)} | ({"nodes": ps.Rep(nodes)} if shape.features else {})
+    model = choose("base", BASES, base).build(shape, design)
+    output, few = ps.Rep(nodes) if design.by_node else ps.Rep(), inputs(example, slice(0, 2))
+    phi = ps.symmetrize(model, reps, output, how.distribution(nodes, design), *samples, example=few)
+    return Soft(phi) if how.soft else phi
+
+
+def inputs(batch: Batch, index: slice | Tensor = slice(None)) -> dict[str, Any]:
+    """What a model is called with: the graphs, without their labels."""
+    return {name: batch[name][index] for name in ("adjacency", "nodes", "mask") if name in batch}
+
+
+def parameters(phi: nn.Module) -> dict[str, int]:
+    """How many numbers are trained, by part."""
+
+    def count(module: Any) -> int:
+        return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+    return {"base": count(phi.model), "distribution": count(phi.distribution)}

@@ -1,0 +1,30 @@
+"""The paper's base models, to be symmetrized, and EGNN, the equivariant net beside them."""
+
+from .dynamics import ParticleDynamics, ParticleDynamicsTransformer
+from .egnn import EGNN
+from .gin_id import GINID
+from .message_passing import MessagePassing
+from .mlp import MLP
+from .node_transformer import NodeTransformer
+from .packed_gnn import IdentifiedGNN, NodeScores, PackedGNN
+from .pair_transformer import PairTransformer
+from .particles import ParticleGNN, ParticleNodeTransformer, ParticleTransformer
+from .walk_transformer import WalkTransformer
+
+__all__ = [
+    "EGNN",
+    "GINID",
+    "MLP",
+    "IdentifiedGNN",
+    "MessagePassing",
+    "NodeScores",
+    "NodeTransformer",
+    "PackedGNN",
+    "PairTransformer",
+    "ParticleDynamics",
+    "ParticleDynamicsTransformer",
+    "ParticleGNN",
+    "ParticleNodeTransformer",
+    "ParticleTransformer",
+    "WalkTransformer",
+]

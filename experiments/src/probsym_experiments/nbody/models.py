@@ -1,0 +1,173 @@
+"""Base networks, groups and ways to symmetrize, by name: a new one is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+import probsym as ps
+from probsym.distributions import DefaultNet, EquivariantDistribution, Relaxation, by_name
+from probsym.reps import group_of
+
+from ..batches import Batch, rows
+from ..models import (
+    EGNN,
+    ParticleDynamics,
+    ParticleDynamicsTransformer,
+    ParticleGNN,
+    ParticleNodeTransformer,
+    ParticleTransformer,
+)
+from .motion import Motion
+
+if TYPE_CHECKING:
+    from .config import Config
+
+INPUTS = ("pos", "vel", "edge")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A network for a config, whether it is S_n-equivariant as it is, and what its outputs are changes of."""
+
+    build: Callable[[Config], nn.Module]
+    permutes: bool
+    motion: Motion = Motion()
+
+
+@dataclass(frozen=True)
+class Acts:
+    """A group by what acts: permutations or not, and which motions of space."""
+
+    permutes: bool
+    space: type[ps.O | ps.E]
+
+    @property
+    def about_origin(self) -> bool:
+        """Whether nothing is translated, so that data are to be centred."""
+        return issubclass(self.space, ps.O)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a distribution is made from fields, the Reps of the inputs and the group.
+
+    Args:
+        distribution: None is the bare base network.
+        random: Whether its average is an estimate that more samples improve.
+        net: Whether a net gives its elements. noisy: Whether noise is added to them.
+        several: Whether an input has more than one.
+    """
+
+    distribution: Callable[[Config, Any, ps.Group], EquivariantDistribution] | None
+    random: bool = False
+    net: bool = False
+    noisy: bool = False
+    several: bool = True
+
+
+FLIGHT = Motion(free_flight=True)
+BASES = {
+    "gnn": Base(lambda c: ParticleGNN(c.dims, **_options(c)), permutes=True),
+    "dynamics": Base(lambda c: ParticleDynamics(c.dims, **_options(c)), permutes=True, motion=FLIGHT),
+    "egnn": Base(lambda c: EGNN(**_options(c)), permutes=True),
+    "egnn-inverse": Base(lambda c: EGNN(**_options(c), inverse=True), permutes=True),
+    "transformer": Base(lambda c: ParticleTransformer(c.particles, c.dims, **_options(c)), permutes=False),
+    "node-transformer": Base(lambda c: ParticleNodeTransformer(c.particles, c.dims, **_options(c)), permutes=False),
+    "dynamics-transformer": Base(
+        lambda c: ParticleDynamicsTransformer(c.particles, c.dims, **_options(c)), permutes=False, motion=FLIGHT
+    ),
+}
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """What all bases understand: their depth, and whether they predict velocities."""
+    return {"velocity": config.velocity_weight > 0} | ({"layers": config.layers} if config.layers else {})
+
+
+GROUPS = {
+    prefix + space.__name__: Acts(bool(prefix), space) for prefix in ("", "Sx") for space in (ps.E, ps.SE, ps.O, ps.SO)
+}
+
+
+def _learned(config: Config, spec: Any, group: ps.Group) -> EquivariantDistribution:
+    return ps.Learned(DefaultNet(spec, group), group, config.noise, config.noise_scale, _relaxation(config))
+
+
+def _canonical(config: Config, spec: Any, group: ps.Group) -> EquivariantDistribution:
+    return ps.Canonical(DefaultNet(spec, group), group, _relaxation(config))
+
+
+def _relaxation(config: Config) -> Relaxation:
+    return Relaxation(config.temperature, config.sinkhorn)
+
+
+METHODS = {
+    "ps": Method(_learned, random=True, net=True, noisy=True),
+    "ga": Method(lambda config, spec, group: by_name("haar", spec, group), random=True),
+    "fa": Method(lambda config, spec, group: by_name("frame", spec, group)),
+    "canonical": Method(_canonical, net=True, several=False),
+    "none": Method(None, several=False),
+}
+
+
+def group_name(config: Config) -> str:
+    """The group that acts: the field, or S_n x E(d) less the S_n of a base that has it."""
+    return config.group or ("E" if BASES[config.base].permutes else "SxE")
+
+
+def reps(config: Config, permuted: bool) -> tuple[dict[str, ps.Rep], Any]:
+    """How the config's motions of space, and permutations if asked, act on the inputs and the output, a change."""
+    particles = ps.S("particles") if permuted else ps.Axis("particles")
+    space = GROUPS[group_name(config)].space(config.dims, "space")
+    points, vectors = ps.Rep(particles, space), ps.Rep(particles, space.vector)
+    given = {"pos": points, "vel": vectors, "edge": ps.Rep(particles, particles)}
+    return given, {"pos": vectors, "vel": vectors} if config.velocity_weight else vectors
+
+
+def claimed(config: Config) -> tuple[dict[str, ps.Rep], Any]:
+    """`reps` of all that the whole model should be equivariant to, the S_n of its base included.
+
+    Of a bare base the same group is claimed, so that the result tells how far it is from that.
+    """
+    return reps(config, GROUPS[group_name(config)].permutes or BASES[config.base].permutes)
+
+
+def build(config: Config, example: Batch) -> ps.Symmetrizer:
+    """The base network, symmetrized; for `none` over the trivial group, which costs nothing and changes nothing.
+
+    Args:
+        example: A batch that tells the number of channels.
+    """
+    base, method = BASES[config.base].build(config), METHODS[config.symmetrizer]
+    if method.distribution is None:
+        particles = ps.Axis("particles")
+        still, pairs = ps.Rep(particles, None), ps.Rep(particles, particles)
+        output = {"pos": still, "vel": still} if config.velocity_weight else still
+        given = {"pos": still, "vel": still, "edge": pairs}
+        return ps.symmetrize(base, given, output, "haar", ps.Exact(), ps.Exact())
+    given, output = reps(config, GROUPS[group_name(config)].permutes)
+    distribution = method.distribution(config, given, group_of(given, output))
+    return ps.symmetrize(
+        base,
+        given,
+        output,
+        distribution,
+        train_samples=config.train_samples,
+        eval_samples=config.valid_samples if method.random else None,
+        example=inputs(rows(example, slice(0, 2))),
+    )
+
+
+def haar(phi: ps.Symmetrizer) -> ps.Symmetrizer:
+    """The same base network averaged over uniform poses, one a call."""
+    distribution = by_name("haar", phi.inputs, phi.distribution.group)
+    return ps.symmetrize(phi.model, phi.inputs, phi.output, distribution, train_samples=1, eval_samples=1)
+
+
+def inputs(batch: Batch) -> Batch:
+    """What the model is called with, without the target."""
+    return {name: batch[name] for name in INPUTS}

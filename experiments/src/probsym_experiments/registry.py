@@ -1,0 +1,132 @@
+"""The experiments by name. A new one is a module with `Config` and `run`, a folder of presets, and one line here.
+
+This file imports nothing heavy: `probsym list` reads names and the first comment of each preset, no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .outcome import Outcome, Place
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A section of the paper: what `probsym run` does under one name."""
+
+    name: str
+    help: str
+    metric: str
+    module: str  # imported on first use; it holds Config, a dataclass, and run(config, place)
+    beside: tuple[str, ...] = ()  # entries of result.json without which the value says little: columns of the table
+    unit: str = ""  # of the metric
+
+    @property
+    def axis(self) -> str:
+        """The metric with its unit."""
+        return self.metric + (f" ({self.unit})" if self.unit else "")
+
+    @property
+    def config(self) -> type[Any]:
+        """The dataclass of its fields."""
+        return import_module(self.module).Config
+
+    @property
+    def run(self) -> Callable[[Any, Place], Outcome]:
+        """Trains and measures; writes into `place.out` and returns the numbers."""
+        return import_module(self.module).run
+
+    @property
+    def presets(self) -> dict[str, Path]:
+        """Name to YAML file."""
+        return {file.stem: file for file in sorted((PRESETS / self.name).glob("*.yaml"), key=lambda p: p.stem)}
+
+
+EXPERIMENTS = {
+    e.name: e
+    for e in (
+        Experiment(
+            "nbody",
+            "five charged particles: where are they one time unit later?",
+            "test MSE",
+            "probsym_experiments.nbody",
+            unit="squared units of the positions",
+        ),
+        Experiment(
+            "graph8c",
+            "which pairs of the 11,117 connected graphs on 8 nodes does an untrained model tell apart?",
+            "pairs never separated",
+            "probsym_experiments.graphs.graph8c",
+            ("isomorphic called different", "isomorphic_largest"),
+        ),
+        Experiment(
+            "exp",
+            "which of 600 pairs of 1-WL-equivalent graphs does an untrained model tell apart?",
+            "pairs never separated",
+            "probsym_experiments.graphs.exp",
+            ("isomorphic called different", "isomorphic_largest"),
+        ),
+        Experiment(
+            "exp-classify",
+            "which graph of a 1-WL-equivalent pair is satisfiable?",
+            "test accuracy",
+            "probsym_experiments.graphs.exp_classify",
+        ),
+        Experiment(
+            "automorphism",
+            "do nodes that a symmetry exchanges get equal outputs?",
+            "spread within orbits over that of one sample",
+            "probsym_experiments.graphs.automorphism",
+        ),
+        Experiment(
+            "sample-size",
+            "how much does an average over k samples vary before training?",
+            "output variance, PS over GA",
+            "probsym_experiments.graphs.sample_size",
+        ),
+        Experiment(
+            "pattern",
+            "which nodes of a random graph belong to a planted pattern?",
+            "test accuracy, classes alike",
+            "probsym_experiments.tasks.pattern",
+        ),
+        Experiment(
+            "peptides-func",
+            "which of ten functions does a peptide have?",
+            "test average precision",
+            "probsym_experiments.tasks.peptides_func",
+        ),
+        Experiment(
+            "peptides-struct",
+            "what shape does a peptide have in space?",
+            "test MAE",
+            "probsym_experiments.tasks.peptides_struct",
+        ),
+        Experiment(
+            "pcqm-contact",
+            "which distant atoms of a molecule touch in space?",
+            "test MRR",
+            "probsym_experiments.tasks.pcqm_contact",
+        ),
+    )
+}
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of that name."""
+    return choose("experiment", EXPERIMENTS, name)
+
+
+def summary(preset: Path) -> str:
+    """The first comment of a preset file."""
+    return preset.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()

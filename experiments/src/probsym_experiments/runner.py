@@ -1,0 +1,167 @@
+"""`probsym run`: claims a folder, runs an experiment, writes result.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+import probsym
+from probsym.files import write
+
+from .config import load_config
+from .errors import UserError
+from .folder import claim, differences, held, recognise, release, threads
+from .outcome import Place
+from .registry import Experiment, experiment
+from .results import RESULT, read_result
+
+PACKAGES = ("torch", "numpy", "lightning")
+
+
+def run(
+    name: str,
+    preset: str,
+    overrides: Sequence[str] = (),
+    data: Path = Path("data"),
+    out: Path | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Runs one experiment and returns what it wrote into `out`/result.json; of a finished run, what lies there.
+
+    Raises UserError if anything given is wrong, or `out` holds another run.
+    """
+    what = experiment(name)
+    config = load_config(what, preset, overrides)
+    out = out or Path("runs") / name / preset / f"seed{config.seed}"
+    me = {"experiment": name, "preset": preset, "config": asdict(config)}
+    if resume and (out / RESULT).exists():
+        recognise(out, me)
+        return read_result(out / RESULT)  # nothing is written, so no lock is needed
+    code = {"versions": versions(), "commit": commit()}
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return work(what, config, Place(preset, data, out, resume), threads(me) | code)  # the first process claims
+    with held(out):
+        origin = claim(out, me, code, resume)
+        if (out / RESULT).exists():  # another process finished it while this one started
+            return read_result(out / RESULT)
+        return work(what, config, Place(preset, data, out, resume), origin)
+
+
+def work(what: Experiment, config: Any, place: Place, origin: dict[str, Any]) -> dict[str, Any]:
+    """Runs an experiment in a folder that is claimed, and writes and returns its result.
+
+    Args:
+        origin: With how many threads and what code the run is made.
+    """
+    start, cpu = time.monotonic(), time.process_time()
+    out = place.out
+    try:
+        with torch_threads(origin["threads"]):
+            outcome = what.run(config, place)
+    except UserError:
+        release(out)
+        raise
+    earlier, earlier_cpu = outcome.earlier
+    result = {
+        "experiment": what.name,
+        "preset": place.preset,
+        "metric": what.metric,
+        "value": outcome.value,
+        "stderr": outcome.stderr,
+        "seed": config.seed,
+        "samples": outcome.samples,
+        "steps": outcome.steps,
+        "wall_s": round(earlier + time.monotonic() - start, 1),
+        "cpu_s": round(earlier_cpu + time.process_time() - cpu, 1),  # of all threads of this process
+        "train_flops": outcome.train_flops,
+        "params": sum(outcome.params.values()),
+        "params_by_part": outcome.params,
+        **outcome.details,
+        "device": device(),
+        "overrides": changed(asdict(config), asdict(load_config(what, place.preset))),
+        **origin,
+        "config": asdict(config),
+    }
+    result = finite(result)
+    write(out / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return result
+
+
+def finite(value: Any) -> Any:
+    """The same with None for numbers that are none, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Lets torch compute with `count` threads, and puts the number that it had back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def changed(config: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """The fields whose value is not the preset's; the seed is no change of recipe."""
+    return {name: now for name, (_, now) in differences(preset, config).items() if name != "seed"}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide the numbers."""
+    found = {"python": platform.python_version(), "probsym": probsym.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def device() -> str:
+    """The GPU that this process has worked on; cpu where it has not."""
+    return torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
+
+
+def commit() -> str | None:
+    """Hash of the commit that this package and the library run from; None where they do not run from one checkout.
+
+    "-dirty" follows it if files of either differ from those of the commit.
+    """
+    heads = set()
+    dirty = False
+    for package in (Path(__file__).parent, Path(probsym.__file__).parent):
+        tracked, head = git(package, "ls-files", "--error-unmatch", "__init__.py"), git(package, "rev-parse", "HEAD")
+        if tracked is None or head is None:
+            return None
+        heads.add(head)
+        dirty = dirty or bool(git(package, "status", "--porcelain", "--", "."))
+    if len(heads) > 1:
+        return None
+    return heads.pop() + ("-dirty" if dirty else "")
+
+
+def git(folder: Path, *arguments: str) -> str | None:
+    """What git says in a folder; None if it fails."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,104 @@
+"""Our results, seed by seed made one row, and where they lie. `layout` prints them."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .results import RESULT, read_result
+
+VARIANTS = ("-quick", "-published")
+
+
+@dataclass(frozen=True)
+class Row:
+    """All seeds of one preset with the same overrides."""
+
+    preset: str
+    results: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The preset and what was changed in it."""
+        return " ".join([self.preset, *(f"{k}={v}" for k, v in self.results[0]["overrides"].items())])
+
+    @property
+    def family(self) -> str:
+        """The preset without -quick or -published."""
+        return family(self.preset)
+
+    def mean(self, field: str) -> float:
+        """NaN where a result is no number, since a training diverged."""
+        return mean_and_error([result[field] for result in self.results])[0]
+
+    def known_mean(self, field: str) -> float | None:
+        """Mean of a field over the results that have it: those of earlier versions may not."""
+        values = [result[field] for result in self.results if result.get(field) is not None]
+        return statistics.fmean(values) if values else None
+
+    def stderr(self) -> float | None:
+        """Standard error over seeds."""
+        return mean_and_error([result["value"] for result in self.results])[1]
+
+    def each(self, field: str, style: str = "") -> str:
+        """What the results have there, one after the other if they differ."""
+        values = dict.fromkeys(result.get(field) for result in self.results)
+        return " / ".join("unknown" if value is None else format(value, style) for value in values)
+
+
+def family(preset: str) -> str:
+    """A preset without -quick or -published."""
+    for ending in VARIANTS:
+        preset = preset.removesuffix(ending)
+    return preset
+
+
+def mean_and_error(values: Sequence[float | None]) -> tuple[float, float | None]:
+    """Mean and standard error, which one value does not have; NaN if a value is none.
+
+    >>> mean_and_error([1.0, 3.0]), mean_and_error([None])
+    ((2.0, 1.0), (nan, None))
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return math.nan, math.nan if len(values) > 1 else None
+    return statistics.fmean(known), statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
+
+
+def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
+    """Rows by experiment, from `results`/EXPERIMENT/PRESET/*.json and every result.json under `runs`.
+
+    Of two results with the same recipe and seed the one in `results` counts.
+    """
+    found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
+    for path in [*sorted(results.glob("*/*/*.json")), *sorted(runs.rglob(RESULT))]:
+        result = read_result(path)
+        key = json.dumps([result["preset"], result["overrides"]], sort_keys=True)
+        found.setdefault(result["experiment"], {}).setdefault(key, {}).setdefault(result["seed"], result)
+    return {
+        name: [Row(json.loads(key)[0], list(seeds.values())) for key, seeds in sorted(rows.items())]
+        for name, rows in found.items()
+    }
+
+
+def place(results: Path | None = None) -> Path:
+    """Where published results lie: the folder that is given, else `results` in the working directory.
+
+    Raises UserError for a given one that is no folder.
+    """
+    if results is None:
+        return Path("results")
+    if not results.is_dir():
+        raise UserError(f"--results {results}: expected a folder; there is none")
+    return results
+
+
+def ours(runs: Path, results: Path | None = None) -> dict[str, list[Row]]:
+    """`collect` from `place` and `runs`."""
+    return collect(place(results), runs)

@@ -1,0 +1,152 @@
+"""Presets of the tasks: all there, named after what they are, and the paper's recipes run from end to end."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from molecules import contacts, molecules, structures
+from probsym_experiments.checks import idle
+from probsym_experiments.cli import main
+from probsym_experiments.config import load_config
+from probsym_experiments.errors import UserError
+from probsym_experiments.published import published
+from probsym_experiments.registry import experiment, summary
+from probsym_experiments.tasks import pattern
+from probsym_experiments.tasks.bases import BASES, Backbone
+from probsym_experiments.tasks.block_model import BlockModel, load
+from probsym_experiments.tasks.methods import METHODS
+from probsym_experiments.tasks.storage import keep
+
+TASKS = ("pattern", "peptides-func", "peptides-struct", "pcqm-contact")
+PRESETS = [(task, preset) for task in TASKS for preset in experiment(task).presets]
+PUBLISHED = [(task, preset) for task, preset in PRESETS if preset.endswith("-published")]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_backbone_has_every_method(task: str) -> None:
+    backbones = ("vit-b16-in21k", "dinov2-s", "minilm", "scratch")
+    assert {f"{base}-{method}" for base in backbones for method in METHODS} <= set(experiment(task).presets)
+
+
+@pytest.mark.parametrize(("task", "preset"), PRESETS)
+def test_names_say_base_method_and_variant(task: str, preset: str) -> None:
+    config = load_config(experiment(task), preset)
+    base = f"{config.base}-{config.symmetrizer}"
+    variants = [name for name in preset.removeprefix(base).split("-") if name]
+    assert preset.startswith(base)
+    assert set(variants) <= {"scratch", "nodes", "quick", "gpu", "published"}
+    assert ("scratch" in variants) == (not config.pretrained)
+    assert ("nodes" in variants) == (config.tokens == "nodes")
+    assert config.base in BASES
+
+
+RECIPES = {  # steps, lr, weight decay, patch, samples of a learned p in training
+    "pattern": (25_000, 1e-5, 0.01, 14, 1),
+    "peptides-func": (50_000, 1e-5, 0.1, 32, 1),
+    "peptides-struct": (50_000, 1e-5, 0.1, 32, 1),
+    "pcqm-contact": (50_000, 5e-5, 0.01, 4, 10),
+}
+
+
+@pytest.mark.parametrize(("task", "preset"), PUBLISHED)
+def test_the_papers_recipes(task: str, preset: str) -> None:
+    config = load_config(experiment(task), preset)
+    steps, lr, decay, patch, learned = RECIPES[task]
+    assert (config.steps, config.lr, config.weight_decay, config.batch_size) == (steps, lr, decay, 128)
+    assert (config.warmup, config.schedule, config.trainer.precision) == (5_000, "linear", "bf16-mixed")
+    assert (config.base, config.patch, config.layers) == ("vit-b16-in21k", patch, None)
+    method, samples = METHODS[config.symmetrizer], {"ps": learned, "ga": 10, "fa": None, "canonical": None}
+    assert config.train_samples == samples[config.symmetrizer]
+    if method.random:
+        assert (config.valid_samples, config.samples) == (10, 10)
+    if method.net:
+        assert (config.entropy_weight, config.temperature, config.sinkhorn) == (0.1, 0.01, 20)
+    if method.noisy:
+        assert (config.noise, config.scale) == ("input", 1.0)
+
+
+@pytest.mark.parametrize(("task", "preset"), PUBLISHED)
+def test_the_papers_recipes_hold_nothing_idle(task: str, preset: str) -> None:
+    found = experiment(task)
+    fields = yaml.safe_load(found.presets[preset].read_text())
+    idle(load_config(found, preset), fields)
+    with pytest.raises(UserError, match="dropout: expected only with base gnn-id"):
+        idle(load_config(found, preset), [*fields, "dropout"])
+
+
+@pytest.mark.parametrize(("task", "preset"), sorted(set(PRESETS) - set(PUBLISHED)))
+def test_presets_for_a_cpu_tell_their_minutes(task: str, preset: str) -> None:
+    told = re.search(r": about (\d+) min$", summary(experiment(task).presets[preset]))
+    assert told
+    assert int(told[1]) <= 150
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_published_numbers_have_presets(task: str) -> None:
+    rows = published(task)
+    families = {name.removesuffix("-published").removesuffix("-quick") for name in experiment(task).presets}
+    assert rows
+    assert {row.preset for row in rows if row.preset} <= families
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    keep(folder / "peptides_func.npz", molecules())
+    keep(folder / "peptides_struct.npz", structures())
+    keep(folder / "pcqm_contact.npz", contacts())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder in the layout of the hub, of ViT-B/16's architecture and hardly any weights."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=32
+    )
+    folder = str(tmp_path_factory.mktemp("vit"))
+    transformers.ViTModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("task", "preset"), PUBLISHED)
+def test_dry_run(
+    task: str, preset: str, folder: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting
+) -> None:
+    """A step of everything that a full run does, in bf16 on a CPU, with a small network of the same kind."""
+    few = BlockModel(patterns=2, train=2, valid=1, test=1, communities=2, largest=8)
+    monkeypatch.setattr(pattern, "TASK", replace(pattern.TASK, load=lambda data: load(few, data)))
+    monkeypatch.setattr(Backbone, "source", property(lambda backbone: tiny))
+    sizes = 10 if task == "peptides-func" else 2  # there every label must occur
+    options = ["--steps=1", "--validate_every=1", "--batch_size=2", "--warmup=1", "--repeats=1", "--bootstrap=2"]
+    options += [f"--{part}_size={sizes}" for part in ("train", "valid", "test")]
+    options += ["--trainer.accelerator=cpu", "--trainer.progress=false", "--data", str(folder)]
+    options = fitting(task, preset, options)
+    assert main(["run", task, "--preset", preset, *options, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "learning_curve.png").is_file()
+
+
+def test_missing_weights_are_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Neither a folder nor a network: one line that says where weights are looked for."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(Backbone, "source", property(lambda backbone: str(tmp_path / "nothing")))
+    given = [
+        "run",
+        "peptides-func",
+        "--preset",
+        "dinov2-s-ps",
+        "--valid_size=10",
+        "--test_size=10",
+        "--data",
+        str(folder),
+    ]
+    assert main([*given, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "set PROBSYM_MODELS to a folder that holds dinov2-small" in error
