@@ -15,7 +15,7 @@ class Shift(Element):
     """(g x)_i = x_{i - steps}."""
 
     steps: Tensor = torch.empty(0)
-    event: ClassVar[dict[str, int]] = {"steps": 0}
+    trailing_dims: ClassVar[dict[str, int]] = {"steps": 0}
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Periodic(Slot):
 
 @dataclass(frozen=True)
 class Shifts(Group):
-    """The cyclic group of order n: `project` finds the largest entry of a signal, the tie decides between equals."""
+    """The cyclic group of order n: `project` finds the largest entry; the fallback decides between equals."""
 
     n: int
     name: str | None = None
 
     natural = property(lambda self: Periodic(self))
-    ambient = property(lambda self: (self.natural,))
+    ambient = property(lambda self: (self.defining,))
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Shift:
         return Shift(self, torch.zeros(shape, dtype=torch.long))
@@ -47,9 +47,9 @@ class Shifts(Group):
     def inverse(self, g: Shift) -> Shift:
         return Shift(self, -g.steps % self.n)
 
-    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Shift:
-        z, tie = torch.broadcast_tensors(z, tie)
-        return Shift(self, tie.masked_fill(~self.best(z), -torch.inf).argmax(-1))
+    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Shift:
+        z, fallback = torch.broadcast_tensors(z, fallback)
+        return Shift(self, fallback.masked_fill(~self.best(z), -torch.inf).argmax(-1))
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return self.best(z).sum(-1) > 1

@@ -47,7 +47,7 @@ class Base(nn.Module):
             y = parts[path].reshape(flat.shape[0], *self.shapes[path])
             if place is not None and rep.ragged is not None:
                 return y.flatten(0, 1)[place]
-            if mask is not None and rep.slots and isinstance(rep.slots[0], type(PADDED.natural)):
+            if mask is not None and rep.slots and isinstance(rep.slots[0], type(PADDED.defining)):
                 return y * mask.reshape(*mask.shape, *[1] * (y.ndim - 2))
             return y
 

@@ -339,7 +339,7 @@ def test_autocast(kind, distribution):
     reference = phi.distribution.transport(x, noise)
     for f in phi.group.factors:
         part, other = g[f], reference[f]
-        for name in part.event:
+        for name in part.trailing_dims:
             if name not in ("relaxed", "reverse") and getattr(part, name) is not None:
                 assert torch.allclose(getattr(part, name), getattr(other, name), atol=1e-5)
     assert (y - phi(**s.call, noise=noise)).abs().max() < 0.05

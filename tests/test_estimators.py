@@ -11,7 +11,7 @@ from torch import nn
 import probsym as ps
 from cases import NODES, SETTINGS, particles, randn, seeded, sets
 from probsym.estimators.designs import Cyclic, Sobol
-from probsym.learning import Growing
+from probsym.learning import SampleSchedule
 
 LINEAR = nn.Linear(4, 4, bias=False).double()
 LINEAR.weight.data = randn(4, 4) / 2
@@ -73,7 +73,8 @@ def test_groups_and_schedules_take_integers_of_numpy(integer):
         (ps.S(integer(5)), ps.S(5)), (ps.S("n", integer(5)), ps.S("n", 5)), (ps.Axis("n", integer(2)), ps.Axis("n", 2)),
         (ps.O(integer(3)), ps.O(3)), (ps.SE(integer(2), "space"), ps.SE(2, "space")), (ps.C(integer(4)), ps.C(4)),
         (ps.D(integer(4)), ps.D(4)), (ps.Signs(integer(3)), ps.Signs(3)), (ps.Shift(integer(3)), ps.Shift(3)),
-        (ps.Shift((integer(3), 4)), ps.Shift((3, 4))), (Growing(integer(5), last=integer(16)), Growing(5, last=16)),
+        (ps.Shift((integer(3), 4)), ps.Shift((3, 4))),
+        (SampleSchedule(integer(5), last=integer(16)), SampleSchedule(5, last=16)),
     ]  # fmt: skip
     for found, same in pairs:
         assert found == same

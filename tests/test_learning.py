@@ -5,7 +5,7 @@ import torch
 
 import probsym as ps
 from cases import SETTINGS, particles, sets
-from probsym.learning import Growing, away, distance, mean, variance
+from probsym.learning import SampleSchedule, distance, identity_distance, mean, variance
 
 
 def test_variance_of_structured_outputs():
@@ -77,25 +77,25 @@ def test_descending_the_distance_brings_p_home(setting):
     phi(**s.call)
     optimizer = torch.optim.Adam(phi.distribution.parameters(), 1e-2)
     fixed = phi.draw_noise(**s.call, samples=64, generator=torch.Generator().manual_seed(0))
-    start = float(away(phi, s.call, fixed))
+    start = float(identity_distance(phi, s.call, fixed))
     for _ in range(120):
         optimizer.zero_grad()
-        away(phi, s.call, phi.draw_noise(**s.call, samples=8)).backward()
+        identity_distance(phi, s.call, phi.draw_noise(**s.call, samples=8)).backward()
         optimizer.step()
-    assert float(away(phi, s.call, fixed)) < start - 0.05
+    assert float(identity_distance(phi, s.call, fixed)) < start - 0.05
     ps.testing.assert_distribution(phi.distribution.eval(), s.call, s.inputs)
 
 
 def test_growing():
-    schedule = Growing(100, first=2, last=32)
+    schedule = SampleSchedule(100, first=2, last=32)
     counts = [schedule(step) for step in range(-5, 120)]
     assert counts == sorted(counts)
     assert (counts[0], counts[-1]) == (2, 32)
-    assert Growing(1, last=8)(0) == 1
+    assert SampleSchedule(1, last=8)(0) == 1
     for bad, says in (
         ({"total": 0}, "total: expected an integer of at least 1, got 0"),
         ({"total": 5, "first": 1.5}, "first: expected an integer of at least 1, got 1.5"),
         ({"total": 5, "first": 9, "last": 8}, "first <= last"),
     ):
         with pytest.raises(ValueError, match=says):
-            Growing(**bad)
+            SampleSchedule(**bad)

@@ -12,7 +12,7 @@ import probsym as ps
 from cases import DISTRIBUTIONS, SETTINGS, particles, randn
 from probsym.distributions import DefaultNet, Haar, Support
 from probsym.distributions.base import Projecting
-from probsym.groups.orthogonal import Rotation
+from probsym.groups.orthogonal import OrthogonalElement
 from probsym.testing import assert_distribution, assert_equivariant, assert_group, equivariance_error
 from probsym.testing.statistics import symmetric_p_value
 
@@ -40,7 +40,7 @@ class Reversed(ps.O):
     """Composes in the wrong order."""
 
     def compose(self, g, h):
-        return Rotation(self, h.matrix @ g.matrix)
+        return OrthogonalElement(self, h.matrix @ g.matrix)
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,7 +69,7 @@ class Biased(ps.O):
         sign = torch.where(
             torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5, torch.linalg.det(g.matrix).sign(), 1.0
         )
-        return Rotation(self, g.matrix * sign[..., None, None])
+        return OrthogonalElement(self, g.matrix * sign[..., None, None])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

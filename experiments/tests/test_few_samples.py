@@ -48,5 +48,5 @@ def test_the_loss_is_that_of_the_mean_and_the_penalties():
     noise = phi.draw_noise(**call, samples=5)
     outputs = phi.sample(**call, noise=noise)
     assert torch.equal(mean, outputs.mean(0))
-    expected = 2 * outputs.var(0).mean() + 3 * learning.away(phi, call, noise)
+    expected = 2 * outputs.var(0).mean() + 3 * learning.identity_distance(phi, call, noise)
     assert torch.allclose(extra, expected)

@@ -2,11 +2,11 @@
 
 All are plain functions for a training loop of any kind:
 
-    samples = Growing(total_steps, last=10)
+    samples = SampleSchedule(total_steps, last=10)
     for step, (x, y) in enumerate(batches):
         noise = phi.draw_noise(**x, samples=samples(step))
         outputs = phi.sample(**x, noise=noise)                          # (K, B, ...)
-        loss = mse(mean(outputs), y) + 0.1 * variance(outputs) + 0.01 * away(phi, x, noise)
+        loss = mse(mean(outputs), y) + 0.1 * variance(outputs) + 0.01 * identity_distance(phi, x, noise)
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import Tensor
 from probsym.distributions import Noise
 from probsym.estimators import positive
 from probsym.estimators.base import square_size
-from probsym.groups import Axis, Element, LinearGroup, Permutation
-from probsym.groups.cyclic import Turn
+from probsym.groups import Axis, Element, IsometryGroup, Permutation
+from probsym.groups.cyclic import DihedralElement
 from probsym.groups.precision import wide
-from probsym.groups.shift import Roll
-from probsym.groups.signs import Flip
+from probsym.groups.shift import ShiftElement
+from probsym.groups.signs import SignElement
 from probsym.reps import Rep
 from probsym.symmetrizer import Symmetrizer
 
@@ -60,7 +60,7 @@ def variance(outputs: Any) -> Tensor:
     return wide(outputs).var(0).mean()
 
 
-def away(phi: Symmetrizer, call: Mapping[str, Any] | tuple[Any, ...], noise: Noise) -> Tensor:
+def identity_distance(phi: Symmetrizer, call: Mapping[str, Any] | tuple[Any, ...], noise: Noise) -> Tensor:
     """Mean distance of p's elements from the identity: a prior regulariser (Mondal et al., arXiv 2310.01647).
 
     Added to the loss, it lets a pretrained base model see inputs in the poses it was trained on. p stays equivariant:
@@ -93,16 +93,16 @@ def distance(g: Element) -> Tensor:
 
 
 def _distance(g: Any, factor: Any) -> Tensor:
-    if isinstance(factor, LinearGroup):
+    if isinstance(factor, IsometryGroup):
         trace = g.matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
         return (factor.dim - trace) / (2 * factor.dim)
     if isinstance(g, Permutation):
         return _moved_share(g)
-    if isinstance(g, Turn):
+    if isinstance(g, DihedralElement):
         return ((g.turns != 0) | (g.flips != 0)).to(torch.get_default_dtype())
-    if isinstance(g, Roll):
+    if isinstance(g, ShiftElement):
         return ((g.down != 0) | (g.right != 0)).to(torch.get_default_dtype())
-    if isinstance(g, Flip):
+    if isinstance(g, SignElement):
         return (g.signs < 0).to(torch.get_default_dtype()).mean(-1)
     raise TypeError(f"no distance is known for {factor!r}")
 
@@ -112,8 +112,8 @@ def _moved_share(g: Permutation) -> Tensor:
     layout = g.layout
     mask = layout.padded_mask()
     if layout.ragged:
-        place = layout.position % max(layout.width, 1)
-        label = torch.nn.functional.one_hot(place, max(layout.width, 1))
+        place = layout.position % max(layout.padded_size, 1)
+        label = torch.nn.functional.one_hot(place, max(layout.padded_size, 1))
     else:
         label = torch.eye(layout.size, device=g.index.device)
     kind = torch.get_default_dtype() if g.relaxed is None else g.relaxed.dtype
@@ -127,7 +127,7 @@ def _moved_share(g: Permutation) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Growing:
+class SampleSchedule:
     """Number of training samples that grows with the step: few while the gradient is large, many at the end.
 
         k(step) = round(first (last / first)^(step / (total - 1))),    between first and last
@@ -138,7 +138,7 @@ class Growing:
     Raises:
         ValueError: not integers of at least one, or first above last.
 
-    >>> [Growing(5, last=16)(step) for step in range(5)]
+    >>> [SampleSchedule(5, last=16)(step) for step in range(5)]
     [1, 2, 4, 8, 16]
     """
 

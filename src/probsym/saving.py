@@ -22,8 +22,8 @@ from probsym.distributions import (
     EquivariantDistribution,
     Frame,
     Haar,
-    Independent,
     Learned,
+    ProductDistribution,
     Relaxation,
 )
 from probsym.estimators import Adaptive, Design, Estimator, Exact, Hybrid, MonteCarlo, designs
@@ -356,7 +356,7 @@ def _decode_option(value: Any) -> Any:
 def _encode_distribution(p: EquivariantDistribution) -> dict[str, Any]:
     """What `load` needs to make p anew; for a distribution or a net of your own only how it looks."""
     kind, group = type(p).__name__, _encode_group(p.group)
-    if type(p) is Independent:
+    if type(p) is ProductDistribution:
         return {"kind": kind, "parts": [_encode_distribution(part) for part in p.parts]}  # type: ignore[arg-type]
     if type(p) is Haar:
         return {"kind": kind, "group": group, "origin": p.origin}
@@ -377,7 +377,10 @@ def _from_net(kind: Callable[..., EquivariantDistribution], data: dict[str, Any]
 
 def _decode_distribution(data: dict[str, Any], inputs: Any) -> EquivariantDistribution:
     makers: dict[str, Callable[[], EquivariantDistribution]] = {
-        "Independent": lambda: Independent(*(_decode_distribution(part, inputs) for part in data["parts"])),
+        "ProductDistribution": lambda: ProductDistribution(
+            *(_decode_distribution(part, inputs) for part in data["parts"])
+        ),
+        "Independent": lambda: ProductDistribution(*(_decode_distribution(part, inputs) for part in data["parts"])),
         "Haar": lambda: Haar(_decode_group(data["group"]), data["origin"]),
         "Frame": lambda: Frame(_decode_group(data["group"]), data["max_support"], data["samples"]),
         "Learned": lambda: _from_net(Learned, data, inputs),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.distributions import EquivariantDistribution, Noise, by_name, with_trivial
+from probsym.distributions import EquivariantDistribution, Noise, by_name, complete
 from probsym.distributions.base import samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, MonteCarlo, positive
 from probsym.groups import Axis, Element
@@ -18,8 +18,8 @@ from probsym.groups.peek import traced
 from probsym.reps import Inputs, Rep, Signature, as_spec, group_of, leaves, unfold
 from probsym.reps.channels import plain_images, refuse_channels_first
 from probsym.reps.containers import dotted
-from probsym.reps.distinct import Distinct
 from probsym.reps.outputs import Outputs
+from probsym.reps.unique_rows import UniqueRows
 
 Samples = int | Estimator | None
 
@@ -49,7 +49,7 @@ class Symmetrizer(nn.Module):
         if not leaves(self.output):
             raise ValueError("output: expected at least one Rep, got none")
         self.group = group_of(self.inputs, self.output)
-        self.distribution = with_trivial(distribution, self.group).for_output(self.output)
+        self.distribution = complete(distribution, self.group).for_output(self.output)
         self._check_groups()
         self.train_estimator, self.eval_estimator = (
             as_estimator(given, default, name)
@@ -205,10 +205,10 @@ class Symmetrizer(nn.Module):
         outputs = outputs or Outputs(self.output)
         times = g.shape[0]
         inverse = g.inverse()
-        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.lead()), times)
+        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.batch_dims()), times)
         distinct = None
         if needed is not None and not traced():
-            distinct = Distinct(rows, needed.reshape(-1), alike and times > 1)
+            distinct = UniqueRows(rows, needed.reshape(-1), alike and times > 1)
         part = rows if distinct is None else distinct.inputs
         given = part.map(lambda leaf: leaf.value)  # a model may exchange the entries of an object: of this copy
         y = self.model(*given.args, **given.kwargs)
@@ -228,7 +228,7 @@ class Symmetrizer(nn.Module):
         if not isinstance(out, Tensor):
             raise TypeError(f"{dotted(path, 'output ')}: expected a tensor for {rep!r}, got {type(out).__name__}")
         rows = x.count if rep.ragged is None else x.layouts[rep.ragged].size
-        if out.ndim < rep.lead() + rep.ndim or (out.shape[0] != rows and not rep.on_edges):
+        if out.ndim < rep.batch_dims() + rep.ndim or (out.shape[0] != rows and not rep.on_edges):
             raise ValueError(
                 f"{dotted(path, 'output ')}: expected {rows} rows and the axes of {rep!r}, got shape {tuple(out.shape)}"
             )
@@ -316,7 +316,7 @@ def _check_kind(path: tuple[Any, ...], rep: Rep, out: Tensor, averaged: bool) ->
             "return logits, scores or one-hot probabilities, and take .argmax() or .long() of the average; "
             "phi.sample(...) returns integers as they are"
         )
-    if rep.mixes:
+    if rep.requires_float:
         raise TypeError(f"{name}: expected a floating or complex dtype for {rep!r}, got {out.dtype}")
 
 

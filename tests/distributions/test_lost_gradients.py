@@ -10,7 +10,7 @@ from torch import nn
 import probsym as ps
 from cases import NODES, SETTINGS, randn, seeded
 from probsym.distributions import DefaultNet
-from probsym.learning import away
+from probsym.learning import identity_distance
 
 
 class Linear(nn.Module):
@@ -76,7 +76,8 @@ def test_training_is_refused(name, kind, b):
     calls = {
         "call": lambda: phi(x), "samples": lambda: phi(x, samples=3), "estimate": lambda: phi.estimate(x, samples=2),
         "chunks": lambda: phi(x, estimator=ps.MonteCarlo(4, chunk=2)), "sample": lambda: phi.sample(x),
-        "hybrid": lambda: phi(x, estimator=ps.MonteCarlo(1)), "away": lambda: away(phi, (x,), noise),
+        "hybrid": lambda: phi(x, estimator=ps.MonteCarlo(1)),
+        "identity_distance": lambda: identity_distance(phi, (x,), noise),
     }  # fmt: skip
     for call in calls.values():
         with pytest.raises(ValueError, match="carry no gradient") as caught:

@@ -1,4 +1,4 @@
-"""A net of p in a narrower dtype than the inputs: what it cannot tell apart is decided by the tie, and reported."""
+"""A net of p in a narrower dtype than the inputs: the fallback decides what it cannot tell apart, and says so."""
 
 import pytest
 import torch
@@ -93,7 +93,7 @@ def test_features_of_a_net_of_ones_own(family, rank, narrow, wide):
     assert torch.isfinite(gradient).all()
     order = phi.distribution.transport(x, phi.distribution.noise(x, (16,), seeded(3)))[nodes].index
     assert (order[..., 2:] == torch.tensor([2, 3])).all(), "scores that differ are not tied"
-    assert 0 < (order[..., 0] == 0).float().mean() < 1, "equal scores are ordered by the tie"
+    assert 0 < (order[..., 0] == 0).float().mean() < 1, "equal scores are ordered by the fallback"
 
 
 def test_the_same_dtype_is_left_alone():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import probsym as ps
 from cases import DISTRIBUTIONS, SETTINGS, moved, particles, rotated, sets
-from probsym.distributions import NAMES, EquivariantDistribution, Independent
+from probsym.distributions import NAMES, EquivariantDistribution, ProductDistribution
 from probsym.distributions.base import Projecting
 from probsym.testing import assert_distribution
 
@@ -28,7 +28,7 @@ def test_every_public_distribution_is_tested():
         c for c in vars(ps.distributions).values() if inspect.isclass(c) and issubclass(c, EquivariantDistribution)
     }
     assert {c for c in public if not inspect.isabstract(c)} == tested
-    assert Independent in tested
+    assert ProductDistribution in tested
     assert Projecting not in public
     assert set(NAMES) <= set(DISTRIBUTIONS)
 

@@ -186,7 +186,7 @@ def test_every_design_is_registered_and_saved(tmp_path):
         """Those of the library: other tests define some, too."""
         return {kind for kind in kinds if kind.__module__.startswith("probsym.")}
 
-    named = {type(d) for d in designs.DESIGNS.values()} | {designs.Independent, designs.Joint}
+    named = {type(d) for d in designs.DESIGNS.values()} | {designs.IID, designs.Joint}
     assert own(concrete(Design)) == named
     assert set(designs.DESIGNS) == set(FITTING)
     joint = designs.Joint((designs.Shifts(), designs.Polyhedral("octahedral")))

@@ -12,8 +12,8 @@ from cases import PADDED, RAGGED, SETTINGS, Base, Setting, padded, particles, ro
 from probsym.distributions.base import Support
 from probsym.estimators.exact import weighted
 from probsym.reps import Inputs, as_spec
-from probsym.reps.distinct import Distinct
 from probsym.reps.outputs import Outputs
+from probsym.reps.unique_rows import UniqueRows
 
 
 class Counted(nn.Module):
@@ -95,7 +95,7 @@ def test_frames_of_unequal_number():
 def test_rows_that_are_almost_equal_are_kept():
     x = torch.zeros(3, 4)
     x[1, 0], x[2, 3] = 1e-45, -0.0
-    distinct = Distinct(Inputs.bind(ps.Rep(None), (x,), {}), torch.ones(3, dtype=torch.bool))
+    distinct = UniqueRows(Inputs.bind(ps.Rep(None), (x,), {}), torch.ones(3, dtype=torch.bool))
     assert distinct.keep.tolist() == [True, True, False]
 
 

@@ -1,4 +1,4 @@
-"""Zero only where exact: poses that needed the tie are random, and every estimator says so."""
+"""Zero only where exact: poses that needed the fallback are random, and every estimator says so."""
 
 import math
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import probsym as ps
-from probsym.groups import FAMILIES, Group, LinearGroup, NodeAxis, Product
+from probsym.groups import FAMILIES, Group, IsometryGroup, NodeAxis, Product
 from probsym.testing import assert_group
 
 NODE = [family for family in FAMILIES if issubclass(family, NodeAxis)]
-LINEAR = [family for family in FAMILIES if issubclass(family, LinearGroup)]
+LINEAR = [family for family in FAMILIES if issubclass(family, IsometryGroup)]
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4])

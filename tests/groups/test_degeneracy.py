@@ -1,4 +1,4 @@
-"""`degenerate` is true exactly where `project` uses its tie, near every deficiency, in every size and dtype."""
+"""`degenerate` is true exactly where `project` uses its fallback, near every deficiency, in every size and dtype."""
 
 import itertools
 
@@ -69,12 +69,12 @@ def test_a_row_does_not_depend_on_its_batch(d, kind, special):
     """The closed form of a batch of one and the general way of a mixed batch judge alike, and give the same matrix."""
     for m, away in itertools.product((d, d + 2), (30, 50, 100, 200, 400, 1e4)):
         z = deficient(d, m, d - 1, away, kind)
-        tie = torch.randn(len(z), d, d, generator=seeded(3)).to(kind)
-        flags, q = lacks_columns(z, special), orthonormalise(z, tie, special)
+        fallback = torch.randn(len(z), d, d, generator=seeded(3)).to(kind)
+        flags, q = lacks_columns(z, special), orthonormalise(z, fallback, special)
         for i in range(len(z)):
             assert torch.equal(lacks_columns(z[i : i + 1], special), flags[i : i + 1])
-            apart = (orthonormalise(z[i : i + 1], tie[i : i + 1], special) - q[i]).abs().max()
-            assert apart < 0.2  # rounding over residuals of 100 roundings; another tie would be of order one
+            apart = (orthonormalise(z[i : i + 1], fallback[i : i + 1], special) - q[i]).abs().max()
+            assert apart < 0.2  # rounding over residuals of 100 roundings; another fallback would be of order one
 
 
 @pytest.mark.parametrize("group", [family(3) for family in (ps.O, ps.SO, ps.E, ps.SE)], ids=repr)
@@ -102,12 +102,12 @@ def test_later_columns_take_the_place_of_dependent_ones(group):
 @pytest.mark.parametrize("d", [1, 2, 3, 4])
 def test_sizes_whose_squares_leave_the_range(d, special, size):
     """The same matrix as at size one, no flag, gradients of the right size."""
-    z, tie = torch.randn(8, d, d + 1, generator=seeded()), torch.randn(8, d, d, generator=seeded(1))
+    z, fallback = torch.randn(8, d, d + 1, generator=seeded()), torch.randn(8, d, d, generator=seeded(1))
     found = []
     for s in (1.0, size):
         leaf = (z * s).requires_grad_()
         assert not lacks_columns(leaf, special).any()
-        q = orthonormalise(leaf, tie, special)
+        q = orthonormalise(leaf, fallback, special)
         if q.requires_grad:
             (q * torch.linspace(-1, 1, d)).sum().backward()
         found.append((q.detach(), torch.zeros_like(z) if leaf.grad is None else leaf.grad * s))
@@ -127,14 +127,14 @@ def test_closed_form_and_general_way_agree_near_dependence(dim, special, surplus
             + angle * torch.randn(20, dim, dim + surplus, generator=g).double()
         )
         z[..., dim:] *= huge
-        tie = torch.randn(20, dim, dim, generator=g).double()
+        fallback = torch.randn(20, dim, dim, generator=g).double()
         found = []
         for peek in (True, False):
             with monkeypatch.context() as patch:
                 if not peek:
                     patch.setattr(orthonormal, "may_peek", lambda x: False)
                 leaf = z.clone().requires_grad_()
-                q = orthonormalise(leaf, tie, special)
+                q = orthonormalise(leaf, fallback, special)
                 (q * torch.linspace(-1, 1, dim)).sum().backward()
                 found.append((q.detach(), leaf.grad, lacks_columns(z, special)))
         (a, slope, flags), (b, other, said) = found
@@ -159,7 +159,7 @@ def test_flags_and_ties_of_scores(group, kind):
         z = ((base + away * eps * blur) * size).to(kind)
         flags = group.degenerate(z)
         g = group.project(z.expand(40, *z.shape), ties)
-        parts = [getattr(g, name) for name in g.event if getattr(g, name) is not None]
+        parts = [getattr(g, name) for name in g.trailing_dims if getattr(g, name) is not None]
         differs = [(t != t[:1]).reshape(40, 60, -1).any(-1).any(0) for t in parts]
         assert torch.equal(torch.stack(differs).any(0), flags)
         if away == 1e5:
@@ -167,7 +167,7 @@ def test_flags_and_ties_of_scores(group, kind):
 
 
 def test_layouts_of_scores():
-    """Padding and other graphs neither tie nor set the scale."""
+    """Padding and other graphs neither fallback nor set the scale."""
     z = torch.tensor([[1.0, 1 + 1e-7, 9.0], [1.0, 2.0, 2.0], [1.0, 1 + 1e-3, 1e9]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 0]], dtype=torch.bool)
     assert ps.S("n", mask="m").degenerate(z, Layout(3, mask)).tolist() == [True, False, False]
@@ -184,7 +184,9 @@ def test_infinite_scores_exclude_and_do_not_tie(group):
     flat[:, 1] = -torch.inf
     assert not group.degenerate(z).any()
     a, b = (group.project(z, group.ambient_noise((50,), group.layout(), generator=seeded(s))) for s in (1, 2))
-    assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in a.event if getattr(a, name) is not None)
+    assert all(
+        torch.equal(getattr(a, name), getattr(b, name)) for name in a.trailing_dims if getattr(a, name) is not None
+    )
 
 
 def test_the_checker_of_groups_notices_a_wrong_flag():
@@ -196,7 +198,7 @@ def test_the_checker_of_groups_notices_a_wrong_flag():
         def degenerate(self, z, layout=None):
             return torch.ones(z.shape[:-1], dtype=torch.bool)
 
-    with pytest.raises(AssertionError, match="must not use its tie where degenerate is false"):
+    with pytest.raises(AssertionError, match="must not use its fallback where degenerate is false"):
         assert_group(Never(3))
-    with pytest.raises(AssertionError, match="must use its tie where degenerate is true"):
+    with pytest.raises(AssertionError, match="must use its fallback where degenerate is true"):
         assert_group(Always(3))

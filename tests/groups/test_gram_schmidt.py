@@ -10,9 +10,9 @@ from probsym.groups.orthonormal import orthonormalise
 torch.manual_seed(0)
 
 
-def derivatives(z, tie, special):
+def derivatives(z, fallback, special):
     z = z.detach().requires_grad_()
-    q = orthonormalise(z, tie, special)
+    q = orthonormalise(z, fallback, special)
     weight = torch.linspace(-1, 1, q.numel(), dtype=q.dtype).view_as(q)
     (first,) = torch.autograd.grad((q * weight + q**3).sum(), z, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), z)
@@ -24,10 +24,10 @@ def derivatives(z, tie, special):
 @pytest.mark.parametrize("surplus", [0, 2])
 def test_closed_form_is_the_general_one(dim, special, surplus, monkeypatch):
     z = torch.randn(3, 4, dim, dim + surplus, dtype=torch.float64)
-    tie = torch.randn(3, 4, dim, dim, dtype=torch.float64)
-    closed = derivatives(z, tie, special)
+    fallback = torch.randn(3, 4, dim, dim, dtype=torch.float64)
+    closed = derivatives(z, fallback, special)
     monkeypatch.setattr(orthonormal, "may_peek", lambda x: False)
-    for a, b in zip(closed, derivatives(z, tie, special), strict=True):
+    for a, b in zip(closed, derivatives(z, fallback, special), strict=True):
         assert torch.allclose(a, b, rtol=1e-8, atol=1e-8)
 
 
@@ -35,14 +35,14 @@ def test_closed_form_is_the_general_one(dim, special, surplus, monkeypatch):
 @pytest.mark.parametrize("special", [False, True])
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
 def test_one_dependent_row_takes_all_the_general_way(dim, special, size):
-    """Whatever the batch holds and whatever its size in float32, the result is orthogonal and moves with z and tie."""
-    z, tie = torch.randn(5, dim, dim), torch.randn(5, dim, dim)
+    """Whatever the batch holds and its size in float32, the result is orthogonal and moves with z and fallback."""
+    z, fallback = torch.randn(5, dim, dim), torch.randn(5, dim, dim)
     z[2, :, 1] = z[2, :, 0]
     z, h = z * size, ps.O(dim).haar((5,)).matrix
-    q = orthonormalise(z, tie, special)
+    q = orthonormalise(z, fallback, special)
     assert torch.allclose(q.mT @ q, torch.eye(dim).expand(5, dim, dim), atol=1e-5)
     if not special:
         rows = [0, 1, 3, 4]
-        assert torch.allclose(orthonormalise(h @ z, h @ tie)[rows], (h @ q)[rows], atol=2e-4)
-    alone = orthonormalise(z[:2], tie[:2], special)
+        assert torch.allclose(orthonormalise(h @ z, h @ fallback)[rows], (h @ q)[rows], atol=2e-4)
+    alone = orthonormalise(z[:2], fallback[:2], special)
     assert torch.allclose(alone, q[:2], atol=1e-4)

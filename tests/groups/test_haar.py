@@ -111,15 +111,15 @@ def test_ties_are_broken_uniformly(score, kind, autocast):
     z = torch.full((20_000, 4), score, dtype=kind)
     if kind == torch.float32:
         z = z * (1 + torch.finfo(kind).eps * torch.arange(4))
-    tie = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0))
+    fallback = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        g = ps.S(4).project(z, tie)
+        g = ps.S(4).project(z, fallback)
     assert chi_square_p(cells(g.index, 4)) > ALPHA
     assert ps.S(4).degenerate(z).all()
 
 
 def test_partial_ties():
-    """Where only nodes 1 and 3 tie, the others keep their rank, and both orders are equally likely."""
+    """Where only nodes 1 and 3 fallback, the others keep their rank, and both orders are equally likely."""
     z = torch.tensor([3.0, 1.0, 2.0, 1.0]).expand(20_000, 4)
     g = ps.S(4).project(z, torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0)))
     assert (g.index[:, 0] == 3).all()

@@ -32,9 +32,9 @@ def near_collinear(d, angle, kind=torch.float32, m=500):
 @pytest.mark.parametrize("size", [1.0, 1e-20, 1e20])
 def test_near_collinear_columns(group, angle, size):
     """Textbook Gram-Schmidt has an error of 0.13 at 1e-3; ours stays below 1e-5, with a finite gradient."""
-    z, tie = near_collinear(group.dim, angle)
+    z, fallback = near_collinear(group.dim, angle)
     z = (z * size).requires_grad_()
-    g = group.project(z, tie).matrix
+    g = group.project(z, fallback).matrix
     assert g.dtype == torch.float32
     assert orthogonality(g) < 1e-5
     assert (torch.linalg.det(g) > 0).all() or not group.special
@@ -54,33 +54,35 @@ def test_rank_zero_and_one(group):
 
 
 def test_first_column_is_kept_and_few_columns_suffice():
-    z, tie = torch.randn(5, 3, 2), torch.randn(5, 3, 3)
-    g = ps.O(3).project(z, tie).matrix
+    z, fallback = torch.randn(5, 3, 2), torch.randn(5, 3, 3)
+    g = ps.O(3).project(z, fallback).matrix
     assert torch.allclose(g[..., 0], torch.nn.functional.normalize(z[..., 0], dim=-1), atol=1e-6)
     assert torch.allclose((g[..., :2].mT @ z).triu(), g[..., :2].mT @ z, atol=1e-5)
     assert not torch.allclose(g, ps.O(3).project(z, torch.randn(5, 3, 3)).matrix)
-    assert torch.allclose(ps.SO(3).project(z, tie).matrix, ps.SO(3).project(z, torch.randn(5, 3, 3)).matrix, atol=1e-5)
+    assert torch.allclose(
+        ps.SO(3).project(z, fallback).matrix, ps.SO(3).project(z, torch.randn(5, 3, 3)).matrix, atol=1e-5
+    )
 
 
 def test_gradient_is_that_of_gram_schmidt():
     z = torch.randn(3, 3, 3, dtype=torch.float64, requires_grad=True)
-    tie = torch.randn(3, 3, 3, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda z: orthonormalise(z, tie), z)
-    assert torch.autograd.gradcheck(lambda z: orthonormalise(z, tie, True), z)
+    fallback = torch.randn(3, 3, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda z: orthonormalise(z, fallback), z)
+    assert torch.autograd.gradcheck(lambda z: orthonormalise(z, fallback, True), z)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_low_precision_is_widened(kind):
-    z, tie = near_collinear(3, 0.1, kind)
-    g = ps.SO(3).project(z, tie).matrix
+    z, fallback = near_collinear(3, 0.1, kind)
+    g = ps.SO(3).project(z, fallback).matrix
     assert g.dtype == torch.float32
     assert orthogonality(g) < 1e-5
 
 
 def test_autocast_does_not_narrow():
-    z, tie = near_collinear(3, 1e-3)
+    z, fallback = near_collinear(3, 1e-3)
     with torch.autocast("cpu", torch.bfloat16):
-        g = ps.O(3).project(z, tie).matrix
+        g = ps.O(3).project(z, fallback).matrix
     assert g.dtype == torch.float32
     assert orthogonality(g) < 1e-5
 
@@ -99,10 +101,10 @@ def test_closed_form_has_first_and_second_derivatives(dim, special):
     """Forces that are trained on need the second one."""
     torch.manual_seed(0)
     z = torch.randn(4, dim, dim, dtype=torch.float64, requires_grad=True)
-    tie = torch.randn(4, dim, dim, dtype=torch.float64)
+    fallback = torch.randn(4, dim, dim, dtype=torch.float64)
 
     def frame(z):
-        return orthonormalise(z, tie, special)
+        return orthonormalise(z, fallback, special)
 
     assert "GramSchmidt" in str(frame(z).grad_fn.next_functions) + str(frame(z).grad_fn)
     assert torch.autograd.gradcheck(frame, (z,))

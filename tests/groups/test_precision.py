@@ -74,8 +74,10 @@ def slots(group):
 def element(group, shape, kind):
     """The same random element in any dtype, up to its rounding."""
     generator = torch.Generator().manual_seed(1)
-    z, tie = (group.ambient_noise(shape, group.layout(), dtype=torch.float64, generator=generator) for _ in range(2))
-    g = group.project((z[..., 0] * 100, z) if isinstance(group, ps.E) else z, tie, group.layout())
+    z, fallback = (
+        group.ambient_noise(shape, group.layout(), dtype=torch.float64, generator=generator) for _ in range(2)
+    )
+    g = group.project((z[..., 0] * 100, z) if isinstance(group, ps.E) else z, fallback, group.layout())
     return g.map(lambda t, _: t.to(kind) if t.is_floating_point() else t)
 
 
@@ -127,18 +129,18 @@ def test_projections_and_their_gradients(group, setting):
     d = group.dim
     z = torch.randn(6, d, d, generator=torch.Generator().manual_seed(0))
     z[0] = z[0, :, :1]
-    tie = torch.randn(6, d, d, generator=torch.Generator().manual_seed(1))
+    fallback = torch.randn(6, d, d, generator=torch.Generator().manual_seed(1))
 
-    def pull(z, tie):
+    def pull(z, fallback):
         leaf = z.clone().requires_grad_()
-        g = group.project((leaf[..., 0], leaf) if isinstance(group, ps.E) else leaf, tie).matrix
+        g = group.project((leaf[..., 0], leaf) if isinstance(group, ps.E) else leaf, fallback).matrix
         if g.requires_grad:
             (g * torch.linspace(-1, 1, d)).sum().backward()
         return g.detach(), leaf.grad
 
-    exact = pull(z.double(), tie.double())
+    exact = pull(z.double(), fallback.double())
     with SETTINGS[setting](), Products() as products:
-        found = pull(z, tie)
+        found = pull(z, fallback)
     assert products.seen == []
     assert (found[0] - exact[0]).abs().max() < 1e-4
     assert found[1] is None or (found[1] - exact[1]).abs().max() < 1e-3 * exact[1].abs().max() + 1e-4

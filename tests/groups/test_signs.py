@@ -60,7 +60,7 @@ def test_hybrid_lists_signs_and_samples_the_rest():
 
 @pytest.mark.parametrize("kind", ["haar", "learned", "canonical"])
 def test_distributions(kind):
-    """The canonical sign of a column is that of its third moment; where it vanishes the tie decides."""
+    """The canonical sign of a column is that of its third moment; where it vanishes the fallback decides."""
 
     class Skewness(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

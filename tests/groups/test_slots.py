@@ -54,7 +54,7 @@ class Kind(Slot):
     width: ClassVar[int] = 0
 
     @property
-    def mixes(self):
+    def requires_float(self):
         return False
 
     def act(self, g, x, axis, lead):
@@ -118,7 +118,7 @@ def test_wrong_sizes_name_the_argument_or_the_output(rep, shape, says):
             return torch.randn(len(x), *shape[1:])
 
     group = rep.group
-    fine = ps.Rep(group.natural) if not isinstance(group, ps.O) else ps.Rep(None, group)
+    fine = ps.Rep(group.defining) if not isinstance(group, ps.O) else ps.Rep(None, group)
     sizes = {ps.C: (4, 4), ps.Shift: (2, 3), ps.Signs: (3,), ps.O: (5, 2)}[type(group)]
     with pytest.raises(ValueError, match=f"output: {says}.*of Rep"):
         ps.symmetrize(Wrong(), {"x": fine}, rep, "haar")(x=torch.randn(2, *sizes))

@@ -18,8 +18,8 @@ def element(shape=(2,), n=4, seed=0):
         NODES: torch.randn(*shape, n, **options),
         SPACE: (torch.randn(*shape, 3, **options), torch.randn(*shape, 3, 3, **options)),
     }
-    tie = {NODES: torch.randn(*shape, n, **options), SPACE: torch.randn(*shape, 3, 3, **options)}
-    return (NODES * SPACE).project(z, tie)
+    fallback = {NODES: torch.randn(*shape, n, **options), SPACE: torch.randn(*shape, 3, 3, **options)}
+    return (NODES * SPACE).project(z, fallback)
 
 
 def dense(g):

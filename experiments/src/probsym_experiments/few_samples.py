@@ -53,7 +53,9 @@ class FewSamples(Recipe):
     def samples_at(self, step: int) -> int:
         """Samples of one training step."""
         first = self.train_samples or 1
-        return first if self.grow_samples is None else learning.Growing(self.steps, first, self.grow_samples)(step)
+        return (
+            first if self.grow_samples is None else learning.SampleSchedule(self.steps, first, self.grow_samples)(step)
+        )
 
     def outputs(self, phi: ps.Symmetrizer, x: Batch, step: int) -> tuple[Any, Tensor]:
         """The mean over the samples of one training step, and what is added to its loss."""
@@ -62,5 +64,5 @@ class FewSamples(Recipe):
         outputs = phi.sample(**call, noise=noise)
         extra = self.variance_weight * learning.variance(outputs)
         if self.identity_weight:
-            extra = extra + self.identity_weight * learning.away(phi, call, noise)
+            extra = extra + self.identity_weight * learning.identity_distance(phi, call, noise)
         return learning.mean(outputs), extra

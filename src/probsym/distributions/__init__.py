@@ -3,15 +3,26 @@
 A new distribution is one new file here and one line in `NAMES` or `FAMILIES`, which the property tests walk.
 """
 
-from probsym.distributions.base import EquivariantDistribution, Independent, Noise, Support
+from probsym.distributions.base import EquivariantDistribution, Noise, ProductDistribution, Support
 from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.frame import Frame
 from probsym.distributions.haar import Haar
 from probsym.distributions.learned import Canonical, Learned
-from probsym.distributions.registry import NAMES, by_name, with_trivial
+from probsym.distributions.registry import NAMES, by_name, complete
 from probsym.distributions.relax import Relaxation
 
 __all__ = [
-    "NAMES", "Canonical", "DefaultNet", "EquivariantDistribution", "Frame", "Haar", "Independent", "Learned", "Noise",
-    "Relaxation", "Support", "by_name", "with_trivial",
+    "NAMES",
+    "Canonical",
+    "DefaultNet",
+    "EquivariantDistribution",
+    "Frame",
+    "Haar",
+    "Learned",
+    "Noise",
+    "ProductDistribution",
+    "Relaxation",
+    "Support",
+    "by_name",
+    "complete",
 ]  # fmt: skip

@@ -132,24 +132,24 @@ class EquivariantDistribution(nn.Module, ABC):
             eps = noise
             for key in path:
                 eps = eps[key]
-            sample = eps.shape[: eps.ndim - rep.lead() - rep.ndim]
+            sample = eps.shape[: eps.ndim - rep.batch_dims() - rep.ndim]
             return rep.act(h.map(lambda tensor, _: tensor.expand(*sample, *tensor.shape)), eps)
 
         return build(self.noise_rep(x), moved)
 
-    def __mul__(self, other: EquivariantDistribution) -> Independent:
+    def __mul__(self, other: EquivariantDistribution) -> ProductDistribution:
         if not isinstance(other, EquivariantDistribution):
             return NotImplemented
-        return Independent(self, other)
+        return ProductDistribution(self, other)
 
     def extra_repr(self) -> str:
         return repr(self.group)
 
 
 class Projecting(EquivariantDistribution):
-    """Distributions that project ambient features: g = project(z(x, eps), tie).
+    """Distributions that project ambient features: g = project(z(x, eps), fallback).
 
-    Subclasses give `ambient`. The noise is {"z": ..., "tie": ...}, each with one Gaussian draw a factor.
+    Subclasses give `ambient`. The noise is {"z": ..., "fallback": ...}, each with one Gaussian draw a factor.
     """
 
     @abstractmethod
@@ -161,20 +161,20 @@ class Projecting(EquivariantDistribution):
         batch = (*shape, x.count)
         return {
             name: {f: f.ambient_noise(batch, x.layouts.get(f), **options) for f in self.group.factors}  # type: ignore[call-overload]
-            for name in ("z", "tie")
+            for name in ("z", "fallback")
         }
 
     def noise_rep(self, x: Inputs) -> Any:
         reps = {f: Rep(*f.ambient) for f in self.group.factors}
-        return {"z": reps, "tie": reps}
+        return {"z": reps, "fallback": reps}
 
     def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
         z = self.ambient(x, noise["z"])
-        element = self.join({f: self.project(x, f, z[f], noise["tie"][f]) for f in self.group.factors})
+        element = self.join({f: self.project(x, f, z[f], noise["fallback"][f]) for f in self.group.factors})
         return element, self.diagnose(x, z) if diagnose else {}
 
-    def project(self, x: Inputs, factor: Group, z: Any, tie: Tensor) -> Element:
-        return factor.project(z, tie, x.layouts.get(factor))  # type: ignore[call-overload]
+    def project(self, x: Inputs, factor: Group, z: Any, fallback: Tensor) -> Element:
+        return factor.project(z, fallback, x.layouts.get(factor))  # type: ignore[call-overload]
 
     def join(self, parts: dict[Group, Element]) -> Element:
         """One element of the whole group."""
@@ -197,14 +197,14 @@ def draw_options(x: Inputs, generator: torch.Generator | None) -> dict[str, Any]
     return options
 
 
-class Independent(EquivariantDistribution):
+class ProductDistribution(EquivariantDistribution):
     """The product p1(g1|x) p2(g2|x) for different groups; each factor must be invariant to the other's group.
 
     Written `p1 * p2`; products of products are flattened.
     """
 
     def __init__(self, *parts: EquivariantDistribution) -> None:
-        flat = [q for p in parts for q in (p.members if isinstance(p, Independent) else [p])]
+        flat = [q for p in parts for q in (p.members if isinstance(p, ProductDistribution) else [p])]
         factors = [f for q in flat for f in q.group.factors]
         twice = {f for f in factors if factors.count(f) > 1}
         if twice:
@@ -218,7 +218,7 @@ class Independent(EquivariantDistribution):
         return list(self.parts)  # type: ignore[arg-type]
 
     def for_output(self, spec: Any) -> EquivariantDistribution:
-        return Independent(*(part.for_output(spec) for part in self.members))
+        return ProductDistribution(*(part.for_output(spec) for part in self.members))
 
     @property
     def default_samples(self) -> tuple[int | None, int | None]:  # type: ignore[override]
@@ -267,7 +267,7 @@ class Independent(EquivariantDistribution):
 
 
 def _together(parts: list[EquivariantDistribution]) -> EquivariantDistribution | None:
-    return None if not parts else parts[0] if len(parts) == 1 else Independent(*parts)
+    return None if not parts else parts[0] if len(parts) == 1 else ProductDistribution(*parts)
 
 
 def joined(parts: list[Noise]) -> Noise:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from probsym.distributions.features import NodeFeatures, Viewpoint
 from probsym.distributions.geometry import centroid
-from probsym.groups import E, Group, LinearGroup, NodeAxis, S
+from probsym.groups import E, Group, IsometryGroup, NodeAxis, S
 from probsym.groups.orthonormal import tolerance
 from probsym.groups.peek import may_peek, traced
 from probsym.nets import GIN, DeepSets, InvariantWeights, MomentWeights
@@ -28,7 +28,7 @@ class _View:
     """One net's place: the factors it serves, and the node axis and space from which it sees the inputs."""
 
     axis: NodeAxis | None
-    space: LinearGroup | None
+    space: IsometryGroup | None
     scores: bool
 
 
@@ -49,7 +49,7 @@ class DefaultNet(nn.Module):
 
     def __init__(self, spec: Any, group: Group, version: int = 2) -> None:
         super().__init__()
-        strange = [f for f in group.factors if not isinstance(f, LinearGroup | NodeAxis)]
+        strange = [f for f in group.factors if not isinstance(f, IsometryGroup | NodeAxis)]
         if strange:
             raise ValueError(
                 f"no default net orients by {strange[0]!r}: give Learned or Canonical a net that returns features of "
@@ -143,7 +143,7 @@ def _views(spec: Any, group: Group) -> tuple[_View, ...]:
     reps = leaves(spec).values()
     views: list[_View] = []
     served: set[Group] = set()
-    for space in (f for f in group.factors if isinstance(f, LinearGroup)):
+    for space in (f for f in group.factors if isinstance(f, IsometryGroup)):
         carriers = [
             slot.group
             for rep in reps

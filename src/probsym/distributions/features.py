@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.geometry import centroid, dense, packed_layout, spatial, unit
-from probsym.groups import E, Group, Layout, LinearGroup, NodeAxis, Slot
+from probsym.groups import E, Group, IsometryGroup, Layout, NodeAxis, Slot
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
@@ -41,13 +41,13 @@ class NodeFeatures:
     vectors: Tensor | None
     pairs: Tensor | None
     mask: Where
-    origins: Mapping[LinearGroup, Tensor]
+    origins: Mapping[IsometryGroup, Tensor]
     edges: EdgeList | None = None
     rounding: Tensor | None = None
     shape: tuple[int, int] = (0, 0)
 
 
-def node_features(x: Inputs, axis: NodeAxis | None, space: LinearGroup | None) -> NodeFeatures:
+def node_features(x: Inputs, axis: NodeAxis | None, space: IsometryGroup | None) -> NodeFeatures:
     """Everything that the inputs tell about the nodes of `axis`, equivariant under the group of x."""
     return Viewpoint(x.signature, axis, space).read(x)
 
@@ -61,7 +61,7 @@ class Viewpoint:
         paired: whether an input holds pairs of the nodes. labelled: whether one is a list of edges between them.
     """
 
-    def __init__(self, signature: Signature, axis: NodeAxis | None, space: LinearGroup | None) -> None:
+    def __init__(self, signature: Signature, axis: NodeAxis | None, space: IsometryGroup | None) -> None:
         self.axis = axis
         self.seats = tuple((entry.path, _seat(entry.rep, axis, space)) for entry in signature.entries)
         pairs = [seat for _, seat in self.seats if seat is not None and seat.room == "pairs"]
@@ -77,9 +77,9 @@ class Viewpoint:
         """
         layout = None if self.axis is None else x.layouts[self.axis]
         packed = layout if sparse and layout is not None and layout.ragged else None
-        nodes = 1 if layout is None else layout.width
+        nodes = 1 if layout is None else layout.padded_size
         rooms: dict[str, list[Tensor]] = {"scalars": [], "vectors": [], "pairs": []}
-        origins: dict[LinearGroup, Tensor] = {}
+        origins: dict[IsometryGroup, Tensor] = {}
         lists: list[EdgeList] = []
         errors: list[Tensor] = []
         for path, seat in self.seats:
@@ -118,7 +118,7 @@ class _Seat:
 
     room: str
     front: tuple[int, ...] = ()
-    directed: tuple[tuple[LinearGroup, bool], ...] = ()
+    directed: tuple[tuple[IsometryGroup, bool], ...] = ()
     averaged: tuple[tuple[NodeAxis, int], ...] = ()
     lengths: tuple[int, ...] = ()
     pooled: bool = False
@@ -126,7 +126,7 @@ class _Seat:
     labels: bool = False
 
     def arrange(
-        self, x: Inputs, leaf: Leaf, origins: dict[LinearGroup, Tensor], errors: list[Tensor], packed: Layout | None
+        self, x: Inputs, leaf: Leaf, origins: dict[IsometryGroup, Tensor], errors: list[Tensor], packed: Layout | None
     ) -> Tensor:
         """The features, (B, N, ...) or packed (1, sum N, ...); adds to the origins and to the rounding of vectors."""
         own = packed is not None and packed_layout(x, leaf) is packed and not self.pooled
@@ -154,7 +154,7 @@ class _Seat:
         return value if packed is None or own else packed.unpad(value, 0).unsqueeze(0)
 
 
-def _seat(rep: Rep, axis: NodeAxis | None, space: LinearGroup | None) -> _Seat | None:
+def _seat(rep: Rep, axis: NodeAxis | None, space: IsometryGroup | None) -> _Seat | None:
     """None for what cannot be seen from there."""
     if rep.labelled is not None:
         return _Seat("pairs", labels=True) if rep.labelled == axis else None
@@ -226,7 +226,7 @@ def edge_list(x: Inputs, leaf: Leaf) -> EdgeList:
 def adjacency(x: Inputs, leaf: Leaf) -> Tensor:
     """The edges of `edge_list`, counted: (B, N, N, 1)."""
     layout, edges = x.layouts[leaf.rep.labelled], edge_list(x, leaf)  # type: ignore[index]
-    n = layout.width
+    n = layout.padded_size
     start, end = edges.start, edges.end
     if layout.ragged:
         start, end = layout.position[start], layout.position[end]
@@ -294,7 +294,7 @@ def _checked(value: Any, factor: Group, x: Inputs, axes: tuple[Slot | None, ...]
     sizes = _ambient_sizes(factor) if layout is None else (layout.size,)
     place = 0
     for slot in axes:
-        width = 1 if slot is None else slot.width
+        width = 1 if slot is None else slot.num_axes
         want += [None] if slot is None else sizes[place : place + width]
         place += width
     fits = len(want) == value.ndim and all(n is None or n == m for n, m in zip(want, value.shape, strict=True))
@@ -306,7 +306,7 @@ def _checked(value: Any, factor: Group, x: Inputs, axes: tuple[Slot | None, ...]
         return wide
     # The net computes in a narrower dtype than the inputs: what it cannot tell apart must not be told apart later.
     eps = torch.finfo(value.dtype).eps
-    if isinstance(factor, LinearGroup) and len(want) == 3:
+    if isinstance(factor, IsometryGroup) and len(want) == 3:
         return _settled_columns(wide, eps)
     if layout is not None:
         return _raised_scores(wide, eps, layout)

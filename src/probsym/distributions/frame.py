@@ -16,8 +16,8 @@ from probsym.distributions.frame_orthogonal import SpaceView, orient, signed
 from probsym.distributions.frame_paths import Listing, Paths, Sampling, slots
 from probsym.distributions.frame_permutation import NodeView, arrange, view_nodes
 from probsym.distributions.geometry import spatial
-from probsym.groups import Axis, E, Element, Group, LinearGroup, Motion, Permutation, Rotation, S
-from probsym.groups.axis import Still
+from probsym.groups import Axis, E, Element, Group, IsometryGroup, Motion, OrthogonalElement, Permutation, S
+from probsym.groups.axis import TrivialElement
 from probsym.groups.base import ProductElement
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Det, Vector
@@ -76,10 +76,10 @@ class Frame(EquivariantDistribution):
     def __init__(self, group: Group, max_support: int = 64, samples: int = 16) -> None:
         super().__init__(group)
         self.max_support, self.samples = positive("max_support", max_support), positive("samples", samples)
-        unknown = [f for f in group.factors if not isinstance(f, S | Axis | LinearGroup)]
+        unknown = [f for f in group.factors if not isinstance(f, S | Axis | IsometryGroup)]
         if unknown:
             raise ValueError(f"Frame: no frames are known for {unknown[0]!r}")
-        self.spaces = tuple(f for f in group.factors if isinstance(f, LinearGroup))
+        self.spaces = tuple(f for f in group.factors if isinstance(f, IsometryGroup))
         self.nodes = tuple(f for f in group.factors if isinstance(f, S))
         self._still = tuple(f for f in group.factors if isinstance(f, Axis))  # node axes on which nothing acts
         self.degree = 1
@@ -99,7 +99,7 @@ class Frame(EquivariantDistribution):
         batch = (*shape, x.count)
         ties: dict[Group, Tensor] = {}
         for f in self.group.factors:
-            if isinstance(f, LinearGroup):
+            if isinstance(f, IsometryGroup):
                 ties[f] = torch.randn(*batch, f.dim, f.dim + 1, **options)
             else:
                 ties[f] = f.ambient_noise(batch, x.layouts[f], **options)  # type: ignore[index]
@@ -121,7 +121,7 @@ class Frame(EquivariantDistribution):
         views = self._views(x)
         rep = Rep(*self.group.factors[0].ambient)
         first = noise["ties"][self.group.factors[0]]
-        shape = tuple(first.shape[: first.ndim - rep.lead() - rep.ndim])
+        shape = tuple(first.shape[: first.ndim - rep.batch_dims() - rep.ndim])
         times = torch.Size(shape).numel()
         inputs = torch.arange(x.count, device=x.device)
         paths = self._drawn(x, noise, times, inputs.repeat(times), torch.arange(times * x.count, device=x.device))
@@ -130,7 +130,7 @@ class Frame(EquivariantDistribution):
             f: self._element(x, f, views, lambda value, _: value.reshape(*shape, x.count, *value.shape[1:]), paths)
             for f in self.group.factors
         }
-        parts |= {f: Still(f, x.layouts[f], (*shape, x.count)) for f in self._still}
+        parts |= {f: TrivialElement(f, x.layouts[f], (*shape, x.count)) for f in self._still}
         return self._join(parts), self._counters(x, views) if diagnose else {}
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
@@ -172,17 +172,17 @@ class Frame(EquivariantDistribution):
                 "one batch instead"
             )
 
-    def _alone(self, x: Inputs) -> LinearGroup | None:
+    def _alone(self, x: Inputs) -> IsometryGroup | None:
         """The space, if it is all there is to orient and the signs of its axes can be listed."""
         if len(self.spaces) != 1 or self.nodes or not x.count or 2 ** self.spaces[0].dim > self.max_support:
             return None
         return self.spaces[0]
 
-    def _signed(self, x: Inputs, space: LinearGroup, vectors: Tensor, origin: Tensor) -> Support:
+    def _signed(self, x: Inputs, space: IsometryGroup, vectors: Tensor, origin: Tensor) -> Support:
         """All signs of the axes (B, D, D) of one space, which every input has settled."""
         frame = signed(vectors.to(x.dtype, memory_format=torch.contiguous_format), space.special)
         count = len(frame)
-        parts: dict[Group, Any] = {f: Still(f, x.layouts[f], (count, x.count)) for f in self._still}
+        parts: dict[Group, Any] = {f: TrivialElement(f, x.layouts[f], (count, x.count)) for f in self._still}
         parts[space] = _pose(space, frame, origin)
         weight = torch.full((), 1 / count, dtype=x.dtype, device=x.device).expand(count, x.count)
         exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
@@ -206,7 +206,7 @@ class Frame(EquivariantDistribution):
             return table.index_put((slot, paths.owner), value)
 
         parts = {f: self._element(x, f, views, place, paths) for f in self.group.factors}
-        parts |= {f: Still(f, x.layouts[f], (most, x.count)) for f in self._still}
+        parts |= {f: TrivialElement(f, x.layouts[f], (most, x.count)) for f in self._still}
         weight = place(paths.weight, torch.zeros(())).to(x.dtype)
         return Support(self._join(parts), weight, exact & ~unsure, counters, unsure)
 
@@ -234,18 +234,18 @@ class Frame(EquivariantDistribution):
         paths = Sampling(owner, torch.ones(len(owner), dtype=torch.float64, device=x.device), self.max_support)
         paths.weight = paths.weight / self.samples
         for f in self.spaces:
-            tie = noise["ties"][f].double()
-            paths.held["noise", f] = tie.reshape(times * x.count, f.dim, f.dim + 1)[rows]
+            fallback = noise["ties"][f].double()
+            paths.held["noise", f] = fallback.reshape(times * x.count, f.dim, f.dim + 1)[rows]
             parts = [self._pick_rows(x, leaf, f, noise["picks"], times) for leaf in oriented(x, f)]
-            joined = torch.cat(parts, 1) if parts else tie.new_zeros(times * x.count, 0, f.dim)
-            paths.held["picks", f] = (joined if joined.shape[1] else tie.new_zeros(len(joined), 1, f.dim))[rows]
+            joined = torch.cat(parts, 1) if parts else fallback.new_zeros(times * x.count, 0, f.dim)
+            paths.held["picks", f] = (joined if joined.shape[1] else fallback.new_zeros(len(joined), 1, f.dim))[rows]
         for axis in self.nodes:
             layout = x.layouts[axis]
-            tie = noise["ties"][axis].double().reshape(times, *noise["ties"][axis].shape[-rank_of(layout) :])
-            paths.held["noise", axis] = layout.pad(tie, 1).reshape(times * x.count, layout.width)[rows]
+            fallback = noise["ties"][axis].double().reshape(times, *noise["ties"][axis].shape[-rank_of(layout) :])
+            paths.held["noise", axis] = layout.pad(fallback, 1).reshape(times * x.count, layout.padded_size)[rows]
         return paths
 
-    def _pick_rows(self, x: Inputs, leaf: Leaf, space: LinearGroup, picks: Any, times: int) -> Tensor:
+    def _pick_rows(self, x: Inputs, leaf: Leaf, space: IsometryGroup, picks: Any, times: int) -> Tensor:
         """The preference of each column (K B, M, D), zero where the order of the columns decides."""
         ragged = leaf.rep.ragged
         if is_ordered(leaf, space):
@@ -260,17 +260,17 @@ class Frame(EquivariantDistribution):
             else value.new_zeros(times * x.count, 0, space.dim)
         )
 
-    def _unordered(self, x: Inputs) -> dict[LinearGroup, list[Leaf]]:
+    def _unordered(self, x: Inputs) -> dict[IsometryGroup, list[Leaf]]:
         return {s: [leaf for leaf in oriented(x, s) if not is_ordered(leaf, s)] for s in self.spaces}
 
     def _element(self, x: Inputs, factor: Group, views: Mapping[Group, Any], place: Any, paths: Paths) -> Any:
         """The part of one factor; place(rows, blank) puts the rows of the paths where they belong."""
-        if isinstance(factor, LinearGroup):
+        if isinstance(factor, IsometryGroup):
             blank = torch.eye(factor.dim, dtype=torch.float64, device=x.device)
             return _pose(factor, place(paths.held[factor], blank).to(x.dtype), views[factor].origin)
         if isinstance(factor, S):
             layout = x.layouts[factor]
-            rank = place(paths.held[factor], torch.arange(layout.width, device=x.device))
+            rank = place(paths.held[factor], torch.arange(layout.padded_size, device=x.device))
             if layout.ragged:
                 score = layout.unpad(rank, rank.ndim - 2).double()
                 return factor.project(score, torch.zeros_like(score), layout)
@@ -337,10 +337,10 @@ def _unsure(x: Inputs, views: Mapping[Group, Any]) -> Tensor:
     return unsure
 
 
-def _pose(space: LinearGroup, matrix: Tensor, origin: Tensor) -> Element:
+def _pose(space: IsometryGroup, matrix: Tensor, origin: Tensor) -> Element:
     """Matrices (..., B, D, D) about the origins (B, D), which only E and SE have."""
     if not isinstance(space, E):
-        return Rotation(space, matrix)
+        return OrthogonalElement(space, matrix)
     origin = origin.to(matrix.dtype).expand(matrix.shape[:-1])
     return Motion(space, matrix, target=origin)
 
@@ -354,20 +354,20 @@ def _floating(leaf: Leaf) -> bool:
     return leaf.value.is_floating_point()
 
 
-def _degree(rep: Rep, space: LinearGroup) -> int:
+def _degree(rep: Rep, space: IsometryGroup) -> int:
     """How many axes turn with the space; a slot of one's own may feel it in any way, and counts as three."""
     degrees = {Point: 1, Vector: 1, Det: 0}
     return sum(degrees.get(type(slot), 3) for slot, _ in rep.axes if slot.group == space)
 
 
-def _pick_rep(leaf: Leaf, space: LinearGroup) -> Rep:
+def _pick_rep(leaf: Leaf, space: IsometryGroup) -> Rep:
     """One number a column of the leaf and axis of the space: its Rep without the space, channels spelt out."""
     kept = [slot for slot in leaf.rep.slots if slot is None or slot.group != space]
     return Rep(*kept, *[None] * (len(leaf.channels) + 1))
 
 
-def _pick_shape(leaf: Leaf, space: LinearGroup) -> tuple[int, ...]:
-    place = leaf.rep.lead() + next(p for slot, p in leaf.rep.axes if slot.group == space)
+def _pick_shape(leaf: Leaf, space: IsometryGroup) -> tuple[int, ...]:
+    place = leaf.rep.batch_dims() + next(p for slot, p in leaf.rep.axes if slot.group == space)
     shape = leaf.value.shape
     return (*shape[:place], *shape[place + 1 :], space.dim)
 

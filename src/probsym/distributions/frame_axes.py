@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probsym.distributions.geometry import centred, centroid, columns, exists, is_point, node_axes, spatial
-from probsym.groups import E, LinearGroup
+from probsym.groups import E, IsometryGroup
 from probsym.groups.axis import Edges
 from probsym.groups.peek import differentiated, may_peek
 from probsym.reps import Inputs, Leaf
@@ -62,13 +62,13 @@ class Columns:
         return squares @ share.to(squares.dtype)
 
 
-def oriented(x: Inputs, space: LinearGroup) -> list[Leaf]:
+def oriented(x: Inputs, space: IsometryGroup) -> list[Leaf]:
     """The points, then the vectors of an input; those on the edges of a ragged batch have no fixed number."""
     loose = [leaf for leaf in spatial(x, space) if not _on_ragged_edges(leaf)]
     return sorted(loose, key=lambda leaf: not is_point(leaf, space))
 
 
-def is_ordered(leaf: Leaf, space: LinearGroup) -> bool:
+def is_ordered(leaf: Leaf, space: IsometryGroup) -> bool:
     """Whether nothing but `None` axes and channels number the columns: the order of an `Axis` means nothing."""
     return all(slot.group == space for slot, _ in leaf.rep.axes)
 
@@ -77,7 +77,7 @@ def _on_ragged_edges(leaf: Leaf) -> bool:
     return any(isinstance(slot, Edges) and slot.group.batch is not None for slot, _ in leaf.rep.axes)
 
 
-def read_columns(x: Inputs, space: LinearGroup, eps: dict[str, float]) -> tuple[Columns, Tensor]:
+def read_columns(x: Inputs, space: IsometryGroup, eps: dict[str, float]) -> tuple[Columns, Tensor]:
     """The columns of a space and its origin (B, D): the centroid for E and SE, zero for O and SO.
 
     Args:
@@ -195,7 +195,7 @@ def most_turn(eps: float) -> float:
     return max(TURN, 64 * eps)
 
 
-def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None:
+def distinct_axes(x: Inputs, space: IsometryGroup) -> tuple[Tensor, Tensor] | None:
     """Principal axes (B, D, D) and origin (B, D) where one look at one dense cloud settles all inputs; None elsewhere.
 
     The usual case of `read_columns` and `principal_axes` under the same tolerances, for a fifth of their operations;
@@ -228,7 +228,7 @@ def distinct_axes(x: Inputs, space: LinearGroup) -> tuple[Tensor, Tensor] | None
     return (torch.from_numpy(vectors), torch.from_numpy(origin)) if least > NOISE**2 * rounding else None
 
 
-def _columns(leaf: Leaf, space: LinearGroup) -> NDArray[np.float64]:
+def _columns(leaf: Leaf, space: IsometryGroup) -> NDArray[np.float64]:
     """A dense leaf as columns (B, D, M)."""
     axis = 1 + next(place for slot, place in leaf.rep.axes if slot.group == space)
     value = leaf.value.detach().double().resolve_neg().numpy()
@@ -241,7 +241,7 @@ def _rounding(leaf: Leaf, offset: float) -> float:
     return float(torch.finfo(leaf.value.dtype).eps ** 2 * (1 + offset))
 
 
-def _only_cloud(x: Inputs, space: LinearGroup) -> Leaf | None:
+def _only_cloud(x: Inputs, space: IsometryGroup) -> Leaf | None:
     """The points, or without points the first vectors, if they are one dense leaf and nobody follows the values."""
     found = oriented(x, space)
     if not found or (len(found) > 1 and is_point(found[1], space)):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from probsym.distributions.frame_axes import GAP, NOISE, SURE, Axes, Columns, is_thin, most_turn, unit
 from probsym.distributions.frame_paths import Listing, Paths
-from probsym.groups import LinearGroup
+from probsym.groups import IsometryGroup
 
 ALIKE = 1e-3  # directions of columns closer than this are one: their mean
 
@@ -28,7 +28,7 @@ class SpaceView:
         spread: whether the null axes are also exchanged cyclically, which makes outputs of degree two exact.
     """
 
-    space: LinearGroup
+    space: IsometryGroup
     data: Columns
     axes: Axes
     origin: Tensor
@@ -285,7 +285,7 @@ def _drawn_signs(frame: Tensor, free: Tensor, parity: Tensor, z: Tensor, special
     return signs
 
 
-def _listed_signs(paths: Listing, space: LinearGroup, parity: Tensor) -> Tensor:
+def _listed_signs(paths: Listing, space: IsometryGroup, parity: Tensor) -> Tensor:
     """All signs of the free axes that give determinant one if the group is special, one path each (R, D)."""
     paths.held["parity"] = parity
     number = paths.held["free", space].sum(-1)

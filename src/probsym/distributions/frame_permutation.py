@@ -15,7 +15,7 @@ from probsym.distributions.features import node_features
 from probsym.distributions.frame_axes import NOISE, SURE
 from probsym.distributions.frame_paths import Paths, Sampling
 from probsym.distributions.geometry import centred, centroid, columns, dense, is_point, size, spatial
-from probsym.groups import LinearGroup, NodeAxis, S
+from probsym.groups import IsometryGroup, NodeAxis, S
 from probsym.groups.axis import Nodes
 from probsym.reps import Inputs, Leaf
 
@@ -41,7 +41,7 @@ class NodeView:
     axis: S
     classes: Tensor
     relations: list[tuple[Tensor, Tensor]]
-    vectors: dict[LinearGroup, Tensor]
+    vectors: dict[IsometryGroup, Tensor]
     error: Tensor
     eps: float
     unsure: Tensor
@@ -87,22 +87,22 @@ def view_nodes(x: Inputs, axis: S, eps: dict[str, float]) -> NodeView:
         x: the inputs in float64; eps: relative rounding of every leaf, by name.
     """
     layout = x.layouts[axis]
-    shape = (x.count, layout.width)
+    shape = (x.count, layout.padded_size)
     mask = layout.padded_mask()
     place = torch.arange(shape[1], device=x.device)
     present = torch.ones(shape, dtype=torch.bool, device=x.device) if mask is None else mask
     classes = place.expand(shape).clone()
     cleaned, error = _cleaned(x, eps)
-    spaces = [f for f in x.group.factors if isinstance(f, LinearGroup)]
+    spaces = [f for f in x.group.factors if isinstance(f, IsometryGroup)]
     coarsest = max((eps[leaf.name] for space in spaces for leaf in spatial(x, space)), default=0.0)
     unsure = error < 0
     numbers = _numbers(x, axis)
-    vectors: dict[LinearGroup, Tensor] = {}
+    vectors: dict[IsometryGroup, Tensor] = {}
     relations: list[tuple[Tensor, Tensor]] = []
     for inputs in _by_size(layout.sizes) if layout.ragged and x.count else [torch.arange(x.count, device=x.device)]:
         whole = len(inputs) == x.count
         part = cleaned if whole else cleaned.select(torch.zeros_like(unsure).index_fill(0, inputs, True))
-        n = part.layouts[axis].width
+        n = part.layouts[axis].padded_size
         found = _vectors(part, axis, present[inputs, :n])
         for space, v in found.items():
             room = vectors.setdefault(space, v.new_zeros(*shape, *v.shape[2:]))
@@ -145,11 +145,11 @@ def _by_size(sizes: Tensor) -> list[Tensor]:
     return [(part == number).nonzero().squeeze(-1) for number in part.unique()]
 
 
-def _vectors(x: Inputs, axis: S, present: Tensor) -> dict[LinearGroup, Tensor]:
+def _vectors(x: Inputs, axis: S, present: Tensor) -> dict[IsometryGroup, Tensor]:
     """Points and vectors of the nodes by space (B, N, D, C), zero on padding."""
-    found: dict[LinearGroup, Tensor] = {}
+    found: dict[IsometryGroup, Tensor] = {}
     for space in x.group.factors:
-        if isinstance(space, LinearGroup) and (v := node_features(x, axis, space).vectors) is not None:
+        if isinstance(space, IsometryGroup) and (v := node_features(x, axis, space).vectors) is not None:
             found[space] = v.detach().double() * present[..., None, None]
     return found
 
@@ -177,7 +177,7 @@ def _cleaned(x: Inputs, eps: dict[str, float]) -> tuple[Inputs, Tensor]:
     Points and vectors are centred, of root mean square one, and zero where they are rounding; other values are divided
     by the largest of their channel. Also returns the relative rounding of the points and vectors (B,).
     """
-    spaces = {leaf.name: s for s in x.group.factors if isinstance(s, LinearGroup) for leaf in spatial(x, s)}
+    spaces = {leaf.name: s for s in x.group.factors if isinstance(s, IsometryGroup) for leaf in spatial(x, s)}
     errors = [torch.zeros(x.count, dtype=torch.float64, device=x.device)]
 
     def clean(leaf: Leaf) -> Tensor:
@@ -201,29 +201,31 @@ def _cleaned(x: Inputs, eps: dict[str, float]) -> tuple[Inputs, Tensor]:
 def _scaled(x: Inputs, leaf: Leaf) -> Tensor:
     """Values without directions, divided by the largest magnitude of each channel of each input."""
     rep = leaf.rep
-    if rep.labelled is not None or rep.on_edges or any(isinstance(slot.group, LinearGroup) for slot, _ in rep.axes):
+    if rep.labelled is not None or rep.on_edges or any(isinstance(slot.group, IsometryGroup) for slot, _ in rep.axes):
         return leaf.value
     value = dense(x, leaf).double()
     for slot, place in rep.axes:
         if isinstance(slot, Nodes) and (mask := x.layouts[slot.group].padded_mask()) is not None:
             view = mask.reshape(len(mask), *[1] * place, mask.shape[1], *[1] * (value.ndim - place - 2))
             value = value.masked_fill(~view, 0)
-    axes = tuple(1 + place for slot, place in rep.axes if slot.width)
+    axes = tuple(1 + place for slot, place in rep.axes if slot.num_axes)
     value = _relative(value, axes) if axes and value.numel() else value
     return value if rep.ragged is None else x.layouts[rep.ragged].unpad(value, 0)
 
 
-def _restored(x: Inputs, leaf: Leaf, space: LinearGroup, value: Tensor) -> Tensor:
+def _restored(x: Inputs, leaf: Leaf, space: IsometryGroup, value: Tensor) -> Tensor:
     """The inverse of `geometry.columns`: (B, D, M) in the shape of the leaf."""
     ragged = leaf.rep.ragged
     place = 1 + next(p for slot, p in leaf.rep.axes if slot.group == space)
-    shape = list(leaf.value.shape) if ragged is None else [x.count, x.layouts[ragged].width, *leaf.value.shape[1:]]
+    shape = list(leaf.value.shape)
+    if ragged is not None:
+        shape = [x.count, x.layouts[ragged].padded_size, *leaf.value.shape[1:]]
     shape.pop(place)
     value = value.reshape(shape[0], space.dim, *shape[1:]).movedim(1, place)
     return value if ragged is None else x.layouts[ragged].unpad(value, 0)
 
 
-def _data(x: Inputs, axis: NodeAxis, vectors: dict[LinearGroup, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
+def _data(x: Inputs, axis: NodeAxis, vectors: dict[IsometryGroup, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
     """One number a pair (B, N, N) and one a node (B, N) from all cleaned inputs, of order one, zero on padding."""
     seen = node_features(x, axis, None)
     pairs, scalars = _zeros(x, (*present.shape, present.shape[1])), _zeros(x, tuple(present.shape))
@@ -330,7 +332,7 @@ def arrange(paths: Paths, view: NodeView) -> None:
         paths.held[view.axis] = split(classes, paths.held["noise", view.axis], below)
 
 
-def _coordinates(paths: Paths, space: LinearGroup, vectors: Tensor) -> Tensor:
+def _coordinates(paths: Paths, space: IsometryGroup, vectors: Tensor) -> Tensor:
     """A generic function of the coordinates of each node in the chosen frame (R, N), of order one."""
     local = torch.einsum("rndc,rde->rnec", vectors[paths.owner], paths.held[space].detach()).flatten(2)
     return local @ _generic(local.shape[-1], 0.5, local.device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.groups import LinearGroup, NodeAxis
+from probsym.groups import IsometryGroup, NodeAxis
 from probsym.groups.axis import Edges, Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
@@ -17,16 +17,16 @@ from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf
 
 
-def spatial(x: Inputs, space: LinearGroup) -> list[Leaf]:
+def spatial(x: Inputs, space: IsometryGroup) -> list[Leaf]:
     """The inputs with one axis of `space`, no determinant and no slot of one's own: points and vectors."""
     return [leaf for leaf in x.leaves.values() if _kinds(leaf, space) in ([Point], [Vector])]
 
 
-def is_point(leaf: Leaf, space: LinearGroup) -> bool:
+def is_point(leaf: Leaf, space: IsometryGroup) -> bool:
     return _kinds(leaf, space) == [Point]
 
 
-def _kinds(leaf: Leaf, space: LinearGroup) -> list[type]:
+def _kinds(leaf: Leaf, space: IsometryGroup) -> list[type]:
     return [type(slot) for slot, _ in leaf.rep.axes if slot.group == space]
 
 
@@ -37,7 +37,7 @@ def dense(x: Inputs, leaf: Leaf) -> Tensor:
     return value if axis is None else x.layouts[axis].pad(value, 0)
 
 
-def columns(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor | None]:
+def columns(x: Inputs, leaf: Leaf, space: IsometryGroup) -> tuple[Tensor, Tensor | None]:
     """Points or vectors of one input as columns (B, D, M), and which of them exist (B, M), None for all."""
     value = dense(x, leaf)
     place = 1 + next(p for slot, p in leaf.rep.axes if slot.group == space)
@@ -54,7 +54,7 @@ def columns(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor |
     return value.reshape(*value.shape[:2], math.prod(rest)), present
 
 
-def centroid(x: Inputs, space: LinearGroup) -> Tensor:
+def centroid(x: Inputs, space: IsometryGroup) -> Tensor:
     """Mean of all points (B, D); zero where an input has none.
 
     Raises:
@@ -71,7 +71,7 @@ def centroid(x: Inputs, space: LinearGroup) -> Tensor:
     return sum(total) / (max(number, 1) if isinstance(number, int) else number.clamp_min(1).unsqueeze(-1))
 
 
-def _sum(x: Inputs, leaf: Leaf, space: LinearGroup) -> tuple[Tensor, Tensor | int]:
+def _sum(x: Inputs, leaf: Leaf, space: IsometryGroup) -> tuple[Tensor, Tensor | int]:
     """Sum (B, D) of the points or vectors of each input, and their number: (B,), or the same for all."""
     layout = packed_layout(x, leaf)
     if layout is not None:
@@ -114,13 +114,13 @@ def presence(x: Inputs, leaf: Leaf) -> Tensor | None:
     return found
 
 
-def _axis(leaf: Leaf, space: LinearGroup) -> int:
+def _axis(leaf: Leaf, space: IsometryGroup) -> int:
     """The axis of `dense` along which a space lies."""
     return 1 + next(place for slot, place in leaf.rep.axes if slot.group == space)
 
 
 def unit(
-    x: Inputs, leaf: Leaf, value: Tensor, space: LinearGroup, origin: Tensor | None, layout: Any = None
+    x: Inputs, leaf: Leaf, value: Tensor, space: IsometryGroup, origin: Tensor | None, layout: Any = None
 ) -> tuple[Tensor, Tensor | None]:
     """Points and vectors about the origins (B, D), scaled to root mean square length one, and their rounding (B,).
 
@@ -249,7 +249,7 @@ def root(square: Tensor) -> Tensor:
     return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 1.0)
 
 
-def centred(x: Inputs, leaf: Leaf, space: LinearGroup, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def centred(x: Inputs, leaf: Leaf, space: IsometryGroup, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """`columns` with the origin (B, D) subtracted from points and padding set to zero."""
     value, present = columns(x, leaf, space)
     if origin is not None and is_point(leaf, space):

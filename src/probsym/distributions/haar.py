@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.distributions.base import EquivariantDistribution, Independent, Projecting, Support
+from probsym.distributions.base import EquivariantDistribution, ProductDistribution, Projecting, Support
 from probsym.distributions.geometry import centroid
 from probsym.groups import E, Group, product
 from probsym.groups.permutation import LARGEST_LIST
@@ -69,7 +69,7 @@ class Haar(Projecting):
         if order is None:
             return super().support(x)
         if len(self.group.factors) > 1:
-            return Independent(*(Haar(f, self.origin) for f in self.group.factors)).support(x)
+            return ProductDistribution(*(Haar(f, self.origin) for f in self.group.factors)).support(x)
         layout = x.layouts.get(self.group)  # type: ignore[call-overload]
         every, orders = self.group.elements(layout, x.device), self.group.orders(layout)
 

@@ -14,7 +14,7 @@ from probsym.distributions.diagnostics import gathered, lazily, merged
 from probsym.distributions.features import check_features
 from probsym.distributions.geometry import centred, centroid, is_point, moderate, root, size
 from probsym.distributions.relax import Relaxation
-from probsym.groups import E, Element, Group, Layout, LinearGroup, NodeAxis, Permutation, S
+from probsym.groups import E, Element, Group, IsometryGroup, Layout, NodeAxis, Permutation, S
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
@@ -53,8 +53,8 @@ class _Networked(Projecting):
         with torch.autocast(x.device.type, enabled=False):
             return check_features(self.net(*x.args, **x.kwargs), x, self.group)
 
-    def project(self, x: Inputs, factor: Group, z: Any, tie: Tensor) -> Element:
-        g = super().project(x, factor, z, tie)
+    def project(self, x: Inputs, factor: Group, z: Any, fallback: Tensor) -> Element:
+        g = super().project(x, factor, z, fallback)
         if isinstance(g, Permutation):
             g = self.relaxation.attach(g, z)
         if self.training and torch.is_grad_enabled():
@@ -83,7 +83,7 @@ class _Networked(Projecting):
         )
 
     def degenerate(self, x: Inputs, z: Mapping[Group, Any]) -> Tensor:
-        """Inputs (*shape, B) for which the tie noise decides."""
+        """Inputs (*shape, B) for which the fallback noise decides."""
         flags = [f.degenerate(z[f], x.layouts.get(f)) for f in self.group.factors]  # type: ignore[call-overload]
         return torch.stack(torch.broadcast_tensors(*flags)).any(0)
 
@@ -115,7 +115,7 @@ def _first(factor: Group, value: Any, layout: Layout | None) -> Any:
         origin, vectors = value
         return (origin[:PAGE] if origin.ndim > 2 else origin, _first(factor, vectors, layout))
     packed = layout is not None and layout.ragged
-    own = (0 if packed else 1) + sum(1 if slot is None else slot.width for slot in factor.ambient)
+    own = (0 if packed else 1) + sum(1 if slot is None else slot.num_axes for slot in factor.ambient)
     return value[:PAGE].clone() if value.ndim > own and len(value) > PAGE else value
 
 
@@ -207,7 +207,7 @@ class Late:
             return (value[0], self._add(x, factor, value[1], eps, scale))
         if isinstance(factor, NodeAxis):
             value = standardised(value, x.layouts[factor])
-        elif isinstance(factor, LinearGroup):
+        elif isinstance(factor, IsometryGroup):
             value, used = unit_size(value), min(value.shape[-1], eps.shape[-1])
             if value.shape[-1] != eps.shape[-1]:
                 value, eps = value[..., :used], eps[..., :used]
@@ -346,25 +346,25 @@ def _edge_size(x: Inputs, leaf: Leaf, origin: Tensor | None) -> Tensor:
     return root(total / number) * largest
 
 
-def _has_points(x: Inputs, space: LinearGroup) -> bool:
+def _has_points(x: Inputs, space: IsometryGroup) -> bool:
     """Whether `centroid` finds points of the space."""
     return any(is_point(leaf, space) and not leaf.rep.on_edges for leaf in x.leaves.values())
 
 
 def _at_nodes(x: Inputs, leaf: Leaf, steps: Tensor) -> Tensor:
     """The steps (K, B, ...) of a leaf, zero where it is padding."""
-    lead = 1 + leaf.rep.lead()
+    lead = 1 + leaf.rep.batch_dims()
     for axis, places in leaf.rep.nodes:
         steps = x.layouts[axis].clear(steps, lead, *(lead + place for place in places))
     return steps
 
 
-def _along(x: Inputs, leaf: Leaf, space: LinearGroup, vectors: Tensor) -> Tensor:
+def _along(x: Inputs, leaf: Leaf, space: IsometryGroup, vectors: Tensor) -> Tensor:
     """One vector an input and sample (K, B, D), shaped to broadcast on the points (K, B, ...) of a leaf."""
     if leaf.rep.ragged is not None:
         vectors = vectors.index_select(1, x.owner(leaf))
     place = next(at for slot, at in leaf.rep.axes if isinstance(slot, Point) and slot.group == space)
-    axis = 1 + leaf.rep.lead() + place
+    axis = 1 + leaf.rep.batch_dims() + place
     shape = [*vectors.shape[:2], *[1] * (leaf.value.ndim - 1)]
     shape[axis] = vectors.shape[2]
     return vectors.reshape(shape)
@@ -401,7 +401,7 @@ class Canonical(_Networked):
         with undisturbed():
             noise = self.noise(x, (1,), generator)
         z = self.features(x)
-        parts = {f: self.project(x, f, z[f], noise["tie"][f]) for f in self.group.factors}
+        parts = {f: self.project(x, f, z[f], noise["fallback"][f]) for f in self.group.factors}
         degenerate = self.degenerate(x, z)
         weight = torch.ones(1, x.count, dtype=x.dtype, device=x.device)
         counters = merged(self.diagnose(x, z), {"degenerate": degenerate.sum()})

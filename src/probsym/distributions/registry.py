@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from probsym.distributions.base import EquivariantDistribution, Independent
+from probsym.distributions.base import EquivariantDistribution, ProductDistribution
 from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.frame import Frame
 from probsym.distributions.haar import Haar
@@ -37,7 +37,7 @@ def by_name(name: str, spec: Any, group: Group) -> EquivariantDistribution:
     return NAMES[name](spec, group)
 
 
-def with_trivial(p: EquivariantDistribution, group: Group) -> EquivariantDistribution:
+def complete(p: EquivariantDistribution, group: Group) -> EquivariantDistribution:
     """p with the only possible distribution on every trivial axis that it does not mention.
 
     Raises:
@@ -48,4 +48,4 @@ def with_trivial(p: EquivariantDistribution, group: Group) -> EquivariantDistrib
             f"distribution: expected one of {', '.join(map(repr, NAMES))} or a distribution, got {type(p).__name__}"
         )
     left = [f for f in group.factors if isinstance(f, Axis) and f not in p.group.factors]
-    return Independent(p, Haar(product(left))) if left else p
+    return ProductDistribution(p, Haar(product(left))) if left else p

@@ -127,7 +127,9 @@ class Integrand:
         """
         found = torch.zeros(self.x.count, dtype=self.x.dtype, device=self.x.device)
         for i, (v, rep) in enumerate(zip(variances, self.reps, strict=True)):
-            axes = [rep.lead() + place + i for slot, place in rep.axes if _turns(slot) for i in range(slot.width)]
+            axes = [
+                rep.batch_dims() + place + i for slot, place in rep.axes if _turns(slot) for i in range(slot.num_axes)
+            ]
             rows = (v.sum(axes) if axes else v).to(found.dtype)
             if rows.numel():
                 owner = self.spread(torch.arange(self.x.count, device=v.device), i, len(rows))
@@ -140,7 +142,7 @@ def _turns(slot: Slot) -> bool:
 
     Pixels of an interpolated image are not: each is as good as another. What a slot of one's own does is not known.
     """
-    return (slot.mixes and slot.width == 1) or not slot.precise
+    return (slot.requires_float and slot.num_axes == 1) or not slot.precise
 
 
 class Recomputation:

@@ -23,7 +23,7 @@ from probsym.estimators.design import (
     paths,
     repeat,
 )
-from probsym.groups import Element, Group, Layout, LinearGroup, Permutation, S, product
+from probsym.groups import Element, Group, IsometryGroup, Layout, Permutation, S, product
 from probsym.reps import Rep
 
 
@@ -126,11 +126,11 @@ class _Matrices(Coset):
     needs: ClassVar[str] = "O, SO, E or SE"
 
     @abstractmethod
-    def matrices(self, factor: LinearGroup) -> np.ndarray:
+    def matrices(self, factor: IsometryGroup) -> np.ndarray:
         """(M, D, D) in float64."""
 
     def fits(self, factor: Group) -> bool:
-        return isinstance(factor, LinearGroup)
+        return isinstance(factor, IsometryGroup)
 
     def count(self, factor: Any, layout: Any) -> int:
         return len(self.matrices(factor)) if self.size is None else self.size
@@ -178,20 +178,20 @@ class Polyhedral(_Matrices):
         return self.name not in ("tetrahedral", "octahedral", "icosahedral")
 
     def fits(self, factor: Group) -> bool:
-        return isinstance(factor, LinearGroup) and factor.dim == 3 and not (self._improper and factor.special)
+        return isinstance(factor, IsometryGroup) and factor.dim == 3 and not (self._improper and factor.special)
 
-    def matrices(self, factor: LinearGroup) -> np.ndarray:
+    def matrices(self, factor: IsometryGroup) -> np.ndarray:
         return finite.POLYHEDRAL[self.name][1]()
 
 
 @dataclass(frozen=True)
-class Signs(_Matrices):
+class SignCosets(_Matrices):
     """Cosets of the diagonal sign matrices in d dimensions: 2^d on O and E, 2^(d-1) of determinant one on SO and SE.
 
     Exact for every function that is linear in the entries of the matrix.
     """
 
-    def matrices(self, factor: LinearGroup) -> np.ndarray:
+    def matrices(self, factor: IsometryGroup) -> np.ndarray:
         if 2**factor.dim > finite.LARGEST:
             raise ValueError(f"design: {self!r} of {factor!r} has more than {finite.LARGEST} elements")
         return finite.proper(finite.signs(factor.dim)) if factor.special else finite.signs(factor.dim)
@@ -204,7 +204,7 @@ class SignedPermutations(_Matrices):
     Exact up to degree 3 for d > 2 (on SO, for d = 3, the octahedral design).
     """
 
-    def matrices(self, factor: LinearGroup) -> np.ndarray:
+    def matrices(self, factor: IsometryGroup) -> np.ndarray:
         if factor.dim > 5:
             raise ValueError(f"design: {self!r} of {factor!r} has more than {finite.LARGEST} elements")
         found = finite.signed_permutations(factor.dim)
@@ -234,15 +234,15 @@ class Cyclic(Coset):
             object.__setattr__(self, "order", positive("order", self.order))
 
     def fits(self, factor: Group) -> bool:
-        flat = isinstance(factor, LinearGroup) and factor.dim == 2
+        flat = isinstance(factor, IsometryGroup) and factor.dim == 2
         return (self.plane and flat) or (self.nodes and isinstance(factor, S))
 
     def factor(self, group: Group) -> Group:
-        flat = [f for f in group.factors if isinstance(f, LinearGroup) and f.dim == 2]
+        flat = [f for f in group.factors if isinstance(f, IsometryGroup) and f.dim == 2]
         return flat[0] if flat and self.plane else super().factor(group)
 
     def count(self, factor: Any, layout: Any) -> int:
-        return max(layout.width, 1) if isinstance(factor, S) else self.order or 8
+        return max(layout.padded_size, 1) if isinstance(factor, S) else self.order or 8
 
     def translations(self, factor: Any, layout: Any, like: Element) -> Element:
         if isinstance(factor, S):
@@ -285,7 +285,7 @@ class Dihedral(Cyclic):
         return 2 * (self.order or 4)
 
     def fits(self, factor: Group) -> bool:
-        return isinstance(factor, LinearGroup) and factor.dim == 2 and not factor.special
+        return isinstance(factor, IsometryGroup) and factor.dim == 2 and not factor.special
 
     def factor(self, group: Group) -> Group:
         return Coset.factor(self, group)
@@ -349,6 +349,6 @@ def shifts(layout: Layout, order: int, like: Tensor) -> Tensor:
         count = layout.sizes[:, None]
         moved = (place + step[:, None, None]) % count.clamp_min(1)
         return torch.where(place < count, moved, place)
-    rank, count = layout.position % max(layout.width, 1), layout.sizes[layout.batch]
+    rank, count = layout.position % max(layout.padded_size, 1), layout.sizes[layout.batch]
     first = (layout.sizes.cumsum(0) - layout.sizes)[layout.batch]
     return torch.argsort(layout.position)[first + (rank + step[:, None]) % count]

@@ -91,7 +91,7 @@ class Design(ABC):
 
 
 @dataclass(frozen=True)
-class Independent(Design):
+class IID(Design):
     """Independent samples: plain Monte Carlo."""
 
     @property

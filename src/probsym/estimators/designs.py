@@ -17,8 +17,8 @@ from typing import Any
 
 from probsym.estimators import finite
 from probsym.estimators.base import positive
-from probsym.estimators.cosets import Coset, Cyclic, Dihedral, Joint, Polyhedral, Shifts, SignedPermutations, Signs
-from probsym.estimators.design import Design, Independent, check_multiple
+from probsym.estimators.cosets import Coset, Cyclic, Dihedral, Joint, Polyhedral, Shifts, SignCosets, SignedPermutations
+from probsym.estimators.design import IID, Design, check_multiple
 from probsym.estimators.quasi import Antithetic, Sobol, Stratified
 
 DESIGNS: dict[str, Design] = {
@@ -26,7 +26,7 @@ DESIGNS: dict[str, Design] = {
     "cyclic": Cyclic(),
     "dihedral": Dihedral(),
     "shifts": Shifts(),
-    "signs": Signs(),
+    "signs": SignCosets(),
     "signed-permutations": SignedPermutations(),
     "antithetic": Antithetic(),
     "sobol": Sobol(),
@@ -42,7 +42,7 @@ def as_design(given: Any) -> Design:
         TypeError: neither a name nor a design.
     """
     if given is None:
-        return Independent()
+        return IID()
     if isinstance(given, Design):
         return given
     if given == ():
@@ -79,6 +79,21 @@ def _coset(given: Any) -> Coset:
 
 
 __all__ = [
-    "DESIGNS", "Antithetic", "Coset", "Cyclic", "Design", "Dihedral", "Independent", "Joint", "Polyhedral", "Shifts",
-    "SignedPermutations", "Signs", "Sobol", "Stratified", "as_design", "check_multiple", "check_sampling",
+    "DESIGNS",
+    "IID",
+    "Antithetic",
+    "Coset",
+    "Cyclic",
+    "Design",
+    "Dihedral",
+    "Joint",
+    "Polyhedral",
+    "Shifts",
+    "SignCosets",
+    "SignedPermutations",
+    "Sobol",
+    "Stratified",
+    "as_design",
+    "check_multiple",
+    "check_sampling",
 ]  # fmt: skip

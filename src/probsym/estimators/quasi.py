@@ -88,7 +88,7 @@ class _Uniform(Design):
             if rep.ragged is None:
                 return rows.reshape(eps.shape)
             layout = x.layouts[rep.ragged]
-            return layout.unpad(rows.reshape(k, x.count, layout.width, *eps.shape[2:]), 1)
+            return layout.unpad(rows.reshape(k, x.count, layout.padded_size, *eps.shape[2:]), 1)
 
         return map_noise(integrand, noise, exchanged)
 
@@ -97,7 +97,7 @@ def _entries(integrand: Integrand, rep: Rep, eps: Tensor) -> int:
     """Numbers that one input draws; 0 for noise that stays as it is: trivial, or on the edges of a ragged batch."""
     if rep.ragged is None:
         return math.prod(eps.shape[2:]) if eps.shape[2:] else 0
-    return 0 if rep.on_edges else integrand.x.layouts[rep.ragged].width * math.prod(eps.shape[2:])
+    return 0 if rep.on_edges else integrand.x.layouts[rep.ragged].padded_size * math.prod(eps.shape[2:])
 
 
 def _normal(u: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from probsym.groups.base import Element, Group, Product, Slot, product
 from probsym.groups.cyclic import C
 from probsym.groups.dihedral import D
 from probsym.groups.euclidean import SE, E, Motion
-from probsym.groups.orthogonal import SO, LinearGroup, O, Rotation
+from probsym.groups.orthogonal import SO, IsometryGroup, O, OrthogonalElement
 from probsym.groups.permutation import Permutation, S
 from probsym.groups.shift import Shift
 from probsym.groups.signs import Signs
@@ -16,6 +16,26 @@ from probsym.groups.signs import Signs
 FAMILIES: tuple[type[Group], ...] = (S, Axis, O, SO, E, SE, C, D, Shift, Signs)
 
 __all__ = [
-    "FAMILIES", "SE", "SO", "Axis", "C", "D", "E", "Element", "Group", "Layout", "LinearGroup", "Motion", "NodeAxis",
-    "O", "Permutation", "Product", "Rotation", "S", "Shift", "Signs", "Slot", "product",
+    "FAMILIES",
+    "SE",
+    "SO",
+    "Axis",
+    "C",
+    "D",
+    "E",
+    "Element",
+    "Group",
+    "IsometryGroup",
+    "Layout",
+    "Motion",
+    "NodeAxis",
+    "O",
+    "OrthogonalElement",
+    "Permutation",
+    "Product",
+    "S",
+    "Shift",
+    "Signs",
+    "Slot",
+    "product",
 ]  # fmt: skip

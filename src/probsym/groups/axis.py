@@ -57,7 +57,7 @@ class Layout:
         return torch.bincount(self.batch, minlength=self.count)  # type: ignore[arg-type]
 
     @lazy
-    def width(self) -> int:
+    def padded_size(self) -> int:
         """Length of the axis after `pad`: nodes of the largest input, or the room that padding leaves."""
         if self.batch is None:
             return self.size
@@ -67,24 +67,24 @@ class Layout:
     def largest(self) -> int:
         """Nodes of the largest input; of a padded batch that is being traced, as many as there is room for."""
         if self.mask is None or traced():
-            return self.width
+            return self.padded_size
         return int(self.sizes.max()) if len(self.sizes) else 0
 
     @lazy
     def position(self) -> Tensor:
-        """Flat index b * width + (place of the node within its graph) of every ragged node (sum N,)."""
+        """Flat index b * padded_size + (place of the node within its graph) of every ragged node (sum N,)."""
         batch: Tensor = self.batch  # type: ignore[assignment]
         order = torch.argsort(batch, stable=True)
         first = torch.cumsum(self.sizes, 0) - self.sizes
         rank = torch.empty_like(order)
         rank[order] = torch.arange(self.size, device=order.device) - first[batch[order]]
-        return batch * self.width + rank
+        return batch * self.padded_size + rank
 
     def padded_mask(self) -> Tensor | None:
-        """The mask (B, width) of `pad`; None where nothing is padded."""
+        """The mask (B, padded_size) of `pad`; None where nothing is padded."""
         if self.batch is None:
             return self.mask
-        return torch.arange(self.width, device=self.batch.device) < self.sizes[:, None]
+        return torch.arange(self.padded_size, device=self.batch.device) < self.sizes[:, None]
 
     def clear(self, x: Tensor, lead: int, *axes: int) -> Tensor:
         """x with zeros at the padding of these axes of nodes; its first `lead` dims end with the batch."""
@@ -95,19 +95,19 @@ class Layout:
         return x.masked_fill(~reduce(and_, views), 0)
 
     def pad(self, x: Tensor, lead: int) -> Tensor:
-        """(*lead, sum N, ...) -> (*lead, B, width, ...), zero where there is no node; the identity if not ragged."""
+        """(*lead, sum N, ...) -> (*lead, B, padded_size, ...), zero where there is no node; x itself if not ragged."""
         if self.batch is None:
             return x
         head, rest = x.shape[:lead], x.shape[lead + 1 :]
-        out = x.new_zeros(*head, self.count * self.width, *rest)
-        return out.index_copy(lead, self.position, x).reshape(*head, self.count, self.width, *rest)
+        out = x.new_zeros(*head, self.count * self.padded_size, *rest)
+        return out.index_copy(lead, self.position, x).reshape(*head, self.count, self.padded_size, *rest)
 
     def unpad(self, x: Tensor, lead: int) -> Tensor:
-        """(*lead, B, width, ...) -> (*lead, sum N, ...), the inverse of `pad`."""
+        """(*lead, B, padded_size, ...) -> (*lead, sum N, ...), the inverse of `pad`."""
         if self.batch is None:
             return x
         head, rest = x.shape[:lead], x.shape[lead + 2 :]
-        return x.reshape(*head, self.count * self.width, *rest).index_select(lead, self.position)
+        return x.reshape(*head, self.count * self.padded_size, *rest).index_select(lead, self.position)
 
     def owner(self, slot: Slot | None, rows: int) -> Tensor:
         """Graph of each of the rows of a ragged axis: of its nodes, or of as many edges."""
@@ -209,7 +209,7 @@ class NodeAxis(Group):
             object.__setattr__(self, "size", whole_number(f"{type(self).__name__}, size", self.size, 0))
 
     @property
-    def natural(self) -> Slot:
+    def defining(self) -> Slot:
         return Nodes(self)
 
     @property
@@ -283,7 +283,7 @@ class Labels(Slot):
 
     group: NodeAxis
     precise: ClassVar[bool] = True
-    width: ClassVar[int] = 0
+    num_axes: ClassVar[int] = 0
     suffix: ClassVar[str] = ".labels"
 
     def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
@@ -337,19 +337,19 @@ class Axis(NodeAxis):
         return 1
 
     def elements(self, layout: Any = None, device: Any = None) -> Element:
-        return Still(self, self.layout(layout), (1,))
+        return TrivialElement(self, self.layout(layout), (1,))
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
-        return Still(self, self.layout(kwargs.get("n")), tuple(shape))
+        return TrivialElement(self, self.layout(kwargs.get("n")), tuple(shape))
 
-    def compose(self, g: Still, h: Still) -> Element:
+    def compose(self, g: TrivialElement, h: TrivialElement) -> Element:
         return g
 
-    def inverse(self, g: Still) -> Element:
+    def inverse(self, g: TrivialElement) -> Element:
         return g
 
-    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
-        return Still(self, self.layout(layout), tuple(torch.broadcast_shapes(z.shape, tie.shape)))
+    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Element:
+        return TrivialElement(self, self.layout(layout), tuple(torch.broadcast_shapes(z.shape, fallback.shape)))
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return torch.zeros_like(z, dtype=torch.bool)
@@ -359,7 +359,7 @@ class Axis(NodeAxis):
 
 
 @dataclass(frozen=True, eq=False)
-class Still(NodeElement):
+class TrivialElement(NodeElement):
     """The identity on a node axis."""
 
     batch_shape: tuple[int, ...] = ()
@@ -369,13 +369,13 @@ class Still(NodeElement):
         return self.batch_shape
 
     def map(self, fn: Any) -> Element:
-        return Still(self.group, self.layout, tuple(fn(torch.empty(self.batch_shape), 0).shape))
+        return TrivialElement(self.group, self.layout, tuple(fn(torch.empty(self.batch_shape), 0).shape))
 
     def select(self, index: Any) -> Element:
         """Index the first batch dim; on the device of the index, since torch refuses one of a GPU on a CPU tensor."""
         device = index.device if isinstance(index, Tensor) else None
         shape = torch.empty(self.batch_shape, device=device)[index].shape
-        return Still(self.group, self.layout, tuple(shape))
+        return TrivialElement(self.group, self.layout, tuple(shape))
 
     def permute(self, x: Tensor, axis: int, lead: int) -> Tensor:
         return x

@@ -19,7 +19,7 @@ class Group(ABC):
     A family implements the five verbs of the design: `identity`, `compose`, `inverse`, its slots (`act`) and
     `project`, the covariant map from ambient features to the group,
 
-        project(h z, h tie) = h project(z, tie)                                            (docs/theory.md, eq. 4)
+        project(h z, h fallback) = h project(z, fallback)                                  (docs/theory.md, eq. 4)
 
     The product of groups is written `G * H`.
     """
@@ -33,7 +33,7 @@ class Group(ABC):
 
     @property
     @abstractmethod
-    def natural(self) -> Slot:
+    def defining(self) -> Slot:
         """The slot that the group itself stands for inside a `Rep`."""
 
     @property
@@ -54,12 +54,12 @@ class Group(ABC):
         """The element that undoes g."""
 
     @abstractmethod
-    def project(self, z: Any, tie: Any, layout: Any = None) -> Element:
-        """The group element nearest in spirit to the ambient features z; `tie` supplies what z lacks."""
+    def project(self, z: Any, fallback: Any, layout: Any = None) -> Element:
+        """The group element nearest in spirit to the ambient features z; `fallback` supplies what z lacks."""
 
     @abstractmethod
     def degenerate(self, z: Any, layout: Any = None) -> Tensor:
-        """True where `project` has to consult its tie noise; the batch shape of z."""
+        """True where `project` has to consult its fallback noise; the batch shape of z."""
 
     @abstractmethod
     def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
@@ -89,8 +89,8 @@ class Group(ABC):
         """
         layout = self.layout(n)
         draw = {"generator": generator, "dtype": dtype, "device": device}
-        z, tie = (self.ambient_noise(tuple(shape), layout, **draw) for _ in range(2))
-        return self.project(z, tie, layout)
+        z, fallback = (self.ambient_noise(tuple(shape), layout, **draw) for _ in range(2))
+        return self.project(z, fallback, layout)
 
     def layout(self, n: Any = None) -> Any:
         """How the axes of the group are stored; None for groups whose size is fixed."""
@@ -151,12 +151,12 @@ class Group(ABC):
 
 @dataclass(frozen=True)
 class Slot(ABC):
-    """One way in which a group acts on a tensor: `width` axes are consumed (1, or 0 for scalars such as det).
+    """One way in which a group acts on a tensor: `num_axes` axes are consumed (1, or 0 for scalars such as det).
 
     A slot of one's own gives `act`. It may also tell the sizes that it needs (`misfit`), so that wrong inputs are
-    refused by name, and whether it adds entries up (`mixes`). It gets tensors and elements in one dtype, float32 or
-    wider, outside of autocast, and its result goes back to that of the tensor; `probsym.groups.precision.matmul` is a
-    product of matrices that TF32 does not narrow either.
+    refused by name, and whether it adds entries up (`requires_float`). It gets tensors and elements in one dtype,
+    float32 or wider, outside of autocast, and its result goes back to that of the tensor.
+    `probsym.groups.precision.matmul` is a product of matrices that TF32 does not narrow either.
 
     >>> class Pair(Slot):                            # two vectors, one after the other: 2 d entries
     ...     def act(self, g, x, axis, lead):
@@ -169,7 +169,7 @@ class Slot(ABC):
     """
 
     group: Group
-    width: ClassVar[int] = 1
+    num_axes: ClassVar[int] = 1
     suffix: ClassVar[str] = ""
     precise: ClassVar[bool] = False  # whether `act` itself sees to it that neither half precision nor autocast narrows
 
@@ -178,12 +178,12 @@ class Slot(ABC):
         """g x along `axis`, for g of batch shape L; the first `lead` dims of x are a suffix of L, the rest is added."""
 
     @property
-    def mixes(self) -> bool:
+    def requires_float(self) -> bool:
         """Whether new values come from several old ones, so that integers will not do; a default of infinite groups."""
         return not self.group.finite
 
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
-        """What is expected of the sizes of its `width` axes, such as "size 3", if these do not fit; None: they do."""
+        """The sizes expected on its `num_axes` axes, such as "size 3", if these do not fit; None if they do."""
         return None
 
     def check(self, x: Tensor, axis: int, name: str = "", of: str = "") -> None:
@@ -192,10 +192,10 @@ class Slot(ABC):
         Raises:
             ValueError: names the axes, what was expected and what came.
         """
-        wanted = self.misfit(tuple(x.shape[axis : axis + self.width]))
+        wanted = self.misfit(tuple(x.shape[axis : axis + self.num_axes]))
         if wanted is not None:
             start = f"{name}: " if name else ""
-            where = f"axis {axis}" if self.width == 1 else f"axes {axis} to {axis + self.width - 1}"
+            where = f"axis {axis}" if self.num_axes == 1 else f"axes {axis} to {axis + self.num_axes - 1}"
             raise ValueError(f"{start}expected {wanted} on {where} for {self!r}{of}, got shape {tuple(x.shape)}")
 
     def __repr__(self) -> str:
@@ -219,18 +219,18 @@ class Element(ABC):
     """
 
     group: Group
-    event: ClassVar[Mapping[str, int]] = {}
+    trailing_dims: ClassVar[Mapping[str, int]] = {}
 
     @property
     def shape(self) -> tuple[int, ...]:
-        name, event = next(iter(self.event.items()))
+        name, trailing = next(iter(self.trailing_dims.items()))
         tensor = getattr(self, name)
-        return tuple(tensor.shape[: tensor.ndim - event])
+        return tuple(tensor.shape[: tensor.ndim - trailing])
 
     def map(self, fn: Callable[[Tensor, int], Tensor]) -> Element:
         """Apply fn(tensor, number of trailing dims) to every tensor: reshape, index or move the batch dims."""
-        present = {name: getattr(self, name) for name in self.event if getattr(self, name) is not None}
-        changed = {name: fn(tensor, self.event[name]) for name, tensor in present.items()}
+        present = {name: getattr(self, name) for name in self.trailing_dims if getattr(self, name) is not None}
+        changed = {name: fn(tensor, self.trailing_dims[name]) for name, tensor in present.items()}
         return dataclasses.replace(self, **changed)  # type: ignore[arg-type]
 
     def select(self, index: Any) -> Element:
@@ -265,7 +265,7 @@ class Product(Group):
         return self.parts
 
     @property
-    def natural(self) -> Slot:
+    def defining(self) -> Slot:
         raise TypeError(f"{self!r} is a product: put its factors into the Rep, one an axis")
 
     @property
@@ -283,9 +283,9 @@ class Product(Group):
     def inverse(self, g: ProductElement) -> Element:
         return ProductElement(self, {f: g[f].inverse() for f in self.parts})
 
-    def project(self, z: Mapping[Group, Any], tie: Mapping[Group, Any], layout: Any = None) -> Element:
+    def project(self, z: Mapping[Group, Any], fallback: Mapping[Group, Any], layout: Any = None) -> Element:
         layout = layout or {}
-        return ProductElement(self, {f: f.project(z[f], tie[f], layout.get(f)) for f in self.parts})
+        return ProductElement(self, {f: f.project(z[f], fallback[f], layout.get(f)) for f in self.parts})
 
     def haar(self, shape: tuple[int, ...] = (), *, n: Any = None, **kwargs: Any) -> Element:
         return ProductElement(self, {f: f.haar(shape, n=_size_of(n, f), **kwargs) for f in self.parts})

@@ -22,7 +22,7 @@ BORDERS = ("zeros", "border", "reflection")
 
 
 @dataclass(frozen=True, eq=False)
-class Turn(Element):
+class DihedralElement(Element):
     """A flip of the columns if `flips`, then a counterclockwise rotation by `turns` steps of 360/n degrees.
 
     Args:
@@ -31,7 +31,7 @@ class Turn(Element):
 
     turns: Tensor = torch.empty(0)
     flips: Tensor = torch.empty(0)
-    event: ClassVar[dict[str, int]] = {"turns": 0, "flips": 0}
+    trailing_dims: ClassVar[dict[str, int]] = {"turns": 0, "flips": 0}
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,7 +67,7 @@ class C(Group):
             raise ValueError(f"border: expected one of {', '.join(map(repr, BORDERS))}, got {self.border!r}")
 
     @property
-    def natural(self) -> Slot:
+    def defining(self) -> Slot:
         return Turned(self)
 
     @property
@@ -89,25 +89,25 @@ class C(Group):
     def elements(self, layout: Any = None, device: Any = None) -> Element:
         return self.numbered(torch.arange(self.order(), device=device))
 
-    def numbered(self, number: Tensor) -> Turn:
+    def numbered(self, number: Tensor) -> DihedralElement:
         """The elements by number, in the order of `regular`: rotations, then flips followed by rotations."""
-        return Turn(self, number % self.n, number // self.n)
+        return DihedralElement(self, number % self.n, number // self.n)
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         return self.numbered(torch.zeros(shape, dtype=torch.long, device=kwargs.get("device")))
 
-    def compose(self, g: Turn, h: Turn) -> Element:
-        return Turn(self, (g.turns + _sign(g) * h.turns) % self.n, (g.flips + h.flips) % 2)
+    def compose(self, g: DihedralElement, h: DihedralElement) -> Element:
+        return DihedralElement(self, (g.turns + _sign(g) * h.turns) % self.n, (g.flips + h.flips) % 2)
 
-    def inverse(self, g: Turn) -> Element:
+    def inverse(self, g: DihedralElement) -> Element:
         back = -g.turns
         if self.mirrored:
             back = back.addcmul(g.turns, g.flips, value=2)  # -sign turns, in one operation
-        return Turn(self, back % self.n, g.flips)
+        return DihedralElement(self, back % self.n, g.flips)
 
-    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
-        """The element with the largest score z (*shape, order); `tie` decides between equals."""
-        return self.numbered(strongest(z, tie))
+    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Element:
+        """The element with the largest score z (*shape, order); `fallback` decides between equals."""
+        return self.numbered(strongest(z, fallback))
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return leading(z).sum(-1) > 1
@@ -121,7 +121,7 @@ class C(Group):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def _sign(g: Turn) -> Tensor:
+def _sign(g: DihedralElement) -> Tensor:
     """A flip turns rotations around: s r = r^-1 s."""
     return 1 - 2 * g.flips
 
@@ -132,10 +132,10 @@ def leading(z: Tensor) -> Tensor:
     return z >= z.amax(-1, keepdim=True) - tolerance(z.dtype) * extent(z)
 
 
-def strongest(z: Tensor, tie: Tensor) -> Tensor:
-    """Place of the largest entry along the last axis; of equal ones that with the largest tie."""
-    z, tie = torch.broadcast_tensors(z, tie)
-    return tie.detach().masked_fill(~leading(z), -math.inf).argmax(-1)
+def strongest(z: Tensor, fallback: Tensor) -> Tensor:
+    """Place of the largest entry along the last axis; of equal ones that with the largest fallback."""
+    z, fallback = torch.broadcast_tensors(z, fallback)
+    return fallback.detach().masked_fill(~leading(z), -math.inf).argmax(-1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,7 +149,7 @@ class Regular(Slot):
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes == (self.group.order(),) else f"{self.group.order()} entries, one an element,"
 
-    def act(self, g: Turn, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: DihedralElement, x: Tensor, axis: int, lead: int) -> Tensor:
         self.check(x, axis)
         every = self.group.elements(device=x.device)
         back = self.group.inverse(g).map(lambda t, _: t.unsqueeze(-1))
@@ -162,17 +162,17 @@ class Turned(Slot):
     """An image: rows and columns."""
 
     group: C
-    width: ClassVar[int] = 2
+    num_axes: ClassVar[int] = 2
     precise: ClassVar[bool] = True
 
     @property
-    def mixes(self) -> bool:
+    def requires_float(self) -> bool:
         return 4 % self.group.n != 0
 
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes[0] == sizes[1] or self.group.n <= 2 else "square images"
 
-    def act(self, g: Turn, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: DihedralElement, x: Tensor, axis: int, lead: int) -> Tensor:
         self.check(x, axis)
         n = self.group.n
         pose = _common(g, n)
@@ -181,7 +181,7 @@ class Turned(Slot):
             if pose is None
             else _together(x, pose, g.shape, axis, lead)
         )
-        if not self.mixes:
+        if not self.requires_float:
             return moved
         axis += len(g.shape) - lead
         rest = 4 * g.turns % n
@@ -194,7 +194,7 @@ def _number(turns: Any, flips: Any, n: int) -> Any:
     return 4 * flips + 4 * turns // n
 
 
-def _common(g: Turn, n: int) -> int | None:
+def _common(g: DihedralElement, n: int) -> int | None:
     """The pose that all images are known to take; by numpy, whose calls cost half of torch's."""
     if not g.turns.numel() or not may_peek(g.turns):
         return None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Slot
-from probsym.groups.orthogonal import LinearGroup, check_coordinates, rotate
+from probsym.groups.orthogonal import IsometryGroup, check_coordinates, rotate
 from probsym.groups.orthonormal import lacks_columns, orthonormalise
 from probsym.groups.precision import matmul, wide
 
@@ -28,7 +28,7 @@ class Motion(Element):
     matrix: Tensor = torch.empty(0, 0)
     source: Tensor | None = None
     target: Tensor | None = None
-    event: ClassVar[dict[str, int]] = {"matrix": 2, "source": 1, "target": 1}
+    trailing_dims: ClassVar[dict[str, int]] = {"matrix": 2, "source": 1, "target": 1}
 
     @property
     def translation(self) -> Tensor:
@@ -38,7 +38,7 @@ class Motion(Element):
 
 
 @dataclass(frozen=True, repr=False)
-class E(LinearGroup):
+class E(IsometryGroup):
     """Rotations, reflections and translations of d-space; `vector` slots feel no translation.
 
     >>> E(3, "space"), E(3).vector
@@ -46,7 +46,7 @@ class E(LinearGroup):
     """
 
     @property
-    def natural(self) -> Slot:
+    def defining(self) -> Slot:
         return Point(self)
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
@@ -62,10 +62,10 @@ class E(LinearGroup):
     def inverse(self, g: Motion) -> Element:
         return Motion(self, g.matrix.mT, g.target, g.source)
 
-    def project(self, z: tuple[Tensor, Tensor], tie: Tensor, layout: Any = None) -> Element:
+    def project(self, z: tuple[Tensor, Tensor], fallback: Tensor, layout: Any = None) -> Element:
         """z = (origin (*shape, D), vectors (*shape, D, M)): the frame of the vectors, put at the origin."""
         origin, vectors = z
-        matrix = orthonormalise(vectors, tie, self.special)
+        matrix = orthonormalise(vectors, fallback, self.special)
         origin = origin.to(matrix.dtype).expand(*matrix.shape[:-1])
         return Motion(self, matrix, target=origin)
 
@@ -97,7 +97,7 @@ class Point(Slot):
         return None if sizes == (self.group.dim,) else f"size {self.group.dim}"
 
     @property
-    def mixes(self) -> bool:
+    def requires_float(self) -> bool:
         return True
 
     def act(self, g: Motion, x: Tensor, axis: int, lead: int) -> Tensor:

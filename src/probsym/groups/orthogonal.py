@@ -16,15 +16,15 @@ from probsym.groups.whole import positive
 
 
 @dataclass(frozen=True, eq=False)
-class Rotation(Element):
+class OrthogonalElement(Element):
     """An orthogonal matrix (*shape, D, D), reflections included."""
 
     matrix: Tensor = torch.empty(0, 0)
-    event: ClassVar[dict[str, int]] = {"matrix": 2}
+    trailing_dims: ClassVar[dict[str, int]] = {"matrix": 2}
 
 
 @dataclass(frozen=True)
-class LinearGroup(Group):
+class IsometryGroup(Group):
     """Shared by O, SO, E and SE: a dimension, a name, and the slots of the linear part."""
 
     dim: int
@@ -57,7 +57,7 @@ class LinearGroup(Group):
 
 
 @dataclass(frozen=True, repr=False)
-class O(LinearGroup):  # noqa: E742
+class O(IsometryGroup):  # noqa: E742
     """Rotations and reflections of d-space about the origin.
 
     >>> O(3, "space").vector
@@ -65,12 +65,12 @@ class O(LinearGroup):  # noqa: E742
     """
 
     @property
-    def natural(self) -> Slot:
+    def defining(self) -> Slot:
         return Vector(self)
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         kwargs.pop("n", None)
-        return Rotation(self, torch.eye(self.dim, **kwargs).expand(*shape, self.dim, self.dim))
+        return OrthogonalElement(self, torch.eye(self.dim, **kwargs).expand(*shape, self.dim, self.dim))
 
     @property
     def finite(self) -> bool:
@@ -82,17 +82,17 @@ class O(LinearGroup):  # noqa: E742
     def elements(self, layout: Any = None, device: Any = None) -> Element:
         if self.dim > 1:
             return super().elements(layout, device)
-        return Rotation(self, torch.tensor([1.0, -1.0], device=device)[: self.order(), None, None])
+        return OrthogonalElement(self, torch.tensor([1.0, -1.0], device=device)[: self.order(), None, None])
 
-    def compose(self, g: Rotation, h: Rotation) -> Element:
-        return Rotation(self, matmul(g.matrix, h.matrix))
+    def compose(self, g: OrthogonalElement, h: OrthogonalElement) -> Element:
+        return OrthogonalElement(self, matmul(g.matrix, h.matrix))
 
-    def inverse(self, g: Rotation) -> Element:
-        return Rotation(self, g.matrix.mT)
+    def inverse(self, g: OrthogonalElement) -> Element:
+        return OrthogonalElement(self, g.matrix.mT)
 
-    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
-        """Orthonormalise the columns of z (*shape, D, M); `tie` (*shape, D, D) fills what is missing."""
-        return Rotation(self, orthonormalise(z, tie, self.special))
+    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Element:
+        """Orthonormalise the columns of z (*shape, D, M); `fallback` (*shape, D, D) fills what is missing."""
+        return OrthogonalElement(self, orthonormalise(z, fallback, self.special))
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return lacks_columns(z, self.special)
@@ -109,18 +109,18 @@ class SO(O):
 class Vector(Slot):
     """x -> R x along one axis of length D."""
 
-    group: LinearGroup
+    group: IsometryGroup
     precise: ClassVar[bool] = True
 
     @property
     def suffix(self) -> str:  # type: ignore[override]
-        return "" if self == self.group.natural else ".vector"
+        return "" if self == self.group.defining else ".vector"
 
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes == (self.group.dim,) else f"size {self.group.dim}"
 
     @property
-    def mixes(self) -> bool:
+    def requires_float(self) -> bool:
         return True
 
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
@@ -134,8 +134,8 @@ class Vector(Slot):
 class Det(Slot):
     """x -> det(R) x; takes no axis."""
 
-    group: LinearGroup
-    width: ClassVar[int] = 0
+    group: IsometryGroup
+    num_axes: ClassVar[int] = 0
     suffix: ClassVar[str] = ".det"
     precise: ClassVar[bool] = True
 

@@ -28,18 +28,18 @@ def extent(x: Tensor) -> Tensor:
     return size.masked_fill(size == torch.inf, 0).amax(-1, keepdim=True)
 
 
-def orthonormalise(z: Tensor, tie: Tensor, special: bool = False) -> Tensor:
-    """Gram-Schmidt with re-orthogonalisation, in at least float32; missing directions come from `tie`.
+def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor:
+    """Gram-Schmidt with re-orthogonalisation, in at least float32; missing directions come from `fallback`.
 
-    Columns of z that lie in the span of those before them are passed over, relative to the size of z; where z has too
-    few others, columns of tie take their place. The last column is the complement of the others, up to the sign that
-    z or tie gives it; for `special` it makes the determinant one. So tie matters exactly where z has fewer than D
-    independent columns, D - 1 for `special`: `lacks_columns` says where, by the same steps.
-    Covariant: orthonormalise(h z, h tie) = h orthonormalise(z, tie).
+    Columns of z that lie in the span of those before them are passed over, relative to the size of z. Where z has too
+    few others, columns of `fallback` take their place. The last column is the complement of the others, up to the sign
+    that z or `fallback` gives it; for `special` it makes the determinant one. So `fallback` matters exactly where z has
+    fewer than D independent columns, D - 1 for `special`: `lacks_columns` says where, by the same steps.
+    Covariant: orthonormalise(h z, h fallback) = h orthonormalise(z, fallback).
     Two or three independent columns on a CPU take a closed form.
 
     Args:
-        z: columns (*shape, D, M); tie: (*shape, D, D).
+        z: columns (*shape, D, M); fallback: (*shape, D, D).
 
     Returns: (*shape, D, D) with orthonormal columns; value and gradient are finite at every rank of z.
 
@@ -49,13 +49,13 @@ def orthonormalise(z: Tensor, tie: Tensor, special: bool = False) -> Tensor:
     True
     """
     z = wide(z)
-    tie = wide(tie).to(z.dtype)
+    fallback = wide(fallback).to(z.dtype)
     matrix = _closed(z, special)
     if matrix is not None:
-        alike = matrix.shape == tie.shape  # `broadcast_shapes` takes as long as the Gram-Schmidt of a small batch
-        return matrix if alike else matrix.expand(torch.broadcast_shapes(matrix.shape, tie.shape))
-    vectors = _vectors(z, tie, _needed(z, special))
-    shape = torch.broadcast_shapes(z.shape[:-1], tie.shape[:-1])
+        alike = matrix.shape == fallback.shape  # `broadcast_shapes` takes as long as the Gram-Schmidt of a small batch
+        return matrix if alike else matrix.expand(torch.broadcast_shapes(matrix.shape, fallback.shape))
+    vectors = _vectors(z, fallback, _needed(z, special))
+    shape = torch.broadcast_shapes(z.shape[:-1], fallback.shape[:-1])
     vectors = [v.expand(shape) for v in vectors]
     basis = vectors[: z.shape[-2] - 1]
     last = _complement(basis) if basis else z.new_ones(shape)
@@ -66,7 +66,7 @@ def orthonormalise(z: Tensor, tie: Tensor, special: bool = False) -> Tensor:
 
 
 def lacks_columns(z: Tensor, special: bool = False) -> Tensor:
-    """Where `orthonormalise` needs its tie (*shape): z (*shape, D, M) has too few independent columns."""
+    """Where `orthonormalise` needs its fallback (*shape): z (*shape, D, M) has too few independent columns."""
     z = wide(z.detach())
     needed = _needed(z, special)
     if not needed or _closed(z, special) is not None:
@@ -81,23 +81,23 @@ def _needed(z: Tensor, special: bool) -> int:
 
 
 def _closed(z: Tensor, special: bool) -> Tensor | None:
-    """The matrix of columns that are clearly independent, without their tie; None where it takes the general way."""
+    """The matrix of columns that are clearly independent, without fallback; None where it takes the general way."""
     if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or not may_peek(z) or transformed():
         return None
     matrix, generic = applied(GramSchmidt, z, special)
     return matrix if bool(generic) else None
 
 
-def _vectors(z: Tensor, tie: Tensor, count: int) -> list[Tensor]:
-    """`count` orthonormal vectors (*shape, D) from the first independent columns of z, then of tie."""
+def _vectors(z: Tensor, fallback: Tensor, count: int) -> list[Tensor]:
+    """`count` orthonormal vectors (*shape, D) from the first independent columns of z, then of fallback."""
     z = _scaled(z)
     places: list[Tensor] = []
     if may_peek(z) and 0 < count <= z.shape[-1]:
         vectors, places = _independent(z, count)
         if bool((places[-1] != NONE).all()):
             return vectors
-    shape = torch.broadcast_shapes(z.shape[:-2], tie.shape[:-2])
-    columns = torch.cat([t.expand(*shape, *t.shape[-2:]) for t in (z, tie)], -1)
+    shape = torch.broadcast_shapes(z.shape[:-2], fallback.shape[:-2])
+    columns = torch.cat([t.expand(*shape, *t.shape[-2:]) for t in (z, fallback)], -1)
     return _independent(columns, count, z.shape[-1], places)[0]
 
 

@@ -37,7 +37,7 @@ class Permutation(NodeElement):
     index: Tensor = torch.empty(0)
     relaxed: Tensor | None = None
     reverse: Tensor | None = None
-    event: ClassVar[dict[str, int]] = {"index": 1, "relaxed": 2, "reverse": 1}
+    trailing_dims: ClassVar[dict[str, int]] = {"index": 1, "relaxed": 2, "reverse": 1}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,7 +93,7 @@ class S(NodeAxis):
 
     @property
     def ambient(self) -> tuple[Slot | None, ...]:
-        return (self.natural,)
+        return (self.defining,)
 
     @property
     def finite(self) -> bool:
@@ -121,11 +121,11 @@ class S(NodeAxis):
         n, orders = layout.largest, self.orders(layout)
         index = torch.tensor(list(permutations(range(n))), dtype=torch.long, device=device).reshape(order, n)
         index = (n - 1 - index).flip(-1)  # the first m! permute the first m nodes
-        index = torch.cat([index, torch.arange(n, layout.width, device=device).expand(order, -1)], -1)
+        index = torch.cat([index, torch.arange(n, layout.padded_size, device=device).expand(order, -1)], -1)
         if orders is None:
             return Permutation(self, layout, index)
         own = torch.arange(order, device=device)[:, None, None] < orders[:, None]
-        index = torch.where(own, index[:, None], torch.arange(layout.width, device=device))
+        index = torch.where(own, index[:, None], torch.arange(layout.padded_size, device=device))
         if not layout.ragged:
             return Permutation(self, layout, index)
         rank = layout.unpad(index, 1).double()
@@ -146,11 +146,11 @@ class S(NodeAxis):
         relaxed = None if g.relaxed is None else g.relaxed.mT
         return Permutation(self, g.layout, inverse_index(g.index) if g.reverse is None else g.reverse, relaxed, g.index)
 
-    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
-        """Rank the scores z (*shape, N); equal scores are ordered by `tie`: g = rank, z = g sorted(z)."""
+    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Element:
+        """Rank the scores z (*shape, N); equal scores are ordered by `fallback`: g = rank, z = g sorted(z)."""
         layout = self.layout(z.shape[-1] if layout is None else layout)
-        z, tie = torch.broadcast_tensors(z, tie)
-        order = sort_order(z, tie, layout)
+        z, fallback = torch.broadcast_tensors(z, fallback)
+        order = sort_order(z, fallback, layout)
         return Permutation(self, layout, inverse_index(order), reverse=order)
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
@@ -198,15 +198,15 @@ def _extent(z: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
     return largest, None if layout.mask is None else (~layout.mask).long()
 
 
-def sort_order(z: Tensor, tie: Tensor, layout: Layout) -> Tensor:
-    """Indices that sort by (graph, padding last, z, tie), lexicographically; see `tied`. Padding stays in place."""
+def sort_order(z: Tensor, fallback: Tensor, layout: Layout) -> Tensor:
+    """Indices that sort by (graph, padding last, z, fallback) in this order; see `tied`. Padding stays in place."""
     if z.shape[-1] and layout.mask is None and layout.batch is None and may_peek(z):
         ranked, order = wide(z.detach()).sort(-1)
         if bool((ranked.diff(dim=-1) > tolerance(ranked.dtype) * ranked.abs().amax(-1, keepdim=True)).all()):
             return order
     if layout.mask is not None:
-        tie = tie.masked_fill(~layout.mask, 0)
-    order = stable_order(tie.detach())
+        fallback = fallback.masked_fill(~layout.mask, 0)
+    order = stable_order(fallback.detach())
     order = order.gather(-1, stable_order(tied(z, layout).gather(-1, order)))
     if layout.batch is not None:
         first = stable_order(layout.batch)
@@ -227,7 +227,7 @@ def _moved_token(g: Permutation, h: Permutation, shape: tuple[int, ...]) -> Tens
     token: Tensor = g.relaxed  # type: ignore[assignment]
     place = inverse_index(h.index).expand(shape)
     if g.layout.ragged:
-        local = (g.layout.position % max(g.layout.width, 1))[place]
+        local = (g.layout.position % max(g.layout.padded_size, 1))[place]
         place = g.layout.pad(local, local.ndim - 1)
     return token.expand(*place.shape[:-1], *token.shape[-2:]).gather(-1, place.unsqueeze(-2).expand_as(token))
 

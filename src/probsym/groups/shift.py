@@ -15,7 +15,7 @@ from probsym.groups.whole import positive
 
 
 @dataclass(frozen=True, eq=False)
-class Roll(Element):
+class ShiftElement(Element):
     """(g x)_{ij} = x_{i - down, j - right}, round the edges.
 
     Args:
@@ -24,7 +24,7 @@ class Roll(Element):
 
     down: Tensor = torch.empty(0)
     right: Tensor = torch.empty(0)
-    event: ClassVar[dict[str, int]] = {"down": 0, "right": 0}
+    trailing_dims: ClassVar[dict[str, int]] = {"down": 0, "right": 0}
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +39,7 @@ class Shift(Group):
         ValueError: a size below one.
 
     >>> from probsym.reps import Rep
-    >>> g = Roll(Shift((1, 3)), torch.tensor([0]), torch.tensor([1]))
+    >>> g = ShiftElement(Shift((1, 3)), torch.tensor([0]), torch.tensor([1]))
     >>> Rep(Shift((1, 3))).act(g, torch.tensor([[[1.0, 2.0, 3.0]]])).tolist()
     [[[3.0, 1.0, 2.0]]]
     """
@@ -62,12 +62,12 @@ class Shift(Group):
         return self.size[1]  # type: ignore[index]
 
     @property
-    def natural(self) -> Slot:
+    def defining(self) -> Slot:
         return Rolled(self)
 
     @property
     def ambient(self) -> tuple[Slot | None, ...]:
-        return (self.natural,)
+        return (self.defining,)
 
     @property
     def finite(self) -> bool:
@@ -79,22 +79,22 @@ class Shift(Group):
     def elements(self, layout: Any = None, device: Any = None) -> Element:
         return self.numbered(torch.arange(self.order(), device=device))
 
-    def numbered(self, number: Tensor) -> Roll:
+    def numbered(self, number: Tensor) -> ShiftElement:
         """The shift that moves the first pixel to the place of that number."""
-        return Roll(self, number // self.columns, number % self.columns)
+        return ShiftElement(self, number // self.columns, number % self.columns)
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         return self.numbered(torch.zeros(shape, dtype=torch.long, device=kwargs.get("device")))
 
-    def compose(self, g: Roll, h: Roll) -> Element:
-        return Roll(self, (g.down + h.down) % self.rows, (g.right + h.right) % self.columns)
+    def compose(self, g: ShiftElement, h: ShiftElement) -> Element:
+        return ShiftElement(self, (g.down + h.down) % self.rows, (g.right + h.right) % self.columns)
 
-    def inverse(self, g: Roll) -> Element:
-        return Roll(self, -g.down % self.rows, -g.right % self.columns)
+    def inverse(self, g: ShiftElement) -> Element:
+        return ShiftElement(self, -g.down % self.rows, -g.right % self.columns)
 
-    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
-        """The shift to the largest score of the map z (*shape, rows, columns); `tie` decides between equals."""
-        return self.numbered(strongest(z.flatten(-2), tie.flatten(-2)))
+    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Element:
+        """The shift to the largest score of the map z (*shape, rows, columns); `fallback` decides between equals."""
+        return self.numbered(strongest(z.flatten(-2), fallback.flatten(-2)))
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return leading(z.flatten(-2)).sum(-1) > 1
@@ -112,13 +112,13 @@ class Rolled(Slot):
     """An image: rows and columns."""
 
     group: Shift
-    width: ClassVar[int] = 2
+    num_axes: ClassVar[int] = 2
     precise: ClassVar[bool] = True
 
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes == self.group.size else f"{self.group.rows} x {self.group.columns} pixels"
 
-    def act(self, g: Roll, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: ShiftElement, x: Tensor, axis: int, lead: int) -> Tensor:
         rows, columns = self.group.rows, self.group.columns
         self.check(x, axis)
         down = (torch.arange(rows, device=x.device) - g.down.unsqueeze(-1)) % rows

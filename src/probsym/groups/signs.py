@@ -16,7 +16,7 @@ from probsym.groups.whole import positive
 
 
 @dataclass(frozen=True, eq=False)
-class Flip(Element):
+class SignElement(Element):
     """(g x)_i = signs_i x_i.
 
     Args:
@@ -24,7 +24,7 @@ class Flip(Element):
     """
 
     signs: Tensor = torch.empty(0)
-    event: ClassVar[dict[str, int]] = {"signs": 1}
+    trailing_dims: ClassVar[dict[str, int]] = {"signs": 1}
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,12 +53,12 @@ class Signs(Group):
         object.__setattr__(self, "dim", positive("Signs(d)", self.dim))
 
     @property
-    def natural(self) -> Slot:
+    def defining(self) -> Slot:
         return Signed(self)
 
     @property
     def ambient(self) -> tuple[Slot | None, ...]:
-        return (self.natural,)
+        return (self.defining,)
 
     @property
     def finite(self) -> bool:
@@ -71,20 +71,20 @@ class Signs(Group):
         if self.order() > LARGEST_LIST:
             raise TypeError(f"the elements of {self!r} cannot be listed: more than {LARGEST_LIST}")
         bits = torch.arange(self.order(), device=device)[:, None] >> torch.arange(self.dim, device=device)
-        return Flip(self, 1 - 2 * (bits % 2))
+        return SignElement(self, 1 - 2 * (bits % 2))
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
-        return Flip(self, torch.ones(*shape, self.dim, dtype=torch.long, device=kwargs.get("device")))
+        return SignElement(self, torch.ones(*shape, self.dim, dtype=torch.long, device=kwargs.get("device")))
 
-    def compose(self, g: Flip, h: Flip) -> Element:
-        return Flip(self, g.signs * h.signs)
+    def compose(self, g: SignElement, h: SignElement) -> Element:
+        return SignElement(self, g.signs * h.signs)
 
-    def inverse(self, g: Flip) -> Element:
+    def inverse(self, g: SignElement) -> Element:
         return g
 
-    def project(self, z: Tensor, tie: Tensor, layout: Any = None) -> Element:
-        """The signs of z (*shape, D); `tie` has them where z vanishes."""
-        return Flip(self, torch.where(torch.where(vanishing(z), tie, z).detach() < 0, -1, 1))
+    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Element:
+        """The signs of z (*shape, D); `fallback` has them where z vanishes."""
+        return SignElement(self, torch.where(torch.where(vanishing(z), fallback, z).detach() < 0, -1, 1))
 
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return vanishing(z).any(-1)
@@ -113,10 +113,10 @@ class Signed(Slot):
         return None if sizes == (self.group.dim,) else f"{self.group.dim} entries"
 
     @property
-    def mixes(self) -> bool:
+    def requires_float(self) -> bool:
         return True  # unsigned integers and booleans have no negative
 
-    def act(self, g: Flip, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: SignElement, x: Tensor, axis: int, lead: int) -> Tensor:
         self.check(x, axis)
         check_sign(x, self)
         shape = (*g.shape, *[1] * (axis - lead), self.group.dim, *[1] * (x.ndim - axis - 1))

@@ -22,9 +22,9 @@ def refuse_channels_first(name: str, rep: Rep, shape: tuple[int, ...]) -> None:
     >>> refuse_channels_first("argument 'x'", Rep(None, D(1)), (2, 3, 8, 8))   # channels, rows, columns
     """
     last = rep.slots[-1] if rep.slots else None
-    if last is None or last.width != 2:
+    if last is None or last.num_axes != 2:
         return
-    start = rep.lead() + rep.ndim
+    start = rep.batch_dims() + rep.ndim
     rows, columns = shape[start - 2 : start]
     channels = shape[start:]
     if not channels:
@@ -49,5 +49,5 @@ def plain_images(inputs: Iterable[tuple[Rep, tuple[int, ...]]], rep: Rep, shape:
     >>> plain_images([(Rep(C(4)), (1, 2, 2))], Rep(C(4)), (16, 2, 2, 2))
     True
     """
-    start = rep.lead() + rep.ndim
+    start = rep.batch_dims() + rep.ndim
     return any(known == rep and len(size) == start and size[1:] == shape[1:start] for known, size in inputs)

@@ -35,7 +35,7 @@ class Leaf:
     @property
     def channels(self) -> tuple[int, ...]:
         """Sizes of the axes on which nothing acts and that no Rep names."""
-        return tuple(self.value.shape[self.rep.lead() + self.rep.ndim :])
+        return tuple(self.value.shape[self.rep.batch_dims() + self.rep.ndim :])
 
     def as_edges(self) -> Tensor:
         """Node numbers as edges (2, E), or (B, 2, E) where not ragged.
@@ -44,7 +44,7 @@ class Leaf:
         two count.
         """
         labels = self.value.long()
-        lead = self.rep.lead()
+        lead = self.rep.batch_dims()
         if labels.ndim < lead + 2:
             labels = labels.reshape(*labels.shape[:lead], -1 if labels.ndim > lead else 1)
             return torch.stack([labels, labels], lead)
@@ -142,7 +142,7 @@ class Inputs:
 
     def act(self, g: Element) -> Inputs:
         """g x for one element an input, batch shape (B,)."""
-        return self.map(lambda leaf: leaf.rep.act(g, leaf.value, leaf.rep.lead()))
+        return self.map(lambda leaf: leaf.rep.act(g, leaf.value, leaf.rep.batch_dims()))
 
     def tile(self, times: int) -> Inputs:
         """The call repeated `times` times in one batch, row = k B + b: also masks, batch vectors and edge numbers."""
@@ -172,7 +172,7 @@ class Inputs:
         return small.with_layouts(layouts, Rebatch(self.count, keep=keep))
 
     def _kept(self, leaf: Leaf, keep: Tensor) -> Tensor:
-        if leaf.rep.lead():
+        if leaf.rep.batch_dims():
             return leaf.value[keep]
         if leaf.rep.labelled is None:
             return leaf.value[keep[self.owner(leaf)]]
@@ -268,7 +268,7 @@ class Inputs:
         for leaf in self.leaves.values():
             for slot, place in leaf.rep.axes:
                 if isinstance(slot, Nodes) and slot.group == axis:
-                    return leaf.value.shape[leaf.rep.lead() + place]
+                    return leaf.value.shape[leaf.rep.batch_dims() + place]
         path = self._path_of(axis)
         if path is not None:
             return containers.lookup(self.values, path, "argument ").shape[-1]
@@ -288,7 +288,7 @@ class Inputs:
             return counted
         if isinstance(pointer, Tensor):
             return pointer.numel() - 1
-        dense = [leaf.value.shape[0] for leaf in self.leaves.values() if leaf.rep.lead() == 1]
+        dense = [leaf.value.shape[0] for leaf in self.leaves.values() if leaf.rep.batch_dims() == 1]
         return dense[0] if dense else (int(batch.max()) + 1 if batch.numel() else 0)
 
     def _edges(self, axis: NodeAxis, batch: Tensor) -> dict[Path, Tensor]:
@@ -354,7 +354,7 @@ class Inputs:
                     f"the other inputs, got {tuple(layout.mask.shape)}"
                 )
         for leaf in self.leaves.values():
-            if leaf.rep.lead() == 1 and leaf.value.shape[0] != self.count:
+            if leaf.rep.batch_dims() == 1 and leaf.value.shape[0] != self.count:
                 raise ValueError(
                     f"{leaf.name}: expected batch size {self.count} on axis 0, got shape {tuple(leaf.value.shape)}"
                 )
@@ -418,7 +418,7 @@ def unfold(x: Tensor, rep: Rep, times: int) -> Tensor:
 def _check_leaf(leaf: Leaf) -> None:
     if not isinstance(leaf.value, Tensor):
         raise TypeError(f"{leaf.name}: expected a tensor for {leaf.rep!r}, got {type(leaf.value).__name__}")
-    need = leaf.rep.lead() + leaf.rep.ndim
+    need = leaf.rep.batch_dims() + leaf.rep.ndim
     if leaf.value.ndim < need:
         raise ValueError(
             f"{leaf.name}: expected at least {need} axes (batch, then those of {leaf.rep!r}), "
@@ -428,7 +428,7 @@ def _check_leaf(leaf: Leaf) -> None:
     refuse_channels_first(leaf.name, leaf.rep, tuple(leaf.value.shape))
     leaf.rep.check_sizes(leaf.name, leaf.value, {})
     kind = leaf.value.dtype
-    if leaf.rep.mixes and not leaf.value.is_floating_point():
+    if leaf.rep.requires_float and not leaf.value.is_floating_point():
         raise TypeError(f"{leaf.name}: expected a floating dtype for {leaf.rep!r}, got {kind}")
     if leaf.rep.labelled is not None and (kind.is_floating_point or kind.is_complex or kind == torch.bool):
         raise TypeError(f"{leaf.name}: expected integer node numbers for {leaf.rep!r}, got {kind}")

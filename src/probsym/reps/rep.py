@@ -20,7 +20,7 @@ class Rep:
     """The tensor product of slots, one an axis after the batch; channels may follow and nothing acts on them.
 
     `Rep(nodes, space)` is a point a node, `Rep(nodes, nodes)` an adjacency, `Rep()` invariant, and `None` an axis on
-    which nothing acts. A group stands for its natural slot. In a ragged batch the node (or edge) axis comes first and
+    which nothing acts. A group stands for its defining slot. In a ragged batch the node (or edge) axis comes first and
     stands for (batch, nodes).
 
     Raises:
@@ -34,8 +34,18 @@ class Rep:
     """
 
     __slots__ = (
-        "_guarded", "_hash", "_lead", "_steps",
-        "axes", "labelled", "mixes", "ndim", "nodes", "on_edges", "ragged", "slots",
+        "_guarded",
+        "_hash",
+        "_lead",
+        "_steps",
+        "axes",
+        "labelled",
+        "ndim",
+        "nodes",
+        "on_edges",
+        "ragged",
+        "requires_float",
+        "slots",
     )  # fmt: skip
     slots: tuple[Slot | None, ...]
     axes: tuple[tuple[Slot, int], ...]  # every slot that acts, with its place among the axes after the batch
@@ -43,14 +53,14 @@ class Rep:
     ragged: NodeAxis | None  # the axis that absorbs the batch, if any
     labelled: NodeAxis | None  # the axis whose node numbers the tensor holds, if it holds any
     on_edges: bool  # whether the axis that absorbs the batch holds edges rather than nodes
-    mixes: bool  # whether the action adds entries up, so that integers will not do
+    requires_float: bool  # whether the action adds entries up, so that integers will not do
     _guarded: bool  # whether a slot would compute in half precision, or let autocast do so
     _steps: tuple[tuple[Slot, int, bool], ...]  # what `act` does: slot, place, whether it takes the next axis along
     nodes: tuple[tuple[NodeAxis, tuple[int, ...]], ...]  # places of every node axis
 
     def __init__(self, *slots: SlotLike) -> None:
         self.slots = tuple(_slot(s) for s in slots)
-        widths = [1 if slot is None else slot.width for slot in self.slots]
+        widths = [1 if slot is None else slot.num_axes for slot in self.slots]
         places = [sum(widths[:i]) for i in range(len(widths))]
         self.axes = tuple((slot, at) for slot, at in zip(self.slots, places, strict=True) if slot is not None)
         self.ndim = sum(widths)
@@ -60,11 +70,11 @@ class Rep:
         self.on_edges = self.ragged is not None and isinstance(self.slots[0], Edges)
         packed = self.ragged is not None or (self.labelled is not None and self.labelled.batch is not None)
         self._lead = 0 if packed else 1
-        self.mixes = any(slot.mixes for slot, _ in self.axes)
+        self.requires_float = any(slot.requires_float for slot, _ in self.axes)
         self._guarded = not all(slot.precise for slot, _ in self.axes)
         self._steps, self.nodes = _steps(self.axes), _node_places(self.axes)
         self._hash = hash(self.slots)
-        ragged = [i for i, s in enumerate(self.slots) if _is_ragged(s) and s.width]  # type: ignore[union-attr]
+        ragged = [i for i, s in enumerate(self.slots) if _is_ragged(s) and s.num_axes]  # type: ignore[union-attr]
         if ragged and ragged != [0]:
             raise ValueError(f"{self!r}: a ragged axis stands for (batch, nodes) and must come first, once")
 
@@ -78,9 +88,9 @@ class Rep:
             ValueError: names the tensor, its axis, what was expected and what came.
         """
         for slot, place in self.axes:
-            axis = self.lead() + place
+            axis = self.batch_dims() + place
             if not isinstance(slot, Nodes):
-                if slot.misfit(tuple(x.shape[axis : axis + slot.width])) is not None:
+                if slot.misfit(tuple(x.shape[axis : axis + slot.num_axes])) is not None:
                     slot.check(x, axis, name, f" of {self!r}")
             elif slot.group in layouts and x.shape[axis] != layouts[slot.group].size:
                 size = layouts[slot.group].size
@@ -97,7 +107,7 @@ class Rep:
         """The product of all groups that occur."""
         return product(slot.group for slot in self.slots if slot is not None)
 
-    def lead(self) -> int:
+    def batch_dims(self) -> int:
         """Number of batch dims of one input batch: 0 where a ragged axis absorbs the batch, else 1."""
         return self._lead
 
@@ -116,12 +126,14 @@ class Rep:
         >>> Rep(S(3)).act(g, torch.tensor([[10.0, 20.0, 30.0]])).tolist()
         [[30.0, 10.0, 20.0]]
         """
-        full = len(g.shape) - (1 - self.lead())
+        full = len(g.shape) - (1 - self.batch_dims())
         lead = full if lead is None else lead
         # permutations leave padding in its place: masks are for the inputs then, not for each of their samples
         early = 0 < lead < full and sum(len(places) for _, places in self.nodes) == len(self.axes)
         kind = x.dtype
-        if self.mixes or self._guarded or kind.is_complex:  # few of torch's gathers know halves of complex numbers
+        if (
+            self.requires_float or self._guarded or kind.is_complex
+        ):  # few of torch's gathers know halves of complex numbers
             x = wide(x)  # half precision is rounded once, however many slots there are
         # what a model writes to its padding, NaN it may be, would reach the gradient of g
         x = self.masked(g, x, lead) if early or lead == full else x
@@ -146,7 +158,7 @@ class Rep:
         """The part of a space factor for every row of the ragged axis."""
         layout = g[self.ragged].layout  # type: ignore[index, union-attr, attr-defined]
         owner = layout.owner(self.slots[0], rows)
-        return part.map(lambda tensor, event: layout.spread(tensor, tensor.ndim - event - 1, owner))
+        return part.map(lambda tensor, trailing: layout.spread(tensor, tensor.ndim - trailing - 1, owner))
 
     def masked(self, g: Element, x: Tensor, lead: int) -> Tensor:
         """x, whose first `lead` dims are batch dims of g, with zeros at padded nodes."""
@@ -174,7 +186,7 @@ def _alike(x: Tensor, g: Element) -> tuple[Tensor, Element]:
     if not (x.is_floating_point() or x.is_complex()):
         return x, g
     kind = x.dtype
-    for name in g.event:
+    for name in g.trailing_dims:
         tensor = getattr(g, name)
         if tensor is not None and tensor.is_floating_point():
             kind = torch.promote_types(kind, tensor.dtype)
@@ -185,9 +197,9 @@ def _slot(slot: SlotLike) -> Slot | None:
     if slot is None or isinstance(slot, Slot):
         return slot
     if isinstance(slot, Product):
-        return slot.natural
+        return slot.defining
     if isinstance(slot, Group):
-        return slot.natural
+        return slot.defining
     raise TypeError(f"Rep takes groups, slots such as space.vector, and None; got {slot!r}")
 
 

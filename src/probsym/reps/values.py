@@ -25,7 +25,7 @@ def without_padding(x: Inputs) -> Inputs:
     """The same call with zeros where there is no node and no edge, whatever stood there: NaN times zero is NaN."""
     changes: dict[Path, Tensor] = {}
     for path, leaf in x.leaves.items():
-        value, lead = leaf.value, leaf.rep.lead()
+        value, lead = leaf.value, leaf.rep.batch_dims()
         for axis, places in leaf.rep.nodes:
             value = x.layouts[axis].clear(value, lead, *(lead + place for place in places))
         for slot, place in leaf.rep.axes:
@@ -120,7 +120,7 @@ def _first_bad(x: Inputs, leaf: Leaf) -> str:
     """Which input of the batch holds the first of them."""
     rows = (~torch.isfinite(leaf.value)).flatten(1).any(1) if leaf.value.ndim > 1 else ~torch.isfinite(leaf.value)
     row = int(rows.nonzero()[0])
-    if leaf.rep.lead() == 0:
+    if leaf.rep.batch_dims() == 0:
         row = int(x.owner(leaf)[row])
     return f" in input {row} of {x.count}" if x.count > 1 else ""
 

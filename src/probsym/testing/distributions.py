@@ -201,7 +201,7 @@ class _Checks:
                 layout = self.x.layouts[rep.ragged]
                 weight, exact = (layout.spread(t, t.ndim - 1) for t in (weight, exact))
             y = as_real(rep.act(g, probe, 0))
-            if rep.labelled is not None and rep.lead() == 0:  # node numbers of a ragged batch belong to no input
+            if rep.labelled is not None and rep.batch_dims() == 0:  # node numbers of a ragged batch belong to no input
                 continue
             y = y.flatten(2)
             mix = torch.randn(y.shape[-1], 8, dtype=torch.float64, generator=torch.Generator().manual_seed(len(found)))

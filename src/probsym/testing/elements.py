@@ -42,11 +42,11 @@ def random_element(
     for f in group.factors:
         layout = layouts.get(f)
         z: Any
-        z, tie = (f.ambient_noise(shape, layout, **options) for _ in range(2))
+        z, fallback = (f.ambient_noise(shape, layout, **options) for _ in range(2))
         if isinstance(f, E):
             scale = torch.as_tensor(length, device=generator.device).to(torch.float64).expand(shape)
             z = (torch.randn(*shape, f.dim, **options) * scale.unsqueeze(-1), z)
-        parts[f] = f.project(z, tie, layout)
+        parts[f] = f.project(z, fallback, layout)
     return join(group, parts)
 
 
@@ -110,8 +110,8 @@ def _probe(slot: Slot, layout: Any, generator: torch.Generator) -> Tensor:
         return torch.randint(-1, max(layout.size, 1), (2, 3), **options) if layout.size else torch.full((2, 3), -1)
     if isinstance(slot, Edges):
         return torch.randn(3, 2, dtype=torch.float64, **options)
-    axes = () if not slot.width else (layout.size,) if layout else ambient_shape(slot.group, layout)[: slot.width]
-    axes = axes if len(axes) >= slot.width else (5,) * slot.width  # images of any size
+    axes = () if not slot.num_axes else (layout.size,) if layout else ambient_shape(slot.group, layout)[: slot.num_axes]
+    axes = axes if len(axes) >= slot.num_axes else (5,) * slot.num_axes  # images of any size
     return torch.randn(*axes, 2, dtype=torch.float64, **options)
 
 

@@ -29,8 +29,9 @@ def assert_group(
     """Check the axioms of a group, in float64, over batch shapes (), (1,) and (3, 1, 2), near the identity and far.
 
         (ab)c = a(bc),   ea = a = ae,   a^-1 a = e = a a^-1,   (ab)x = a(bx) on every slot,
-        project(h z, h tie) = h project(z, tie), up to rounding of h z, finite with a finite gradient, on generic,
-        tied, rank-deficient, zero, tiny (1e-20) and huge (1e20) z, and `degenerate` true exactly where the tie matters,
+        project(h z, h fallback) = h project(z, fallback), up to rounding of h z, finite with a finite gradient, on
+        generic, tied, rank-deficient, zero, tiny (1e-20) and huge (1e20) z, and `degenerate` true exactly where the
+        fallback matters,
         equality by value, hash, repr,   h haar = haar = haar h in distribution.
 
     Elements are compared by what they do to random tensors, so an action must be faithful. All checks are exact but
@@ -100,8 +101,8 @@ class _Checks:
         """project(z + small) project(z)^-1."""
         parts = {}
         for f in self.group.factors:
-            z, tie, small = (self.noise(f, shape) for _ in range(3))
-            pair = [f.project((w[..., 0], w) if isinstance(f, E) else w, tie, self.layouts[f])
+            z, fallback, small = (self.noise(f, shape) for _ in range(3))
+            pair = [f.project((w[..., 0], w) if isinstance(f, E) else w, fallback, self.layouts[f])
                     for w in (z, z + 1e-4 * small)]  # fmt: skip
             parts[f] = pair[1] @ pair[0].inverse()
         return join(self.group, parts)
@@ -150,16 +151,16 @@ class _Checks:
         seen = {r: x for r, x in self.seen.items() if r.group == f}
         z = self.noise(f, shape)
         for kind, value in _degraded(z).items():
-            tie = self.noise(f, shape)
+            fallback = self.noise(f, shape)
             h = random_element(f, shape, self.layouts, self.generator)
             moved = self.rounded(rep.act(h, value), f)
             if isinstance(f, E):
                 origin = self.noise(f, shape)[..., 0]
                 value, moved = (origin, value), (Rep(f).act(h, origin), moved)  # type: ignore[assignment]
-            law, of = "covariance project(h z, h tie) = h project(z, tie)", f" for {kind} z of shape {shape}"
-            left, right = f.project(moved, rep.act(h, tie), layout), h @ f.project(value, tie, layout)
+            law, of = "covariance project(h z, h fallback) = h project(z, fallback)", f" for {kind} z of shape {shape}"
+            left, right = f.project(moved, rep.act(h, fallback), layout), h @ f.project(value, fallback, layout)
             self.same(law, images(left, seen), images(right, seen), of)
-            self.gradient(f, value, tie, seen, of)
+            self.gradient(f, value, fallback, seen, of)
             if shape == SHAPES[-1]:
                 self.judgement(f, value, shape, seen, of)
 
@@ -172,9 +173,9 @@ class _Checks:
         differs = (drawn - drawn[0]).abs().amax((0, -1)) > self.tolerance
         said = f.degenerate(z, self.layouts[f])
         if bool((differs & ~said).any()):
-            self.fail("project must not use its tie where degenerate is false", of)
+            self.fail("project must not use its fallback where degenerate is false", of)
         if bool((said & ~differs).any()):
-            self.fail("project must use its tie where degenerate is true", of)
+            self.fail("project must use its fallback where degenerate is true", of)
 
     def rounded(self, z: Tensor, f: Group) -> Tensor:
         """z as a net would give it: exact ties and dependences blurred by rounding."""
@@ -183,9 +184,9 @@ class _Checks:
             return z
         return z + 4 * torch.finfo(z.dtype).eps * z.abs().amax(axes, keepdim=True) * self.noise(f, z.shape[: axes[0]])
 
-    def gradient(self, f: Group, z: Any, tie: Tensor, seen: dict[Rep, Tensor], of: str) -> None:
+    def gradient(self, f: Group, z: Any, fallback: Tensor, seen: dict[Rep, Tensor], of: str) -> None:
         z = tuple(t.clone().requires_grad_() for t in (z if isinstance(z, tuple) else (z,)))
-        moved = images(f.project(z if len(z) > 1 else z[0], tie, self.layouts[f]), seen)
+        moved = images(f.project(z if len(z) > 1 else z[0], fallback, self.layouts[f]), seen)
         total = sum(as_real(y).sum() for y in moved if y.requires_grad)
         if isinstance(total, Tensor):
             slopes = torch.autograd.grad(total, z, allow_unused=True)

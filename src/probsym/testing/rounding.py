@@ -21,7 +21,7 @@ VANISHED = 1e-3  # of what an output is in single precision, in double: less is 
 
 def tolerance_of(x: Inputs, outputs: list[Tensor]) -> float:
     """Relative error that counts as rounding, by the coarsest of outputs and inputs whose entries are added up."""
-    kinds = [x.dtype, *(leaf.value.dtype for leaf in x.leaves.values() if leaf.rep.mixes)]
+    kinds = [x.dtype, *(leaf.value.dtype for leaf in x.leaves.values() if leaf.rep.requires_float)]
     kinds += [y.dtype.to_real() if y.is_complex() else y.dtype for y in outputs]
     return max(TOLERANCE.get(kind, COARSE) for kind in kinds if kind.is_floating_point)
 
@@ -36,7 +36,7 @@ def jittered(x: Inputs, generator: torch.Generator) -> Inputs:
         extent = value.detach().abs()
         for slot, place in leaf.rep.axes:
             if isinstance(slot, Point | Vector):
-                extent = extent.amax(leaf.rep.lead() + place, keepdim=True)
+                extent = extent.amax(leaf.rep.batch_dims() + place, keepdim=True)
         noise = torch.rand(value.shape, generator=generator, device=value.device, dtype=torch.float64)
         step = torch.finfo(value.dtype).eps * (2 * noise - 1) * extent.double()
         return (value.double() + 2 * step).to(value.dtype)

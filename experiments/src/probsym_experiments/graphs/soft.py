@@ -55,7 +55,7 @@ class Soft(nn.Module):
         noise = p.noise(x, (k,)) if noise is None else noise
         (group,), layout = p.group.factors, next(iter(x.layouts.values()))
         z = p.ambient(x, noise["z"])[group]
-        hard = p.project(x, group, z.detach(), noise["tie"][group])
+        hard = p.project(x, group, z.detach(), noise["fallback"][group])
         assert isinstance(hard, Permutation)
         mixed = p.relaxation(z, layout.padded_mask())  # node by place
         rows = x.fold(lambda leaf: _mix(mixed, leaf.value, leaf.rep.ndim), k)

@@ -14,7 +14,7 @@ from probsym.reps.rep import Rep
 LOOK = 256
 
 
-class Distinct:
+class UniqueRows:
     """A batch without the rows that nobody needs, and with one of each set of bitwise equal rows.
 
     Equal rows are found by a 64-bit hash of up to `LOOK` entries and then compared. In ragged batches only unneeded
