@@ -47,7 +47,7 @@ def test_chi_square_p_is_right_and_has_power():
 )
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_trace_moments(group, square, kind):
-    """E tr = 0 and E tr^2 = 1 (2 for SO(2)): the natural representation is irreducible. Hoeffding's inequality."""
+    """E tr = 0 and E tr^2 = 1 (2 for SO(2)): the defining representation is irreducible. Hoeffding's inequality."""
     m, d = 100_000, group.dim
     trace = (
         group.haar((m,), generator=torch.Generator().manual_seed(1), dtype=kind)

@@ -51,7 +51,7 @@ class Arrow(Slot):
 class Kind(Slot):
     """A label of the handedness, 0 or 1, that a reflection exchanges: integers."""
 
-    width: ClassVar[int] = 0
+    num_axes: ClassVar[int] = 0
 
     @property
     def requires_float(self):

@@ -13,7 +13,7 @@ from probsym.groups.axis import Edges, Labels
 from probsym.groups.base import ProductElement
 from probsym.reps import Inputs, Rep
 
-SLOTS = ("natural", "vector", "det", "labels", "edges", "regular")
+SLOTS = ("defining", "vector", "det", "labels", "edges", "regular")
 
 
 def seeded(generator: torch.Generator | None, device: Any = "cpu") -> torch.Generator:
