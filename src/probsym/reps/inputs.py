@@ -20,6 +20,7 @@ from probsym.reps.containers import Path, Spec
 from probsym.reps.owned import arranged, owned
 from probsym.reps.rep import Rep
 from probsym.reps.signature import Signature
+from probsym.reps.storage import Stored
 from probsym.reps.undeclared import guarded
 from probsym.reps.values import check_values, without_padding
 
@@ -113,6 +114,10 @@ class Inputs:
     @property
     def group(self) -> Group:
         return self.signature.group
+
+    def stored(self, factor: Group) -> Stored:
+        """A factor of the group with the sizes, masks and batch vectors of this call."""
+        return Stored(factor, self.layouts.get(factor))  # type: ignore[call-overload]
 
     @lazy
     def count(self) -> int:
