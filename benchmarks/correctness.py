@@ -51,7 +51,7 @@ def coupled_error(phi: Symmetrizer, x: dict[str, Tensor]) -> float:
     """Largest |g f(g^-1 hx; h eps) - h (g f(g^-1 x; eps))| over 16 samples, relative to the output."""
     bound = phi.bind((), x)
     eps = phi.draw_noise(**x, samples=16)
-    noise = {f: f.ambient_noise((bound.count,), bound.layouts.get(f), dtype=torch.float64) for f in phi.group.factors}
+    noise = {f: f.draw_noise((bound.count,), bound.layouts.get(f), dtype=torch.float64) for f in phi.group.factors}
     lift = {
         f: (noise[f].new_zeros(bound.count, f.dim) + 3, noise[f]) if isinstance(f, ps.E) else noise[f] for f in noise
     }

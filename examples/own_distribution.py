@@ -4,34 +4,34 @@ import torch
 from torch import nn
 
 import probsym as ps
-from probsym.distributions.base import Projecting
+from probsym.distributions.base import ProjectedDistribution
 from probsym.distributions.geometry import centroid
 
 torch.manual_seed(0)
 
 
-class ByDistance(Projecting):
+class ByDistance(ProjectedDistribution):
     """Number the points by their distance from the centroid; noise of size `spread` makes it a distribution."""
 
     def __init__(self, nodes: ps.S, space: ps.E, spread: float) -> None:
         super().__init__(nodes)
         self.space, self.spread = space, spread
 
-    def ambient(self, x, z):
+    def features(self, x, noise):
         away = x.kwargs["pos"] - centroid(x, self.space)[:, None]
-        return {f: away.square().sum(-1) + self.spread * eps for f, eps in z.items()}
+        return {f: away.square().sum(-1) + self.spread * eps for f, eps in noise.items()}
 
 
-class ByMoments(Projecting):
+class ByMoments(ProjectedDistribution):
     """Axes from vector-valued moments of the cloud: sums of v |v|^(2m), which permutations leave alone."""
 
-    def ambient(self, x, z):
+    def features(self, x, noise):
         (space,) = self.group.factors
         origin = centroid(x, space)
         away = x.kwargs["pos"] - origin[:, None]
         size = away.square().sum(-1, keepdim=True)
         moments = [(away * size**m / size.mean(1, keepdim=True) ** m).mean(1) for m in (1, 2, 3)]
-        return {space: (origin, torch.stack(moments, -1) + 0.1 * z[space])}
+        return {space: (origin, torch.stack(moments, -1) + 0.1 * noise[space])}
 
 
 nodes, space = ps.S("nodes"), ps.E(3, "space")

@@ -36,7 +36,7 @@ class Shifts(Group):
     name: str | None = None
 
     natural = property(lambda self: Periodic(self))
-    ambient = property(lambda self: (self.defining,))
+    noise_slots = property(lambda self: (self.defining,))
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Shift:
         return Shift(self, torch.zeros(shape, dtype=torch.long))
@@ -59,7 +59,7 @@ class Shifts(Group):
         slack = 100 * torch.finfo(z.dtype).eps * z.abs().amax(-1, keepdim=True)
         return z >= z.amax(-1, keepdim=True) - slack
 
-    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
         return torch.randn(*shape, self.n, **kwargs)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 import probsym as ps
 from cases import DISTRIBUTIONS, SETTINGS, particles, randn
 from probsym.distributions import DefaultNet, Haar, Support
-from probsym.distributions.base import Projecting
+from probsym.distributions.base import ProjectedDistribution
 from probsym.groups.orthogonal import OrthogonalElement
 from probsym.testing import assert_distribution, assert_equivariant, assert_group, equivariance_error
 from probsym.testing.statistics import symmetric_p_value
@@ -112,7 +112,7 @@ def test_broken_groups_are_rejected(group, law):
 class InputOrder(Haar):
     """Breaks ties of constant scores by input order."""
 
-    def ambient(self, x, z):
+    def features(self, x, z):
         return {f: torch.arange(v.shape[-1]).to(v).expand_as(v) for f, v in z.items()}
 
 
@@ -127,14 +127,14 @@ class WrongLaw(Haar):
 class Hidden(Haar):
     """Draws randomness that it does not declare."""
 
-    def ambient(self, x, z):
+    def features(self, x, z):
         return {f: v + torch.randn_like(v) for f, v in z.items()}
 
 
-class Sighted(Projecting):
+class Sighted(ProjectedDistribution):
     """A distribution over S_n that looks at coordinates: not invariant to rotations."""
 
-    def ambient(self, x, z):
+    def features(self, x, z):
         return {f: v + x.kwargs["pos"][..., 0] for f, v in z.items()}
 
 
@@ -145,7 +145,7 @@ class Half(Haar):
         full = super().support(x, generator)
         keep = full.element.index[:, 0, 0] < 2
         element = full.element.select(keep)
-        return Support(element, full.weight[keep] * 2, full.exact, full.counters)
+        return Support(element, full.weight[keep] * 2, full.exact, full.diagnostics)
 
 
 def test_broken_distributions_are_rejected():

@@ -86,7 +86,7 @@ def element(x, group, seed=0, scale=1.0):
     parts = {}
     for f in group.factors:
         shape = (x.count,)
-        z = [f.ambient_noise(shape, x.layouts.get(f), generator=generator, dtype=x.dtype) for _ in range(2)]
+        z = [f.draw_noise(shape, x.layouts.get(f), generator=generator, dtype=x.dtype) for _ in range(2)]
         shift = scale * torch.randn(x.count, getattr(f, "dim", 1), generator=generator, dtype=x.dtype)
         parts[f] = f.project((shift, z[0]) if isinstance(f, ps.E) else z[0], z[1], x.layouts.get(f))
     return next(iter(parts.values())) if len(parts) == 1 else ProductElement(group, parts)
@@ -348,10 +348,10 @@ def test_options_and_errors():
 class TiesByOrder(Frame):
     """A frame that is wrong on purpose: equal nodes keep the order in which they came."""
 
-    def push(self, x, noise, diagnose=False):
+    def transport(self, x, noise, diagnostics=None):
         ties = {f: torch.arange(float(t.shape[-1])).expand_as(t) if isinstance(f, ps.S) else t
                 for f, t in noise["ties"].items()}  # fmt: skip
-        return super().push(x, {**noise, "ties": ties}, diagnose)
+        return super().transport(x, {**noise, "ties": ties}, diagnostics)
 
 
 def test_negative_control_ties_broken_by_input_order():

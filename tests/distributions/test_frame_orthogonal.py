@@ -101,7 +101,7 @@ def test_large_sets_are_sampled_and_told():
     hypercube = points(*itertools.product((-1, 1), repeat=4))
     with pytest.warns(UserWarning, match="max_support=64"):
         support, x = frames(ps.E(4), hypercube, ps.Axis("n"))
-    assert support.counters["sampled"] == 1
+    assert support.diagnostics["sampled"] == 1
     assert len(support.weight) == 16
     assert len(Frame(x.group, max_support=800).support(x).weight) == 16 * 6 * 4 * 2
     wide = torch.randn(1, 30, 20).double()

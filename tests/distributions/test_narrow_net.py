@@ -82,7 +82,7 @@ def test_features_of_a_net_of_ones_own(family, rank, narrow, wide):
     turn = space.haar((8,), generator=seeded(1), dtype=torch.float64).matrix
     pos = (pos @ turn.mT).to(wide).requires_grad_()
     x = phi.bind((), {"pos": pos})
-    z = phi.distribution.features(x)
+    z = phi.distribution.net_features(x)
     lacking = 3 - rank if family is ps.O else max(2 - rank, 0)
     assert (space.degenerate(z[space]) == (lacking > 0)).all()
     assert nodes.degenerate(z[nodes], x.layouts[nodes]).all()
@@ -103,7 +103,7 @@ def test_the_same_dtype_is_left_alone():
     x = ps.symmetrize(Ignored(), {"pos": points}, points, ps.Canonical(net, nodes * space)).bind(
         (), {"pos": randn(2, 4, 3)}
     )
-    z = ps.Canonical(net, nodes * space).features(x)
+    z = ps.Canonical(net, nodes * space).net_features(x)
     found = net(randn(2, 4, 3))
     assert torch.equal(z[space], found[space])
     assert torch.equal(z[nodes], found[nodes])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import probsym as ps
 from cases import DISTRIBUTIONS, SETTINGS, moved, particles, rotated, sets
 from probsym.distributions import NAMES, EquivariantDistribution, ProductDistribution
-from probsym.distributions.base import Projecting
+from probsym.distributions.base import ProjectedDistribution
 from probsym.testing import assert_distribution
 
 
@@ -29,7 +29,7 @@ def test_every_public_distribution_is_tested():
     }
     assert {c for c in public if not inspect.isabstract(c)} == tested
     assert ProductDistribution in tested
-    assert Projecting not in public
+    assert ProjectedDistribution not in public
     assert set(NAMES) <= set(DISTRIBUTIONS)
 
 

@@ -151,7 +151,7 @@ def test_closed_form_and_general_way_agree_near_dependence(dim, special, surplus
 @pytest.mark.parametrize("group", FINITE, ids=repr)
 def test_flags_and_ties_of_scores(group, kind):
     """Scores equal up to rounding, at any size: the flag says what 40 ties find (wrong once in 2^39 rows)."""
-    eps, shape = torch.finfo(kind).eps, group.ambient_noise((), group.layout()).shape
+    eps, shape = torch.finfo(kind).eps, group.draw_noise((), group.layout()).shape
     base = torch.randint(-1, 2, (60, *shape), generator=seeded()).double()
     blur = torch.randn(60, *shape, generator=seeded(1), dtype=torch.float64)
     ties = torch.randn(40, 60, *shape, generator=seeded(2), dtype=torch.float64).to(kind)
@@ -179,11 +179,11 @@ def test_layouts_of_scores():
 @pytest.mark.parametrize("group", FINITE, ids=repr)
 def test_infinite_scores_exclude_and_do_not_tie(group):
     """A score of -inf says: not this one. It must not set the scale of what is equal up to rounding."""
-    z = group.ambient_noise((50,), group.layout(), generator=seeded())
+    z = group.draw_noise((50,), group.layout(), generator=seeded())
     flat = z.flatten(1)
     flat[:, 1] = -torch.inf
     assert not group.degenerate(z).any()
-    a, b = (group.project(z, group.ambient_noise((50,), group.layout(), generator=seeded(s))) for s in (1, 2))
+    a, b = (group.project(z, group.draw_noise((50,), group.layout(), generator=seeded(s))) for s in (1, 2))
     assert all(
         torch.equal(getattr(a, name), getattr(b, name)) for name in a.trailing_dims if getattr(a, name) is not None
     )

@@ -74,9 +74,7 @@ def slots(group):
 def element(group, shape, kind):
     """The same random element in any dtype, up to its rounding."""
     generator = torch.Generator().manual_seed(1)
-    z, fallback = (
-        group.ambient_noise(shape, group.layout(), dtype=torch.float64, generator=generator) for _ in range(2)
-    )
+    z, fallback = (group.draw_noise(shape, group.layout(), dtype=torch.float64, generator=generator) for _ in range(2))
     g = group.project((z[..., 0] * 100, z) if isinstance(group, ps.E) else z, fallback, group.layout())
     return g.map(lambda t, _: t.to(kind) if t.is_floating_point() else t)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.distributions.diagnostics import added
+from probsym.distributions.diagnostics import Diagnostics, added, fill
 from probsym.groups import Element, Group, product
 from probsym.groups.base import ProductElement
 from probsym.reps import Inputs, Rep, build
@@ -29,7 +29,7 @@ class Support:
         element: batch shape (M, B).
         weight: (M, B), sums to one over M; zero where an input has fewer than M elements.
         exact: (B,), true where these are all elements rather than a sample.
-        counters: scalars that tell what was degenerate.
+        diagnostics: scalars that tell what was degenerate.
         unsure: (B,), true where the rounding of the input decides which elements these are, so that another pose of it
             may get others: the standard error is infinite. None for none.
         draws: (B,), independent draws among the elements of an input that is not exact; None where each element is one.
@@ -38,7 +38,7 @@ class Support:
     element: Element
     weight: Tensor
     exact: Tensor
-    counters: dict[str, Tensor]
+    diagnostics: dict[str, Tensor]
     unsure: Tensor | None = None
     draws: Tensor | None = None
 
@@ -63,7 +63,7 @@ class EquivariantDistribution(nn.Module, ABC):
 
         transport(h x, h eps) = h transport(x, eps)                                        (docs/theory.md, eq. 5)
 
-    Subclasses give `noise`, `noise_rep` and `push`; for a finite distribution also `support`.
+    Subclasses give `noise`, `noise_rep` and `transport`; for a finite distribution also `support`.
 
     Args:
         group: the group of the elements.
@@ -87,21 +87,24 @@ class EquivariantDistribution(nn.Module, ABC):
         """How the group moves the noise: Reps in the containers of `noise`."""
 
     @abstractmethod
-    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
-        """The elements of `transport`, and if asked scalars about them (entropy, degeneracies)."""
+    def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
+        """Group elements of batch shape (*shape, B), a deterministic function of the inputs and the noise.
 
-    def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = PAGE) -> Iterator[Noise]:
+        Args:
+            diagnostics: if given, it is filled with scalars about these elements (entropy, degeneracies). A
+                `Diagnostics` computes those that cost something when they are read, any other dict at once.
+        """
+
+    def noise_pages(
+        self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = PAGE
+    ) -> Iterator[Noise]:
         """The noise of k independent samples, at most `page` at a time, so that nobody has to hold all of it."""
         for start in range(0, k, page):
             yield self.noise(x, (min(page, k - start),), generator)
 
     def draw(self, x: Inputs, k: int, generator: torch.Generator | None = None) -> Noise:
-        """The noise of k independent samples at once: `pages` put together."""
-        return joined(list(self.pages(x, k, generator)))
-
-    def transport(self, x: Inputs, noise: Noise) -> Element:
-        """Group elements of batch shape (*shape, B), a deterministic function of the inputs and the noise."""
-        return self.push(x, noise)[0]
+        """The noise of k independent samples at once: `noise_pages` put together."""
+        return joined(list(self.noise_pages(x, k, generator)))
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All elements with their weights.
@@ -121,7 +124,7 @@ class EquivariantDistribution(nn.Module, ABC):
         """The distribution for outputs of the given Reps; itself unless what is exact depends on them."""
         return self
 
-    def split(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
+    def enumerable_part(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         """Two independent parts: one whose elements `support` lists, and the rest; None where there is none."""
         return (self, None) if self.has_enumerate_support else (None, self)
 
@@ -146,32 +149,34 @@ class EquivariantDistribution(nn.Module, ABC):
         return repr(self.group)
 
 
-class Projecting(EquivariantDistribution):
+class ProjectedDistribution(EquivariantDistribution):
     """Distributions that project ambient features: g = project(z(x, eps), fallback).
 
-    Subclasses give `ambient`. The noise is {"z": ..., "fallback": ...}, each with one Gaussian draw a factor.
+    Subclasses give `features`. The noise is {"z": ..., "fallback": ...}, each with one Gaussian draw a factor.
     """
 
     @abstractmethod
-    def ambient(self, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
+    def features(self, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
         """Features by factor: scores (*shape, B, N), vectors (*shape, B, D, M), or (origin (B, D), vectors)."""
 
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
         options = draw_options(x, generator)
         batch = (*shape, x.count)
         return {
-            name: {f: f.ambient_noise(batch, x.layouts.get(f), **options) for f in self.group.factors}  # type: ignore[call-overload]
+            name: {f: f.draw_noise(batch, x.layouts.get(f), **options) for f in self.group.factors}  # type: ignore[call-overload]
             for name in ("z", "fallback")
         }
 
     def noise_rep(self, x: Inputs) -> Any:
-        reps = {f: Rep(*f.ambient) for f in self.group.factors}
+        reps = {f: Rep(*f.noise_slots) for f in self.group.factors}
         return {"z": reps, "fallback": reps}
 
-    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
-        z = self.ambient(x, noise["z"])
+    def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
+        z = self.features(x, noise["z"])
         element = self.join({f: self.project(x, f, z[f], noise["fallback"][f]) for f in self.group.factors})
-        return element, self.diagnose(x, z) if diagnose else {}
+        if diagnostics is not None:
+            fill(diagnostics, self.diagnose(x, z))
+        return element
 
     def project(self, x: Inputs, factor: Group, z: Any, fallback: Tensor) -> Element:
         return factor.project(z, fallback, x.layouts.get(factor))  # type: ignore[call-overload]
@@ -230,8 +235,8 @@ class ProductDistribution(EquivariantDistribution):
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
         return all(part.has_enumerate_support for part in self.members)
 
-    def split(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
-        sides = zip(*(part.split(x) for part in self.members), strict=True)
+    def enumerable_part(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
+        sides = zip(*(part.enumerable_part(x) for part in self.members), strict=True)
         return tuple(_together([p for p in side if p is not None]) for side in sides)  # type: ignore[return-value]
 
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
@@ -240,10 +245,20 @@ class ProductDistribution(EquivariantDistribution):
     def noise_rep(self, x: Inputs) -> Any:
         return tuple(part.noise_rep(x) for part in self.members)
 
-    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
-        drawn = [part.push(x, eps, diagnose) for part, eps in zip(self.members, noise, strict=True)]
-        element = self._join([g for g, _ in drawn])
-        return element, added(counters for _, counters in drawn)
+    def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
+        elements = []
+        found: list[dict[str, Tensor]] = []
+        for part, eps in zip(self.members, noise, strict=True):
+            if diagnostics is None:
+                elements.append(part.transport(x, eps))
+                continue
+            # of the kind that was given, so that what costs something waits here as well
+            own = Diagnostics() if isinstance(diagnostics, Diagnostics) else dict[str, Tensor]()
+            elements.append(part.transport(x, eps, own))
+            found.append(own)
+        if diagnostics is not None:
+            fill(diagnostics, added(found))
+        return self._join(elements)
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All pairs of elements; a factor that had to be sampled leaves the pairs a sample.
@@ -260,7 +275,7 @@ class ProductDistribution(EquivariantDistribution):
         unsure = torch.stack(doubts).any(0) if doubts else None
         largest = torch.iinfo(torch.long).max
         draws = torch.stack([part.independent.masked_fill(part.exact, largest) for part in parts]).amin(0)
-        return Support(element, weight, exact, added(part.counters for part in parts), unsure, draws)
+        return Support(element, weight, exact, added(part.diagnostics for part in parts), unsure, draws)
 
     def _join(self, elements: list[Element]) -> Element:
         return ProductElement(self.group, {f: g[f] for g in elements for f in g.group.factors})

@@ -53,7 +53,7 @@ class DefaultNet(nn.Module):
         if strange:
             raise ValueError(
                 f"no default net orients by {strange[0]!r}: give Learned or Canonical a net that returns features of "
-                f"shape (B, ...) along {', '.join(map(repr, strange[0].ambient))}, or use Haar"
+                f"shape (B, ...) along {', '.join(map(repr, strange[0].noise_slots))}, or use Haar"
             )
         if version not in (1, 2):
             raise ValueError(f"version: expected 1 or 2, got {version!r}; a newer release of probsym may know it")

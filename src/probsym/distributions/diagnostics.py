@@ -98,6 +98,13 @@ def lazily(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return later
 
 
+def fill(diagnostics: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Put the values into a dict. What waits to be computed keeps waiting only in a `Diagnostics`."""
+    waits = isinstance(diagnostics, Diagnostics) and isinstance(values, Diagnostics)
+    for key in values:
+        diagnostics[key] = values.later(key) if waits else values[key]  # type: ignore[attr-defined]
+
+
 def merged(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One dict of several, later ones first in rank, without a computation."""
     found: dict[str, Any] = {}

@@ -249,20 +249,20 @@ def check_features(found: Any, x: Inputs, group: Group) -> dict[Group, Any]:
         found = {factors[0]: found}
     checked: dict[Group, Any] = {}
     for f in factors:
-        if f not in found and not f.ambient:
+        if f not in found and not f.noise_slots:
             checked[f] = torch.zeros(x.count, dtype=x.dtype, device=x.device)
             continue
         if f not in found:
             raise ValueError(f"net: expected ambient features for {f!r}, got only {', '.join(map(repr, found))}")
         value = found[f]
         if not isinstance(f, E):
-            checked[f] = _checked(value, f, x, f.ambient)
+            checked[f] = _checked(value, f, x, f.noise_slots)
             continue
         if isinstance(value, Tensor):
             value = (centroid(x, f), value)
         if not isinstance(value, tuple) or len(value) != 2:
             raise TypeError(f"net: expected vectors of {f!r}, or (origin, vectors), got {type(value).__name__}")
-        checked[f] = (_checked(value[0], f, x, f.ambient[:1]), _checked(value[1], f, x, f.ambient))
+        checked[f] = (_checked(value[0], f, x, f.noise_slots[:1]), _checked(value[1], f, x, f.noise_slots))
     return checked
 
 
@@ -274,7 +274,7 @@ def _ambient_sizes(group: Group) -> tuple[int, ...]:
     sizes = AMBIENT.get(group)
     if sizes is None:
         with undisturbed():
-            sizes = tuple(group.ambient_noise((), device="meta").shape)
+            sizes = tuple(group.draw_noise((), device="meta").shape)
         if not traced():
             AMBIENT[group] = sizes
     return sizes

@@ -102,7 +102,7 @@ class Frame(EquivariantDistribution):
             if isinstance(f, IsometryGroup):
                 ties[f] = torch.randn(*batch, f.dim, f.dim + 1, **options)
             else:
-                ties[f] = f.ambient_noise(batch, x.layouts[f], **options)  # type: ignore[index]
+                ties[f] = f.draw_noise(batch, x.layouts[f], **options)  # type: ignore[index]
         picks = {
             space: {leaf.name: torch.randn(*shape, *_pick_shape(leaf, space), **options) for leaf in found}
             for space, found in self._unordered(x).items()
@@ -113,13 +113,13 @@ class Frame(EquivariantDistribution):
         picks = {
             space: {leaf.name: _pick_rep(leaf, space) for leaf in found} for space, found in self._unordered(x).items()
         }
-        return {"ties": {f: Rep(*f.ambient) for f in self.group.factors}, "picks": picks}
+        return {"ties": {f: Rep(*f.noise_slots) for f in self.group.factors}, "picks": picks}
 
-    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
+    def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
         """One frame a sample, uniform over the frames; of a continuous stabilizer one basis each."""
         self._refuse_vmap(x)
         views = self._views(x)
-        rep = Rep(*self.group.factors[0].ambient)
+        rep = Rep(*self.group.factors[0].noise_slots)
         first = noise["ties"][self.group.factors[0]]
         shape = tuple(first.shape[: first.ndim - rep.batch_dims() - rep.ndim])
         times = torch.Size(shape).numel()
@@ -131,7 +131,9 @@ class Frame(EquivariantDistribution):
             for f in self.group.factors
         }
         parts |= {f: TrivialElement(f, x.layouts[f], (*shape, x.count)) for f in self._still}
-        return self._join(parts), self._counters(x, views) if diagnose else {}
+        if diagnostics is not None:
+            diagnostics.update(self._counters(x, views))
+        return self._join(parts)
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All frames; a sample of `samples` for inputs that have too many or feel a continuous stabilizer."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.distributions.base import EquivariantDistribution, ProductDistribution, Projecting, Support
+from probsym.distributions.base import EquivariantDistribution, ProductDistribution, ProjectedDistribution, Support
 from probsym.distributions.geometry import centroid
 from probsym.groups import E, Group, product
 from probsym.groups.permutation import LARGEST_LIST
@@ -18,7 +18,7 @@ from probsym.reps import Inputs
 LARGEST_SPLIT = 1024
 
 
-class Haar(Projecting):
+class Haar(ProjectedDistribution):
     """The uniform (Haar) distribution: phi is the group average of the base model.
 
     Args:
@@ -49,8 +49,8 @@ class Haar(Projecting):
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
         return self.group.finite
 
-    def ambient(self, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
-        return {f: (centroid(x, f), noise) if isinstance(f, E) else noise for f, noise in z.items()}
+    def features(self, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
+        return {f: (centroid(x, f), eps) if isinstance(f, E) else eps for f, eps in noise.items()}
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All elements of a finite group of at most 8! of them: small S_n, C(n), D(n), shifts, signs.
@@ -84,7 +84,7 @@ class Haar(Projecting):
             weight = (torch.arange(order, device=x.device)[:, None] < orders) / orders.to(x.dtype)
         return Support(every.map(spread), weight, exact, {})
 
-    def split(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
+    def enumerable_part(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         """The small finite factors, as many as have no more than 1,024 elements together, and the rest."""
         small: list[Group] = []
         for f in sorted(self.group.factors, key=lambda f: _order(x, [f]) or math.inf):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.distributions.base import PAGE, Noise, Projecting, Support, draw_options
+from probsym.distributions.base import PAGE, Noise, ProjectedDistribution, Support, draw_options
 from probsym.distributions.diagnostics import gathered, lazily, merged
 from probsym.distributions.features import check_features
 from probsym.distributions.geometry import centred, centroid, is_point, moderate, root, size
@@ -24,7 +24,7 @@ from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf, Rep
 
 
-class _Networked(Projecting):
+class NetDistribution(ProjectedDistribution):
     """Shared by `Learned` and `Canonical`: a net called like the model, and its straight-through gradient."""
 
     def __init__(self, net: nn.Module, group: Group, relaxation: Relaxation) -> None:
@@ -34,20 +34,20 @@ class _Networked(Projecting):
         self.net = net
         self.relaxation = relaxation
 
-    def features(self, x: Inputs) -> dict[Group, Any]:
+    def net_features(self, x: Inputs) -> dict[Group, Any]:
         """The net's ambient features by factor, in float32 or better also under autocast.
 
         Scores come from inputs without gradient: sorting is piecewise constant, so the exact derivative of an output
         with respect to the inputs (a force) has no part through it, and the relaxed one must not pollute it.
         """
-        found = self._features(x)
+        found = self._call_net(x)
         sorted_by = [f for f in self.group.factors if isinstance(f, S)]
         if sorted_by and any(differentiated(leaf.value) for leaf in x.leaves.values()):
-            apart = self._features(x.map(lambda leaf: leaf.value.detach()))
+            apart = self._call_net(x.map(lambda leaf: leaf.value.detach()))
             found.update({f: apart[f] for f in sorted_by})
         return found
 
-    def _features(self, x: Inputs) -> dict[Group, Any]:
+    def _call_net(self, x: Inputs) -> dict[Group, Any]:
         if not getattr(self.net, "reads_only", False):
             x = x.owned()
         with torch.autocast(x.device.type, enabled=False):
@@ -115,11 +115,11 @@ def _first(factor: Group, value: Any, layout: Layout | None) -> Any:
         origin, vectors = value
         return (origin[:PAGE] if origin.ndim > 2 else origin, _first(factor, vectors, layout))
     packed = layout is not None and layout.ragged
-    own = (0 if packed else 1) + sum(1 if slot is None else slot.num_axes for slot in factor.ambient)
+    own = (0 if packed else 1) + sum(1 if slot is None else slot.num_axes for slot in factor.noise_slots)
     return value[:PAGE].clone() if value.ndim > own and len(value) > PAGE else value
 
 
-class Learned(_Networked):
+class Learned(NetDistribution):
     """The paper's p(g|x): noise outsourced through an equivariant net, arXiv 2306.02866, section 2.2.
 
         g = project(net(x) / |net(x)| + scale eps)    noise="late", one pass of the net an input
@@ -169,8 +169,8 @@ class Learned(_Networked):
         reps = super().noise_rep(x)
         return {**reps, "z": self.place.noise_rep(x, reps["z"])}
 
-    def ambient(self, x: Inputs, z: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
-        return self.place.ambient(self, x, z)
+    def features(self, x: Inputs, noise: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
+        return self.place.features(self, x, noise)
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         raise TypeError(
@@ -198,9 +198,9 @@ class Late:
     def noise_rep(self, x: Inputs, reps: Any) -> Any:
         return reps
 
-    def ambient(self, p: Learned, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
-        features = p.features(x)
-        return {f: self._add(x, f, features[f], eps, p.scale) if f.ambient else eps for f, eps in z.items()}
+    def features(self, p: Learned, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
+        features = p.net_features(x)
+        return {f: self._add(x, f, features[f], eps, p.scale) if f.noise_slots else eps for f, eps in noise.items()}
 
     def _add(self, x: Inputs, factor: Group, value: Any, eps: Tensor, scale: float) -> Any:
         if isinstance(value, tuple):
@@ -266,8 +266,8 @@ class AtInput:
     def noise_rep(self, x: Inputs, reps: Any) -> Any:
         return {path: _linear(leaf) for path, leaf in self._targets(x).items()}
 
-    def ambient(self, p: Learned, x: Inputs, z: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
-        path, eps = next(iter(z.items()))
+    def features(self, p: Learned, x: Inputs, noise: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
+        path, eps = next(iter(noise.items()))
         sample = eps.shape[: eps.ndim - x.leaves[path].value.ndim]
         times = sample.numel()
 
@@ -275,8 +275,8 @@ class AtInput:
         steps: dict[str, Tensor] = {}
         for path, leaf in x.leaves.items():
             shape = (times, *leaf.value.shape)
-            if path in z:
-                steps[leaf.name] = p.scale * _size(x, leaf) * z[path].reshape(shape)
+            if path in noise:
+                steps[leaf.name] = p.scale * _size(x, leaf) * noise[path].reshape(shape)
             else:
                 steps[leaf.name] = torch.zeros_like(leaf.value).expand(shape)
 
@@ -289,14 +289,14 @@ class AtInput:
                     steps[leaf.name] = steps[leaf.name] - _along(x, leaf, space, drift)
 
         # 3. The net sees the clean inputs where nothing was added, integers among them, and zeros at padding.
-        noisy = {leaf.name for path, leaf in x.leaves.items() if path in z}
+        noisy = {leaf.name for path, leaf in x.leaves.items() if path in noise}
 
         def perturbed(leaf: Leaf) -> Tensor:
             if leaf.name in noisy:
                 return leaf.value + _at_nodes(x, leaf, steps[leaf.name])
             return leaf.value.expand(times, *leaf.value.shape)
 
-        features = p.features(x.fold(perturbed, times))
+        features = p.net_features(x.fold(perturbed, times))
         return {f: _split(features[f], sample, times) for f in features}
 
 
@@ -376,7 +376,7 @@ def _split(value: Any, sample: tuple[int, ...], times: int) -> Any:
     return value.reshape(*sample, value.shape[0] // max(times, 1), *value.shape[1:])
 
 
-class Canonical(_Networked):
+class Canonical(NetDistribution):
     """A point mass at project(net(x)), Kaba et al. (arXiv 2211.06489).
 
     Where net(x) is degenerate (equal scores, deficient rank: a symmetric input) no single element is equivariant; the
@@ -393,16 +393,16 @@ class Canonical(_Networked):
     def __init__(self, net: nn.Module, group: Group, relaxation: Relaxation = Relaxation()) -> None:  # noqa: B008
         super().__init__(net, group, relaxation)
 
-    def ambient(self, x: Inputs, z: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
-        return self.features(x)
+    def features(self, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
+        return self.net_features(x)
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """The one element; a draw where the input is degenerate."""
         with undisturbed():
             noise = self.noise(x, (1,), generator)
-        z = self.features(x)
+        z = self.net_features(x)
         parts = {f: self.project(x, f, z[f], noise["fallback"][f]) for f in self.group.factors}
         degenerate = self.degenerate(x, z)
         weight = torch.ones(1, x.count, dtype=x.dtype, device=x.device)
-        counters = merged(self.diagnose(x, z), {"degenerate": degenerate.sum()})
-        return Support(self.join(parts), weight, ~degenerate, counters)
+        diagnostics = merged(self.diagnose(x, z), {"degenerate": degenerate.sum()})
+        return Support(self.join(parts), weight, ~degenerate, diagnostics)

@@ -15,8 +15,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils.checkpoint import checkpoint
 
 from probsym.distributions import EquivariantDistribution, Noise
-from probsym.distributions.diagnostics import Diagnostics, gathered
+from probsym.distributions.diagnostics import Diagnostics, gathered, merged
 from probsym.groups import Element, Slot
+from probsym.groups.peek import traced
 from probsym.groups.precision import wide
 from probsym.groups.whole import positive
 from probsym.reps import Inputs, Rep
@@ -33,14 +34,19 @@ class Estimate:
         stderr: elementwise standard error of `mean`, same structure; 0 where exact, inf for a single block of samples.
             Of complex outputs z with mean m it is real, sqrt(E|z - m|^2 / k).
         samples: samples used for each input (B,).
-        aux: scalars: counts of degenerate inputs, entropy of soft permutations (of the first samples, at most 64 or a
-            block of a design). Under a learned p both are computed when they are read, of these samples.
+        diagnostics: scalars: counts of degenerate inputs, entropy of soft permutations (of the first samples, at most
+            64 or a block of a design). Under a learned p both are computed when they are read, of these samples.
     """
 
     mean: Any
     stderr: Any
     samples: Tensor
-    aux: dict[str, Tensor] = field(default_factory=dict)
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def aux(self) -> dict[str, Tensor]:
+        """Another name of `diagnostics`."""
+        return self.diagnostics
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +84,11 @@ class Integrand:
         return self.push(self.p.draw(self.x, k, self.generator) if self.noise is None else self.noise)
 
     def push(self, noise: Noise) -> tuple[Element, dict[str, Tensor]]:
-        return self.p.push(self.x, noise, diagnose=self.statistics)
+        if not self.statistics:
+            return self.p.transport(self.x, noise), {}
+        diagnostics = {} if traced() else Diagnostics()
+        g = self.p.transport(self.x, noise, diagnostics)
+        return g, merged(diagnostics)
 
     def run(self, g: Element, needed: Tensor | None = None, alike: bool = False) -> list[Tensor]:
         """`evaluate` of a chunk, under activation checkpointing if memory is to be bounded."""

@@ -67,7 +67,7 @@ class Design(ABC):
         page = max(PAGE // block, 1) * block
         check_multiple(k, block, self)
         if integrand.noise is None:
-            for fresh in integrand.p.pages(integrand.x, k // share, integrand.generator, page // share):
+            for fresh in integrand.p.noise_pages(integrand.x, k // share, integrand.generator, page // share):
                 yield self.arrange(integrand, fresh)
             return
         given = samples_of(integrand.noise)
@@ -122,7 +122,7 @@ def paths(spec: Any) -> list[tuple[Any, ...]]:
 
 def is_other(path: tuple[Any, ...], chosen: Container[Group]) -> bool:
     """Whether the noise at this path belongs to a factor that is neither among the chosen nor trivial."""
-    return any(isinstance(key, Group) and key not in chosen and bool(key.ambient) for key in path)
+    return any(isinstance(key, Group) and key not in chosen and bool(key.noise_slots) for key in path)
 
 
 def repeat(tensor: Tensor, times: int) -> Tensor:

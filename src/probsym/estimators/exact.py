@@ -49,7 +49,7 @@ class Exact(Estimator):
         moments = weighted(integrand, support, self.chunk, support.element.group.finite)
         samples = support.count
         if not integrand.statistics:
-            return Estimate(integrand.rebuild(moments.result()), None, samples, support.counters)
+            return Estimate(integrand.rebuild(moments.result()), None, samples, support.diagnostics)
         # pairs of a product share draws; their spread, that of the exact factors included, bounds that of the draws
         free = (support.independent - 1).clamp_min(0).to(support.weight.dtype)
         scale = torch.where(support.exact, 0.0, free.reciprocal())
@@ -57,7 +57,7 @@ class Exact(Estimator):
             scale = scale.masked_fill(support.unsure, math.inf)
         scales = integrand.align(scale[None], [s[None] for s in moments.square])
         error = moments.narrow_errors([_error(s, c[0]) for s, c in zip(moments.square, scales, strict=True)])
-        return Estimate(integrand.rebuild(moments.result()), integrand.rebuild(error), samples, support.counters)
+        return Estimate(integrand.rebuild(moments.result()), integrand.rebuild(error), samples, support.diagnostics)
 
 
 def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: bool) -> Moments:
@@ -132,7 +132,7 @@ class Hybrid(Estimator):
     def __call__(self, integrand: Integrand) -> Estimate:
         if integrand.noise is not None:
             raise ValueError("noise: Hybrid draws its own; pass a generator instead")
-        finite, rest = integrand.p.split(integrand.x)
+        finite, rest = integrand.p.enumerable_part(integrand.x)
         if finite is None:
             raise TypeError(f"{integrand.p.brief} has no finite factor to enumerate: use MonteCarlo(k)")
         if rest is None:
@@ -152,7 +152,7 @@ class Hybrid(Estimator):
         errors = blocks.error(self.k // blocks.block)
         error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(errors)]
         return Estimate(integrand.rebuild(blocks.result()), integrand.rebuild(error), samples,
-                        merged(support.counters, aux.values()))  # fmt: skip
+                        merged(support.diagnostics, aux.values()))  # fmt: skip
 
     def _sampled(self, integrand: Integrand, error: Tensor, loose: Tensor, i: int) -> Tensor:
         """Where even the finite factors were sampled, once for all k, the spread over k does not tell: inf."""

@@ -326,7 +326,7 @@ class Axis(NodeAxis):
     """
 
     @property
-    def ambient(self) -> tuple[Slot | None, ...]:
+    def noise_slots(self) -> tuple[Slot | None, ...]:
         return ()
 
     @property
@@ -354,7 +354,7 @@ class Axis(NodeAxis):
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return torch.zeros_like(z, dtype=torch.bool)
 
-    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
         return torch.zeros(shape, dtype=kwargs.get("dtype"), device=kwargs.get("device"))
 
 

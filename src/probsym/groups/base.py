@@ -38,7 +38,7 @@ class Group(ABC):
 
     @property
     @abstractmethod
-    def ambient(self) -> tuple[Slot | None, ...]:
+    def noise_slots(self) -> tuple[Slot | None, ...]:
         """The axes of the noise from which `project` makes a Haar element, after the batch."""
 
     @abstractmethod
@@ -62,8 +62,8 @@ class Group(ABC):
         """True where `project` has to consult its fallback noise; the batch shape of z."""
 
     @abstractmethod
-    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
-        """Standard normal noise of shape `shape` and the axes of `ambient`."""
+    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+        """Standard normal noise of shape `shape` and the axes `noise_slots`."""
 
     def haar(
         self,
@@ -89,7 +89,7 @@ class Group(ABC):
         """
         layout = self.layout(n)
         draw = {"generator": generator, "dtype": dtype, "device": device}
-        z, fallback = (self.ambient_noise(tuple(shape), layout, **draw) for _ in range(2))
+        z, fallback = (self.draw_noise(tuple(shape), layout, **draw) for _ in range(2))
         return self.project(z, fallback, layout)
 
     def layout(self, n: Any = None) -> Any:
@@ -269,7 +269,7 @@ class Product(Group):
         raise TypeError(f"{self!r} is a product: put its factors into the Rep, one an axis")
 
     @property
-    def ambient(self) -> tuple[Slot | None, ...]:
+    def noise_slots(self) -> tuple[Slot | None, ...]:
         raise TypeError(f"{self!r} is a product: every factor has ambient noise of its own")
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
@@ -295,9 +295,9 @@ class Product(Group):
         flags = [f.degenerate(z[f], layout.get(f)) for f in self.parts]
         return torch.stack(torch.broadcast_tensors(*flags)).any(0)
 
-    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Any:
+    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Any:
         layout = layout or {}
-        return {f: f.ambient_noise(shape, layout.get(f), **kwargs) for f in self.parts}
+        return {f: f.draw_noise(shape, layout.get(f), **kwargs) for f in self.parts}
 
     @property
     def finite(self) -> bool:

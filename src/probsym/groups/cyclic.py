@@ -76,7 +76,7 @@ class C(Group):
         return Regular(self)
 
     @property
-    def ambient(self) -> tuple[Slot | None, ...]:
+    def noise_slots(self) -> tuple[Slot | None, ...]:
         return (self.regular,)
 
     @property
@@ -112,7 +112,7 @@ class C(Group):
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return leading(z).sum(-1) > 1
 
-    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
         return torch.randn(*shape, self.order(), **kwargs)
 
     def __repr__(self) -> str:

@@ -45,10 +45,10 @@ class IsometryGroup(Group):
         return Det(self)
 
     @property
-    def ambient(self) -> tuple[Slot | None, ...]:
+    def noise_slots(self) -> tuple[Slot | None, ...]:
         return (self.vector, None)
 
-    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
         return torch.randn(*shape, self.dim, self.dim, **kwargs)
 
     def __repr__(self) -> str:

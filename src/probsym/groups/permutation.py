@@ -92,7 +92,7 @@ class S(NodeAxis):
         super().__post_init__()
 
     @property
-    def ambient(self) -> tuple[Slot | None, ...]:
+    def noise_slots(self) -> tuple[Slot | None, ...]:
         return (self.defining,)
 
     @property
@@ -162,7 +162,7 @@ class S(NodeAxis):
         ordered = ties.sort(-1).values
         return (ordered[..., 1:] == ordered[..., :-1]).any(-1)
 
-    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
         shape = shape[:-1] if layout.ragged else shape
         return torch.randn(*shape, layout.size, **kwargs)
 

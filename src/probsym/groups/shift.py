@@ -66,7 +66,7 @@ class Shift(Group):
         return Rolled(self)
 
     @property
-    def ambient(self) -> tuple[Slot | None, ...]:
+    def noise_slots(self) -> tuple[Slot | None, ...]:
         return (self.defining,)
 
     @property
@@ -99,7 +99,7 @@ class Shift(Group):
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return leading(z.flatten(-2)).sum(-1) > 1
 
-    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
         return torch.randn(*shape, self.rows, self.columns, **kwargs)
 
     def __repr__(self) -> str:

@@ -57,7 +57,7 @@ class Signs(Group):
         return Signed(self)
 
     @property
-    def ambient(self) -> tuple[Slot | None, ...]:
+    def noise_slots(self) -> tuple[Slot | None, ...]:
         return (self.defining,)
 
     @property
@@ -89,7 +89,7 @@ class Signs(Group):
     def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
         return vanishing(z).any(-1)
 
-    def ambient_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
         return torch.randn(*shape, self.dim, **kwargs)
 
     def __repr__(self) -> str:

@@ -211,7 +211,7 @@ class _Checks:
 
 
 def _degenerate(support: Support) -> bool:
-    return any(bool(support.counters[name]) for name in support.counters if name != "entropy")
+    return any(bool(support.diagnostics[name]) for name in support.diagnostics if name != "entropy")
 
 
 def _flat(noise: Any, reps: Any) -> Tensor:

@@ -42,7 +42,7 @@ def random_element(
     for f in group.factors:
         layout = layouts.get(f)
         z: Any
-        z, fallback = (f.ambient_noise(shape, layout, **options) for _ in range(2))
+        z, fallback = (f.draw_noise(shape, layout, **options) for _ in range(2))
         if isinstance(f, E):
             scale = torch.as_tensor(length, device=generator.device).to(torch.float64).expand(shape)
             z = (torch.randn(*shape, f.dim, **options) * scale.unsqueeze(-1), z)
@@ -117,7 +117,7 @@ def _probe(slot: Slot, layout: Any, generator: torch.Generator) -> Tensor:
 
 def ambient_shape(group: Group, layout: Any) -> tuple[int, ...]:
     """Sizes of the axes of the group's ambient noise."""
-    return tuple(group.ambient_noise((), layout, generator=torch.Generator()).shape)
+    return tuple(group.draw_noise((), layout, generator=torch.Generator()).shape)
 
 
 def doubled(y: Tensor) -> Tensor:

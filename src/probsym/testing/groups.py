@@ -108,7 +108,7 @@ class _Checks:
         return join(self.group, parts)
 
     def noise(self, f: Group, shape: tuple[int, ...]) -> Tensor:
-        return f.ambient_noise(shape, self.layouts[f], generator=self.generator, dtype=torch.float64)
+        return f.draw_noise(shape, self.layouts[f], generator=self.generator, dtype=torch.float64)
 
     def axioms(self, shape: tuple[int, ...]) -> None:
         of = f" for batch shape {shape}"
@@ -147,7 +147,7 @@ class _Checks:
 
     def projection(self, f: Group, shape: tuple[int, ...]) -> None:
         """Covariance of project, and its gradient."""
-        rep, layout = Rep(*f.ambient), self.layouts[f]
+        rep, layout = Rep(*f.noise_slots), self.layouts[f]
         seen = {r: x for r, x in self.seen.items() if r.group == f}
         z = self.noise(f, shape)
         for kind, value in _degraded(z).items():
@@ -167,7 +167,7 @@ class _Checks:
     def judgement(self, f: Group, z: Any, shape: tuple[int, ...], seen: dict[Rep, Tensor], of: str) -> None:
         """`degenerate` is true exactly where elements of different ties differ: by chance not once in 2^39."""
         options: dict[str, Any] = {"generator": seeded(None, self.generator.device), "dtype": torch.float64}
-        ties = f.ambient_noise((40, *shape), self.layouts[f], **options)
+        ties = f.draw_noise((40, *shape), self.layouts[f], **options)
         many = tuple(t.expand(40, *t.shape) for t in z) if isinstance(z, tuple) else z.expand(40, *z.shape)
         drawn = torch.cat(images(f.project(many, ties, self.layouts[f]), seen), -1)
         differs = (drawn - drawn[0]).abs().amax((0, -1)) > self.tolerance
@@ -179,7 +179,7 @@ class _Checks:
 
     def rounded(self, z: Tensor, f: Group) -> Tensor:
         """z as a net would give it: exact ties and dependences blurred by rounding."""
-        axes = tuple(range(z.ndim - Rep(*f.ambient).ndim, z.ndim))
+        axes = tuple(range(z.ndim - Rep(*f.noise_slots).ndim, z.ndim))
         if not axes or not z.numel():
             return z
         return z + 4 * torch.finfo(z.dtype).eps * z.abs().amax(axes, keepdim=True) * self.noise(f, z.shape[: axes[0]])

@@ -39,15 +39,17 @@ class FixedNoise(ps.EquivariantDistribution):
         drawn = joined([self.p.noise(one, (1,), own) for _ in range(math.prod(shape))])
         return _spread(drawn, shape, x.count, x.device)
 
-    def pages(self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = 0) -> Iterator[Noise]:
+    def noise_pages(
+        self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = 0
+    ) -> Iterator[Noise]:
         """All of it: drawn page by page, every page would be the first."""
         yield self.noise(x, (k,), generator)
 
     def noise_rep(self, x: Inputs) -> Any:
         return self.p.noise_rep(x)
 
-    def push(self, x: Inputs, noise: Noise, diagnose: bool = False) -> tuple[Element, dict[str, Tensor]]:
-        return self.p.push(x, noise, diagnose)
+    def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
+        return self.p.transport(x, noise, diagnostics)
 
 
 def _spread(noise: Any, shape: tuple[int, ...], count: int, device: torch.device) -> Any:
