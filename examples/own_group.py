@@ -35,7 +35,7 @@ class Shifts(Group):
     n: int
     name: str | None = None
 
-    natural = property(lambda self: Periodic(self))
+    defining = property(lambda self: Periodic(self))
     noise_slots = property(lambda self: (self.defining,))
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Shift:
