@@ -45,7 +45,7 @@ class Stored:
 
     def draw_noise(self, shape: tuple[int, ...], **options: Any) -> Tensor:
         """Standard normal noise of shape `shape` and the noise axes of the group."""
-        return self.group.ambient_noise(shape, self.layout, **options)
+        return self.group.draw_noise(shape, self.layout, **options)
 
     def order(self) -> int | None:
         """Number of elements, for the largest input where they differ; None if infinite or unknown."""
