@@ -1,11 +1,12 @@
 """Writes the tables of committed measurements into the documentation, so that no number there is typed by hand.
 
-python benchmarks/fill.py                 rewrites docs/*.md
-python benchmarks/fill.py --check         says which files would change, and ends with 1 if any would
+python benchmarks/fill.py                 rewrites the pages under docs/
+python benchmarks/fill.py --check         says which pages would change, and ends with 1 if any would
 
 A table stands between `<!-- table: FILE.json N -->` and `<!-- end -->`: the Nth table (from 0) of
 results/benchmarks/FILE.json, which `python benchmarks NAME --out results/benchmarks/FILE.json` wrote. Above the first
-table of a file stands what it was measured with.
+table of a file stands what it was measured with. `rows=0,3` and `columns=0,2` after N choose some of the table, which
+then stands without that line.
 """
 
 from __future__ import annotations
@@ -17,19 +18,35 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-MARKED = re.compile(r"<!-- table: (\S+\.json) (\d+) -->\n.*?<!-- end -->", re.DOTALL)
+MARKED = re.compile(r"<!-- table: (\S+\.json) (\d+)((?: \w+=[\d,]+)*) -->\n.*?<!-- end -->", re.DOTALL)
 
 
-def table(name: str, number: int) -> str:
-    """A table as Markdown, under what it was measured with if it is the first of its file."""
+def pages() -> list[Path]:
+    """All pages of the documentation."""
+    return sorted((ROOT / "docs").rglob("*.md"))
+
+
+def table(name: str, number: int, choice: str = "") -> str:
+    """A table as Markdown, under what it was measured with if it is the first of its file and whole."""
     file = ROOT / "results" / "benchmarks" / name
     if not file.exists():
         return f"*Not measured yet: no `results/benchmarks/{name}`.*"
     kept = json.loads(file.read_text(encoding="utf-8"))
-    found = kept["tables"][number]
-    rows = [found["columns"], ["---"] * len(found["columns"]), *found["rows"]]
-    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
-    if number == 0:
+    measured = kept["tables"][number]
+    columns, rows = measured["columns"], measured["rows"]
+    for option in choice.split():
+        axis, numbers = option.split("=")
+        chosen = [int(i) for i in numbers.split(",")]
+        if axis == "rows":
+            rows = [rows[i] for i in chosen]
+        elif axis == "columns":
+            columns = [columns[i] for i in chosen]
+            rows = [[row[i] for i in chosen] for row in rows]
+        else:
+            raise ValueError(f"table {name} {number}: expected rows= or columns=, got {option}")
+
+    lines = ["| " + " | ".join(cells) + " |" for cells in [columns, ["---"] * len(columns), *rows]]
+    if number == 0 and not choice:
         lines = [origin(name, kept), "", *lines]
     return "\n".join(lines)
 
@@ -51,8 +68,8 @@ def filled(text: str) -> str:
     """A page with its tables as they are measured."""
 
     def fill(marked: re.Match[str]) -> str:
-        name, number = marked.group(1), int(marked.group(2))
-        return f"<!-- table: {name} {number} -->\n{table(name, number)}\n<!-- end -->"
+        name, number, choice = marked.groups()
+        return f"<!-- table: {name} {number}{choice} -->\n{table(name, int(number), choice)}\n<!-- end -->"
 
     return MARKED.sub(fill, text)
 
@@ -60,12 +77,12 @@ def filled(text: str) -> str:
 def main() -> int:
     check = "--check" in sys.argv[1:]
     stale = []
-    for page in sorted((ROOT / "docs").glob("*.md")):
+    for page in pages():
         text = page.read_text(encoding="utf-8")
         new = filled(text)
         if new == text:
             continue
-        stale.append(page.name)
+        stale.append(str(page.relative_to(ROOT)))
         if not check:
             page.write_text(new, encoding="utf-8")
     print("\n".join(stale))

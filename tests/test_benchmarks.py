@@ -214,15 +214,26 @@ def test_few_sinkhorn_passes_give_the_gradient_of_many(run):
 
 
 def test_tables_in_the_documentation_are_those_that_were_measured():
-    """Every marked table of docs/*.md is that of its committed file, to the letter."""
+    """Every marked table under docs/ is that of its committed file, to the letter."""
     import fill
 
-    pages = sorted((HERE.parent / "docs").glob("*.md"))
     marked = 0
-    for page in pages:
+    for page in fill.pages():
         text = page.read_text(encoding="utf-8")
         marked += len(fill.MARKED.findall(text))
         assert fill.filled(text) == text, f"{page.name}: run python benchmarks/fill.py"
     assert marked > 5
     text = "<!-- table: correctness.json 0 -->\n| typed by hand |\n<!-- end -->"
     assert fill.filled(text) != text  # a negative control
+
+
+def test_a_page_may_show_some_rows_and_columns_of_a_table():
+    import fill
+
+    whole = fill.table("designs.json", 0).splitlines()[2:]
+    some = fill.table("designs.json", 0, " rows=2,0 columns=1,0").splitlines()
+    assert len(some) == 4
+    cells = [line.strip("| ").split(" | ") for line in whole]
+    assert [line.strip("| ").split(" | ") for line in some] == [
+        row[1::-1] for row in (cells[0], cells[1], cells[4], cells[2])
+    ]
