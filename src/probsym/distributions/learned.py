@@ -187,7 +187,7 @@ class Late:
 
     Scores are standardised and vectors scaled to unit root mean square, so that the concentration of p is bounded by
     `scale`. Left free, p grows into a point mass, and the base model overfits as a canonicalized one does: see
-    docs/measurements.md.
+    docs/appendix/lab-notes.md.
     """
 
     name = "late"
