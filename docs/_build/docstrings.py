@@ -1,7 +1,8 @@
 """A griffe extension: docstrings, which are plain text with a few marks, become Markdown.
 
-Two things differ. `>>>` starts an example, where Markdown sees three nested quotations. Asterisks and underscores are
-themselves, as in K*B rows, (*shape, B) or (g x)_i, where Markdown sees emphasis.
+Three things differ. `>>>` starts an example, where Markdown sees three nested quotations. Asterisks and underscores are
+themselves, as in K*B rows, (*shape, B) or (g x)_i, where Markdown sees emphasis. A page
+that is named becomes a link.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import griffe
 
+PAGE = re.compile(r"docs/([\w/-]+\.md)")
 CODE_SPAN = re.compile(r"(`[^`]*`)")
 EMPHASIS = re.compile(r"(?<=[\w(\[, ])\*(?=\w)|(?<!\w)_|_(?!\w)")
 
@@ -48,5 +50,6 @@ def _line(line: str) -> str:
     """Odd parts of a line cut at its code spans are code."""
     parts = CODE_SPAN.split(line)
     for i in range(0, len(parts), 2):
-        parts[i] = EMPHASIS.sub(r"\\\g<0>", parts[i])
+        escaped = EMPHASIS.sub(r"\\\g<0>", parts[i])
+        parts[i] = PAGE.sub(r"[\g<0>](../\1)", escaped)
     return "".join(parts)
