@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 ROOT = REPOSITORY / "src" / "probsym"
 FLOORS = {
-    "groups": 0, "nets": 0, "files": 0, "reps": 1, "distributions": 2, "estimators": 3, "symmetrizer": 4,
+    "members": -1, "groups": 0, "nets": 0, "files": 0, "reps": 1, "distributions": 2, "estimators": 3, "symmetrizer": 4,
     "testing": 5, "integrations": 5, "saving": 5, "learning": 5, "__init__": 4,
 }  # fmt: skip
 LIGHT = {"torch", "numpy", "probsym"}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from probsym.distributions.diagnostics import Diagnostics, added, fill
 from probsym.groups import Element, Group, product
 from probsym.groups.base import ProductElement
+from probsym.members import register
 from probsym.reps import Inputs, Rep, build
 
 Noise = Any  # nested dict / tuple of tensors, shaped like `noise_rep`
@@ -202,6 +203,7 @@ def draw_options(x: Inputs, generator: torch.Generator | None) -> dict[str, Any]
     return options
 
 
+@register
 class ProductDistribution(EquivariantDistribution):
     """The product p1(g1|x) p2(g2|x) for different groups; each factor must be invariant to the other's group.
 
@@ -216,6 +218,15 @@ class ProductDistribution(EquivariantDistribution):
             raise ValueError(f"two distributions over {', '.join(map(repr, twice))}: a product needs different groups")
         super().__init__(product(factors))
         self.parts = nn.ModuleList(flat)
+
+    def describe(self) -> dict[str, Any]:
+        """The parts, for `probsym.save`."""
+        return {"parts": tuple(self.members)}
+
+    @classmethod
+    def rebuild(cls, parts: tuple[EquivariantDistribution, ...]) -> ProductDistribution:
+        """The product of the parts."""
+        return cls(*parts)
 
     @property
     def members(self) -> list[EquivariantDistribution]:

@@ -14,6 +14,7 @@ from probsym.distributions.geometry import centroid
 from probsym.groups import E, Group, IsometryGroup, NodeAxis, S
 from probsym.groups.orthonormal import tolerance
 from probsym.groups.peek import may_peek, traced
+from probsym.members import register
 from probsym.nets import GIN, DeepSets, InvariantWeights, MomentWeights
 from probsym.nets.masking import EdgeList, Segments, mean, spread
 from probsym.nets.rounding import uncertain
@@ -32,6 +33,7 @@ class _View:
     scores: bool
 
 
+@register
 class DefaultNet(nn.Module):
     """Ambient features for every factor, from nets that see all declared inputs.
 
@@ -57,6 +59,8 @@ class DefaultNet(nn.Module):
             )
         if version not in (1, 2):
             raise ValueError(f"version: expected 1 or 2, got {version!r}; a newer release of probsym may know it")
+        self.spec = spec
+        self.group = group
         self.version = version
         self.signature = Signature(spec)
         self.views = _views(spec, group)

@@ -23,11 +23,13 @@ from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Det, Vector
 from probsym.groups.peek import vmapped
 from probsym.groups.whole import positive
+from probsym.members import register
 from probsym.reps import Inputs, Leaf, Rep, leaves
 
 COUNTERS = "continuous_stabilizer", "degenerate", "unsure", "sampled"
 
 
+@register
 class Frame(EquivariantDistribution):
     """The frame average of Puny et al. (arXiv 2110.03336), exact wherever a finite set of frames exists.
 

@@ -13,11 +13,13 @@ from probsym.distributions.base import EquivariantDistribution, ProductDistribut
 from probsym.distributions.geometry import centroid
 from probsym.groups import E, Group, product
 from probsym.groups.permutation import LARGEST_LIST
+from probsym.members import register
 from probsym.reps import Inputs
 
 LARGEST_SPLIT = 1024
 
 
+@register
 class Haar(ProjectedDistribution):
     """The uniform (Haar) distribution: phi is the group average of the base model.
 

@@ -20,6 +20,7 @@ from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
 from probsym.groups.orthonormal import tolerance
 from probsym.groups.peek import differentiated, may_peek, traced, undisturbed
+from probsym.members import register
 from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf, Rep
 
@@ -119,6 +120,7 @@ def _first(factor: Group, value: Any, layout: Layout | None) -> Any:
     return value[:PAGE].clone() if value.ndim > own and len(value) > PAGE else value
 
 
+@register
 class Learned(NetDistribution):
     """The paper's p(g|x): noise outsourced through an equivariant net, arXiv 2306.02866, section 2.2.
 
@@ -177,6 +179,16 @@ class Learned(NetDistribution):
             f"{self.brief} is the law of a net and noise, so that the probabilities of its elements are not known: "
             "use MonteCarlo(k) instead of Exact()"
         )
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments of the constructor, for `probsym.save`."""
+        return {
+            "net": self.net,
+            "group": self.group,
+            "noise": self.place.name,
+            "scale": self.scale,
+            "relaxation": self.relaxation,
+        }
 
     def extra_repr(self) -> str:
         return f"{self.group!r}, noise={self.place.name!r}, scale={self.scale}"
@@ -376,6 +388,7 @@ def _split(value: Any, sample: tuple[int, ...], times: int) -> Any:
     return value.reshape(*sample, value.shape[0] // max(times, 1), *value.shape[1:])
 
 
+@register
 class Canonical(NetDistribution):
     """A point mass at project(net(x)), Kaba et al. (arXiv 2211.06489).
 

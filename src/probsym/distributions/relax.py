@@ -14,6 +14,7 @@ from torch.special import entr
 
 from probsym.groups import Layout, Permutation
 from probsym.groups.peek import applied, differentiated, may_peek, traced, transformed
+from probsym.members import register
 
 SMALL = 16  # nodes: smaller matrices run fastest side by side, along the last axis, where sums are vectorised
 PAGE = 2**16  # entries of larger matrices worked on at once on a CPU: what is in its caches is not fetched again
@@ -21,6 +22,7 @@ LEAST = -60.0  # log-weights below count as zero next to 1, in double precision 
 FAR = 1e9  # a distance of scores whose weight is zero, and the log of it finite under repeated normalisation
 
 
+@register
 @dataclass(frozen=True)
 class Relaxation:
     """How scores become a soft permutation matrix.

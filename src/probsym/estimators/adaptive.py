@@ -14,8 +14,10 @@ from probsym.estimators.base import Estimate, Estimator, Integrand, Widened, blo
 from probsym.estimators.designs import Design, as_design
 from probsym.estimators.monte_carlo import slices
 from probsym.groups.whole import whole_number
+from probsym.members import register
 
 
+@register
 @dataclass(frozen=True)
 class Adaptive(Estimator):
     """As many samples as each input needs for a standard error below `tol`.

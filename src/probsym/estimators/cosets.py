@@ -24,6 +24,7 @@ from probsym.estimators.design import (
     repeat,
 )
 from probsym.groups import Element, Group, IsometryGroup, Layout, Permutation, S, product
+from probsym.members import register
 from probsym.reps import Rep
 
 
@@ -139,6 +140,7 @@ class _Matrices(Coset):
         return _matrix_elements(factor, self.matrices(factor), like)
 
 
+@register
 @dataclass(frozen=True)
 class Polyhedral(_Matrices):
     """Cosets of the rotations of a polyhedron, in 3-d.
@@ -184,6 +186,7 @@ class Polyhedral(_Matrices):
         return finite.POLYHEDRAL[self.name][1]()
 
 
+@register
 @dataclass(frozen=True)
 class SignCosets(_Matrices):
     """Cosets of the diagonal sign matrices in d dimensions: 2^d on O and E, 2^(d-1) of determinant one on SO and SE.
@@ -197,6 +200,7 @@ class SignCosets(_Matrices):
         return finite.proper(finite.signs(factor.dim)) if factor.special else finite.signs(factor.dim)
 
 
+@register
 @dataclass(frozen=True)
 class SignedPermutations(_Matrices):
     """Cosets of the symmetries of the d-cube: 2^d d! on O and E, half of them, of determinant one, on SO and SE.
@@ -211,6 +215,7 @@ class SignedPermutations(_Matrices):
         return finite.proper(found) if factor.special else found
 
 
+@register
 @dataclass(frozen=True)
 class Cyclic(Coset):
     """Cosets of a cyclic group: n rotations of the plane, or the shifts of the nodes of S_n.
@@ -261,6 +266,7 @@ class Cyclic(Coset):
         return finite.rotations(order)
 
 
+@register
 @dataclass(frozen=True)
 class Shifts(Cyclic):
     """`Cyclic` over the nodes of S_n, also where the group has a plane."""
@@ -269,6 +275,7 @@ class Shifts(Cyclic):
     plane: ClassVar[bool] = False
 
 
+@register
 @dataclass(frozen=True)
 class Dihedral(Cyclic):
     """Cosets of the n rotations and n reflections of a regular polygon, 2 n in a block: O(2) and E(2).
@@ -297,6 +304,7 @@ class Dihedral(Cyclic):
         return finite.reflections(order // 2)
 
 
+@register
 @dataclass(frozen=True)
 class Joint(Coset):
     """Cosets of a product H_1 x H_2 x ... of groups on different factors; the block is the product of theirs.

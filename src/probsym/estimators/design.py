@@ -15,6 +15,7 @@ from probsym.distributions.base import PAGE, joined, samples_of, sliced
 from probsym.estimators.base import Integrand
 from probsym.groups import Element, Group
 from probsym.groups.base import ProductElement
+from probsym.members import register
 from probsym.reps import Rep, build, leaves
 
 Drawn = tuple[Element, dict[str, Tensor]]
@@ -90,6 +91,7 @@ class Design(ABC):
             yield self.push(integrand, noise)
 
 
+@register
 @dataclass(frozen=True)
 class IID(Design):
     """Independent samples: plain Monte Carlo."""

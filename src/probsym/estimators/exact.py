@@ -14,10 +14,12 @@ from probsym.estimators.base import Blocks, Counters, Estimate, Estimator, Integ
 from probsym.estimators.designs import Design, as_design, check_sampling
 from probsym.groups import Element
 from probsym.groups.base import ProductElement
+from probsym.members import register
 
 CACHED = 2**16
 
 
+@register
 @dataclass(frozen=True)
 class Exact(Estimator):
     """The weighted mean over all elements of a finite distribution.
@@ -101,6 +103,7 @@ def _error(square: Tensor, scale: Tensor) -> Tensor:
     return torch.where(scale.isinf(), math.inf, (square * torch.where(scale.isinf(), 0, scale)).sqrt())
 
 
+@register
 @dataclass(frozen=True)
 class Hybrid(Estimator):
     """Finite factors enumerated, the others sampled k times; each sample meets all elements.

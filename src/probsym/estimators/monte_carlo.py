@@ -18,8 +18,10 @@ from probsym.estimators.base import (
 )
 from probsym.estimators.designs import Design, as_design, check_sampling
 from probsym.groups.precision import wide
+from probsym.members import register
 
 
+@register
 @dataclass(frozen=True)
 class MonteCarlo(Estimator):
     """The mean of k samples.

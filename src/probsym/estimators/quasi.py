@@ -15,11 +15,13 @@ from probsym.distributions import Noise
 from probsym.distributions.base import samples_of
 from probsym.estimators.base import Integrand, positive
 from probsym.estimators.design import Design, Drawn, map_noise, paths, repeat
+from probsym.members import register
 from probsym.reps import Rep
 
 BITS = SobolEngine.MAXBIT
 
 
+@register
 @dataclass(frozen=True)
 class Antithetic(Design):
     """Pairs of noise (eps, -eps), which have the same law.
@@ -105,6 +107,7 @@ def _normal(u: Tensor) -> Tensor:
     return torch.special.ndtri(u.clamp(tiny, 1 - tiny))
 
 
+@register
 @dataclass(frozen=True)
 class Sobol(_Uniform):
     """Scrambled Sobol points (Owen 1998; torch.quasirandom), turned into noise by the inverse normal distribution.
@@ -131,6 +134,7 @@ class Sobol(_Uniform):
         return (((digits[:, :, None] ^ shift) + 0.5) / 2**BITS).flatten(0, 1)
 
 
+@register
 @dataclass(frozen=True)
 class Stratified(_Uniform):
     """Latin hypercubes (McKay 1979): in a block of m points every entry of the noise falls once into each m-th.

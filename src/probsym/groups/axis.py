@@ -16,6 +16,7 @@ from probsym.groups.base import Element, Group, Slot
 from probsym.groups.lazy import lazy
 from probsym.groups.peek import traced
 from probsym.groups.whole import whole_number
+from probsym.members import register
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +267,7 @@ class NodeElement(Element):
         """Node number i becomes g(i); negative numbers mark padding and stay."""
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Nodes(Slot):
     """One entry a node: the entries are permuted."""
@@ -277,6 +279,7 @@ class Nodes(Slot):
         return g.permute(x, axis, lead)
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Labels(Slot):
     """Integer node numbers: the values are permuted, the places stay."""
@@ -290,6 +293,7 @@ class Labels(Slot):
         return g.relabel(x, lead)
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Edges(Slot):
     """One entry an edge, in the order of the declared labels: nothing acts.
@@ -315,6 +319,7 @@ class Edges(Slot):
         return x
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Axis(NodeAxis):
     """The trivial group on a named axis: nodes that a model already treats alike (a GNN), with mask or batch.

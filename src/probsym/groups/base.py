@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from probsym.members import register
+
 
 class Group(ABC):
     """What a group is: a frozen, hashable description without tensors, equal by value.
@@ -253,6 +255,7 @@ class Element(ABC):
         return self
 
 
+@register
 @dataclass(frozen=True)
 class Product(Group):
     """The direct product of groups that act on different axes, flattened; build it with `G * H`."""

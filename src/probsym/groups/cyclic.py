@@ -17,6 +17,7 @@ from probsym.groups.peek import may_peek
 from probsym.groups.permutation import gather_nodes
 from probsym.groups.precision import wide
 from probsym.groups.whole import positive
+from probsym.members import register
 
 BORDERS = ("zeros", "border", "reflection")
 
@@ -34,6 +35,7 @@ class DihedralElement(Element):
     trailing_dims: ClassVar[dict[str, int]] = {"turns": 0, "flips": 0}
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class C(Group):
     """Rotations of an image about its centre by multiples of 360/n degrees; takes two axes, rows and columns.
@@ -138,6 +140,7 @@ def strongest(z: Tensor, fallback: Tensor) -> Tensor:
     return fallback.detach().masked_fill(~leading(z), -math.inf).argmax(-1)
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Regular(Slot):
     """One entry an element e: (g x)_e = x_{g^-1 e}."""
@@ -157,6 +160,7 @@ class Regular(Slot):
         return gather_nodes(x, moved.turns + self.group.n * moved.flips, axis, lead)
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Turned(Slot):
     """An image: rows and columns."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from probsym.groups.cyclic import C
+from probsym.members import register
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class D(C):
     """Rotations of an image by multiples of 360/n degrees, and the same after a flip of its columns: 2 n elements.

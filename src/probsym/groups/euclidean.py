@@ -12,6 +12,7 @@ from probsym.groups.base import Element, Slot
 from probsym.groups.orthogonal import IsometryGroup, check_coordinates, rotate
 from probsym.groups.orthonormal import lacks_columns, orthonormalise
 from probsym.groups.precision import matmul, wide
+from probsym.members import register
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class Motion(Element):
         return self.matrix.new_zeros(self.matrix.shape[:-1]) if moved is None else moved
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class E(IsometryGroup):
     """Rotations, reflections and translations of d-space; `vector` slots feel no translation.
@@ -79,6 +81,7 @@ class E(IsometryGroup):
         )
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class SE(E):
     """Rotations and translations of d-space: the motions of a rigid body."""
@@ -86,6 +89,7 @@ class SE(E):
     special: ClassVar[bool] = True
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Point(Slot):
     """x -> R x + t along one axis of length D."""

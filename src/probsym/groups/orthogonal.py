@@ -13,6 +13,7 @@ from probsym.groups.base import Element, Group, Slot, check_sign
 from probsym.groups.orthonormal import lacks_columns, orthonormalise
 from probsym.groups.precision import matmul, wide
 from probsym.groups.whole import positive
+from probsym.members import register
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ class IsometryGroup(Group):
         return f"{type(self).__name__}({self.dim}{name})"
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class O(IsometryGroup):  # noqa: E742
     """Rotations and reflections of d-space about the origin.
@@ -98,6 +100,7 @@ class O(IsometryGroup):  # noqa: E742
         return lacks_columns(z, self.special)
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class SO(O):
     """Rotations of d-space about the origin, determinant one."""
@@ -105,6 +108,7 @@ class SO(O):
     special: ClassVar[bool] = True
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Vector(Slot):
     """x -> R x along one axis of length D."""
@@ -130,6 +134,7 @@ class Vector(Slot):
         return f"{self.group!r}{self.suffix}"
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Det(Slot):
     """x -> det(R) x; takes no axis."""

@@ -18,6 +18,7 @@ from probsym.groups.peek import applied, differentiated, may_peek, traced, trans
 from probsym.groups.precision import wide
 from probsym.groups.straight_through import PairsThrough, StraightThrough, attached
 from probsym.groups.whole import whole_number
+from probsym.members import register
 
 LARGEST_LIST = math.factorial(8)
 SHORT = 4
@@ -71,6 +72,7 @@ class Permutation(NodeElement):
         return torch.where(flat < 0, flat, moved).reshape(*shape, *rest)
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class S(NodeAxis):
     """The symmetric group on a node axis; its size is read from the data unless given.

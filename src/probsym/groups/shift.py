@@ -12,6 +12,7 @@ from probsym.groups.base import Element, Group, Slot
 from probsym.groups.cyclic import leading, strongest
 from probsym.groups.permutation import gather_nodes
 from probsym.groups.whole import positive
+from probsym.members import register
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class ShiftElement(Element):
     trailing_dims: ClassVar[dict[str, int]] = {"down": 0, "right": 0}
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Shift(Group):
     """All shifts of an image round its edges; takes two axes, rows and columns.
@@ -107,6 +109,7 @@ class Shift(Group):
         return f"Shift({size}{'' if self.name is None else f', {self.name!r}'})"
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Rolled(Slot):
     """An image: rows and columns."""

@@ -13,6 +13,7 @@ from probsym.groups.orthonormal import extent, tolerance
 from probsym.groups.permutation import LARGEST_LIST
 from probsym.groups.precision import wide
 from probsym.groups.whole import positive
+from probsym.members import register
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class SignElement(Element):
     trailing_dims: ClassVar[dict[str, int]] = {"signs": 1}
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Signs(Group):
     """The 2^d changes of sign of the d entries of one axis: eigenvectors, principal components.
@@ -102,6 +104,7 @@ def vanishing(z: Tensor) -> Tensor:
     return z.abs() <= tolerance(z.dtype) * extent(z)
 
 
+@register
 @dataclass(frozen=True, repr=False)
 class Signed(Slot):
     """One entry a sign."""

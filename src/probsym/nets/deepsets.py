@@ -1,10 +1,15 @@
 """Deep Sets: the S_n-equivariant network on node features alone."""
 
+from typing import Any
+
 from torch import Tensor, nn
+
+from probsym.members import register
 
 from .masking import Where, keep, lifted, mean, spread
 
 
+@register
 class DeepSets(nn.Module):
     """Layers `h_i <- LayerNorm(SiLU(W h_i + V mean_j h_j + b))`, then a linear map (arXiv 1703.06114).
 
@@ -18,8 +23,13 @@ class DeepSets(nn.Module):
 
     def __init__(self, hidden: int = 64, layers: int = 2, out_features: int = 1) -> None:
         super().__init__()
+        self.arguments = {"hidden": hidden, "layers": layers, "out_features": out_features}
         self.layers = nn.ModuleList(DeepSetsLayer(hidden) for _ in range(layers))
         self.head = nn.Linear(hidden, out_features)
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments of the constructor, for `probsym.save`."""
+        return self.arguments
 
     def forward(self, nodes: Tensor, mask: Where = None) -> Tensor:
         h = keep(nodes, mask)

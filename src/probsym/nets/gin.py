@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from probsym.members import register
 
 from .masking import EdgeList, Where, channels, keep, lifted, mean, pairwise, spread
 
 
+@register
 class GIN(nn.Module):
     """Node features from node and pair features (arXiv 1810.00826) with a virtual node (arXiv 1704.01212).
 
@@ -26,9 +31,14 @@ class GIN(nn.Module):
 
     def __init__(self, hidden: int = 64, layers: int = 3, out_features: int = 1) -> None:
         super().__init__()
+        self.arguments = {"hidden": hidden, "layers": layers, "out_features": out_features}
         self.embed = nn.LazyLinear(hidden)
         self.layers = nn.ModuleList(GINLayer(hidden) for _ in range(layers))
         self.head = nn.Linear(hidden, out_features)
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments of the constructor, for `probsym.save`."""
+        return self.arguments
 
     def forward(
         self, nodes: Tensor | None, pairs: Tensor | EdgeList | None, mask: Where = None, shape: tuple[int, int] = (0, 0)

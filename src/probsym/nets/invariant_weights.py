@@ -1,13 +1,18 @@
 """Scores to sort nodes by and a frame to orient space by, from pairs: vectors weighted by their inner products."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
+
+from probsym.members import register
 
 from .masking import channels, keep, lifted, mean, pairwise, size
 from .rounding import settled
 
 
+@register
 class InvariantWeights(nn.Module):
     """Invariant scores and an equivariant frame of a cloud of vectors, for any d ("scalars are universal").
 
@@ -37,12 +42,17 @@ class InvariantWeights(nn.Module):
 
     def __init__(self, hidden: int = 32, columns: int | None = None, scores: bool = True) -> None:
         super().__init__()
+        self.arguments = {"hidden": hidden, "columns": columns, "scores": scores}
         self.columns = columns
         self.edge = nn.LazyLinear(hidden)
         self.own = nn.Linear(hidden, hidden)
         self.others = nn.Linear(hidden, hidden, bias=False)
         self.score = nn.Linear(hidden, 1) if scores else None
         self.weights = nn.LazyLinear(0)
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments of the constructor, for `probsym.save`."""
+        return self.arguments
 
     def forward(
         self,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
+
+from probsym.members import register
 
 from .masking import EdgeList, Segments, Where, by_graph, keep, lifted, mean, mean_product
 from .rounding import settled
@@ -13,6 +17,7 @@ MIXED = 4  # channels of a node beyond so many are mixed before their inner prod
 CUBIC = 4  # dimensions of space up to which third moments, D^3 numbers, are used
 
 
+@register
 class MomentWeights(nn.Module):
     """Invariant scores and an equivariant frame of a cloud of vectors, for any d, without a look at pairs of nodes.
 
@@ -47,6 +52,9 @@ class MomentWeights(nn.Module):
         self, hidden: int = 16, columns: int | None = None, scores: bool = True, shared: int = 8, messages: bool = False
     ) -> None:
         super().__init__()
+        self.arguments = {
+            "hidden": hidden, "columns": columns, "scores": scores, "shared": shared, "messages": messages
+        }  # fmt: skip
         self.hidden = hidden
         self.columns = columns
         self.edge = nn.LazyLinear(hidden) if messages else None
@@ -56,6 +64,10 @@ class MomentWeights(nn.Module):
         self.own = nn.LazyLinear(hidden)
         self.score = nn.Linear(hidden, 1) if scores else None
         self.weights = nn.LazyLinear(0, bias=False)
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments of the constructor, for `probsym.save`."""
+        return self.arguments
 
     def forward(
         self,

@@ -12,10 +12,12 @@ from torch import Tensor
 from probsym.groups import Element, Group, Layout, NodeAxis, Product, Slot, product
 from probsym.groups.axis import Edges, Labels, NodeElement, Nodes
 from probsym.groups.precision import wide, without_autocast
+from probsym.members import register
 
 SlotLike: TypeAlias = Group | Slot | None
 
 
+@register
 class Rep:
     """The tensor product of slots, one an axis after the batch; channels may follow and nothing acts on them.
 
@@ -77,6 +79,15 @@ class Rep:
         ragged = [i for i, s in enumerate(self.slots) if _is_ragged(s) and s.num_axes]  # type: ignore[union-attr]
         if ragged and ragged != [0]:
             raise ValueError(f"{self!r}: a ragged axis stands for (batch, nodes) and must come first, once")
+
+    def describe(self) -> dict[str, Any]:
+        """The slots, for `probsym.save`."""
+        return {"slots": self.slots}
+
+    @classmethod
+    def rebuild(cls, slots: tuple[SlotLike, ...]) -> Rep:
+        """The Rep of these slots."""
+        return cls(*slots)
 
     def check_sizes(self, name: str, x: Tensor, layouts: Mapping[NodeAxis, Layout]) -> None:
         """Refuse a tensor, with its batch in front, of which an axis has not the size that its slot needs.
