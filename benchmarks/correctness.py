@@ -15,7 +15,7 @@ import probsym as ps
 from nets import MLP
 from probsym.distributions import DefaultNet
 from probsym.groups import Group
-from probsym.groups.orthogonal import orthonormalise
+from probsym.kernels.orthonormal import orthonormalise
 from probsym.reps import as_spec
 from probsym.symmetrizer import Symmetrizer
 

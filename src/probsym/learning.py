@@ -23,9 +23,9 @@ from probsym.estimators import positive
 from probsym.estimators.base import square_size
 from probsym.groups import Axis, Element, IsometryGroup, Permutation
 from probsym.groups.cyclic import DihedralElement
-from probsym.groups.precision import wide
 from probsym.groups.shift import ShiftElement
 from probsym.groups.signs import SignElement
+from probsym.kernels.precision import wide
 from probsym.reps import Rep
 from probsym.symmetrizer import Symmetrizer
 

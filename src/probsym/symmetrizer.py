@@ -14,7 +14,7 @@ from probsym.distributions import EquivariantDistribution, Noise, by_name, compl
 from probsym.distributions.base import samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, MonteCarlo, positive
 from probsym.groups import Axis, Element
-from probsym.groups.peek import traced
+from probsym.kernels.values import traced
 from probsym.reps import Inputs, Rep, Signature, as_spec, group_of, leaves, unfold
 from probsym.reps.channels import plain_images, refuse_channels_first
 from probsym.reps.containers import dotted

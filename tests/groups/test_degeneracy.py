@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.groups import Layout, orthonormal
-from probsym.groups.orthonormal import lacks_columns, orthonormalise
+from probsym.groups import Layout
+from probsym.kernels import orthonormal
+from probsym.kernels.orthonormal import lacks_columns, orthonormalise
 from probsym.testing import assert_group
 
 KINDS = [torch.float32, torch.float64]

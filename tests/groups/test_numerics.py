@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.groups.orthonormal import orthonormalise
+from probsym.kernels.orthonormal import orthonormalise
 
 GROUPS = [family(d) for family in (ps.O, ps.SO) for d in (1, 2, 3, 4)]
 

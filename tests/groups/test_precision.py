@@ -7,7 +7,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import probsym as ps
-from probsym.groups.precision import matmul
+from probsym.kernels.precision import matmul
 
 HALF = [torch.bfloat16, torch.float16]
 SPACES = [family(d) for family in (ps.O, ps.SO, ps.E, ps.SE) for d in (1, 2, 3, 4)]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from probsym.distributions.features import NodeFeatures, Viewpoint
 from probsym.distributions.geometry import centroid
 from probsym.groups import E, Group, IsometryGroup, NodeAxis, S
-from probsym.groups.orthonormal import tolerance
-from probsym.groups.peek import may_peek, traced
+from probsym.kernels.orthonormal import tolerance
+from probsym.kernels.values import may_peek, traced
 from probsym.members import register
 from probsym.nets import GIN, DeepSets, InvariantWeights, MomentWeights
 from probsym.nets.masking import EdgeList, Segments, mean, spread

@@ -15,8 +15,8 @@ from probsym.groups import E, Group, IsometryGroup, Layout, NodeAxis, Slot
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
-from probsym.groups.orthonormal import extent, tolerance
-from probsym.groups.peek import traced, undisturbed
+from probsym.kernels.orthonormal import extent, tolerance
+from probsym.kernels.values import traced, undisturbed
 from probsym.nets.masking import EdgeList, Segments, Where
 from probsym.nets.rounding import settled, share
 from probsym.reps import Inputs, Leaf, Rep, Signature

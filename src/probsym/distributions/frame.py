@@ -21,8 +21,8 @@ from probsym.groups.axis import TrivialElement
 from probsym.groups.base import ProductElement
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Det, Vector
-from probsym.groups.peek import vmapped
 from probsym.groups.whole import positive
+from probsym.kernels.values import vmapped
 from probsym.members import register
 from probsym.reps import Inputs, Leaf, Rep, leaves
 

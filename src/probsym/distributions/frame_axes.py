@@ -13,7 +13,7 @@ from torch import Tensor
 from probsym.distributions.geometry import centred, centroid, columns, exists, is_point, node_axes, spatial
 from probsym.groups import E, IsometryGroup
 from probsym.groups.axis import Edges
-from probsym.groups.peek import differentiated, may_peek
+from probsym.kernels.values import differentiated, may_peek
 from probsym.reps import Inputs, Leaf
 
 GAP = 1e-3  # eigenvalues this close, relative to their sum, count as equal

@@ -12,7 +12,7 @@ from probsym.groups import IsometryGroup, NodeAxis
 from probsym.groups.axis import Edges, Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
-from probsym.groups.peek import may_peek
+from probsym.kernels.values import may_peek
 from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf
 

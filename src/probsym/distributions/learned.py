@@ -18,8 +18,8 @@ from probsym.groups import E, Element, Group, IsometryGroup, Layout, NodeAxis, P
 from probsym.groups.axis import Nodes
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
-from probsym.groups.orthonormal import tolerance
-from probsym.groups.peek import differentiated, may_peek, traced, undisturbed
+from probsym.kernels.orthonormal import tolerance
+from probsym.kernels.values import differentiated, may_peek, traced, undisturbed
 from probsym.members import register
 from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf, Rep

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from probsym.distributions import EquivariantDistribution, Noise
 from probsym.distributions.diagnostics import Diagnostics, gathered, merged
 from probsym.groups import Element, Slot
-from probsym.groups.peek import traced
-from probsym.groups.precision import wide
 from probsym.groups.whole import positive
+from probsym.kernels.precision import wide
+from probsym.kernels.values import traced
 from probsym.reps import Inputs, Rep
 
 LARGE = 2**18  # entries of a buffer that is worth a look whether a copy of it is needed

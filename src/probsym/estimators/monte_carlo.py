@@ -17,7 +17,7 @@ from probsym.estimators.base import (
     standard_error,
 )
 from probsym.estimators.designs import Design, as_design, check_sampling
-from probsym.groups.precision import wide
+from probsym.kernels.precision import wide
 from probsym.members import register
 
 

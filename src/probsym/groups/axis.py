@@ -14,8 +14,8 @@ from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.lazy import lazy
-from probsym.groups.peek import traced
 from probsym.groups.whole import whole_number
+from probsym.kernels.values import traced
 from probsym.members import register
 
 

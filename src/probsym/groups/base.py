@@ -158,7 +158,7 @@ class Slot(ABC):
     A slot of one's own gives `act`. It may also tell the sizes that it needs (`misfit`), so that wrong inputs are
     refused by name, and whether it adds entries up (`requires_float`). It gets tensors and elements in one dtype,
     float32 or wider, outside of autocast, and its result goes back to that of the tensor.
-    `probsym.groups.precision.matmul` is a product of matrices that TF32 does not narrow either.
+    `probsym.kernels.precision.matmul` is a product of matrices that TF32 does not narrow either.
 
     >>> class Pair(Slot):                            # two vectors, one after the other: 2 d entries
     ...     def act(self, g, x, axis, lead):

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
-from probsym.groups.orthonormal import extent, tolerance
-from probsym.groups.peek import may_peek
-from probsym.groups.permutation import gather_nodes
-from probsym.groups.precision import wide
 from probsym.groups.whole import positive
+from probsym.kernels.gathers import gather_nodes
+from probsym.kernels.orthonormal import extent, tolerance
+from probsym.kernels.precision import wide
+from probsym.kernels.values import may_peek
 from probsym.members import register
 
 BORDERS = ("zeros", "border", "reflection")

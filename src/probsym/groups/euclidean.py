@@ -10,8 +10,8 @@ from torch import Tensor
 
 from probsym.groups.base import Element, Slot
 from probsym.groups.orthogonal import IsometryGroup, check_coordinates, rotate
-from probsym.groups.orthonormal import lacks_columns, orthonormalise
-from probsym.groups.precision import matmul, wide
+from probsym.kernels.orthonormal import lacks_columns, orthonormalise
+from probsym.kernels.precision import matmul, wide
 from probsym.members import register
 
 

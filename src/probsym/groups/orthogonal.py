@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot, check_sign
-from probsym.groups.orthonormal import lacks_columns, orthonormalise
-from probsym.groups.precision import matmul, wide
 from probsym.groups.whole import positive
+from probsym.kernels.orthonormal import lacks_columns, orthonormalise
+from probsym.kernels.precision import matmul, wide
 from probsym.members import register
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from itertools import permutations
 from typing import Any, ClassVar
 
@@ -13,15 +12,15 @@ from torch import Tensor
 
 from probsym.groups.axis import Axis, Layout, NodeAxis, NodeElement
 from probsym.groups.base import Element, Slot
-from probsym.groups.orthonormal import extent, tolerance
-from probsym.groups.peek import applied, differentiated, may_peek, traced, transformed
-from probsym.groups.precision import wide
-from probsym.groups.straight_through import PairsThrough, StraightThrough, attached
 from probsym.groups.whole import whole_number
+from probsym.kernels.gathers import gather_nodes, gather_pairs, inverse_index, stable_order
+from probsym.kernels.orthonormal import extent, tolerance
+from probsym.kernels.precision import wide
+from probsym.kernels.straight_through import AttachNodes, AttachPairs, attach_nodes_reference
+from probsym.kernels.values import may_peek, transformed
 from probsym.members import register
 
 LARGEST_LIST = math.factorial(8)
-SHORT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +56,7 @@ class Permutation(NodeElement):
         if not learns:
             return moved
         place = inverse_index(self.index) if self.reverse is None else self.reverse
-        return applied(PairsThrough, moved, x.detach(), self.relaxed, place, self.layout)
+        return AttachPairs.apply(moved, x.detach(), self.relaxed, place, self.layout)
 
     def _learns(self, x: Tensor) -> bool:
         if self.relaxed is None or not x.is_floating_point():
@@ -218,12 +217,6 @@ def sort_order(z: Tensor, fallback: Tensor, layout: Layout) -> Tensor:
     return order
 
 
-def stable_order(x: Tensor) -> Tensor:
-    """Indices that sort the last axis and leave equal entries in their order."""
-    # the sort of ONNX (TopK) is stable, and has no option that says so
-    return x.argsort(-1) if torch.onnx.is_in_onnx_export() else x.argsort(dim=-1, stable=True)
-
-
 def _moved_token(g: Permutation, h: Permutation, shape: tuple[int, ...]) -> Tensor:
     """The token of P_g P_h for a hard h: the columns of P_g in another order."""
     token: Tensor = g.relaxed  # type: ignore[assignment]
@@ -234,53 +227,10 @@ def _moved_token(g: Permutation, h: Permutation, shape: tuple[int, ...]) -> Tens
     return token.expand(*place.shape[:-1], *token.shape[-2:]).gather(-1, place.unsqueeze(-2).expand_as(token))
 
 
-def inverse_index(index: Tensor) -> Tensor:
-    """The gather index of the inverse permutation."""
-    places = torch.arange(index.shape[-1], device=index.device).expand_as(index)
-    return torch.zeros_like(index, memory_format=torch.contiguous_format).scatter(-1, index, places)
-
-
-def gather_nodes(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
-    """x_{index_i} along `axis`; index (*L, N), and the first `lead` dims of x are a suffix of L.
-
-    Rows of what follows the axis are copied whole, and the samples of one input share its memory, unless rows are so
-    short that their numbers would cost more than the entries.
-    """
-    shape, n = index.shape[:-1], index.shape[-1]
-    if x.shape[axis] != n:
-        raise ValueError(f"expected {n} nodes on axis {axis}, got a tensor of shape {tuple(x.shape)}")
-    batch, middle, rest = x.shape[:lead], x.shape[lead:axis], x.shape[axis + 1 :]
-    if axis == lead or math.prod(rest) >= SHORT:
-        count = math.prod(batch) * math.prod(middle)
-        if count > 1:
-            first = n * torch.arange(count, device=x.device)
-            index = index.reshape(*shape, *[1] * len(middle), n) + first.reshape(*batch, *middle, 1)
-        return x.reshape(count * n, *rest).index_select(0, index.reshape(-1)).reshape(*shape, *middle, n, *rest)
-    x = x.expand(*shape, *x.shape[lead:])
-    axis += len(shape) - lead
-    view = index.reshape(*shape, *[1] * (axis - len(shape)), n, *[1] * (x.ndim - axis - 1))
-    return x.gather(axis, view.expand_as(x))
-
-
-def gather_pairs(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
-    """x_{index_i index_j} along (axis, axis + 1) in one gather, as `gather_nodes`."""
-    n = index.shape[-1]
-    if axis > lead:
-        pairs = (n * index.unsqueeze(-1) + index.unsqueeze(-2)).flatten(-2)
-        moved = gather_nodes(x.flatten(axis, axis + 1), pairs, axis, lead)
-        return moved.unflatten(axis + index.ndim - 1 - lead, (n, n))
-    batch, rest = x.shape[:lead], x.shape[lead + 2 :]
-    if not traced() and not differentiated(x) and math.prod(batch) * n * n < 2**31:
-        index = index.int()  # half of the memory; the sums that a gradient to x needs are slow over them
-    first = n * n * torch.arange(math.prod(batch), device=x.device, dtype=index.dtype).reshape(*batch, 1)
-    pairs = (n * index + first).unsqueeze(-1) + index.unsqueeze(-2)
-    return x.reshape(math.prod(batch) * n * n, *rest).index_select(0, pairs.reshape(-1)).reshape(*pairs.shape, *rest)
-
-
 def _attach(moved: Tensor, x: Tensor, g: Permutation, axis: int, lead: int) -> Tensor:
     """`moved` itself, with the gradient that P x would have sent to the soft matrix P of g."""
     front, extra = g.index.ndim - 1, g.index.ndim - 1 - lead
-    attach: Any = attached if transformed() else partial(applied, StraightThrough)
+    attach: Any = attach_nodes_reference if transformed() else AttachNodes.apply
     if axis == lead:
         return attach(moved, x, g.relaxed, g.layout, front)
     x = x.expand(*g.index.shape[:-1], *x.shape[lead:]).movedim(axis + extra, front)
@@ -288,4 +238,4 @@ def _attach(moved: Tensor, x: Tensor, g: Permutation, axis: int, lead: int) -> T
     return y.movedim(front, axis + extra)
 
 
-__all__ = ["Axis", "Permutation", "S", "gather_nodes", "inverse_index", "sort_order", "tied"]
+__all__ = ["Axis", "Permutation", "S", "sort_order", "tied"]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.cyclic import leading, strongest
-from probsym.groups.permutation import gather_nodes
 from probsym.groups.whole import positive
+from probsym.kernels.gathers import gather_nodes
 from probsym.members import register
 
 

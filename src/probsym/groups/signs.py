@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot, check_sign
-from probsym.groups.orthonormal import extent, tolerance
 from probsym.groups.permutation import LARGEST_LIST
-from probsym.groups.precision import wide
 from probsym.groups.whole import positive
+from probsym.kernels.orthonormal import extent, tolerance
+from probsym.kernels.precision import wide
 from probsym.members import register
 
 

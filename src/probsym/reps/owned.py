@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.groups.peek import traced
+from probsym.kernels.values import traced
 
 CONTAINERS = (dict, tuple, list, Mapping)  # ordinary dicts first: to ask for any Mapping takes long
 

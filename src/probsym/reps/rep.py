@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probsym.groups import Element, Group, Layout, NodeAxis, Product, Slot, product
 from probsym.groups.axis import Edges, Labels, NodeElement, Nodes
-from probsym.groups.precision import wide, without_autocast
+from probsym.kernels.precision import wide, without_autocast
 from probsym.members import register
 
 SlotLike: TypeAlias = Group | Slot | None

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from probsym.groups.peek import traced
+from probsym.kernels.values import traced
 from probsym.reps import containers
 from probsym.reps.containers import Path, Spec, Undeclared
 from probsym.reps.rep import Rep

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from probsym.groups.peek import differentiated
+from probsym.kernels.values import differentiated
 from probsym.reps.inputs import Inputs
 from probsym.reps.rep import Rep
 

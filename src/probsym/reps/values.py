@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probsym.groups import Layout, NodeAxis
 from probsym.groups.axis import Edges
-from probsym.groups.peek import may_peek
+from probsym.kernels.values import may_peek
 from probsym.reps import containers
 from probsym.reps.containers import Path
 

@@ -1,6 +1,6 @@
 """SoftSort and Sinkhorn of many small matrices on a GPU: a kernel that keeps each matrix in the registers of one block.
 
-Written with torch, every normalisation reads and writes all matrices. The arithmetic is that of `Relaxation._slopes`.
+Written with torch, every normalisation reads and writes all matrices. The arithmetic is that of `sinkhorn._slopes`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LARGEST = 128  # nodes: larger matrices do not fit the registers
+LARGEST_NODES = 128  # larger matrices do not fit the registers
 
 
 @triton.jit
@@ -102,7 +102,7 @@ def matrix(z: Tensor, ordered: Tensor, temperature: float, passes: int, least: f
 def slopes(
     z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes: int, least: float
 ) -> tuple[Tensor, Tensor]:
-    """What `Relaxation._slopes` gives, (*shape, N) each, for the gradient (*shape, N, N)."""
+    """What `sinkhorn._slopes` gives, (*shape, N) each, for the gradient (*shape, N, N)."""
     z, ordered, taken, block, warps = _prepared(z, ordered, passes)
     n = z.shape[-1]
     grad = grad.reshape(len(taken), n, n)

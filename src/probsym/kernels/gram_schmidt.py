@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.groups.precision import matmul
+from probsym.kernels.precision import matmul
 
 
 class GramSchmidt(torch.autograd.Function):

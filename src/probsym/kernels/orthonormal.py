@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from probsym.groups.gram_schmidt import GramSchmidt
-from probsym.groups.peek import applied, may_peek, transformed
-from probsym.groups.precision import wide
+from probsym.kernels.gram_schmidt import GramSchmidt
+from probsym.kernels.precision import wide
+from probsym.kernels.values import may_peek, transformed
 
 NONE = 2**31  # the place of a column that is not there, behind all that are
 
@@ -84,7 +84,7 @@ def _closed(z: Tensor, special: bool) -> Tensor | None:
     """The matrix of columns that are clearly independent, without fallback; None where it takes the general way."""
     if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or not may_peek(z) or transformed():
         return None
-    matrix, generic = applied(GramSchmidt, z, special)
+    matrix, generic = GramSchmidt.apply(z, special)
     return matrix if bool(generic) else None
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from probsym.groups.peek import traced
+from probsym.kernels.values import traced
 
 HALF = (torch.bfloat16, torch.float16)
 

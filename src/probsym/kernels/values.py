@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,10 +54,3 @@ def differentiated(x: Tensor) -> bool:
     if torch.is_grad_enabled() and x.requires_grad:
         return True
     return not torch.compiler.is_compiling() and transformed() and x.is_floating_point()
-
-
-def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """function.apply(*args), where nothing is traced without looking up its signature: a third of a small step."""
-    if traced():
-        return function.apply(*args)
-    return super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.groups import orthonormal
-from probsym.groups.orthonormal import orthonormalise
+from probsym.kernels import orthonormal
+from probsym.kernels.orthonormal import orthonormalise
 
 torch.manual_seed(0)
 

@@ -1,0 +1,243 @@
+"""Soft permutations: SoftSort and Sinkhorn, their gradient in closed form, and their entropy.
+
+    P = Sinkhorn(softmax_i(-|z_i - sort(z)_r| / tau)),    node i by rank r
+
+SoftSort: arXiv 2006.16038. Sinkhorn normalises rows and columns in turn, `passes` times each.
+`log_soft_permutation` is the reference, in logarithms and by plain operations; the rest is fast, and tests compare it
+with the derivatives of the reference.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import threshold
+from torch.special import entr
+
+from probsym.kernels.values import differentiated, may_peek, traced, transformed
+
+SMALL_NODES = 16  # smaller matrices run fastest side by side, along the last axis, where sums are vectorised
+PAGE_ENTRIES = 2**16  # entries of larger matrices that a CPU works on at once: they stay in its caches
+LEAST_LOG_WEIGHT = -60.0  # log-weights below count as zero next to 1, in double precision too
+FAR = 1e9  # a distance of scores whose weight is zero, and the log of it finite under repeated normalisation
+
+
+def log_soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
+    """log P (*shape, N, N), node by rank: the reference.
+
+    Args:
+        z: scores (*shape, N), in float32 or better.
+        mask: nodes of a padded batch (B, N) bool; B is the last dim of `shape`. On padding P is the identity.
+        temperature: tau > 0; smaller is harder.
+        passes: number of row and column normalisations after the softmax.
+
+    >>> z = torch.tensor([2.0, 0.0, 1.0])
+    >>> log_soft_permutation(z, None, temperature=0.1, passes=2).argmax(-1).tolist()    # node 0 has the largest score
+    [2, 0, 1]
+    """
+    z = _separate_padding(z, mask)
+    ordered = z.sort(-1).values
+    log_p = (z.unsqueeze(-1) - ordered.unsqueeze(-2)).abs() / -temperature
+    for axis in _normalised_axes(passes):
+        log_p = log_p - log_p.logsumexp(axis, keepdim=True)
+    return log_p
+
+
+def soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
+    """P (*shape, N, N) of `log_soft_permutation`; by a Triton kernel on a GPU, where there is one for its size."""
+    if _triton_kernels(z) is not None:
+        return _TritonSoftPermutation.apply(z, mask, temperature, passes)
+    return log_soft_permutation(z, mask, temperature, passes).exp()
+
+
+def soft_permutation_token(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
+    """Zeros (*shape, N, N) with the gradient of P: no memory forward, and one Sinkhorn per step, backward.
+
+    `soft_permutation_token_reference` has the same value and gradient by plain operations.
+    """
+    return _Token.apply(z, mask, temperature, passes)
+
+
+def soft_permutation_token_reference(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
+    """What `soft_permutation_token` computes, for function transforms and forward mode: P - P."""
+    soft = soft_permutation(z, mask, temperature, passes)
+    return soft - soft.detach()
+
+
+def soft_permutation_entropy(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
+    """Mean over nodes of the entropy of a row of P plus that of a column, in nats: zero for a permutation.
+
+    H = mean_i [-sum_r P_ir log P_ir] + mean_r [-sum_i P_ir log P_ir],    rows and columns as they are normalised
+    """
+    if _triton_kernels(z) is not None:
+        # The kernel gives P and no logarithms. With s = sum p, -sum p log(p / s) = sum entr(p) - entr(s).
+        p = soft_permutation(z, mask, temperature, passes).clamp_min(math.exp(LEAST_LOG_WEIGHT))
+        rows = entr(p).sum(-1) - entr(p.sum(-1))
+        columns = entr(p).sum(-2) - entr(p.sum(-2))
+    else:
+        log_p = log_soft_permutation(z, mask, temperature, passes)
+        p = log_p.clamp_min(LEAST_LOG_WEIGHT).exp()
+        rows = -(p * (log_p - log_p.logsumexp(-1, keepdim=True))).sum(-1)
+        columns = -(p * (log_p - log_p.logsumexp(-2, keepdim=True))).sum(-2)
+    if mask is None:
+        return rows.mean() + columns.mean()
+    nodes = mask.expand_as(rows).sum().clamp_min(1)
+    return ((rows + columns) * mask).sum() / nodes
+
+
+def soft_permutation_gradient(z: Tensor, mask: Tensor | None, grad: Tensor, temperature: float, passes: int) -> Tensor:
+    """The gradient of sum(grad * P) with respect to the scores z (*shape, N), in closed form.
+
+    The gradients are those of autograd through `log_soft_permutation(...).exp()`; the memory is that of two tensors of
+    the size of P, whatever the number of passes.
+
+    Args:
+        grad: (*shape, N, N); the others are as in `log_soft_permutation`.
+    """
+    z = _separate_padding(z, mask)
+    ordered, order = z.sort(-1)
+    kernels = _triton_kernels(z)
+    if kernels is not None and not (differentiated(z) or differentiated(grad)):
+        by_node, by_rank = kernels.slopes(z, ordered, grad, temperature, passes, LEAST_LOG_WEIGHT)
+    else:
+        by_node, by_rank = _slopes_in_pages(z, ordered, grad, temperature, passes)
+    # The slope at |z_i - sort(z)_r| goes to z_i, and with the other sign to the score that has rank r.
+    by_sorted_node = torch.zeros_like(z).scatter(-1, order, by_rank)
+    return (by_sorted_node - by_node) / temperature
+
+
+def _slopes_in_pages(
+    z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes: int
+) -> tuple[Tensor, Tensor]:
+    """`_slopes` of any shape (*shape, N), so many matrices at a time as stay in the caches of a CPU."""
+    nodes, count = z.shape[-1], math.prod(z.shape[:-1])
+    shape = z.shape
+    z, ordered = z.reshape(count, nodes), ordered.reshape(count, nodes)
+    grad = grad.reshape(count, nodes, nodes)
+    page = max(1, count)
+    if nodes >= SMALL_NODES and may_peek(z):
+        page = max(1, PAGE_ENTRIES // nodes**2)
+    if count <= page:
+        by_node, by_rank = _slopes(z, ordered, grad, temperature, passes)
+        return by_node.reshape(shape), by_rank.reshape(shape)
+
+    node_pages, rank_pages = [], []
+    for start in range(0, count, page):
+        part = slice(start, start + page)
+        by_node, by_rank = _slopes(z[part], ordered[part], grad[part], temperature, passes)
+        node_pages.append(by_node)
+        rank_pages.append(by_rank)
+    return torch.cat(node_pages).reshape(shape), torch.cat(rank_pages).reshape(shape)
+
+
+def _slopes(z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes: int) -> tuple[Tensor, Tensor]:
+    """The slopes of -|z_i - sort(z)_r| / tau, times tau, summed over the ranks and over the nodes: (R, N) each.
+
+    A normalisation y = x / sum(x) sends the slope s = y g of log y to s - y sum(s). Going back, x = y sum(x) is formed
+    again from the sum that was divided out. Plain sums do not vanish: every row and column has an entry that starts at
+    1, where a node meets its own rank.
+
+    Args:
+        z, ordered: R score vectors (R, N), and the same sorted.
+        grad: (R, N, N), the gradient to P.
+    """
+    # 1. the weights before the first normalisation; numbers that underflow would make exp and all products slow
+    away = z.unsqueeze(-1) - ordered.unsqueeze(-2)
+    log_p = (away.abs() / -temperature).clamp_min(LEAST_LOG_WEIGHT)
+    p = threshold(log_p.exp(), 1.001 * math.exp(LEAST_LOG_WEIGHT), 0.0)
+    sign = away.sign()
+
+    # 2. many small matrices: (N, N, R), so that the batch runs along the last axis
+    node_axis, rank_axis = -2, -1
+    batch_last = len(z) > 1 and z.shape[-1] < SMALL_NODES
+    if batch_last:
+        p, sign, grad = (t.movedim((-2, -1), (0, 1)).contiguous() for t in (p, sign, grad))
+        node_axis, rank_axis = 0, 1
+
+    # 3. forward: normalise, and keep the sums
+    axes = [node_axis if axis == -2 else rank_axis for axis in _normalised_axes(passes)]
+    sums = []
+    for axis in axes:
+        total = p.sum(axis, keepdim=True)
+        p = p * total.reciprocal()
+        sums.append(total)
+
+    # 4. backward: the slope of each log-weight, and the weights before each normalisation
+    slope = p * grad  # laid out as p is: the gradient often comes transposed
+    for step in reversed(range(len(axes))):
+        slope = torch.addcmul(slope, p, slope.sum(axes[step], keepdim=True), value=-1)
+        if step > 0:
+            p = p * sums[step]
+
+    # 5. from log-weights to distances
+    slope = slope * sign
+    by_node, by_rank = slope.sum(rank_axis), slope.sum(node_axis)
+    return (by_node.mT, by_rank.mT) if batch_last else (by_node, by_rank)
+
+
+def _normalised_axes(passes: int) -> list[int]:
+    """What is normalised in turn: the softmax over nodes (-2), then ranks (-1) and nodes again."""
+    return [-2, *[-1, -2] * passes]
+
+
+def _separate_padding(z: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores with the padding at the end, so far from nodes and from each other that P is the identity on it."""
+    if mask is None or not z.shape[-1]:
+        return z
+    step = FAR + z.detach().masked_fill(~mask, 0).abs().amax(-1, keepdim=True)
+    places = torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype)
+    return torch.where(mask, z, step * places)
+
+
+def _triton_kernels(z: Tensor) -> ModuleType | None:
+    """The kernels for scores z (*shape, N) where they run: float32 on a GPU, N small, nothing traced or transformed."""
+    if not z.is_cuda or z.dtype != torch.float32 or not z.numel():
+        return None
+    if traced() or transformed():
+        return None
+    try:
+        from probsym.kernels import sinkhorn_triton
+    except ImportError:  # triton comes with torch for Linux
+        return None
+    return sinkhorn_triton if z.shape[-1] <= sinkhorn_triton.LARGEST_NODES else None
+
+
+class _Token(torch.autograd.Function):
+    """`soft_permutation_token`: z (*shape, N) -> zeros (*shape, N, N)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, z: Tensor, mask: Tensor | None, temperature: float, passes: int
+    ) -> Tensor:
+        ctx.temperature, ctx.passes = temperature, passes
+        ctx.save_for_backward(z, mask)
+        return z.new_zeros(()).expand(*z.shape, z.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        z, mask = ctx.saved_tensors
+        return soft_permutation_gradient(z, mask, grad.to(z.dtype), ctx.temperature, ctx.passes), None, None, None
+
+
+class _TritonSoftPermutation(torch.autograd.Function):
+    """`soft_permutation` by a kernel: z (*shape, N) -> P (*shape, N, N)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, z: Tensor, mask: Tensor | None, temperature: float, passes: int
+    ) -> Tensor:
+        from probsym.kernels import sinkhorn_triton
+
+        ctx.temperature, ctx.passes = temperature, passes
+        ctx.save_for_backward(z, mask)
+        separate = _separate_padding(z, mask)
+        return sinkhorn_triton.matrix(separate, separate.sort(-1).values, temperature, passes, LEAST_LOG_WEIGHT)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        z, mask = ctx.saved_tensors
+        return soft_permutation_gradient(z, mask, grad, ctx.temperature, ctx.passes), None, None, None
