@@ -34,6 +34,7 @@ class Support:
         unsure: (B,), true where the rounding of the input decides which elements these are, so that another pose of it
             may get others: the standard error is infinite. None for none.
         draws: (B,), independent draws among the elements of an input that is not exact; None where each element is one.
+        uniform: whether all weights are 1 / M; then nobody has to read them.
     """
 
     element: Element
@@ -42,12 +43,13 @@ class Support:
     diagnostics: dict[str, Tensor]
     unsure: Tensor | None = None
     draws: Tensor | None = None
+    uniform: bool = False
 
     @property
     def count(self) -> Tensor:
         """Number of elements of each input (B,)."""
         elements, inputs = self.weight.shape
-        if self.weight.numel() and not any(self.weight.stride()):  # one number, expanded
+        if self.uniform:
             return torch.full((inputs,), elements, device=self.weight.device)
         return (self.weight > 0).sum(0)
 

@@ -191,7 +191,8 @@ class Frame(EquivariantDistribution):
         weight = torch.full((), 1 / count, dtype=x.dtype, device=x.device).expand(count, x.count)
         exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
         none = torch.zeros(len(COUNTERS), dtype=torch.long, device=x.device)
-        return Support(self._join(parts), weight, exact, dict(zip(COUNTERS, none.unbind(), strict=True)))
+        counters = dict(zip(COUNTERS, none.unbind(), strict=True))
+        return Support(self._join(parts), weight, exact, counters, uniform=True)
 
     def _support(
         self,

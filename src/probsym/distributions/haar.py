@@ -84,7 +84,7 @@ class Haar(ProjectedDistribution):
             weight = torch.full((), 1 / order, dtype=x.dtype, device=x.device).expand(order, x.count)
         else:
             weight = (torch.arange(order, device=x.device)[:, None] < orders) / orders.to(x.dtype)
-        return Support(every.map(spread), weight, exact, {})
+        return Support(every.map(spread), weight, exact, {}, uniform=orders is None)
 
     def enumerable_part(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         """The small finite factors, as many as have no more than 1,024 elements together, and the rest."""

@@ -64,7 +64,7 @@ class Exact(Estimator):
 
 def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: bool) -> Moments:
     """Weighted mean and spread over the elements of a support; `alike` where they may make equal poses."""
-    count, moments, equal = len(support.weight), Moments(), _equal(support.weight)
+    count, moments, equal = len(support.weight), Moments(), support.uniform
     step = chunk or _fitting(integrand, max(count, 1))
     # in training equal poses have noise of their own (dropout), and each its share in the statistics of BatchNorm
     alike = alike and not integrand.training
@@ -82,11 +82,6 @@ def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: b
         weights = integrand.align(support.weight[part], y)
         moments.add(y, weights, True) if integrand.statistics else moments.add_shares(y, weights)
     return moments
-
-
-def _equal(weight: Tensor) -> bool:
-    """Whether the weights (M, B) are known to be 1 / M without a look at them: they are one number, expanded."""
-    return weight.numel() > 0 and not any(weight.stride())
 
 
 def _fitting(integrand: Integrand, count: int) -> int:
@@ -147,7 +142,8 @@ class Hybrid(Estimator):
         for drawn, counters in design.pages(rest_alone, self.k):
             for i in range(drawn.shape[0]):
                 g = drawn.select(slice(i, i + 1)).map(lambda t, _: t.expand(size, *t.shape[1:]))
-                pairs = Support(_join(integrand, support.element, g), support.weight, support.exact, {})
+                joined = _join(integrand, support.element, g)
+                pairs = Support(joined, support.weight, support.exact, {}, uniform=support.uniform)
                 y = [m[None] for m in weighted(integrand, pairs, self.chunk, alike).result()]
                 blocks.add(integrand.scaled(y, weights, slice(i, i + 1)))
             aux.add(counters, drawn.shape[0])
