@@ -274,6 +274,7 @@ class Nodes(Slot):
 
     group: NodeAxis
     precise: ClassVar[bool] = True
+    role: ClassVar[str] = "nodes"
 
     def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
         return g.permute(x, axis, lead)
@@ -288,6 +289,7 @@ class Labels(Slot):
     precise: ClassVar[bool] = True
     num_axes: ClassVar[int] = 0
     suffix: ClassVar[str] = ".labels"
+    role: ClassVar[str] = "labels"
 
     def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
         return g.relabel(x, lead)
@@ -305,6 +307,7 @@ class Edges(Slot):
     group: NodeAxis
     of: Any = None
     precise: ClassVar[bool] = True
+    role: ClassVar[str] = "edges"
 
     def means(self, path: Any) -> bool:
         """Whether these are the edges of the node numbers at a path."""
@@ -333,6 +336,10 @@ class Axis(NodeAxis):
     @property
     def noise_slots(self) -> tuple[Slot | None, ...]:
         return ()
+
+    @property
+    def trivial(self) -> bool:
+        return True
 
     @property
     def finite(self) -> bool:

@@ -27,6 +27,12 @@ class Group(ABC):
     """
 
     name: str | None
+    feature_kind: ClassVar[str] = "plain"
+    """What `project` reads from its features, which decides how nets and noise treat them.
+
+    "scores" (*shape, N): only their order matters (S). "columns" (*shape, D, M): only their span and orientation matter
+    (O, SO, and the second part of E and SE). "plain": taken as they are.
+    """
 
     @property
     def factors(self) -> tuple[Group, ...]:
@@ -42,6 +48,40 @@ class Group(ABC):
     @abstractmethod
     def noise_slots(self) -> tuple[Slot | None, ...]:
         """The axes of the noise from which `project` makes a Haar element, after the batch."""
+
+    @property
+    def feature_slots(self) -> tuple[Slot | None, ...]:
+        """The axes of the features z of `project`, after the batch; those of the noise unless a group says otherwise.
+
+        They differ where no Gaussian noise moves with the group, as for a group that is not compact: its noise has
+        `noise_slots` of None (the group leaves it alone), and its features are vectors that move.
+        """
+        return self.noise_slots
+
+    @property
+    def compact(self) -> bool:
+        """Whether the group has a uniform (Haar) distribution. Translations and boosts, which go on forever, have none.
+
+        A group that is not compact says so.
+        """
+        return True
+
+    @property
+    def anchored(self) -> bool:
+        """Whether `project` takes (origin (*shape, D), features) and puts the element at the origin (E, SE)."""
+        return False
+
+    @property
+    def trivial(self) -> bool:
+        """Whether the group has one element only, whatever the data."""
+        return False
+
+    def violation(self, g: Any) -> Tensor | None:
+        """How far g is from being an element of the group: a tensor that is zero up to rounding, for the checkers.
+
+        An orthogonal group returns |R^T R - 1|, for instance. None, the default: there is nothing to check.
+        """
+        return None
 
     @abstractmethod
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
@@ -65,7 +105,14 @@ class Group(ABC):
 
     @abstractmethod
     def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
-        """Standard normal noise of shape `shape` and the axes `noise_slots`."""
+        """Standard normal noise of shape `shape` and the axes `noise_slots`.
+
+        `dtype` is the real precision; a complex group returns complex noise of that precision.
+        """
+
+    def draw_features(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
+        """Generic features z for the checkers; Gaussian noise unless a group has `feature_slots` of its own."""
+        return self.draw_noise(shape, layout, **kwargs)
 
     def haar(
         self,
@@ -155,15 +202,20 @@ class Group(ABC):
 class Slot(ABC):
     """One way in which a group acts on a tensor: `num_axes` axes are consumed (1, or 0 for scalars such as det).
 
-    A slot of one's own gives `act`. It may also tell the sizes that it needs (`misfit`), so that wrong inputs are
-    refused by name, and whether it adds entries up (`requires_float`). It gets tensors and elements in one dtype,
-    float32 or wider, outside of autocast, and its result goes back to that of the tensor.
-    `probsym.kernels.precision.matmul` is a product of matrices that TF32 does not narrow either.
+    A slot of one's own gives `act`. It may also tell the sizes that it needs (`sizes`, or `misfit` where they depend on
+    each other), so that wrong inputs are refused by name and checkers know what to send; whether it adds entries up
+    (`requires_float`); and whether it acts on complex numbers (`is_complex`).
+
+    `act` gets tensors and elements in one dtype, float32 or wider, outside of autocast, and its result goes back to
+    that of the tensor. `probsym.kernels.precision.matmul` is a product of matrices that TF32 does not narrow either.
 
     >>> class Pair(Slot):                            # two vectors, one after the other: 2 d entries
     ...     def act(self, g, x, axis, lead):
     ...         x = x.expand(*g.shape, *x.shape[lead:])
     ...         return (x.unflatten(-1, (2, self.group.dim)) @ g.matrix.mT).flatten(-2)
+    ...     @property
+    ...     def sizes(self):
+    ...         return (2 * self.group.dim,)
     >>> from probsym.groups import SO
     >>> from probsym.reps import Rep
     >>> Rep(Pair(SO(3))).act(SO(3).haar((4,)), torch.randn(4, 6, dtype=torch.bfloat16)).dtype
@@ -174,6 +226,8 @@ class Slot(ABC):
     num_axes: ClassVar[int] = 1
     suffix: ClassVar[str] = ""
     precise: ClassVar[bool] = False  # whether `act` itself sees to it that neither half precision nor autocast narrows
+    is_complex: ClassVar[bool] = False  # whether its tensors are complex numbers
+    role: ClassVar[str | None] = None  # what its entries are to nets: "nodes", "labels", "edges", "point" or "vector"
 
     @abstractmethod
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
@@ -184,9 +238,25 @@ class Slot(ABC):
         """Whether new values come from several old ones, so that integers will not do; a default of infinite groups."""
         return not self.group.finite
 
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """Sizes of its `num_axes` axes; None for one of any size."""
+        return (None,) * self.num_axes
+
+    @property
+    def isometric(self) -> bool:
+        """Whether |g x| = |x|, so that Gaussian noise along its axes keeps its law; a default of compact groups."""
+        return self.group.compact
+
+    @property
+    def differences(self) -> Slot:
+        """How the difference of two such tensors moves: as they do, except that points become vectors."""
+        return self
+
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         """The sizes expected on its `num_axes` axes, such as "size 3", if these do not fit; None if they do."""
-        return None
+        fits = all(wanted is None or wanted == found for wanted, found in zip(self.sizes, sizes, strict=True))
+        return None if fits else "size " + " x ".join("any" if n is None else str(n) for n in self.sizes)
 
     def check(self, x: Tensor, axis: int, name: str = "", of: str = "") -> None:
         """Refuse a tensor, called `name`, whose axes from `axis` on have the wrong sizes; `of` says where the slot is.
@@ -305,6 +375,14 @@ class Product(Group):
     @property
     def finite(self) -> bool:
         return all(f.finite for f in self.parts)
+
+    @property
+    def compact(self) -> bool:
+        return all(f.compact for f in self.parts)
+
+    @property
+    def trivial(self) -> bool:
+        return all(f.trivial for f in self.parts)
 
     def order(self, layout: Any = None) -> int | None:
         orders = [f.order((layout or {}).get(f)) for f in self.parts]

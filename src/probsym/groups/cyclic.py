@@ -149,6 +149,10 @@ class Regular(Slot):
     suffix: ClassVar[str] = ".regular"
     precise: ClassVar[bool] = True
 
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        return (self.group.order(),)
+
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes == (self.group.order(),) else f"{self.group.order()} entries, one an element,"
 

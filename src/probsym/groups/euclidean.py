@@ -51,6 +51,14 @@ class E(IsometryGroup):
     def defining(self) -> Slot:
         return Point(self)
 
+    @property
+    def compact(self) -> bool:
+        return False
+
+    @property
+    def anchored(self) -> bool:
+        return True
+
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         kwargs.pop("n", None)
         return Motion(self, torch.eye(self.dim, **kwargs).expand(*shape, self.dim, self.dim))
@@ -96,9 +104,15 @@ class Point(Slot):
 
     group: E
     precise: ClassVar[bool] = True
+    role: ClassVar[str] = "point"
 
-    def misfit(self, sizes: tuple[int, ...]) -> str | None:
-        return None if sizes == (self.group.dim,) else f"size {self.group.dim}"
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        return (self.group.dim,)
+
+    @property
+    def differences(self) -> Slot:
+        return self.group.vector
 
     @property
     def requires_float(self) -> bool:

@@ -31,6 +31,7 @@ class IsometryGroup(Group):
     dim: int
     name: str | None = None
     special: ClassVar[bool] = False
+    feature_kind: ClassVar[str] = "columns"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dim", positive(f"{type(self).__name__}(d)", self.dim))
@@ -51,6 +52,15 @@ class IsometryGroup(Group):
 
     def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
         return torch.randn(*shape, self.dim, self.dim, **kwargs)
+
+    def violation(self, g: Any) -> Tensor:
+        """|R^T R - 1|, and |det R - 1| for rotations: the largest of each matrix."""
+        matrix = g.matrix.detach()
+        unit = torch.eye(self.dim, dtype=matrix.dtype, device=matrix.device)
+        gap = (matrix.mT @ matrix - unit).abs().amax((-2, -1))
+        if self.special:
+            gap = torch.maximum(gap, (torch.linalg.det(matrix) - 1).abs())
+        return gap
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", {self.name!r}"
@@ -115,13 +125,19 @@ class Vector(Slot):
 
     group: IsometryGroup
     precise: ClassVar[bool] = True
+    role: ClassVar[str] = "vector"
 
     @property
     def suffix(self) -> str:  # type: ignore[override]
         return "" if self == self.group.defining else ".vector"
 
-    def misfit(self, sizes: tuple[int, ...]) -> str | None:
-        return None if sizes == (self.group.dim,) else f"size {self.group.dim}"
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        return (self.group.dim,)
+
+    @property
+    def isometric(self) -> bool:
+        return True
 
     @property
     def requires_float(self) -> bool:

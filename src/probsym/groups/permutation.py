@@ -86,6 +86,8 @@ class S(NodeAxis):
     ([1, 0, 2], [1, 0, 2])
     """
 
+    feature_kind: ClassVar[str] = "scores"
+
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
             object.__setattr__(self, "size", whole_number("S(n)", self.name, 0))
@@ -99,6 +101,11 @@ class S(NodeAxis):
     @property
     def finite(self) -> bool:
         return True
+
+    def violation(self, g: Any) -> Tensor:
+        """Zero if the indices are a permutation."""
+        places = torch.arange(g.index.shape[-1], device=g.index.device)
+        return (g.index.sort(-1).values - places).abs()
 
     def order(self, layout: Any = None) -> int | None:
         if layout is None and self.size is None:

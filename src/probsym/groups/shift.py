@@ -118,6 +118,10 @@ class Rolled(Slot):
     num_axes: ClassVar[int] = 2
     precise: ClassVar[bool] = True
 
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        return (self.group.rows, self.group.columns)
+
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes == self.group.size else f"{self.group.rows} x {self.group.columns} pixels"
 

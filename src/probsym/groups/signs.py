@@ -78,6 +78,10 @@ class Signs(Group):
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         return SignElement(self, torch.ones(*shape, self.dim, dtype=torch.long, device=kwargs.get("device")))
 
+    def violation(self, g: Any) -> Tensor:
+        """Zero if the signs are 1 and -1."""
+        return (g.signs.abs() - 1).abs()
+
     def compose(self, g: SignElement, h: SignElement) -> Element:
         return SignElement(self, g.signs * h.signs)
 
@@ -112,8 +116,12 @@ class Signed(Slot):
     group: Signs
     precise: ClassVar[bool] = True
 
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        return (self.group.dim,)
+
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
-        return None if sizes == (self.group.dim,) else f"{self.group.dim} entries"
+        return None if sizes == self.sizes else f"{self.group.dim} entries"
 
     @property
     def requires_float(self) -> bool:

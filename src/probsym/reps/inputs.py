@@ -129,8 +129,9 @@ class Inputs:
 
     @lazy
     def dtype(self) -> torch.dtype:
-        """The widest floating type of the declared tensors, at least float32."""
+        """The widest floating type of the declared tensors, at least float32; of complex ones that of their parts."""
         kinds = [leaf.value.dtype for leaf in self.leaves.values() if leaf.value.is_floating_point()]
+        kinds += [leaf.value.dtype.to_real() for leaf in self.leaves.values() if leaf.value.is_complex()]
         wide = torch.float32 if kinds else torch.get_default_dtype()
         for kind in kinds:
             wide = torch.promote_types(wide, kind)
@@ -433,7 +434,10 @@ def _check_leaf(leaf: Leaf) -> None:
     refuse_channels_first(leaf.name, leaf.rep, tuple(leaf.value.shape))
     leaf.rep.check_sizes(leaf.name, leaf.value, {})
     kind = leaf.value.dtype
-    if leaf.rep.requires_float and not leaf.value.is_floating_point():
+    wants_complex = any(slot.is_complex for slot, _ in leaf.rep.axes)
+    if wants_complex and not kind.is_complex:
+        raise TypeError(f"{leaf.name}: expected a complex dtype for {leaf.rep!r}, got {kind}")
+    if leaf.rep.requires_float and not kind.is_floating_point and not wants_complex:
         raise TypeError(f"{leaf.name}: expected a floating dtype for {leaf.rep!r}, got {kind}")
     if leaf.rep.labelled is not None and (kind.is_floating_point or kind.is_complex or kind == torch.bool):
         raise TypeError(f"{leaf.name}: expected integer node numbers for {leaf.rep!r}, got {kind}")

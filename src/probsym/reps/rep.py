@@ -196,12 +196,25 @@ def _alike(x: Tensor, g: Element) -> tuple[Tensor, Element]:
     """A tensor and an element in one floating dtype, the wider, for slots that multiply them as they come."""
     if not (x.is_floating_point() or x.is_complex()):
         return x, g
-    kind = x.dtype
+    # 1. the widest precision of both, as a real dtype
+    kind = _real(x.dtype)
     for name in g.trailing_dims:
         tensor = getattr(g, name)
-        if tensor is not None and tensor.is_floating_point():
-            kind = torch.promote_types(kind, tensor.dtype)
-    return x.to(kind), g.map(lambda t, _: t.to(kind) if t.is_floating_point() else t)
+        if tensor is not None and (tensor.is_floating_point() or tensor.is_complex()):
+            kind = torch.promote_types(kind, _real(tensor.dtype))
+
+    # 2. both in it; complex numbers stay complex
+    def widened(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(kind.to_complex())
+        return tensor.to(kind) if tensor.is_floating_point() else tensor
+
+    return widened(x), g.map(lambda tensor, _: widened(tensor))
+
+
+def _real(kind: torch.dtype) -> torch.dtype:
+    """The dtype of the parts of complex numbers, and of real ones."""
+    return kind.to_real() if kind.is_complex else kind  # `to_real` of a real one stops compilers
 
 
 def _slot(slot: SlotLike) -> Slot | None:
