@@ -15,9 +15,11 @@ def history(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((out / "metrics.csv").open()))
 
 
-@pytest.mark.parametrize("preset", ["egnn-none", "node-transformer-ps"])
-def test_new_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str) -> None:
-    code, error, result = run("--steps=90", "--validate_every=30", "--lr=3e-3", preset=preset)
+@pytest.mark.parametrize(
+    ("preset", "flags"), [("egnn-none", []), ("transformer-ps", ["--base=node-transformer", "--sinkhorn=2"])]
+)
+def test_new_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str, flags: list[str]) -> None:
+    code, error, result = run("--steps=90", "--validate_every=30", "--lr=3e-3", *flags, preset=preset)
     assert code == 0, error
     losses = [float(row["train_loss"]) for row in history(tmp_path / "out")]
     assert losses[-1] < 0.5 * losses[0]
@@ -27,7 +29,7 @@ def test_new_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str) -
 
 
 def test_a_bare_network_is_reported_as_not_equivariant(run) -> None:
-    _, _, result = run(*RECIPE, preset="gnn-none")
+    _, _, result = run(*RECIPE, "--symmetrizer=none", preset="gnn-ps")
     assert result["equivariance"]["p_value"] < 1e-6
     assert result["equivariance"]["error"] > 1e-3
     assert result["params_by_part"] == {"base": 92_103, "distribution": 0}

@@ -23,7 +23,7 @@ RECIPE = [
     "--trainer.precision=32-true",
 ]  # fmt: skip
 PACKED = ["run", "peptides-func", "--preset", "gnn-id-ga", "--dropout=0", "--walks=0", "--ema=0"]
-PATCHES = ["run", "pcqm-contact", "--preset", "scratch-ga", "--heads=2"]
+PATCHES = ["run", "pcqm-contact", "--preset", "scratch-ps", "--symmetrizer=ga", "--heads=2"]
 DISTRIBUTED = ["--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.num_nodes=1"]
 TRAINER = [sys.executable]  # starts the other processes itself
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

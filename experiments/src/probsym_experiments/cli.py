@@ -24,6 +24,7 @@ examples:
   probsym demo                                           see it work: three minutes, no data needed
   probsym run nbody --preset gnn-ps                      train, test, write runs/nbody/gnn-ps/seed1
   probsym run nbody --preset gnn-ps --seed 2 --lr 1e-3   change fields of a preset
+  probsym run nbody --preset gnn-ps --symmetrizer ga     another method with the same recipe: runs/nbody/gnn-ga/seed1
   probsym run nbody --preset gnn-ps --resume             go on after an interruption, with the same result
   probsym run nbody --preset gnn-ps --trainer.devices 4 --trainer.strategy ddp
   probsym run nbody --help                               all fields of an experiment

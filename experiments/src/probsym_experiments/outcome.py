@@ -9,9 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Place:
-    """Where an experiment finds data and leaves what it makes."""
+    """Where an experiment finds data and leaves what it makes.
 
-    preset: str
+    Args:
+        name: What the run is called in figures: `registry.method_name`.
+    """
+
+    name: str
     data: Path
     out: Path
     resume: bool

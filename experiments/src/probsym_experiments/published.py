@@ -17,7 +17,7 @@ class Published:
     Args:
         row: Its name there. value: Of the experiment's metric. source: Where it stands.
         verified: Whether somebody here has read it there. stderr: Over runs, where the source gives it.
-        preset: Our preset of the same method, if there is one, without -quick or -published.
+        preset: Our preset of the same method, if there is one, without -published.
         figure: Whether it is a line in figures.
         steps: Optimizer steps of its recipe. train_flops: Operations of its matrix products, counted by our preset
             of that recipe, PRESET-published.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import choose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from .outcome import Outcome, Place
 
@@ -125,6 +125,33 @@ EXPERIMENTS = {
 def experiment(name: str) -> Experiment:
     """The experiment of that name."""
     return choose("experiment", EXPERIMENTS, name)
+
+
+# Flags that make another method of a preset, so that its results go by another name.
+METHOD_FLAGS = ("base", "symmetrizer", "tokens", "pretrained")
+
+
+def method_name(preset: str, config: Mapping[str, Any], changed: Collection[str]) -> str:
+    """What a run is called: its preset, or BASE-SYMMETRIZER[-nodes][-scratch] if flags made another method of it.
+
+    Args:
+        config: All fields of the run.
+        changed: Names of those that are not the preset's.
+
+    >>> method_name("gnn-ps", {"base": "gnn", "symmetrizer": "ps"}, ["lr"])
+    'gnn-ps'
+    >>> method_name("gnn-ps", {"base": "gnn", "symmetrizer": "none"}, ["symmetrizer"])
+    'gnn-none'
+    """
+    other = any(flag in changed for flag in METHOD_FLAGS)
+    if not other or "base" not in config or "symmetrizer" not in config:
+        return preset
+    parts = [config["base"], config["symmetrizer"]]
+    if config.get("tokens") == "nodes":
+        parts.append("nodes")
+    if config.get("pretrained") is False:
+        parts.append("scratch")
+    return "-".join(parts)
 
 
 def summary(preset: Path) -> str:

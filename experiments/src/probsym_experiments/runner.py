@@ -24,7 +24,7 @@ from .config import load_config
 from .errors import UserError
 from .folder import claim, differences, held, recognise, release, threads
 from .outcome import Place
-from .registry import Experiment, experiment
+from .registry import Experiment, experiment, method_name
 from .results import RESULT, read_result
 
 PACKAGES = ("torch", "numpy", "lightning")
@@ -44,25 +44,30 @@ def run(
     """
     what = experiment(name)
     config = load_config(what, preset, overrides)
-    out = out or Path("runs") / name / preset / f"seed{config.seed}"
+    overridden = changed(asdict(config), asdict(load_config(what, preset)))
+    called = method_name(preset, asdict(config), overridden)
+    out = out or Path("runs") / name / called / f"seed{config.seed}"
+    place = Place(called, data, out, resume)
     me = {"experiment": name, "preset": preset, "config": asdict(config)}
     if resume and (out / RESULT).exists():
         recognise(out, me)
         return read_result(out / RESULT)  # nothing is written, so no lock is needed
     code = {"versions": versions(), "commit": commit()}
     if rank_zero_only.rank:  # type: ignore[attr-defined]
-        return work(what, config, Place(preset, data, out, resume), threads(me) | code)  # the first process claims
+        # The first process claims the folder.
+        return work(what, config, me | {"overrides": overridden}, place, threads(me) | code)
     with held(out):
         origin = claim(out, me, code, resume)
         if (out / RESULT).exists():  # another process finished it while this one started
             return read_result(out / RESULT)
-        return work(what, config, Place(preset, data, out, resume), origin)
+        return work(what, config, me | {"overrides": overridden}, place, origin)
 
 
-def work(what: Experiment, config: Any, place: Place, origin: dict[str, Any]) -> dict[str, Any]:
+def work(what: Experiment, config: Any, recipe: dict[str, Any], place: Place, origin: dict[str, Any]) -> dict[str, Any]:
     """Runs an experiment in a folder that is claimed, and writes and returns its result.
 
     Args:
+        recipe: The preset, the config as a dict, and what was changed in the preset.
         origin: With how many threads and what code the run is made.
     """
     start, cpu = time.monotonic(), time.process_time()
@@ -76,7 +81,7 @@ def work(what: Experiment, config: Any, place: Place, origin: dict[str, Any]) ->
     earlier, earlier_cpu = outcome.earlier
     result = {
         "experiment": what.name,
-        "preset": place.preset,
+        "preset": recipe["preset"],
         "metric": what.metric,
         "value": outcome.value,
         "stderr": outcome.stderr,
@@ -90,9 +95,9 @@ def work(what: Experiment, config: Any, place: Place, origin: dict[str, Any]) ->
         "params_by_part": outcome.params,
         **outcome.details,
         "device": device(),
-        "overrides": changed(asdict(config), asdict(load_config(what, place.preset))),
+        "overrides": recipe["overrides"],
         **origin,
-        "config": asdict(config),
+        "config": recipe["config"],
     }
     result = finite(result)
     write(out / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .registry import method_name
 from .results import RESULT, read_result
 
-VARIANTS = ("-quick", "-published")
+PUBLISHED = "-published"
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Row:
 
     @property
     def family(self) -> str:
-        """The preset without -quick or -published."""
-        return family(self.preset)
+        """The method, to stand beside published rows of the same: the preset without -published, or what flags made."""
+        result = self.results[0]
+        return family(method_name(self.preset, result.get("config", {}), result["overrides"]))
 
     def mean(self, field: str) -> float:
         """NaN where a result is no number, since a training diverged."""
@@ -53,10 +55,8 @@ class Row:
 
 
 def family(preset: str) -> str:
-    """A preset without -quick or -published."""
-    for ending in VARIANTS:
-        preset = preset.removesuffix(ending)
-    return preset
+    """A preset without -published."""
+    return preset.removesuffix(PUBLISHED)
 
 
 def mean_and_error(values: Sequence[float | None]) -> tuple[float, float | None]:

@@ -113,7 +113,7 @@ def run(config: Config, place: Place) -> Outcome:
     """The result is the share at k samples, averaged over the four graphs that have symmetries."""
     curves = [curve(method, config) for method in (config.symmetrizer, *config.against)]
     write(place.out / "automorphism.csv", as_csv(curves))
-    draw(curves, GRAPHS, place.preset, place.out / "automorphism.png")
+    draw(curves, GRAPHS, place.name, place.out / "automorphism.png")
     own = curves[0]
     column = own.samples.index(config.samples) if config.samples in own.samples else -1
     having = [i for i, graph in enumerate(GRAPHS) if len(graph.orbits) < len(graph.places)]

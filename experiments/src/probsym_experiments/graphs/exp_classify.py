@@ -136,7 +136,7 @@ def run(config: Config, place: Place) -> Outcome:
         ps.save(phi, place.out / "model", overwrite=True)
     scores = test(phi, parts["test"], config)
     lines = [row for row in published("exp-classify") if row.figure and row.preset]
-    accuracy_by_samples({place.preset: scores}, place.out / "accuracy_by_samples.png", lines)
+    accuracy_by_samples({place.name: scores}, place.out / "accuracy_by_samples.png", lines)
     details = {
         "spread_by_samples": spread(phi, parts["test"], config),
         "equivariance": equivariance(phi, parts["test"], config.seed),

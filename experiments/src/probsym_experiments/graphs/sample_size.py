@@ -99,7 +99,7 @@ def run(config: Config, place: Place) -> Outcome:
             found[i, number] = measure(phi, batch, counts, config.repeats, config.gradient_samples)
     made = summary(found, counts)
     write(place.out / "sample_size.csv", table(made))
-    draw(made, place.preset, place.out / "sample_size.png")
+    draw(made, place.name, place.out / "sample_size.png")
     headline = next(row for row in made if row["samples"] == config.samples)
     return Outcome(
         value=headline["output_variance_ratio"],

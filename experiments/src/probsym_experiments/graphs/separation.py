@@ -205,7 +205,7 @@ def _first(
     same = apart(y, controls)
     other = apart(y, _some_pairs(count) if pairs is None else pairs)
     smallest = nearest(y[:count]) if pairs is None else other.min().item()
-    distances(other, same, config.threshold, place.preset, place.out / "distances.png")
+    distances(other, same, config.threshold, place.name, place.out / "distances.png")
     return {
         "isomorphic": (same > config.threshold).double().mean().item(),
         "isomorphic_median": same.median().item(),

@@ -48,7 +48,7 @@ def run(config: Config, place: Place) -> Outcome:
     ps.save(phi, place.out / "model", overwrite=True)
     scores = test(phi, data["test"], config)
     lines = [row for row in published("nbody") if row.figure]
-    error_by_samples({place.preset: scores}, place.out / "error_by_samples.png", EXPERIMENTS["nbody"].axis, lines)
+    error_by_samples({place.name: scores}, place.out / "error_by_samples.png", EXPERIMENTS["nbody"].axis, lines)
     details = {
         **analysis(phi.cpu(), data["test"], config),
         **({"rollout": rollout(phi, data["test"], config, place.out)} if config.velocity_weight else {}),
