@@ -6,6 +6,7 @@ define. The module has the line numbers of the page: a traceback points into it.
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_a_page_whose_code_fails_is_found(tmp_path):
     assert code_of(page).splitlines()[3] == "x = 1"
     with pytest.raises(AssertionError):
         exec(compile(code_of(page), str(page), "exec"), {})
+
+
+def test_the_presets_that_pages_run_exist():
+    presets = ROOT / "experiments" / "src" / "probsym_experiments" / "presets"
+    runs = set()
+    for page in [ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        runs.update(re.findall(r"run ([\w-]+) --preset ([\w-]+)", page.read_text(encoding="utf-8")))
+    assert len(runs) > 10
+    missing = [run for run in runs if not (presets / run[0] / f"{run[1]}.yaml").exists()]
+    assert not missing
 
 
 def test_the_guides_are_among_the_pages():

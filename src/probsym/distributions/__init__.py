@@ -3,7 +3,13 @@
 A new distribution is one new file here and one line in `NAMES` or `FAMILIES`, which the property tests walk.
 """
 
-from probsym.distributions.base import EquivariantDistribution, Noise, ProductDistribution, Support
+from probsym.distributions.base import (
+    EquivariantDistribution,
+    Noise,
+    ProductDistribution,
+    ProjectedDistribution,
+    Support,
+)
 from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.frame import Frame
 from probsym.distributions.haar import Haar
@@ -21,6 +27,7 @@ __all__ = [
     "Learned",
     "Noise",
     "ProductDistribution",
+    "ProjectedDistribution",
     "Relaxation",
     "Support",
     "by_name",
