@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.distributions.frame import Frame
+from probsym.distributions import Frame
 from probsym.groups import product
 from probsym.groups.base import ProductElement
 from probsym.reps import Inputs, Rep

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.distributions.frame import Frame
-from probsym.distributions.frame_axes import distinct_axes, refine
-from probsym.distributions.frame_orthogonal import _pattern_signs, signed
+from probsym.distributions import Frame
+from probsym.distributions.frames.distinct_axes import distinct_axes
+from probsym.distributions.frames.principal_axes import refine
+from probsym.distributions.frames.signs import signed, signs_of_pattern
+from probsym.distributions.frames.views import view_inputs
 from probsym.groups import product
 from probsym.reps import Inputs, Rep
 
@@ -186,7 +188,7 @@ def test_the_usual_case_is_the_general_one(d, family, dtype):
         pos = (((cloud * torch.linspace(1, thin, d, dtype=torch.float64)) @ turn + far) * size).to(dtype)
         for part in pos.split(1):
             x = Inputs.bind({"pos": Rep(None, space)}, (), {"pos": part})
-            found, view = distinct_axes(x, space), Frame(space)._views(x)[space]
+            found, view = distinct_axes(x, space), view_inputs(x, [space], []).spaces[space]
             if found is None:
                 continue
             answers[thin, size] += 1
@@ -255,7 +257,7 @@ def test_the_usual_case_decides_by_the_worst_input(dtype):
 @pytest.mark.parametrize("d", [1, 2, 3, 4])
 def test_listed_signs_keep_their_order(d, special):
     frame = ps.O(d).haar((5,), generator=torch.Generator().manual_seed(d), dtype=torch.float64).matrix
-    signs = _pattern_signs(torch.arange(2**d), torch.ones(d, dtype=torch.bool))
+    signs = signs_of_pattern(torch.arange(2**d), torch.ones(d, dtype=torch.bool))
     if special:
         frame[..., -1] *= torch.linalg.det(frame).sign()[:, None]
         signs = signs[signs.prod(-1) > 0]

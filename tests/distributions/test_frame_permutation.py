@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.distributions.frame import Frame
-from probsym.distributions.frame_permutation import split, tied
+from probsym.distributions import Frame
+from probsym.distributions.frames.node_keys import view_nodes
+from probsym.distributions.frames.partitions import split, tied
 from probsym.reps import Inputs, Rep
 
 NODES = ps.S("nodes")
@@ -225,11 +226,10 @@ def test_coupling_in_ragged_batches_with_points():
 
 def test_keys_are_continuous_across_equal_eigenvalues():
     """A cycle has doubly degenerate eigenvalues: a small change of the graph changes the keys a little."""
-    from probsym.distributions.frame_permutation import view_nodes
 
     def relation(a):
         x = Inputs.bind({"edge": Rep(NODES, NODES)}, (), {"edge": a[None]})
-        return view_nodes(x, NODES, {"edge": 1e-16}).relations[0][1]
+        return view_nodes(x, NODES, {"edge": 1e-16}).relations[0].value
 
     a, change = cycle(8), weighted(8)
     assert (relation(a + 1e-9 * change) - relation(a)).abs().max() < 1e-7
@@ -276,8 +276,6 @@ def test_features_of_edges_do_not_disturb_the_frames_of_a_ragged_batch():
 @pytest.mark.parametrize("points", [False, True])
 def test_a_large_graph_does_not_make_room_for_itself_in_the_small_ones(points):
     """N^2 numbers a graph, whatever the largest of the batch; and the frames are those of the graphs alone."""
-    from probsym.distributions.frame_permutation import view_nodes
-
     axis, space = ps.S("nodes", batch="batch"), ps.E(3)
     sizes = [5, 60, 5, 1, 0, 7, 12, 5]
     batch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
@@ -288,7 +286,7 @@ def test_a_large_graph_does_not_make_room_for_itself_in_the_small_ones(points):
     given = {"x": values, "e": edges, "batch": batch}
     x = Inputs.bind(spec, (), given)
     view = view_nodes(x, axis, {leaf.name: 1e-16 for leaf in x.leaves.values()})
-    held = sum(relation.numel() for _, relation in view.relations)
+    held = sum(part.value.numel() for part in view.relations)
     assert held <= sum((2 * n) ** 2 for n in sizes)
     assert held < 0.2 * len(sizes) * max(sizes) ** 2
     for i, n in enumerate(sizes):

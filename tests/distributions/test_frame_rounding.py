@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.distributions import frame_axes, frame_permutation
+from probsym.distributions.frames import tolerances
+from probsym.distributions.frames.views import view_inputs
 from probsym.reps import Inputs, Rep
 
 POSES = 40
@@ -188,22 +189,11 @@ def mirrored(change):
 
 def mirror_gap(pos, kind):
     """The largest difference between the keys of mirror images."""
-    found = []
-    spectral = frame_permutation._spectral
-
-    def spy(pairs, scalars):
-        key, relation = spectral(pairs, scalars)
-        found.append(key)
-        return key, relation
-
     nodes, space = ps.S("nodes"), ps.E(3)
     spec = {"pos": Rep(nodes, space), "kind": Rep(nodes)}
     x = Inputs.bind(spec, (), {"pos": pos[None], "kind": kind[None, :, None]})
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setattr(frame_permutation, "_spectral", spy)
-        ps.Frame(nodes * space).support(x)
-    return (found[0][0, :4] - found[0][0, 4:]).abs().max().item()
+    keys = view_inputs(x, [space], [nodes]).nodes[nodes].keys[0]
+    return (keys[:4] - keys[4:]).abs().max().item()
 
 
 def change_at(gap, kind):
@@ -221,11 +211,11 @@ def change_at(gap, kind):
 @pytest.mark.parametrize("slack", [True, False])
 def test_keys_at_the_border_are_counted(slack, monkeypatch):
     """At the tolerance all poses are counted, away from it none; without the slack some move and say exact."""
-    parted = frame_permutation.parted
     if not slack:
-        monkeypatch.setattr(frame_permutation, "parted", lambda c, v, t, s: parted(c, v, t, torch.zeros_like(s)))
+        for error in ("KEY_ERROR_OF_FLOAT64", "KEY_GAP_PER_ROUNDING", "SURE_DISTANCE_IN_ROUNDING_ERRORS"):
+            monkeypatch.setattr(tolerances, error, 0.0)
     kind = torch.zeros(8, dtype=torch.float64)
-    border = change_at(frame_permutation.CLOSE, kind)
+    border = change_at(tolerances.ROUNDED_KEY_GAP, kind)
     for factor, sure in ((0.9, True), (0.96, True), (1.0, False), (1.04, True), (1.1, True)):
         values, exact = averages(mirrored(factor * border), kind, ps.S, ps.E)
         if not slack and not sure:
@@ -259,7 +249,7 @@ def test_needles_do_not_move_or_are_counted(thickness):
 
 
 def test_unsure_inputs_warn_once_and_leave_the_others_exact():
-    border = change_at(frame_permutation.CLOSE, torch.zeros(8, dtype=torch.float64))
+    border = change_at(tolerances.ROUNDED_KEY_GAP, torch.zeros(8, dtype=torch.float64))
     nodes, space = ps.S("nodes"), ps.E(3)
     spec = {"pos": Rep(nodes, space), "kind": Rep(nodes)}
     phi = ps.symmetrize(Net(8, 3), spec, (Rep(), Rep(nodes, space.vector)), "frame").eval()
@@ -292,9 +282,9 @@ def test_decisions_are_the_same_wherever_a_cloud_is(family, first):
 
 def test_tolerances_do_not_depend_on_the_place():
     for eps in (2e-16, 1.2e-7):
-        tolerance, slack = frame_permutation._tolerance(torch.tensor([0.0, eps, 100 * eps]), eps)
+        tolerance, slack = tolerances.key_tolerance(torch.tensor([0.0, eps, 100 * eps]), eps)
         assert tolerance[1] == tolerance[2] >= 4 * slack[1] - 1e-10
-        assert 2 * eps / frame_axes.least_gap(eps) < frame_axes.TURN
+        assert 2 * eps / tolerances.least_eigenvalue_gap(eps) < tolerances.MOST_TURN_IN_RADIANS
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

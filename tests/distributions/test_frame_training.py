@@ -65,7 +65,8 @@ def all_rows(phi, data):
     """The mean over the padded table of frames, rows of weight zero included."""
     x = phi.bind((), data)
     support = phi.distribution.support(x)
-    (y,) = phi._evaluate(x, support.element)
+    poses = [x.act(support.element.select(m).inverse()) for m in range(len(support.weight))]
+    y = torch.stack([phi.model(**pose.kwargs) for pose in poses])
     return (support.weight[..., None] * y).sum(0)
 
 

@@ -11,7 +11,7 @@ from probsym.distributions.base import (
     Support,
 )
 from probsym.distributions.default_net import DefaultNet
-from probsym.distributions.frame import Frame
+from probsym.distributions.frames import Frame
 from probsym.distributions.haar import Haar
 from probsym.distributions.learned import Canonical, Learned
 from probsym.distributions.registry import NAMES, by_name, complete

@@ -7,7 +7,7 @@ from typing import Any
 
 from probsym.distributions.base import EquivariantDistribution, ProductDistribution
 from probsym.distributions.default_net import DefaultNet
-from probsym.distributions.frame import Frame
+from probsym.distributions.frames import Frame
 from probsym.distributions.haar import Haar
 from probsym.distributions.learned import Canonical, Learned
 from probsym.groups import Axis, E, Group, product

@@ -1,0 +1,121 @@
+"""The noise of a frame: what is drawn, how the group moves it, and the tables that a search reads.
+
+The noise of a call is {"ties": {factor: ...}, "picks": {space: {input: ...}}}.
+
+- "ties": (*K, B, D, D + 1) for a space, whose columns fill axes that no data determines and give signs; (*K, B, N) for
+  the nodes, which decides between equal nodes. Both move with the group.
+- "picks": one number per column of an input without an order, and axis of the space. It prefers columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probsym.distributions.base import Noise, draw_options
+from probsym.distributions.frames.columns import is_ordered, oriented
+from probsym.distributions.frames.search import FrameNoise, SpaceNoise
+from probsym.groups import Group, IsometryGroup, NodeAxis
+from probsym.reps import Inputs, Leaf, Rep
+
+
+def draw_noise(
+    x: Inputs, group: Group, spaces: Sequence[IsometryGroup], shape: tuple[int, ...], generator: torch.Generator | None
+) -> Noise:
+    """The noise of sample shape `shape`: standard normal throughout."""
+    options = draw_options(x, generator)
+    batch = (*shape, x.count)
+    ties: dict[Group, Tensor] = {}
+    for factor in group.factors:
+        if isinstance(factor, IsometryGroup):
+            ties[factor] = torch.randn(*batch, factor.dim, factor.dim + 1, **options)
+        else:
+            ties[factor] = x.stored(factor).draw_noise(batch, **options)
+    picks: dict[Group, dict[str, Tensor]] = {}
+    for space in spaces:
+        picks[space] = {}
+        for leaf in _unordered(x, space):
+            picks[space][leaf.name] = torch.randn(*shape, *_preference_shape(leaf, space), **options)
+    return {"ties": ties, "picks": picks}
+
+
+def noise_reps(x: Inputs, group: Group, spaces: Sequence[IsometryGroup]) -> dict[str, Any]:
+    """How the group moves the noise: Reps in the containers of `draw_noise`."""
+    ties = {factor: Rep(*factor.noise_slots) for factor in group.factors}
+    picks: dict[Group, dict[str, Rep]] = {}
+    for space in spaces:
+        picks[space] = {leaf.name: _preference_rep(leaf, space) for leaf in _unordered(x, space)}
+    return {"ties": ties, "picks": picks}
+
+
+def sample_shape(group: Group, noise: Noise) -> tuple[int, ...]:
+    """The sample shape of noise."""
+    first = group.factors[0]
+    rep = Rep(*first.noise_slots)
+    tensor = noise["ties"][first]
+    return tuple(tensor.shape[: tensor.ndim - rep.batch_dims() - rep.ndim])
+
+
+def noise_tables(
+    x: Inputs, noise: Noise, times: int, spaces: Sequence[IsometryGroup], nodes: Sequence[NodeAxis]
+) -> FrameNoise:
+    """The noise in float64 with one row per draw k and input b, at k B + b; K = `times` draws."""
+    space_noise = {}
+    for space in spaces:
+        tie = noise["ties"][space].double().reshape(times * x.count, space.dim, space.dim + 1)
+        preference = _preferences(x, space, noise, times)
+        space_noise[space] = SpaceNoise(tie[..., : space.dim], tie[..., space.dim], preference)
+    node_noise = {}
+    for axis in nodes:
+        layout = x.layouts[axis]
+        tie = noise["ties"][axis].double()
+        # the nodes of a ragged batch come one after the other, without an axis for the batch
+        own_axes = 1 if layout.ragged else 2
+        tie = tie.reshape(times, *tie.shape[-own_axes:])
+        node_noise[axis] = layout.pad(tie, 1).reshape(times * x.count, layout.padded_size)
+    return FrameNoise(space_noise, node_noise)
+
+
+def _unordered(x: Inputs, space: IsometryGroup) -> list[Leaf]:
+    """The inputs whose columns have no order, so that noise may have to prefer one."""
+    return [leaf for leaf in oriented(x, space) if not is_ordered(leaf, space)]
+
+
+def _preferences(x: Inputs, space: IsometryGroup, noise: Noise, times: int) -> Tensor:
+    """The preference for each column as each axis (K B, M, D); zero where the order of the columns decides."""
+    rows = times * x.count
+    parts = [torch.zeros(rows, 0, space.dim, dtype=torch.float64, device=x.device)]
+    for leaf in oriented(x, space):
+        if is_ordered(leaf, space):
+            columns = leaf.value[0].numel() // space.dim if len(leaf.value) else 0
+            parts.append(torch.zeros(rows, columns, space.dim, dtype=torch.float64, device=x.device))
+            continue
+        value = noise["picks"][space][leaf.name].double()
+        value = value.reshape(times, *_preference_shape(leaf, space))
+        if leaf.rep.ragged is not None:
+            value = x.layouts[leaf.rep.ragged].pad(value, 1)
+        if value.numel():
+            parts.append(value.reshape(rows, -1, space.dim))
+    joined = torch.cat(parts, 1)
+    if not joined.shape[1]:
+        # as `read_columns` has it: without any data, one column that does not exist
+        return joined.new_zeros(rows, 1, space.dim)
+    return joined
+
+
+def _preference_shape(leaf: Leaf, space: IsometryGroup) -> tuple[int, ...]:
+    """The shape of an input with one number per axis of the space, last, instead of the coordinates."""
+    place = leaf.rep.batch_dims()
+    place += next(p for slot, p in leaf.rep.axes if slot.group == space)
+    shape = leaf.value.shape
+    return (*shape[:place], *shape[place + 1 :], space.dim)
+
+
+def _preference_rep(leaf: Leaf, space: IsometryGroup) -> Rep:
+    """The Rep of an input without the space, channels spelt out, and one axis more."""
+    kept = [slot for slot in leaf.rep.slots if slot is None or slot.group != space]
+    channels = [None] * (len(leaf.channels) + 1)
+    return Rep(*kept, *channels)
