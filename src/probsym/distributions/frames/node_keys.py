@@ -1,7 +1,7 @@
 """Keys by which the nodes of S_n are sorted, and relations that tell further nodes apart.
 
-After the Laplacian sort frame of Puny et al. (arXiv 2110.03336, section 3.2), which sorts by the diagonals of the
-spectral projectors of the graph Laplacian.
+After the Laplacian sort frame of Puny et al. (arXiv 2110.03336), which sorts by the diagonals of the spectral
+projectors of the graph Laplacian. `reference.laplacian_keys` is the same for one generic graph.
 """
 
 from __future__ import annotations

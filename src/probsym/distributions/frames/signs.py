@@ -1,4 +1,4 @@
-"""The signs of the axes: all that is left to choose for a generic cloud (Puny et al., arXiv 2110.03336, section 3.1).
+"""The signs of the axes: all that is left to choose for a generic cloud (Puny et al., arXiv 2110.03336).
 
 F(x) = { (a_1 u_1, ..., a_D u_D) : a_i in {-1, 1} },    for SO and SE those of determinant one
 """
