@@ -15,7 +15,7 @@ from probsym_experiments.errors import UserError
 from probsym_experiments.graphs.dense import return_probabilities as dense_probabilities
 from probsym_experiments.tasks.block_model import BlockModel, assemble, draw, load
 from probsym_experiments.tasks.collate import Channels, Collated, Packed, Padded
-from probsym_experiments.tasks.features import indicators, return_probabilities
+from probsym_experiments.tasks.features import indicators, with_walks
 from probsym_experiments.tasks.molecules import Molecules, convert, split, standardised
 from probsym_experiments.tasks.pattern import TASK as PATTERN
 from probsym_experiments.tasks.pcqm_contact import DATA as CONTACT
@@ -123,7 +123,9 @@ def test_walks_are_those_of_the_dense_formula(graphs: Graphs) -> None:
     few = graphs.take(slice(0, 5))
     batch = Padded(Channels((3,)))(few)
     dense = dense_probabilities(batch["edge"][..., 0].double(), 7)[batch["mask"]]
-    torch.testing.assert_close(torch.from_numpy(return_probabilities(few, 7)).double(), dense, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        torch.from_numpy(with_walks(few, 7).nodes.columns["walks"]).double(), dense, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_indicators() -> None:

@@ -6,12 +6,12 @@ from itertools import combinations
 from pathlib import Path
 
 import igraph
+import networkx
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..once import once
-from . import graph6
 
 Adjacencies = NDArray[np.bool_]
 COUNTS = (1, 1, 2, 6, 21, 112, 853, 11_117)  # of connected graphs on 1, 2, ... nodes
@@ -25,10 +25,10 @@ def load(folder: Path, nodes: int = 8) -> Adjacencies:
     if not 1 <= nodes <= len(COUNTS):
         raise UserError(f"nodes: expected 1 to {len(COUNTS)}; got {nodes}")
     path = folder / f"graph{nodes}c.g6"
-    once(path, lambda: graph6.encode(connected(nodes)))
+    once(path, lambda: encode(connected(nodes)))
     try:
-        graphs = graph6.decode(path.read_bytes())
-    except UserError as error:
+        graphs = decode(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path}: {error}; delete it and it will be made again") from error
     classes = len(set(keys(graphs)))
     joined = sum(igraph.Graph(nodes, edges(g)).is_connected() for g in graphs) if graphs.shape[1] == nodes else 0
@@ -38,6 +38,41 @@ def load(folder: Path, nodes: int = 8) -> Adjacencies:
             f"{len(graphs)} on {graphs.shape[1]}, {classes} classes, {joined} connected on {nodes} nodes"
         )
     return graphs
+
+
+def encode(graphs: Adjacencies) -> bytes:
+    """Graphs (B, N, N) in McKay's text format graph6, one a line.
+
+    >>> encode(np.ones((1, 3, 3), bool) ^ np.eye(3, dtype=bool))
+    b'Bw\\n'
+    """
+    lines = [networkx.to_graph6_bytes(networkx.from_numpy_array(graph), header=False) for graph in graphs]
+    return b"".join(lines)
+
+
+def decode(text: bytes) -> Adjacencies:
+    """Graphs of one size (B, N, N) from graph6.
+
+    Raises:
+        ValueError: a line is damaged, or graphs have different sizes.
+
+    >>> decode(b"Bw").astype(int).tolist()
+    [[[0, 1, 1], [1, 0, 1], [1, 1, 0]]]
+    """
+    graphs = []
+    for number, line in enumerate(text.split(), 1):
+        if min(line) < 63:  # networkx looks for too large bytes only
+            raise ValueError(f"graph6: line {number}: expected characters ? to ~; got {line[:20]!r}")
+        try:
+            graph = networkx.from_graph6_bytes(line)
+        except (networkx.NetworkXError, ValueError, IndexError) as error:
+            raise ValueError(f"graph6: line {number}: {error}") from error
+        if graphs and len(graph) != len(graphs[0]):
+            raise ValueError(f"graph6: line {number}: expected {len(graphs[0])} nodes; got {len(graph)}")
+        graphs.append(networkx.to_numpy_array(graph, dtype=bool))
+    if not graphs:
+        raise ValueError("graph6: expected at least one graph; got none")
+    return np.stack(graphs)
 
 
 def connected(nodes: int) -> Adjacencies:

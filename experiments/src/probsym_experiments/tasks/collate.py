@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
-from .features import indicators, joined, width
+from .features import both_directions, indicators, width
 from .storage import Graphs
 
 
@@ -97,7 +97,7 @@ class Packed:
         bonds = torch.cat([bonds, bonds[torch.from_numpy(index[:, 0] != index[:, 1])]])
         return {
             "x": self.channels.of_nodes(graphs),
-            "edge_index": torch.from_numpy(joined(graphs)),
+            "edge_index": torch.from_numpy(both_directions(graphs)),
             "bonds": bonds,
             "batch": torch.from_numpy(graphs.nodes.graph),
             "size": sizes[:, None].float(),

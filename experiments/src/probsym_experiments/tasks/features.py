@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,8 +11,6 @@ from torch import Tensor
 
 from ..errors import UserError
 from .storage import Graphs, Ragged
-
-GRAPHS = 500  # whose walks are followed at a time
 
 
 def width(classes: Sequence[int]) -> int:
@@ -51,35 +48,24 @@ def check_classes(values: NDArray, classes: Sequence[int], where: str) -> None:
 def with_walks(graphs: Graphs, steps: int) -> Graphs:
     """The same graphs with column walks (sum N, T): probability that a walk is back after 1, ..., T = `steps` steps.
 
-    arXiv 2110.07875. One sparse pass over all graphs.
+    PyG computes them (arXiv 2110.07875), graph by graph.
     """
     if not steps:
         return graphs
-    found = [return_probabilities(graphs.take(slice(i, i + GRAPHS)), steps) for i in range(0, len(graphs), GRAPHS)]
+    # PyG takes seconds to import, and most runs do without walks.
+    from torch_geometric.data import Data
+    from torch_geometric.transforms import AddRandomWalkPE
+
+    add_walks = AddRandomWalkPE(steps, attr_name="walks")
+    found = []
+    for number, size in enumerate(graphs.sizes):
+        link = torch.from_numpy(both_directions(graphs.take(slice(number, number + 1))))
+        found.append(add_walks(Data(edge_index=link, num_nodes=int(size))).walks.numpy())
     nodes = Ragged(graphs.nodes.counts, graphs.nodes.columns | {"walks": np.concatenate(found)})
     return Graphs(nodes, graphs.edges, graphs.targets, graphs.pairs)
 
 
-def return_probabilities(graphs: Graphs, steps: int) -> NDArray:
-    """(sum N, steps), from S = D^-1/2 A D^-1/2 of all graphs: (S^(a + b))_ii = sum_j (S^a)_ij (S^b)_ij."""
-    count, link = int(graphs.sizes.sum()), torch.from_numpy(joined(graphs))
-    degree = torch.bincount(link[0], minlength=count).float()
-    weight = (degree[link[0]] * degree[link[1]]).rsqrt()
-    powers = [torch.sparse_coo_tensor(link, weight, (count, count), check_invariants=False).coalesce()]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR")  # beta; torch's own means
-        while 2 * len(powers) < steps:
-            powers.append(torch.sparse.mm(powers[-1], powers[0]).coalesce())
-    row, column = powers[0].indices()
-    loops = torch.zeros(count).index_add_(0, row, powers[0].values() * (row == column))
-    found = [loops]
-    for t in range(2, steps + 1):
-        product = powers[(t + 1) // 2 - 1] * powers[t // 2 - 1]
-        found.append(torch.sparse.sum(product, 1).to_dense())
-    return torch.stack(found, 1).numpy()
-
-
-def joined(graphs: Graphs) -> NDArray:
+def both_directions(graphs: Graphs) -> NDArray:
     """Both directions of all edges (2, 2 sum E) with node numbers of the batch as one graph; a self-loop once."""
     shift = np.repeat(graphs.nodes.starts, graphs.edges.counts)[:, None]
     link = graphs.edges.columns["index"].astype(np.int64) + shift
