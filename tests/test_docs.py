@@ -55,11 +55,25 @@ def test_a_page_whose_code_fails_is_found(tmp_path):
         exec(compile(code_of(page), str(page), "exec"), {})
 
 
+def all_matches(pattern: str) -> set:
+    """What a pattern finds on all pages."""
+    pages = [ROOT / "experiments" / "README.md", *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    matches: set = set()
+    for page in pages:
+        matches.update(re.findall(pattern, page.read_text(encoding="utf-8")))
+    return matches
+
+
+def test_the_files_that_pages_name_exist():
+    paths = all_matches(r"\b((?:experiments/)?(?:tests|examples)/[\w/]+\.py)")
+    assert len(paths) > 15
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    assert not missing
+
+
 def test_the_presets_that_pages_run_exist():
     presets = ROOT / "experiments" / "src" / "probsym_experiments" / "presets"
-    runs = set()
-    for page in [ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        runs.update(re.findall(r"run ([\w-]+) --preset ([\w-]+)", page.read_text(encoding="utf-8")))
+    runs = all_matches(r"run ([\w-]+) --preset ([\w-]+)")
     assert len(runs) > 10
     missing = [run for run in runs if not (presets / run[0] / f"{run[1]}.yaml").exists()]
     assert not missing
