@@ -98,7 +98,8 @@ def dtype(call: dict[str, Tensor]) -> torch.dtype:
     return next(v.dtype for v in call.values() if v.is_floating_point())
 
 
-def _setting(inputs: Any, output: Any, call: dict[str, Tensor], shapes: Any, width: int = 0) -> Setting:
+def make_setting(inputs: Any, output: Any, call: dict[str, Tensor], shapes: Any, width: int = 0) -> Setting:
+    """A call with its Reps, and a base model without symmetry whose outputs have these shapes after the batch."""
     rows = {k: v for k, v in call.items() if k not in ("batch", "mask")}
     ragged = call.get("batch")
     features = 0
@@ -124,7 +125,7 @@ def sets(b: int = 3, n: int = 4, kind: torch.dtype = torch.float64) -> Setting:
     call = {"x": randn(b, n, 2, kind=kind), "a": randn(b, n, n, kind=kind)}
     inputs = {"x": ps.Rep(NODES), "a": ps.Rep(NODES, NODES)}
     output = {"node": ps.Rep(NODES), "pair": ps.Rep(NODES, NODES), "all": ps.Rep()}
-    return _setting(inputs, output, call, [(n, 2), (n, n), (3,)])
+    return make_setting(inputs, output, call, [(n, 2), (n, n), (3,)])
 
 
 def rotated(group: ps.Group, b: int = 3, kind: torch.dtype = torch.float64) -> Setting:
@@ -133,7 +134,7 @@ def rotated(group: ps.Group, b: int = 3, kind: torch.dtype = torch.float64) -> S
     call = {"v": randn(b, 4, d, kind=kind), "s": randn(b, 1, seed=2, kind=kind)}
     inputs = {"v": ps.Rep(None, group), "s": ps.Rep(group.det)}
     output = (ps.Rep(group), ps.Rep(group.det), ps.Rep(group, group), ps.Rep())
-    return _setting(inputs, output, call, [(d,), (1,), (d, d), (2,)])
+    return make_setting(inputs, output, call, [(d,), (1,), (d, d), (2,)])
 
 
 def moved(group: ps.Group, b: int = 3, kind: torch.dtype = torch.float64) -> Setting:
@@ -142,7 +143,7 @@ def moved(group: ps.Group, b: int = 3, kind: torch.dtype = torch.float64) -> Set
     call = {"x": randn(b, 4, d, kind=kind) + 2, "v": randn(b, 4, d, seed=2, kind=kind)}
     inputs = {"x": ps.Rep(None, group), "v": ps.Rep(None, group.vector)}
     output = (ps.Rep(None, group), ps.Rep(group.vector), ps.Rep(group.vector, group.det), ps.Rep())
-    return _setting(inputs, output, call, [(4, d), (d,), (d, 1), (2,)])
+    return make_setting(inputs, output, call, [(4, d), (d,), (d, 1), (2,)])
 
 
 def particles(group: ps.Group, b: int = 3, n: int = 4, kind: torch.dtype = torch.float64) -> Setting:
@@ -153,7 +154,7 @@ def particles(group: ps.Group, b: int = 3, n: int = 4, kind: torch.dtype = torch
         "edge": randn(b, n, n, 1, kind=kind),
     }
     inputs = {"pos": ps.Rep(NODES, group), "vel": ps.Rep(NODES, group.vector), "edge": ps.Rep(NODES, NODES)}
-    return _setting(inputs, ps.Rep(NODES, group), call, [(n, d)])
+    return make_setting(inputs, ps.Rep(NODES, group), call, [(n, d)])
 
 
 def padded(
@@ -164,7 +165,7 @@ def padded(
     pos, charge = (randn(b, n, d, kind=kind) + 2) * mask[..., None], randn(b, n, 1, kind=kind) * mask[..., None]
     call = {"pos": pos, "charge": charge, "mask": mask}
     inputs = {"pos": ps.Rep(PADDED, group), "charge": ps.Rep(PADDED)}
-    return _setting(inputs, (ps.Rep(PADDED, group), ps.Rep()), call, [(n, d), (2,)])
+    return make_setting(inputs, (ps.Rep(PADDED, group), ps.Rep()), call, [(n, d), (2,)])
 
 
 def ragged(group: ps.Group, kind: torch.dtype = torch.float64) -> Setting:
@@ -172,7 +173,7 @@ def ragged(group: ps.Group, kind: torch.dtype = torch.float64) -> Setting:
     edges = torch.tensor([[0, 1, 2, 4, 6, 7], [1, 2, 3, 5, 7, 8]])
     call = {"pos": randn(9, d, kind=kind) + 2, "charge": randn(9, 1, kind=kind), "edge_index": edges, "batch": batch}
     inputs = {"pos": ps.Rep(RAGGED, group), "charge": ps.Rep(RAGGED), "edge_index": RAGGED.labels}
-    return _setting(inputs, (ps.Rep(RAGGED, group), ps.Rep()), call, [(4, d), (2,)], width=4)
+    return make_setting(inputs, (ps.Rep(RAGGED, group), ps.Rep()), call, [(4, d), (2,)], width=4)
 
 
 def graphs(b: int = 3, n: int = 4, kind: torch.dtype = torch.float64) -> Setting:
@@ -181,21 +182,22 @@ def graphs(b: int = 3, n: int = 4, kind: torch.dtype = torch.float64) -> Setting
     edges[0, :, -1] = -1
     call = {"x": randn(b, n, 2, kind=kind), "edge_index": edges}
     inputs = {"x": ps.Rep(NODES), "edge_index": ps.Rep(NODES.labels)}
-    return _setting(inputs, ps.Rep(NODES), call, [(n, 2)])
+    return make_setting(inputs, ps.Rep(NODES), call, [(n, 2)])
 
 
 def fixed(group: ps.Group, kind: torch.dtype = torch.float64) -> Setting:
     """A named axis on which nothing acts."""
     atoms, d = ps.Axis("atoms"), group.dim
     call = {"pos": randn(3, 4, d, kind=kind) + 2, "kind": randn(3, 4, 2, kind=kind)}
-    return _setting({"pos": ps.Rep(atoms, group), "kind": ps.Rep(atoms)}, ps.Rep(atoms, group.vector), call, [(4, d)])
+    inputs = {"pos": ps.Rep(atoms, group), "kind": ps.Rep(atoms)}
+    return make_setting(inputs, ps.Rep(atoms, group.vector), call, [(4, d)])
 
 
 def two_axes(kind: torch.dtype = torch.float64) -> Setting:
     rows, cols, space = ps.S("rows"), ps.S("cols"), ps.O(2)
     call = {"m": randn(3, 3, 4, kind=kind), "w": randn(3, 3, 2, kind=kind), "c": randn(3, 4, kind=kind)}
     inputs = {"m": ps.Rep(rows, cols), "w": ps.Rep(rows, space), "c": ps.Rep(cols)}
-    return _setting(inputs, (ps.Rep(cols, rows), ps.Rep(rows, space)), call, [(4, 3), (3, 2)])
+    return make_setting(inputs, (ps.Rep(cols, rows), ps.Rep(rows, space)), call, [(4, 3), (3, 2)])
 
 
 def seeded(seed=0):

@@ -1,12 +1,13 @@
-"""The Symmetrizer: exact equivariance by coupled noise, estimators at the call, precision, gradients, bookkeeping."""
+"""The Symmetrizer: samples and means, estimators at the call, precision, gradients, bookkeeping.
+
+Its equivariance is tested in test_equivariance.py.
+"""
 
 import copy
 from itertools import permutations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 import probsym as ps
@@ -16,7 +17,6 @@ from cases import (
     SETTINGS,
     Base,
     close,
-    coupled_error,
     entry,
     particles,
     randn,
@@ -24,28 +24,8 @@ from cases import (
     sets,
 )
 from probsym.reps import leaves
-from probsym.testing import equivariance_error
 
-# ---------------------------------------------------------------- equivariance
-
-
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-def test_coupled_exactness(setting, distribution):
-    """At most 1e-10 in float64, for a base model whose own error is above 1e-2."""
-    s = SETTINGS[setting]()
-    phi = s.symmetrized(distribution)
-    for seed in range(3):
-        assert coupled_error(phi, s.call, seed=seed) <= 1e-10
-    assert equivariance_error(phi.model, s.call, s.inputs, s.output).error > 1e-2
-
-
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(st.sampled_from(sorted(DISTRIBUTIONS)), st.integers(1, 3), st.integers(1, 6), st.integers(1, 4), st.booleans())
-def test_coupled_exactness_at_any_size(distribution, batch, n, d, special):
-    group = ps.SE(d) if special else ps.O(d)
-    s = particles(group, batch, n)
-    assert coupled_error(s.symmetrized(distribution), s.call) <= 1e-10
+# ---------------------------------------------------------------- samples and their mean
 
 
 @pytest.mark.parametrize("distribution", ["haar", "learned"])
