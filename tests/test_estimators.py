@@ -60,7 +60,7 @@ def test_integers_of_numpy_are_integers(integer):
     assert Cyclic(integer(4)) == Cyclic(4)
     assert torch.equal(STEPS(x, samples=integer(3), generator=seeded()), STEPS(x, samples=3, generator=seeded()))
     assert STEPS.sample(x, samples=integer(3)).shape == (3, 2, 4)
-    assert len(STEPS.draw_noise(x, samples=integer(3))["z"][NODES]) == 3
+    assert len(STEPS.draw_noise(x, samples=integer(3))["features"][NODES]) == 3
     assert STEPS.estimate(x, tol=np.float32(0.5), max_samples=integer(64)).samples.max() <= 64
     made = ps.symmetrize(LINEAR, ps.Rep(NODES), ps.Rep(NODES), "haar", integer(2), integer(5))
     assert (made.train_estimator, made.eval_estimator) == (ps.MonteCarlo(2), ps.MonteCarlo(5))

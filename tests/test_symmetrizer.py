@@ -177,7 +177,7 @@ def test_straight_through_gradient_is_that_of_the_soft_matrix(chunk):
     (slope,) = torch.autograd.grad(sum((y[k[0]] * w).sum() for k, w in weights.items()), net.w)
 
     x = phi.bind((), s.call)
-    soft = relaxation(phi.distribution.features(x, eps["z"])[NODES])
+    soft = relaxation(phi.distribution.features(x, eps["features"])[NODES])
     index = phi.distribution.transport(x, eps).index
     hard = nn.functional.one_hot(index, 4).double()
     P = hard + soft - soft.detach()

@@ -121,7 +121,7 @@ class WrongLaw(Haar):
 
     def noise(self, x, shape=(), generator=None):
         noise = super().noise(x, shape, generator)
-        return {**noise, "z": {f: v.exp() for f, v in noise["z"].items()}}
+        return {**noise, "features": {f: v.exp() for f, v in noise["features"].items()}}
 
 
 class Hidden(Haar):

@@ -119,9 +119,9 @@ def test_fixed_noise_of_two_seeds_has_nothing_in_common() -> None:
     batch, nodes = inputs(exp_data.tensors(dataset(2))), ps.S("nodes", mask="mask")
     phi = build("mlp", "ps", batch, Design(out=1, walks=4), (4,))
     x = phi.bind((), batch)
-    draws = [FixedNoise(phi.distribution, seed).noise(x, (10,))["z"][nodes][:, 0] for seed in (1, 2)]
+    draws = [FixedNoise(phi.distribution, seed).noise(x, (10,))["features"][nodes][:, 0] for seed in (1, 2)]
     assert (draws[0][:, None] != draws[1][None]).all()
-    assert FixedNoise(phi.distribution, 1).noise(x)["z"][nodes].shape == batch["mask"].shape
+    assert FixedNoise(phi.distribution, 1).noise(x)["features"][nodes].shape == batch["mask"].shape
 
 
 def test_learned_is_equivariant() -> None:

@@ -73,7 +73,7 @@ def test_the_value_is_that_of_the_samples(computed):
     p, x = phi.distribution, phi.bind((), s.call)
     for k in (5, 64, 150):
         noise = phi.draw_noise(**s.call, samples=k, generator=seeded())
-        z = p.features(x, noise["z"])[NODES][:64]
+        z = p.features(x, noise["features"])[NODES][:64]
         right = p.relaxation.entropy(z, x.layouts[NODES])
         with torch.no_grad():
             for estimator in (ps.MonteCarlo(k), ps.MonteCarlo(k, chunk=7), ps.MonteCarlo(k, chunk=100)):

@@ -446,8 +446,8 @@ class Fixed(nn.Module):
 @pytest.mark.parametrize(
     ("value", "error", "says"),
     [
-        (torch.zeros(3, 4).double(), TypeError, "net: expected a dict of ambient features by factor"),
-        ({NODES: torch.zeros(3, 4).double()}, ValueError, r"net: expected ambient features for E\(3\)"),
+        (torch.zeros(3, 4).double(), TypeError, "net: expected a dict of features by factor"),
+        ({NODES: torch.zeros(3, 4).double()}, ValueError, r"net: expected features for E\(3\)"),
         (
             {NODES: torch.zeros(3, 5).double(), SPACE: torch.zeros(3, 3, 3).double()},
             ValueError,

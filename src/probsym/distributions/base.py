@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from probsym.members import register
 from probsym.reps import Inputs, Rep, build
 
 Noise = Any  # nested dict / tuple of tensors, shaped like `noise_rep`
-
 
 PAGE = 64  # samples whose noise is drawn together
 
@@ -62,11 +61,17 @@ class Support:
 class EquivariantDistribution(nn.Module, ABC):
     """A distribution over group elements that moves with the input, p(hg | hx) = p(g | x).
 
-    `noise` draws all randomness, `transport` is deterministic and jointly equivariant,
+    `noise` draws all randomness. `transport` is deterministic and jointly equivariant,
 
         transport(h x, h eps) = h transport(x, eps)                                        (docs/theory.md, eq. 5)
 
-    Subclasses give `noise`, `noise_rep` and `transport`; for a finite distribution also `support`.
+    Together they give p(hg | hx) = p(g | x) if h eps has the law of eps. Every distribution chooses its noise and says
+    in `noise_rep` how the group moves it. Gaussian vectors that turn with a rotation are one choice. Noise that the
+    group leaves alone, `Rep(None)`, is another, and the only one where no noise moves without changing its law, as
+    under boosts. `probsym.testing.assert_distribution` checks both lines.
+
+    Subclasses give `noise`, `noise_rep` and `transport`; a finite distribution also gives `support` and says
+    `has_enumerate_support`. A distribution is used as it is; only `probsym.save` needs it registered.
 
     Args:
         group: the group of the elements.
@@ -87,7 +92,7 @@ class EquivariantDistribution(nn.Module, ABC):
 
     @abstractmethod
     def noise_rep(self, x: Inputs) -> Any:
-        """How the group moves the noise: Reps in the containers of `noise`."""
+        """How the group moves the noise: Reps in the containers of `noise`; `Rep(None)` for noise that stays."""
 
     @abstractmethod
     def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
@@ -153,48 +158,105 @@ class EquivariantDistribution(nn.Module, ABC):
 
 
 class ProjectedDistribution(EquivariantDistribution):
-    """Distributions that project ambient features: g = project(z(x, eps), fallback).
+    """Distributions that project features on the group: g = project(z, fallback), z = features(x, eps).
 
-    Subclasses give `features`. The noise is {"z": ..., "fallback": ...}, each with one Gaussian draw a factor.
+    Three things, each of its own:
+
+        features    z, deterministic, moves as the group's `feature_slots` say: features(hx, h eps) = h features(x, eps)
+        noise       eps, what makes z random; `feature_noise` draws it and `feature_noise_rep` says how it moves
+        fallback    noise that decides wherever z is degenerate (equal scores, missing directions); `fallback_noise`
+                    draws it, and it moves as the group's `noise_slots` say
+
+    Subclasses give `features`. By default eps is what `fallback` is, one Gaussian draw for each factor, so that
+    `features = eps` gives the Haar distribution. The noise of a call is {"features": eps, "fallback": ...}.
+
+    >>> from probsym.groups import O
+    >>> class Upright(ProjectedDistribution):                       # the first point is up, noise turns about it
+    ...     def features(self, x, noise):
+    ...         (space,) = self.group.factors
+    ...         up = x.kwargs["pos"][:, :1].mT                      # (B, D, 1)
+    ...         rest = noise[space][..., 1:]                        # (K, B, D, D - 1)
+    ...         return {space: torch.cat([up.expand(*rest.shape[:-1], 1), rest], -1)}
+    >>> pos = torch.randn(2, 5, 3)
+    >>> p = Upright(O(3))
+    >>> x = Inputs.bind({"pos": Rep(None, O(3))}, (), {"pos": pos})
+    >>> g = p.transport(x, p.noise(x, (4,)))
+    >>> axis = pos[:, 0] / pos[:, 0].norm(dim=-1, keepdim=True)
+    >>> torch.allclose(g.matrix[..., 0], axis.expand(4, 2, 3))
+    True
     """
 
     @abstractmethod
-    def features(self, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
-        """Features by factor: scores (*shape, B, N), vectors (*shape, B, D, M), or (origin (B, D), vectors)."""
+    def features(self, x: Inputs, noise: Any) -> Mapping[Group, Any]:
+        """Features by factor, for the noise eps of any sample shape.
+
+        Args:
+            noise: what `feature_noise` draws.
+
+        Returns: scores (*shape, B, N) for S, vectors (*shape, B, D, M) for O and SO, (origin (B, D), vectors) for
+            groups that are `anchored` (E, SE), what `project` takes for any other; without sample shape where it does
+            not depend on the noise.
+        """
+
+    def feature_noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Any:
+        """The noise eps of the features, of sample shape `shape`."""
+        return self._factor_noise(x, shape, generator)
+
+    def feature_noise_rep(self, x: Inputs) -> Any:
+        """How the group moves the noise of the features."""
+        return self._factor_reps()
+
+    def fallback_noise(
+        self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Mapping[Group, Tensor]:
+        """What decides wherever the features are degenerate, by factor."""
+        return self._factor_noise(x, shape, generator)
 
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
-        options = draw_options(x, generator)
-        batch = (*shape, x.count)
-        return {
-            name: {f: f.draw_noise(batch, x.layouts.get(f), **options) for f in self.group.factors}  # type: ignore[call-overload]
-            for name in ("z", "fallback")
-        }
+        features = self.feature_noise(x, shape, generator)
+        fallback = self.fallback_noise(x, shape, generator)
+        return {"features": features, "fallback": fallback}
 
     def noise_rep(self, x: Inputs) -> Any:
-        reps = {f: Rep(*f.noise_slots) for f in self.group.factors}
-        return {"z": reps, "fallback": reps}
+        return {"features": self.feature_noise_rep(x), "fallback": self._factor_reps()}
+
+    def _factor_noise(
+        self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> dict[Group, Tensor]:
+        """One draw of the noise of each factor."""
+        options = draw_options(x, generator)
+        batch = (*shape, x.count)
+        return {f: x.stored(f).draw_noise(batch, **options) for f in self.group.factors}
+
+    def _factor_reps(self) -> dict[Group, Rep]:
+        return {f: Rep(*f.noise_slots) for f in self.group.factors}
 
     def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
-        z = self.features(x, noise["z"])
-        element = self.join({f: self.project(x, f, z[f], noise["fallback"][f]) for f in self.group.factors})
+        z = self.features(x, noise["features"])
+        parts: dict[Group, Element] = {}
+        for f in self.group.factors:
+            parts[f] = self.project(x, f, z[f], noise["fallback"][f])
         if diagnostics is not None:
             fill(diagnostics, self.diagnose(x, z))
-        return element
+        return self.join(parts)
 
     def project(self, x: Inputs, factor: Group, z: Any, fallback: Tensor) -> Element:
-        return factor.project(z, fallback, x.layouts.get(factor))  # type: ignore[call-overload]
+        """The element of one factor for its features."""
+        return x.stored(factor).project(z, fallback)
 
     def join(self, parts: dict[Group, Element]) -> Element:
         """One element of the whole group."""
-        return next(iter(parts.values())) if len(parts) == 1 else ProductElement(self.group, parts)
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        return ProductElement(self.group, parts)
 
     def diagnose(self, x: Inputs, z: Mapping[Group, Any]) -> dict[str, Tensor]:
-        """Scalars about the ambient features; none by default."""
+        """Scalars about the features; none by default."""
         return {}
 
 
 def draw_options(x: Inputs, generator: torch.Generator | None) -> dict[str, Any]:
-    """The keywords of torch's random functions for noise that fits x.
+    """The keywords of torch's random functions for noise that fits x; the dtype is real.
 
     A generator of None is left out: with the keyword torch.compile cannot follow draws whose size is symbolic, as it
     is from the second batch size on.
@@ -210,16 +272,25 @@ class ProductDistribution(EquivariantDistribution):
     """The product p1(g1|x) p2(g2|x) for different groups; each factor must be invariant to the other's group.
 
     Written `p1 * p2`; products of products are flattened.
+
+    Raises:
+        ValueError: two of the distributions are over the same group.
     """
 
     def __init__(self, *parts: EquivariantDistribution) -> None:
-        flat = [q for p in parts for q in (p.members if isinstance(p, ProductDistribution) else [p])]
-        factors = [f for q in flat for f in q.group.factors]
+        # 1. products of products are flattened
+        members: list[EquivariantDistribution] = []
+        for part in parts:
+            members += part.members if isinstance(part, ProductDistribution) else [part]
+
+        # 2. every factor once
+        factors = [f for part in members for f in part.group.factors]
         twice = {f for f in factors if factors.count(f) > 1}
         if twice:
             raise ValueError(f"two distributions over {', '.join(map(repr, twice))}: a product needs different groups")
+
         super().__init__(product(factors))
-        self.parts = nn.ModuleList(flat)
+        self.parts = nn.ModuleList(members)
 
     def describe(self) -> dict[str, Any]:
         """The parts, for `probsym.save`."""
@@ -241,16 +312,28 @@ class ProductDistribution(EquivariantDistribution):
     @property
     def default_samples(self) -> tuple[int | None, int | None]:  # type: ignore[override]
         """The largest of the parts; exact only if all are."""
-        pairs = [part.default_samples for part in self.members]
-        return tuple(max((k for k in ks if k is not None), default=None) for ks in zip(*pairs, strict=True))  # type: ignore[return-value]
+        largest: list[int | None] = [None, None]
+        for part in self.members:
+            for place, k in enumerate(part.default_samples):
+                most = largest[place]
+                if k is not None and (most is None or k > most):
+                    largest[place] = k
+        return largest[0], largest[1]
 
     @property
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
         return all(part.has_enumerate_support for part in self.members)
 
     def enumerable_part(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
-        sides = zip(*(part.enumerable_part(x) for part in self.members), strict=True)
-        return tuple(_together([p for p in side if p is not None]) for side in sides)  # type: ignore[return-value]
+        listed: list[EquivariantDistribution] = []
+        sampled: list[EquivariantDistribution] = []
+        for part in self.members:
+            finite, rest = part.enumerable_part(x)
+            if finite is not None:
+                listed.append(finite)
+            if rest is not None:
+                sampled.append(rest)
+        return _product_of(listed), _product_of(sampled)
 
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
         return tuple(part.noise(x, shape, generator) for part in self.members)
@@ -258,8 +341,12 @@ class ProductDistribution(EquivariantDistribution):
     def noise_rep(self, x: Inputs) -> Any:
         return tuple(part.noise_rep(x) for part in self.members)
 
+    def move_noise(self, x: Inputs, h: Element, noise: Noise) -> Noise:
+        # each part may move its noise in a way of its own
+        return tuple(part.move_noise(x, h, eps) for part, eps in zip(self.members, noise, strict=True))
+
     def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
-        elements = []
+        elements: list[Element] = []
         found: list[dict[str, Tensor]] = []
         for part, eps in zip(self.members, noise, strict=True):
             if diagnostics is None:
@@ -279,10 +366,16 @@ class ProductDistribution(EquivariantDistribution):
         Pairs that share a draw are not independent: there are as many draws as the factor with the fewest has.
         """
         parts = [part.support(x, generator) for part in self.members]
-        counts = [len(part.weight) for part in parts]
-        picks = torch.cartesian_prod(*[torch.arange(c, device=x.device) for c in counts]).reshape(-1, len(parts))
+
+        # 1. which element of each part makes which pair, (pairs, parts)
+        counts = [torch.arange(len(part.weight), device=x.device) for part in parts]
+        picks = torch.cartesian_prod(*counts).reshape(-1, len(parts))
+
+        # 2. the pairs and their weights
         weight = torch.stack([part.weight[picks[:, i]] for i, part in enumerate(parts)]).prod(0)
         element = self._join([part.element.select(picks[:, i]) for i, part in enumerate(parts)])
+
+        # 3. what is known of a pair is what is known of both of its elements
         exact = torch.stack([part.exact for part in parts]).all(0)
         doubts = [part.unsure for part in parts if part.unsure is not None]
         unsure = torch.stack(doubts).any(0) if doubts else None
@@ -291,32 +384,43 @@ class ProductDistribution(EquivariantDistribution):
         return Support(element, weight, exact, added(part.diagnostics for part in parts), unsure, draws)
 
     def _join(self, elements: list[Element]) -> Element:
-        return ProductElement(self.group, {f: g[f] for g in elements for f in g.group.factors})
+        parts: dict[Group, Element] = {}
+        for g in elements:
+            for f in g.group.factors:
+                parts[f] = g[f]
+        return ProductElement(self.group, parts)
 
 
-def _together(parts: list[EquivariantDistribution]) -> EquivariantDistribution | None:
-    return None if not parts else parts[0] if len(parts) == 1 else ProductDistribution(*parts)
+def _product_of(parts: list[EquivariantDistribution]) -> EquivariantDistribution | None:
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else ProductDistribution(*parts)
 
 
-def joined(parts: list[Noise]) -> Noise:
+def joined(parts: Sequence[Noise]) -> Noise:
     """The noise of all samples, from that of some at a time."""
     first = parts[0]
     if len(parts) == 1:
         return first
     if isinstance(first, Mapping):
         return {key: joined([part[key] for part in parts]) for key in first}
-    return tuple(map(joined, map(list, zip(*parts, strict=True)))) if isinstance(first, tuple) else torch.cat(parts)
+    if isinstance(first, tuple):
+        return tuple(joined([part[place] for part in parts]) for place in range(len(first)))
+    return torch.cat(list(parts))
 
 
 def sliced(noise: Noise, part: slice) -> Noise:
     """The noise of some samples."""
     if isinstance(noise, Mapping):
         return {key: sliced(value, part) for key, value in noise.items()}
-    return tuple(sliced(value, part) for value in noise) if isinstance(noise, tuple) else noise[part]
+    if isinstance(noise, tuple):
+        return tuple(sliced(value, part) for value in noise)
+    return noise[part]
 
 
 def samples_of(noise: Noise) -> int:
     """Number of samples K of the noise."""
     while not isinstance(noise, Tensor):
-        noise = next(iter(noise.values() if isinstance(noise, Mapping) else noise))
+        values = noise.values() if isinstance(noise, Mapping) else noise
+        noise = next(iter(values))
     return noise.shape[0]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from probsym.distributions.features import NodeFeatures, Viewpoint
 from probsym.distributions.geometry import centroid
-from probsym.groups import E, Group, IsometryGroup, NodeAxis, S
+from probsym.groups import Group, NodeAxis
 from probsym.kernels.orthonormal import tolerance
 from probsym.kernels.values import may_peek, traced
 from probsym.members import register
@@ -29,7 +29,7 @@ class _View:
     """One net's place: the factors it serves, and the node axis and space from which it sees the inputs."""
 
     axis: NodeAxis | None
-    space: IsometryGroup | None
+    space: Group | None
     scores: bool
 
 
@@ -51,12 +51,12 @@ class DefaultNet(nn.Module):
 
     def __init__(self, spec: Any, group: Group, version: int = 2) -> None:
         super().__init__()
-        strange = [f for f in group.factors if not isinstance(f, IsometryGroup | NodeAxis)]
-        if strange:
-            raise ValueError(
-                f"no default net orients by {strange[0]!r}: give Learned or Canonical a net that returns features of "
-                f"shape (B, ...) along {', '.join(map(repr, strange[0].noise_slots))}, or use Haar"
-            )
+        for f in group.factors:
+            if f.feature_kind == "plain" and not f.trivial:
+                raise ValueError(
+                    f"no default net orients by {f!r}: give Learned or Canonical a net that returns features of "
+                    f"shape (B, ...) along {', '.join(map(repr, f.feature_slots))}, or use Haar"
+                )
         if version not in (1, 2):
             raise ValueError(f"version: expected 1 or 2, got {version!r}; a newer release of probsym may know it")
         self.spec = spec
@@ -65,30 +65,45 @@ class DefaultNet(nn.Module):
         self.signature = Signature(spec)
         self.views = _views(spec, group)
         self.viewpoints = [Viewpoint(self.signature, view.axis, view.space) for view in self.views]
-        places = zip(self.views, self.viewpoints, strict=True)
-        self.nets = nn.ModuleList(_net(spec, view, viewpoint, version) for view, viewpoint in places)
+        self.nets = nn.ModuleList()
+        for view, viewpoint in zip(self.views, self.viewpoints, strict=True):
+            self.nets.append(_net(spec, view, viewpoint, version))
         self.built = False
 
+    def declares(self, x: Inputs) -> bool:
+        """Whether a bound call has the Reps that this net was made for, so that the net can read it as it is."""
+        return x.signature.spec == self.signature.spec
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[Group, Any]:
-        """The arguments of the model -> {S: scores (B, N), O: vectors (B, D, D), E: (centroid, vectors)}."""
+        """The arguments of the model -> {S: scores (B, N), O: vectors (B, D, D), E: (centroid, vectors)}.
+
+        Args:
+            args, kwargs: the arguments of the model; or bound `Inputs` alone, which are not bound a second time.
+        """
         if not self.built and traced():
             self._refuse_unbuilt()
-        x = Inputs.bind(self.signature, args, kwargs)
-        seen = [self._see(x, *place) for place in zip(self.views, self.viewpoints, self.nets, strict=True)]
+        bound = len(args) == 1 and isinstance(args[0], Inputs)
+        x = args[0] if bound else Inputs.bind(self.signature, args, kwargs)
+
+        # 1. the inputs as each net sees them
+        seen: list[NodeFeatures] = []
+        for view, viewpoint, net in zip(self.views, self.viewpoints, self.nets, strict=True):
+            seen.append(self._see(x, view, viewpoint, net))
         if not self.built and not traced():
             self._build(seen)
-        found: dict[Group, Any] = {}
+
+        # 2. what each net makes of them, by factor
+        z: dict[Group, Any] = {}
         for view, net, features in zip(self.views, self.nets, seen, strict=True):
             scores, frame = _called(net, features)
-            if frame is not None:
-                space = view.space
-                found[space] = frame  # type: ignore[index]
-                if isinstance(space, E):
-                    origins = features.origins
-                    found[space] = (origins[space] if space in origins else centroid(x, space), frame)
-            if view.scores:
-                found[view.axis] = self._scores(x, view.axis, features, scores)  # type: ignore[index, arg-type]
-        return found
+            if frame is not None and view.space is not None:
+                z[view.space] = frame
+                if view.space.anchored:
+                    origin = features.origins.get(view.space)
+                    z[view.space] = (centroid(x, view.space) if origin is None else origin, frame)
+            if view.scores and view.axis is not None and scores is not None:
+                z[view.axis] = self._scores(x, view.axis, features, scores)
+        return z
 
     def _see(self, x: Inputs, view: _View, viewpoint: Viewpoint, net: nn.Module) -> NodeFeatures:
         """The inputs from one viewpoint, in the dtype of its net."""
@@ -144,23 +159,35 @@ def _below(x: Tensor, limit: float) -> bool:
 
 
 def _views(spec: Any, group: Group) -> tuple[_View, ...]:
-    reps = leaves(spec).values()
+    """One view for each space, on a node axis that carries it, and one for each S that no space serves along."""
     views: list[_View] = []
     served: set[Group] = set()
-    for space in (f for f in group.factors if isinstance(f, IsometryGroup)):
-        carriers = [
-            slot.group
-            for rep in reps
-            if space in rep.group.factors
-            for slot, _ in rep.axes
-            if isinstance(slot.group, NodeAxis)
-        ]
-        axis = next(iter(sorted(carriers, key=lambda a: not isinstance(a, S))), None)
-        joint = isinstance(axis, S) and axis in group.factors and axis not in served
+    for space in group.factors:
+        if space.feature_kind != "columns":
+            continue
+        axis = _carrier(spec, space)
+        joint = axis is not None and axis.feature_kind == "scores" and axis in group.factors and axis not in served
         views.append(_View(axis, space, joint))
-        served |= {axis} if joint and axis is not None else set()
-    views += [_View(f, None, True) for f in group.factors if isinstance(f, S) and f not in served]
+        if joint:
+            served.add(axis)  # type: ignore[arg-type]
+    alone = [f for f in group.factors if f.feature_kind == "scores" and f not in served]
+    views += [_View(axis, None, True) for axis in alone]  # type: ignore[arg-type]
     return tuple(views)
+
+
+def _carrier(spec: Any, space: Group) -> NodeAxis | None:
+    """The node axis whose nodes have points or vectors of a space; one that is permuted before one that is not."""
+    found: list[NodeAxis] = []
+    for rep in leaves(spec).values():
+        if space not in rep.group.factors:
+            continue
+        for slot, _ in rep.axes:
+            if slot.role in ("nodes", "labels", "edges"):
+                found.append(slot.group)  # type: ignore[arg-type]
+    for axis in found:
+        if not axis.trivial:
+            return axis
+    return found[0] if found else None
 
 
 def _net(spec: Any, view: _View, viewpoint: Viewpoint, version: int) -> nn.Module:
@@ -209,8 +236,12 @@ def _single(seen: NodeFeatures) -> NodeFeatures:
 
 
 def _cast(seen: NodeFeatures, dtype: torch.dtype) -> NodeFeatures:
-    parts = {key: getattr(seen, key) for key in ("scalars", "vectors", "pairs")}
-    other = {key: value.to(dtype) for key, value in parts.items() if value is not None and value.dtype != dtype}
+    """The features in the dtype of a net."""
+    changed: dict[str, Any] = {}
+    for name in ("scalars", "vectors", "pairs"):
+        value = getattr(seen, name)
+        if value is not None and value.dtype != dtype:
+            changed[name] = value.to(dtype)
     if seen.edges is not None and seen.edges.kind.dtype != dtype:
-        other["edges"] = replace(seen.edges, kind=seen.edges.kind.to(dtype))
-    return replace(seen, **other) if other else seen
+        changed["edges"] = replace(seen.edges, kind=seen.edges.kind.to(dtype))
+    return replace(seen, **changed) if changed else seen

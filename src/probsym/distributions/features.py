@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.geometry import centroid, dense, packed_layout, spatial, unit
-from probsym.groups import E, Group, IsometryGroup, Layout, NodeAxis, Slot
-from probsym.groups.axis import Nodes
-from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Vector
+from probsym.groups import Group, Layout, NodeAxis, Slot
 from probsym.kernels.orthonormal import extent, tolerance
-from probsym.kernels.values import traced, undisturbed
 from probsym.nets.masking import EdgeList, Segments, Where
 from probsym.nets.rounding import settled, share
 from probsym.reps import Inputs, Leaf, Rep, Signature
+
+SEEN_ROLES = ("nodes", "point", "vector")  # of the slots that a net of the library understands
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +39,13 @@ class NodeFeatures:
     vectors: Tensor | None
     pairs: Tensor | None
     mask: Where
-    origins: Mapping[IsometryGroup, Tensor]
+    origins: Mapping[Group, Tensor]
     edges: EdgeList | None = None
     rounding: Tensor | None = None
     shape: tuple[int, int] = (0, 0)
 
 
-def node_features(x: Inputs, axis: NodeAxis | None, space: IsometryGroup | None) -> NodeFeatures:
+def node_features(x: Inputs, axis: NodeAxis | None, space: Group | None) -> NodeFeatures:
     """Everything that the inputs tell about the nodes of `axis`, equivariant under the group of x."""
     return Viewpoint(x.signature, axis, space).read(x)
 
@@ -61,7 +59,7 @@ class Viewpoint:
         paired: whether an input holds pairs of the nodes. labelled: whether one is a list of edges between them.
     """
 
-    def __init__(self, signature: Signature, axis: NodeAxis | None, space: IsometryGroup | None) -> None:
+    def __init__(self, signature: Signature, axis: NodeAxis | None, space: Group | None) -> None:
         self.axis = axis
         self.seats = tuple((entry.path, _seat(entry.rep, axis, space)) for entry in signature.entries)
         pairs = [seat for _, seat in self.seats if seat is not None and seat.room == "pairs"]
@@ -78,8 +76,10 @@ class Viewpoint:
         layout = None if self.axis is None else x.layouts[self.axis]
         packed = layout if sparse and layout is not None and layout.ragged else None
         nodes = 1 if layout is None else layout.padded_size
+
+        # 1. every input in its room
         rooms: dict[str, list[Tensor]] = {"scalars": [], "vectors": [], "pairs": []}
-        origins: dict[IsometryGroup, Tensor] = {}
+        origins: dict[Group, Tensor] = {}
         lists: list[EdgeList] = []
         errors: list[Tensor] = []
         for path, seat in self.seats:
@@ -88,20 +88,36 @@ class Viewpoint:
             leaf = x.leaves[path]
             if leaf.rep.labelled is None:
                 value = seat.arrange(x, leaf, origins, errors, packed)
-                value = _broadcast(value, nodes) if packed is None else value
+                if packed is None:
+                    value = _broadcast(value, nodes)
+                rooms[seat.room].append(value)
             elif sparse and not self.paired:
                 lists.append(edge_list(x, leaf))
-                continue
             else:
-                value = adjacency(x, leaf)
-            rooms[seat.room].append(value)
+                rooms[seat.room].append(adjacency(x, leaf))
+
+        # 2. which nodes exist, and to which graph they belong
         mask: Where = None if layout is None else layout.padded_mask()
         if packed is not None and packed.batch is not None:
             mask = Segments(packed.batch, packed.sizes)
-        rounding = torch.stack(errors).amax(0) if len(errors) > 1 else next(iter(errors), None)
-        parts = {key: _joined(found) for key, found in rooms.items()}
-        shape = (x.count, nodes) if packed is None else (1, packed.size)
-        return NodeFeatures(mask=mask, origins=origins, edges=_chained(lists), rounding=rounding, shape=shape, **parts)
+
+        # 3. the rounding of the vectors: the coarsest
+        rounding: Tensor | None = None
+        if len(errors) > 1:
+            rounding = torch.stack(errors).amax(0)
+        elif errors:
+            rounding = errors[0]
+
+        return NodeFeatures(
+            scalars=_joined(rooms["scalars"]),
+            vectors=_joined(rooms["vectors"]),
+            pairs=_joined(rooms["pairs"]),
+            mask=mask,
+            origins=origins,
+            edges=_chained(lists),
+            rounding=rounding,
+            shape=(x.count, nodes) if packed is None else (1, packed.size),
+        )
 
 
 @dataclass(frozen=True)
@@ -118,7 +134,7 @@ class _Seat:
 
     room: str
     front: tuple[int, ...] = ()
-    directed: tuple[tuple[IsometryGroup, bool], ...] = ()
+    directed: tuple[tuple[Group, bool], ...] = ()
     averaged: tuple[tuple[NodeAxis, int], ...] = ()
     lengths: tuple[int, ...] = ()
     pooled: bool = False
@@ -126,54 +142,82 @@ class _Seat:
     labels: bool = False
 
     def arrange(
-        self, x: Inputs, leaf: Leaf, origins: dict[IsometryGroup, Tensor], errors: list[Tensor], packed: Layout | None
+        self, x: Inputs, leaf: Leaf, origins: dict[Group, Tensor], errors: list[Tensor], packed: Layout | None
     ) -> Tensor:
         """The features, (B, N, ...) or packed (1, sum N, ...); adds to the origins and to the rounding of vectors."""
         own = packed is not None and packed_layout(x, leaf) is packed and not self.pooled
         layout = packed if own else None
         value = leaf.value.to(x.dtype).unsqueeze(0) if own else dense(x, leaf)
+
+        # 1. points and vectors are centred and scaled
         for space, points in self.directed:
             if points and space not in origins:
                 origins[space] = centroid(x, space)
             value, rounding = unit(x, leaf, value, space, origins[space] if points else None, layout)
             if rounding is not None:
                 errors.append(rounding)
+
+        # 2. other node axes are averaged, of other spaces the lengths remain
         for axis, place in self.averaged:
             value = _mean(value, x.layouts[axis].padded_mask(), place)
         for place in self.lengths:
             value = _length(value, place)
+
+        # 3. own axes first, all others are channels
         order = [*self.front, *(i for i in range(value.ndim) if i not in self.front)]
-        value = value if order == sorted(order) else value.permute(order)
+        if order != sorted(order):
+            value = value.permute(order)
         value = value.reshape(*value.shape[: len(self.front)], math.prod(value.shape[len(self.front) :]))
         if self.directions:
             value = _length(value, 3).squeeze(3)
-        if self.pooled and packed is not None:
-            return packed.spread(value, 0).unsqueeze(0)
+
+        # 4. what belongs to the whole input belongs to each of its nodes
         if self.pooled:
-            return value.unsqueeze(1)
-        return value if packed is None or own else packed.unpad(value, 0).unsqueeze(0)
+            return value.unsqueeze(1) if packed is None else packed.spread(value, 0).unsqueeze(0)
+        if packed is None or own:
+            return value
+        return packed.unpad(value, 0).unsqueeze(0)
 
 
-def _seat(rep: Rep, axis: NodeAxis | None, space: IsometryGroup | None) -> _Seat | None:
-    """None for what cannot be seen from there."""
+def _seat(rep: Rep, axis: NodeAxis | None, space: Group | None) -> _Seat | None:
+    """How a net at the nodes of `axis`, with an eye for `space`, sees an input; None for what it cannot see."""
     if rep.labelled is not None:
         return _Seat("pairs", labels=True) if rep.labelled == axis else None
-    slots = [slot for slot, _ in rep.axes]
-    mine = [place + 1 for slot, place in rep.axes if isinstance(slot, Nodes) and slot.group == axis]
-    directed = [(slot, place + 1) for slot, place in rep.axes if isinstance(slot, Point | Vector)]
-    strange = any(not isinstance(slot, Nodes | Point | Vector) for slot in slots)
-    if strange or len(mine) > 2 or len(directed) > 1:
+
+    # 1. the slots by what they hold, with their places behind the batch
+    own_nodes: list[int] = []
+    other_nodes: list[tuple[NodeAxis, int]] = []
+    directed: list[tuple[Slot, int]] = []
+    for slot, at in rep.axes:
+        place = at + 1
+        if slot.role not in SEEN_ROLES:
+            return None
+        if slot.role != "nodes":
+            directed.append((slot, place))
+        elif slot.group == axis:
+            own_nodes.append(place)
+        else:
+            other_nodes.append((slot.group, place))  # type: ignore[arg-type]
+    if len(own_nodes) > 2 or len(directed) > 1:
         return None
-    own = [place for slot, place in directed if slot.group == space]
-    vectors = bool(own) and len(mine) < 2
+
+    # 2. the room: vectors of the own space only where they belong to single nodes
+    own_space = [place for slot, place in directed if slot.group == space]
+    if len(own_nodes) == 2:
+        room = "pairs"
+    elif own_space:
+        room = "vectors"
+    else:
+        room = "scalars"
+
     return _Seat(
-        room="vectors" if vectors else "pairs" if len(mine) == 2 else "scalars",
-        front=(0, *mine, *own),
-        directed=tuple((slot.group, isinstance(slot, Point)) for slot, _ in directed),  # type: ignore[misc]
-        averaged=tuple((s.group, p + 1) for s, p in rep.axes if isinstance(s, Nodes) and s.group != axis),
+        room=room,
+        front=(0, *own_nodes, *own_space),
+        directed=tuple((slot.group, slot.role == "point") for slot, _ in directed),
+        averaged=tuple(other_nodes),
         lengths=tuple(place for slot, place in directed if slot.group != space),
-        pooled=not mine,
-        directions=bool(own) and not vectors,
+        pooled=not own_nodes,
+        directions=bool(own_space) and room != "vectors",
     )
 
 
@@ -184,7 +228,9 @@ def _length(value: Tensor, axis: int) -> Tensor:
 
 
 def _joined(found: list[Tensor]) -> Tensor | None:
-    return torch.cat(found, -1) if len(found) > 1 else found[0] if found else None
+    if not found:
+        return None
+    return torch.cat(found, -1) if len(found) > 1 else found[0]
 
 
 def _broadcast(value: Tensor, nodes: int) -> Tensor:
@@ -195,6 +241,7 @@ def _broadcast(value: Tensor, nodes: int) -> Tensor:
 
 
 def _mean(value: Tensor, mask: Tensor | None, axis: int) -> Tensor:
+    """Mean over the nodes of an axis that exist; zero where there are none."""
     if mask is None:
         return value.mean(axis, keepdim=True) if value.shape[axis] else value.sum(axis, keepdim=True)
     view = mask.reshape(mask.shape[0], *[1] * (axis - 1), mask.shape[-1], *[1] * (value.ndim - axis - 1))
@@ -205,8 +252,12 @@ def _chained(lists: list[EdgeList]) -> EdgeList | None:
     """One list of all edges; those of each list are a kind of their own."""
     if len(lists) < 2:
         return lists[0] if lists else None
-    kinds = [torch.nn.functional.pad(edges.kind, (place, len(lists) - 1 - place)) for place, edges in enumerate(lists)]
-    return EdgeList(torch.cat([e.start for e in lists]), torch.cat([e.end for e in lists]), torch.cat(kinds))
+    kinds: list[Tensor] = []
+    for place, edges in enumerate(lists):
+        kinds.append(torch.nn.functional.pad(edges.kind, (place, len(lists) - 1 - place)))
+    starts = [edges.start for edges in lists]
+    ends = [edges.end for edges in lists]
+    return EdgeList(torch.cat(starts), torch.cat(ends), torch.cat(kinds))
 
 
 def edge_list(x: Inputs, leaf: Leaf) -> EdgeList:
@@ -242,71 +293,72 @@ def check_features(found: Any, x: Inputs, group: Group) -> dict[Group, Any]:
         TypeError, ValueError: a factor is missing, or the type, dtype or shape of its features does not fit; names the
             factor and what was expected.
     """
-    factors = group.factors
     if not isinstance(found, Mapping):
-        if len(factors) > 1:
-            raise TypeError(f"net: expected a dict of ambient features by factor, got {type(found).__name__}")
-        found = {factors[0]: found}
+        if len(group.factors) > 1:
+            raise TypeError(f"net: expected a dict of features by factor, got {type(found).__name__}")
+        found = {group.factors[0]: found}
     checked: dict[Group, Any] = {}
-    for f in factors:
-        if f not in found and not f.noise_slots:
-            checked[f] = torch.zeros(x.count, dtype=x.dtype, device=x.device)
-            continue
+    for f in group.factors:
+        slots = f.feature_slots
         if f not in found:
-            raise ValueError(f"net: expected ambient features for {f!r}, got only {', '.join(map(repr, found))}")
+            if slots:
+                raise ValueError(f"net: expected features for {f!r}, got only {', '.join(map(repr, found))}")
+            checked[f] = torch.zeros(x.count, dtype=x.dtype, device=x.device)  # nothing to choose
+            continue
         value = found[f]
-        if not isinstance(f, E):
-            checked[f] = _checked(value, f, x, f.noise_slots)
+        if not f.anchored:
+            checked[f] = _checked(value, f, x, slots)
             continue
         if isinstance(value, Tensor):
             value = (centroid(x, f), value)
         if not isinstance(value, tuple) or len(value) != 2:
             raise TypeError(f"net: expected vectors of {f!r}, or (origin, vectors), got {type(value).__name__}")
-        checked[f] = (_checked(value[0], f, x, f.noise_slots[:1]), _checked(value[1], f, x, f.noise_slots))
+        origin, vectors = value
+        checked[f] = (_checked(origin, f, x, slots[:1]), _checked(vectors, f, x, slots))
     return checked
 
 
-AMBIENT: dict[Group, tuple[int, ...]] = {}  # numbers alone, of groups that have been asked
+def _checked(value: Any, factor: Group, x: Inputs, slots: tuple[Slot | None, ...]) -> Tensor:
+    """Features along the given slots of a factor, in the dtype of the inputs.
 
-
-def _ambient_sizes(group: Group) -> tuple[int, ...]:
-    """Sizes of the axes of the ambient noise of a group whose size is fixed."""
-    sizes = AMBIENT.get(group)
-    if sizes is None:
-        with undisturbed():
-            sizes = tuple(group.draw_noise((), device="meta").shape)
-        if not traced():
-            AMBIENT[group] = sizes
-    return sizes
-
-
-def _checked(value: Any, factor: Group, x: Inputs, axes: tuple[Slot | None, ...]) -> Tensor:
-    """Features along the given axes of the ambient space of a factor, in the dtype of the inputs.
-
-    The group's own noise tells how long each axis is. None marks one that may have any length, such as that of columns.
+    The slots tell how long each axis is; an axis of None, such as that of columns, may have any length.
     """
+    # 1. a tensor of the right kind of numbers
     if not isinstance(value, Tensor):
         raise TypeError(f"net: expected a tensor of features of {factor!r}, got {type(value).__name__}")
-    if value.is_complex():
-        raise TypeError(f"net: expected real features of {factor!r}, got {value.dtype}")
-    layout: Any = x.layouts.get(factor)  # type: ignore[call-overload]
-    want: list[int | None] = [] if layout is not None and layout.ragged else [x.count]
-    sizes = _ambient_sizes(factor) if layout is None else (layout.size,)
-    place = 0
-    for slot in axes:
-        width = 1 if slot is None else slot.num_axes
-        want += [None] if slot is None else sizes[place : place + width]
-        place += width
-    fits = len(want) == value.ndim and all(n is None or n == m for n, m in zip(want, value.shape, strict=True))
+    wants_complex = any(slot is not None and slot.is_complex for slot in slots)
+    if value.is_complex() != wants_complex:
+        wanted = "complex" if wants_complex else "real"
+        raise TypeError(f"net: expected {wanted} features of {factor!r}, got {value.dtype}")
+
+    # 2. of the right shape
+    layout: Layout | None = x.layouts.get(factor)  # type: ignore[call-overload]
+    ragged = layout is not None and layout.ragged
+    wanted_sizes: list[int | None] = [] if ragged else [x.count]
+    for slot in slots:
+        if slot is None:
+            wanted_sizes.append(None)
+        elif layout is not None and slot.role == "nodes":
+            wanted_sizes.append(layout.size)
+        else:
+            wanted_sizes += slot.sizes
+    fits = len(wanted_sizes) == value.ndim
+    fits = fits and all(n is None or n == m for n, m in zip(wanted_sizes, value.shape, strict=True))
     if not fits:
-        shape = ", ".join("M" if n is None else str(n) for n in want) + ("," if len(want) == 1 else "")
-        raise ValueError(f"net: expected features of {factor!r} of shape ({shape}), got {tuple(value.shape)}")
+        shown = ", ".join("M" if n is None else str(n) for n in wanted_sizes)
+        comma = "," if len(wanted_sizes) == 1 else ""
+        raise ValueError(f"net: expected features of {factor!r} of shape ({shown}{comma}), got {tuple(value.shape)}")
+
+    # 3. in the precision of the inputs
+    if value.is_complex():
+        return value.to(x.dtype.to_complex())
     wide = value.to(x.dtype)
     if not value.is_floating_point() or torch.finfo(value.dtype).eps <= torch.finfo(x.dtype).eps:
         return wide
-    # The net computes in a narrower dtype than the inputs: what it cannot tell apart must not be told apart later.
+
+    # 4. if the net computes in a narrower one: what it cannot tell apart must not be told apart later
     eps = torch.finfo(value.dtype).eps
-    if isinstance(factor, IsometryGroup) and len(want) == 3:
+    if factor.feature_kind == "columns" and len(wanted_sizes) == 3:
         return _settled_columns(wide, eps)
     if layout is not None:
         return _raised_scores(wide, eps, layout)

@@ -8,26 +8,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.groups import IsometryGroup, NodeAxis
-from probsym.groups.axis import Edges, Nodes
-from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Vector
+from probsym.groups import Group, Layout, NodeAxis, Slot
 from probsym.kernels.values import may_peek
 from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf
 
 
-def spatial(x: Inputs, space: IsometryGroup) -> list[Leaf]:
-    """The inputs with one axis of `space`, no determinant and no slot of one's own: points and vectors."""
-    return [leaf for leaf in x.leaves.values() if _kinds(leaf, space) in ([Point], [Vector])]
+def spatial(x: Inputs, space: Group) -> list[Leaf]:
+    """The inputs with one axis of `space` that holds points or vectors, and no other slot of it."""
+    return [leaf for leaf in x.leaves.values() if _roles(leaf, space) in (["point"], ["vector"])]
 
 
-def is_point(leaf: Leaf, space: IsometryGroup) -> bool:
-    return _kinds(leaf, space) == [Point]
+def is_point(leaf: Leaf, space: Group) -> bool:
+    """Whether an input holds points of `space`."""
+    return _roles(leaf, space) == ["point"]
 
 
-def _kinds(leaf: Leaf, space: IsometryGroup) -> list[type]:
-    return [type(slot) for slot, _ in leaf.rep.axes if slot.group == space]
+def _roles(leaf: Leaf, space: Group) -> list[str | None]:
+    return [slot.role for slot, _ in leaf.rep.axes if slot.group == space]
+
+
+def space_slot(leaf: Leaf) -> Slot | None:
+    """The first slot along which points or vectors lie."""
+    for slot, _ in leaf.rep.axes:
+        if slot.role in ("point", "vector"):
+            return slot
+    return None
+
+
+def place_of(leaf: Leaf, space: Group) -> int:
+    """The place of the first axis of a space, after the batch."""
+    return next(place for slot, place in leaf.rep.axes if slot.group == space)
 
 
 def dense(x: Inputs, leaf: Leaf) -> Tensor:
@@ -37,56 +48,73 @@ def dense(x: Inputs, leaf: Leaf) -> Tensor:
     return value if axis is None else x.layouts[axis].pad(value, 0)
 
 
-def columns(x: Inputs, leaf: Leaf, space: IsometryGroup) -> tuple[Tensor, Tensor | None]:
+def columns(x: Inputs, leaf: Leaf, space: Group) -> tuple[Tensor, Tensor | None]:
     """Points or vectors of one input as columns (B, D, M), and which of them exist (B, M), None for all."""
+    # 1. the space comes first, everything else makes columns
     value = dense(x, leaf)
-    place = 1 + next(p for slot, p in leaf.rep.axes if slot.group == space)
+    place = 1 + place_of(leaf, space)
     value = value.movedim(place, 1)
     rest = value.shape[2:]
-    present = None
-    for slot, axis in leaf.rep.axes:
-        if isinstance(slot, Nodes) and (mask := x.layouts[slot.group].padded_mask()) is not None:
-            axis = axis + 1 - (axis + 1 > place)
-            mask = mask.reshape(mask.shape[0], *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
-            present = mask if present is None else present & mask
+    count = math.prod(rest)
+
+    # 2. a column exists if all of its nodes do
+    present: Tensor | None = None
+    for nodes, axis in node_axes(leaf):
+        mask = x.layouts[nodes].padded_mask()
+        if mask is None:
+            continue
+        axis = axis + 1 - (axis + 1 > place)  # its place among the axes after (B, D)
+        mask = mask.reshape(mask.shape[0], *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
+        present = mask if present is None else present & mask
     if present is not None:
-        present = present.expand(value.shape[0], *rest).reshape(value.shape[0], math.prod(rest))
-    return value.reshape(*value.shape[:2], math.prod(rest)), present
+        present = present.expand(value.shape[0], *rest).reshape(value.shape[0], count)
+    return value.reshape(*value.shape[:2], count), present
 
 
-def centroid(x: Inputs, space: IsometryGroup) -> Tensor:
+def centroid(x: Inputs, space: Group) -> Tensor:
     """Mean of all points (B, D); zero where an input has none.
 
     Raises:
         ValueError: no input holds points of `space`.
     """
-    clouds = [leaf for leaf in spatial(x, space) if is_point(leaf, space) and not _on_edges(leaf)]
+    clouds = [leaf for leaf in spatial(x, space) if is_point(leaf, space) and not leaf.rep.on_edges]
     if not clouds:
         raise ValueError(
             f"{space!r} moves points, but no input is declared as points: expected one such as Rep(nodes, "
-            f"{space.name or 'space'}); for vectors alone use the group {'SO' if space.special else 'O'}({space.dim})"
+            f"{space.name or 'space'}); vectors alone need a group without translations, such as O(3) or SO(3)"
         )
-    total, count = zip(*(_sum(x, leaf, space) for leaf in clouds), strict=True)
-    number = sum(count)
-    return sum(total) / (max(number, 1) if isinstance(number, int) else number.clamp_min(1).unsqueeze(-1))
+    total, number = _sum(x, clouds[0], space)
+    for leaf in clouds[1:]:
+        more, points = _sum(x, leaf, space)
+        total, number = total + more, number + points
+    if isinstance(number, int):
+        return total / max(number, 1)
+    return total / number.clamp_min(1).unsqueeze(-1)
 
 
-def _sum(x: Inputs, leaf: Leaf, space: IsometryGroup) -> tuple[Tensor, Tensor | int]:
+def _sum(x: Inputs, leaf: Leaf, space: Group) -> tuple[Tensor, Tensor | int]:
     """Sum (B, D) of the points or vectors of each input, and their number: (B,), or the same for all."""
+    axis = 1 + place_of(leaf, space)
     layout = packed_layout(x, leaf)
+
+    # nodes of a ragged batch: what each holds, (sum N, D), is added up by graph
     if layout is not None:
         value = leaf.value.to(x.dtype)
-        others = [i for i in range(1, value.ndim) if i != _axis(leaf, space) - 1]
+        others = [i for i in range(1, value.ndim) if i != axis - 1]
         each = value.sum(others) if others else value
-        total = each.new_zeros(x.count, space.dim).index_add(0, layout.batch, each)
+        total = each.new_zeros(x.count, each.shape[-1]).index_add(0, x.owner(leaf), each)
         return total, layout.sizes * math.prod(value.shape[i] for i in others)
-    value, axis, present = dense(x, leaf), _axis(leaf, space), presence(x, leaf)
+
+    value = dense(x, leaf)
+    present = presence(x, leaf)
     others = [i for i in range(1, value.ndim) if i != axis]
     total = value if present is None else value.masked_fill(~present, 0)
-    return total.sum(others) if others else total, _number(value, axis, present)
+    if others:
+        total = total.sum(others)
+    return total, _number(value, axis, present)
 
 
-def packed_layout(x: Inputs, leaf: Leaf) -> Any:
+def packed_layout(x: Inputs, leaf: Leaf) -> Layout | None:
     """The layout of a ragged input whose rows are nodes and that has no other node axis; None for any other."""
     axis = leaf.rep.ragged
     if axis is None or leaf.rep.on_edges or len(leaf.rep.nodes) != 1:
@@ -99,14 +127,17 @@ def _number(value: Tensor, axis: int, present: Tensor | None) -> Tensor | int:
     shape = value.shape[1:axis] + value.shape[axis + 1 :]
     if present is None:
         return math.prod(shape)
-    return present.flatten(1).sum(1) * (math.prod(shape) // max(math.prod(present.shape[1:]), 1))
+    copies = math.prod(shape) // max(math.prod(present.shape[1:]), 1)
+    return present.flatten(1).sum(1) * copies
 
 
 def presence(x: Inputs, leaf: Leaf) -> Tensor | None:
     """Which entries of `dense` exist, shaped to broadcast on it; None for all."""
-    found, ndim = None, 1 + leaf.rep.ndim + len(leaf.channels)
+    ndim = 1 + leaf.rep.ndim + len(leaf.channels)
+    found: Tensor | None = None
     for axis, places in leaf.rep.nodes:
-        if (mask := x.layouts[axis].padded_mask()) is None:
+        mask = x.layouts[axis].padded_mask()
+        if mask is None:
             continue
         for place in places:
             view = mask.reshape(mask.shape[0], *[1] * place, mask.shape[1], *[1] * (ndim - place - 2))
@@ -114,13 +145,8 @@ def presence(x: Inputs, leaf: Leaf) -> Tensor | None:
     return found
 
 
-def _axis(leaf: Leaf, space: IsometryGroup) -> int:
-    """The axis of `dense` along which a space lies."""
-    return 1 + next(place for slot, place in leaf.rep.axes if slot.group == space)
-
-
 def unit(
-    x: Inputs, leaf: Leaf, value: Tensor, space: IsometryGroup, origin: Tensor | None, layout: Any = None
+    x: Inputs, leaf: Leaf, value: Tensor, space: Group, origin: Tensor | None, layout: Any = None
 ) -> tuple[Tensor, Tensor | None]:
     """Points and vectors about the origins (B, D), scaled to root mean square length one, and their rounding (B,).
 
@@ -131,7 +157,7 @@ def unit(
     Args:
         value: (B, ...), or with the `layout` of a ragged batch (1, sum N, ...).
     """
-    axis = _axis(leaf, space)
+    axis = 1 + place_of(leaf, space)
     present = presence(x, leaf) if layout is None else None
 
     # 1. centred; padding is zero
@@ -141,7 +167,10 @@ def unit(
         value = value.masked_fill(~present, 0)
 
     # 2. of root mean square length one
-    number = _number(value, axis, present) if layout is None else layout.sizes * (value[:1, :1].numel() // space.dim)
+    if layout is None:
+        number = _number(value, axis, present)
+    else:
+        number = layout.sizes * (value[:1, :1].numel() // value.shape[axis])
     value, extent, scale = _scaled(x, value, number, layout)
 
     # 3. zero where that is rounding of the coordinates
@@ -225,10 +254,6 @@ def _kept(value: Tensor, present: Tensor | None) -> Tensor:
     return value if present is None else value * present[:, None]
 
 
-def _on_edges(leaf: Leaf) -> bool:
-    return any(isinstance(slot, Edges) and slot.group.batch for slot, _ in leaf.rep.axes)
-
-
 def size(value: Tensor, present: Tensor | None) -> Tensor:
     """Root mean square length (B,) of the columns (B, D, M) that exist; one where all are zero."""
     if not value.shape[-1]:
@@ -249,7 +274,7 @@ def root(square: Tensor) -> Tensor:
     return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 1.0)
 
 
-def centred(x: Inputs, leaf: Leaf, space: IsometryGroup, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def centred(x: Inputs, leaf: Leaf, space: Group, origin: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """`columns` with the origin (B, D) subtracted from points and padding set to zero."""
     value, present = columns(x, leaf, space)
     if origin is not None and is_point(leaf, space):
@@ -258,5 +283,5 @@ def centred(x: Inputs, leaf: Leaf, space: IsometryGroup, origin: Tensor | None) 
 
 
 def node_axes(leaf: Leaf) -> list[tuple[NodeAxis, int]]:
-    """The node axes of one input with their places after the batch."""
-    return [(slot.group, place) for slot, place in leaf.rep.axes if isinstance(slot, Nodes)]
+    """The node axes of one input with their places after the batch, in order."""
+    return [(slot.group, place) for slot, place in leaf.rep.axes if slot.role == "nodes"]  # type: ignore[misc]

@@ -11,24 +11,26 @@ from torch import Tensor
 
 from probsym.distributions.base import EquivariantDistribution, ProductDistribution, ProjectedDistribution, Support
 from probsym.distributions.geometry import centroid
-from probsym.groups import E, Group, product
+from probsym.groups import Group, product
 from probsym.groups.permutation import LARGEST_LIST
 from probsym.members import register
 from probsym.reps import Inputs
 
-LARGEST_SPLIT = 1024
+LARGEST_SPLIT = 1024  # elements of the small factors that `Hybrid` lists together
 
 
 @register
 class Haar(ProjectedDistribution):
     """The uniform (Haar) distribution: phi is the group average of the base model.
 
+    Its features are its noise. Gaussian noise that turns with the group has a uniform projection.
+
     Args:
-        group: any product of groups.
+        group: any product of compact groups, and of groups that are anchored at a point of the input (E, SE).
         origin: "centroid" rotates about the centroid of the points; needed for E and SE, which are not compact.
 
     Raises:
-        ValueError: a group with E(d) or SE(d) and no origin.
+        ValueError: a factor that is not compact without an origin, or one that no origin helps.
 
     >>> from probsym.groups import O, S
     >>> Haar(S("nodes") * O(3))
@@ -39,12 +41,18 @@ class Haar(ProjectedDistribution):
         super().__init__(group)
         if origin not in (None, "centroid"):
             raise ValueError(f"origin: expected None or 'centroid', got {origin!r}")
-        loose = [f for f in group.factors if isinstance(f, E)]
-        if loose and origin is None:
-            raise ValueError(
-                f"{loose[0]!r} is not compact and has no uniform distribution: "
-                f"use Haar({group!r}, origin='centroid'), which rotates uniformly about the centroid of the points"
-            )
+        for f in group.factors:
+            if f.compact:
+                continue
+            if not f.anchored:
+                raise ValueError(
+                    f"{f!r} is not compact and has no uniform distribution: learn one with a ProjectedDistribution"
+                )
+            if origin is None:
+                raise ValueError(
+                    f"{f!r} is not compact and has no uniform distribution: use Haar({group!r}, origin='centroid'), "
+                    "which rotates uniformly about the centroid of the points"
+                )
         self.origin = origin
 
     @property
@@ -52,7 +60,10 @@ class Haar(ProjectedDistribution):
         return self.group.finite
 
     def features(self, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
-        return {f: (centroid(x, f), eps) if isinstance(f, E) else eps for f, eps in noise.items()}
+        z: dict[Group, Any] = {}
+        for f, eps in noise.items():
+            z[f] = (centroid(x, f), eps) if f.anchored else eps
+        return z
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All elements of a finite group of at most 8! of them: small S_n, C(n), D(n), shifts, signs.
@@ -63,45 +74,62 @@ class Haar(ProjectedDistribution):
             TypeError: the group is infinite or too large to be listed.
         """
         order = _order(x, self.group.factors)
-        if order is not None and order > LARGEST_LIST:
+        if order is None:
+            return super().support(x)
+        if order > LARGEST_LIST:
             raise TypeError(
                 f"{self.brief} has too large support, {order} elements where {LARGEST_LIST} can be listed: "
                 "use MonteCarlo(k) instead of Exact()"
             )
-        if order is None:
-            return super().support(x)
         if len(self.group.factors) > 1:
             return ProductDistribution(*(Haar(f, self.origin) for f in self.group.factors)).support(x)
-        layout = x.layouts.get(self.group)  # type: ignore[call-overload]
-        every, orders = self.group.elements(layout, x.device), self.group.orders(layout)
-
-        def spread(t: Tensor, event: int) -> Tensor:
-            t = t.to(x.dtype) if t.is_floating_point() else t
-            return t if orders is not None else t.unsqueeze(1).expand(-1, x.count, *t.shape[1:])
-
         exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
-        if orders is None:
-            weight = torch.full((), 1 / order, dtype=x.dtype, device=x.device).expand(order, x.count)
-        else:
-            weight = (torch.arange(order, device=x.device)[:, None] < orders) / orders.to(x.dtype)
-        return Support(every.map(spread), weight, exact, {}, uniform=orders is None)
+        stored = x.stored(self.group)
+        elements, orders = stored.elements(x.device), stored.orders()
+
+        # inputs of different sizes: (order, B) elements already, of which an input has its first ones
+        if orders is not None:
+            own = torch.arange(order, device=x.device)[:, None] < orders
+            return Support(elements.map(lambda t, _: _in_precision(t, x)), own / orders.to(x.dtype), exact, {})
+
+        # one list (order,) for all inputs
+        def shared(t: Tensor, trailing: int) -> Tensor:
+            t = _in_precision(t, x)
+            return t.unsqueeze(1).expand(-1, x.count, *t.shape[1:])
+
+        weight = torch.full((), 1 / order, dtype=x.dtype, device=x.device).expand(order, x.count)
+        return Support(elements.map(shared), weight, exact, {}, uniform=True)
 
     def enumerable_part(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         """The small finite factors, as many as have no more than 1,024 elements together, and the rest."""
         small: list[Group] = []
         for f in sorted(self.group.factors, key=lambda f: _order(x, [f]) or math.inf):
-            if (_order(x, [*small, f]) or math.inf) <= LARGEST_SPLIT:
+            together = _order(x, [*small, f])
+            if together is not None and together <= LARGEST_SPLIT:
                 small.append(f)
         large = [f for f in self.group.factors if f not in small]
-        parts = [Haar(product(factors), self.origin) if factors else None for factors in (small, large)]
-        return parts[0], parts[1]
+        listed = Haar(product(small), self.origin) if small else None
+        sampled = Haar(product(large), self.origin) if large else None
+        return listed, sampled
 
     def __repr__(self) -> str:
         origin = "" if self.origin is None else f", origin={self.origin!r}"
         return f"Haar({self.group!r}{origin})"
 
 
+def _in_precision(tensor: Tensor, x: Inputs) -> Tensor:
+    """A tensor of an element in the precision of the inputs; integers stay."""
+    if tensor.is_complex():
+        return tensor.to(x.dtype.to_complex())
+    return tensor.to(x.dtype) if tensor.is_floating_point() else tensor
+
+
 def _order(x: Inputs, factors: Iterable[Group]) -> int | None:
     """Number of elements of a product of factors, for the largest input; None if infinite."""
-    orders = [f.order(x.layouts.get(f)) for f in factors]  # type: ignore[call-overload]
-    return None if None in orders else math.prod(orders)  # type: ignore[arg-type]
+    total = 1
+    for f in factors:
+        order = x.stored(f).order()
+        if order is None:
+            return None
+        total *= order
+    return total

@@ -10,54 +10,76 @@ import torch
 from torch import Tensor, nn
 
 from probsym.distributions.base import PAGE, Noise, ProjectedDistribution, Support, draw_options
+from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.diagnostics import gathered, lazily, merged
 from probsym.distributions.features import check_features
-from probsym.distributions.geometry import centred, centroid, is_point, moderate, root, size
+from probsym.distributions.geometry import centred, centroid, is_point, moderate, place_of, root, size, space_slot
 from probsym.distributions.relax import Relaxation
-from probsym.groups import E, Element, Group, IsometryGroup, Layout, NodeAxis, Permutation, S
-from probsym.groups.axis import Nodes
-from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Vector
+from probsym.groups import Element, Group, Layout
 from probsym.kernels.orthonormal import tolerance
 from probsym.kernels.values import differentiated, may_peek, traced, undisturbed
 from probsym.members import register
 from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf, Rep
 
+RELAXATION = Relaxation()
+
 
 class NetDistribution(ProjectedDistribution):
-    """Shared by `Learned` and `Canonical`: a net called like the model, and its straight-through gradient."""
+    """Distributions whose features come from a net that is called like the model; base of `Learned` and `Canonical`.
 
-    def __init__(self, net: nn.Module, group: Group, relaxation: Relaxation) -> None:
+    A subclass gives `features`, in which `net_features(x)` are the checked features of the net; it may also give noise
+    of its own (`feature_noise`, `feature_noise_rep`), such as noise that the group leaves alone.
+
+    Args:
+        net: called like the model; returns a dict of features by factor, see `Learned`.
+        group: the group of the elements.
+        relaxation: the soft permutation that carries gradients to the scores of S_n.
+
+    Raises:
+        TypeError: net is no module.
+    """
+
+    def __init__(self, net: nn.Module, group: Group, relaxation: Relaxation = RELAXATION) -> None:
         super().__init__(group)
         if not isinstance(net, nn.Module):
             raise TypeError(f"net: expected an nn.Module that is called like the model, got {type(net).__name__}")
         self.net = net
         self.relaxation = relaxation
 
+    @property
+    def _sorted(self) -> list[Group]:
+        """The factors whose features are scores that `project` sorts."""
+        return [f for f in self.group.factors if f.feature_kind == "scores"]
+
     def net_features(self, x: Inputs) -> dict[Group, Any]:
-        """The net's ambient features by factor, in float32 or better also under autocast.
+        """The net's features by factor, in float32 or better also under autocast.
 
         Scores come from inputs without gradient: sorting is piecewise constant, so the exact derivative of an output
         with respect to the inputs (a force) has no part through it, and the relaxed one must not pollute it.
         """
-        found = self._call_net(x)
-        sorted_by = [f for f in self.group.factors if isinstance(f, S)]
-        if sorted_by and any(differentiated(leaf.value) for leaf in x.leaves.values()):
+        z = self._call_net(x)
+        if self._sorted and any(differentiated(leaf.value) for leaf in x.leaves.values()):
             apart = self._call_net(x.map(lambda leaf: leaf.value.detach()))
-            found.update({f: apart[f] for f in sorted_by})
-        return found
+            for f in self._sorted:
+                z[f] = apart[f]
+        return z
 
     def _call_net(self, x: Inputs) -> dict[Group, Any]:
-        if not getattr(self.net, "reads_only", False):
-            x = x.owned()
         with torch.autocast(x.device.type, enabled=False):
+            # 1. the library's own net reads the bound inputs as they are; a subclass of it may not
+            if type(self.net) is DefaultNet and self.net.declares(x):
+                return check_features(self.net(x), x, self.group)
+
+            # 2. any other net is called like the model, with tensors of its own that it may write into
+            if not getattr(self.net, "reads_only", False):
+                x = x.owned()
             return check_features(self.net(*x.args, **x.kwargs), x, self.group)
 
     def project(self, x: Inputs, factor: Group, z: Any, fallback: Tensor) -> Element:
         g = super().project(x, factor, z, fallback)
-        if isinstance(g, Permutation):
-            g = self.relaxation.attach(g, z)
+        if factor.feature_kind == "scores":
+            g = self.relaxation.attach(g, z)  # type: ignore[arg-type]
         if self.training and torch.is_grad_enabled():
             self._refuse_lost_gradient(factor, z, g)
         return g
@@ -85,7 +107,7 @@ class NetDistribution(ProjectedDistribution):
 
     def degenerate(self, x: Inputs, z: Mapping[Group, Any]) -> Tensor:
         """Inputs (*shape, B) for which the fallback noise decides."""
-        flags = [f.degenerate(z[f], x.layouts.get(f)) for f in self.group.factors]  # type: ignore[call-overload]
+        flags = [x.stored(f).degenerate(z[f]) for f in self.group.factors]
         return torch.stack(torch.broadcast_tensors(*flags)).any(0)
 
     def diagnose(self, x: Inputs, z: Mapping[Group, Any]) -> dict[str, Tensor]:
@@ -101,38 +123,43 @@ class NetDistribution(ProjectedDistribution):
             return flags.reshape(math.prod(flags.shape[:-1]), x.count).any(0).sum()
 
         def entropy() -> Tensor:
-            found = [self.relaxation.entropy(first[f], x.layouts[f]) for f in self.group.factors if isinstance(f, S)]
+            found = [self.relaxation.entropy(first[f], x.layouts[f]) for f in self._sorted]  # type: ignore[index]
             return torch.stack(found).sum()
 
         wanted = {"degenerate": degenerate}
-        if any(isinstance(f, S) for f in self.group.factors):
+        if self._sorted:
             wanted["entropy"] = entropy
+        # a compiler follows no function that waits to be called
         return gathered({name: compute() if traced() else lazily(compute) for name, compute in wanted.items()})
 
 
 def _first(factor: Group, value: Any, layout: Layout | None) -> Any:
-    """The ambient features of the first samples, of which no more memory is held."""
+    """The features of the first samples, of which no more memory is held."""
     if isinstance(value, tuple):
         origin, vectors = value
         return (origin[:PAGE] if origin.ndim > 2 else origin, _first(factor, vectors, layout))
     packed = layout is not None and layout.ragged
-    own = (0 if packed else 1) + sum(1 if slot is None else slot.num_axes for slot in factor.noise_slots)
-    return value[:PAGE].clone() if value.ndim > own and len(value) > PAGE else value
+    own = 0 if packed else 1
+    for slot in factor.feature_slots:
+        own += 1 if slot is None else slot.num_axes
+    if value.ndim > own and len(value) > PAGE:
+        return value[:PAGE].clone()
+    return value
 
 
 @register
 class Learned(NetDistribution):
     """The paper's p(g|x): noise outsourced through an equivariant net, arXiv 2306.02866, section 2.2.
 
-        g = project(net(x) / |net(x)| + scale eps)    noise="late", one pass of the net an input
-        g = project(net(x + scale |x| eps))           noise="input", as in the paper, one pass a sample;
+        g = project(net(x) / |net(x)| + scale eps)    noise="late", one pass of the net per input
+        g = project(net(x + scale |x| eps))           noise="input", as in the paper, one pass per sample;
                                                       the centroid, and with it the origin, is that of x
 
     Args:
         net: called like the model, with tensors of its own (an attribute `reads_only = True` of a net that never writes
-            into its arguments spares the copy); returns a dict of ambient features by factor: scores (B, N) for S_n,
-            vectors (B, D, M) for O and SO, (origin (B, D), vectors (B, D, M)) for E and SE (or vectors alone: the
-            centroid is the origin). A single factor may come without the dict.
+            into its arguments spares the copy). It returns a dict of features by factor: scores (B, N) for S_n, vectors
+            (B, D, M) for O and SO, (origin (B, D), vectors (B, D, M)) for E and SE (or vectors alone: the centroid is
+            the origin), what `project` takes for any other group. A single factor may come without the dict.
         group: the group of the elements. Those of C, D, Shift, Signs and O(1) carry no gradient to the net: in training
             mode with gradients, features of them that require a gradient are refused. Such a net is frozen
             (`requires_grad_(False)`); one that serves other factors as well detaches its features of these.
@@ -142,8 +169,9 @@ class Learned(NetDistribution):
         relaxation: the soft permutation that carries gradients to the scores of S_n.
 
     Raises:
-        ValueError: `noise` or `scale` out of range; at the call, features of the wrong shape, or in training features
-            of a group whose elements carry no gradient.
+        ValueError: `noise` or `scale` out of range; late noise for a group whose noise does not move as its features
+            do; at the call, features of the wrong shape, or in training features of a group whose elements carry no
+            gradient.
         TypeError: at the call, `Exact()`: the probabilities of the elements are not known, even of finitely many.
     """
 
@@ -153,32 +181,22 @@ class Learned(NetDistribution):
         group: Group,
         noise: str = "late",
         scale: float = 1.0,
-        relaxation: Relaxation = Relaxation(),  # noqa: B008
+        relaxation: Relaxation = RELAXATION,
     ) -> None:
         super().__init__(net, group, relaxation)
         if noise not in PLACES:
             raise ValueError(f"noise: expected one of {', '.join(map(repr, PLACES))}, got {noise!r}")
         if not scale > 0:
             raise ValueError(f"scale: expected a positive number, got {scale}")
+        if noise == "late":
+            for f in group.factors:
+                if f.feature_slots != f.noise_slots:
+                    raise ValueError(
+                        f"noise='late' adds noise to the features, but the noise of {f!r} does not move as they do: "
+                        "derive from NetDistribution and let the noise enter in a way that the group leaves alone"
+                    )
         self.scale = scale
         self.place = PLACES[noise]
-
-    def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
-        noise = super().noise(x, shape, generator)
-        return {**noise, "z": self.place.noise(x, shape, generator, noise["z"])}
-
-    def noise_rep(self, x: Inputs) -> Any:
-        reps = super().noise_rep(x)
-        return {**reps, "z": self.place.noise_rep(x, reps["z"])}
-
-    def features(self, x: Inputs, noise: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
-        return self.place.features(self, x, noise)
-
-    def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
-        raise TypeError(
-            f"{self.brief} is the law of a net and noise, so that the probabilities of its elements are not known: "
-            "use MonteCarlo(k) instead of Exact()"
-        )
 
     def describe(self) -> dict[str, Any]:
         """The arguments of the constructor, for `probsym.save`."""
@@ -190,37 +208,61 @@ class Learned(NetDistribution):
             "relaxation": self.relaxation,
         }
 
+    def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
+        # Noise at the input comes after the draw for the features, which it replaces: so a seed gives the samples that
+        # it has always given.
+        noise = super().noise(x, shape, generator)
+        return {**noise, "features": self.place.noise(x, shape, generator, noise["features"])}
+
+    def feature_noise_rep(self, x: Inputs) -> Any:
+        return self.place.noise_rep(x, super().feature_noise_rep(x))
+
+    def features(self, x: Inputs, noise: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
+        return self.place.features(self, x, noise)
+
+    def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
+        raise TypeError(
+            f"{self.brief} is the law of a net and noise, so that the probabilities of its elements are not known: "
+            "use MonteCarlo(k) instead of Exact()"
+        )
+
     def extra_repr(self) -> str:
         return f"{self.group!r}, noise={self.place.name!r}, scale={self.scale}"
 
 
 class Late:
-    """Noise added to the features at unit size: the net runs once an input, however many samples.
+    """Noise added to the features at unit size: the net runs once per input, however many samples.
 
     Scores are standardised and vectors scaled to unit root mean square, so that the concentration of p is bounded by
     `scale`. Left free, p grows into a point mass, and the base model overfits as a canonicalized one does: see
-    docs/appendix/lab-notes.md.
+    docs/appendix/lab-notes.md. Features of other groups are taken as they are.
     """
 
     name = "late"
 
-    def noise(self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None, z: Any) -> Any:
-        return z
+    def noise(self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None, drawn: Any) -> Any:
+        return drawn
 
     def noise_rep(self, x: Inputs, reps: Any) -> Any:
         return reps
 
     def features(self, p: Learned, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
-        features = p.net_features(x)
-        return {f: self._add(x, f, features[f], eps, p.scale) if f.noise_slots else eps for f, eps in noise.items()}
+        clean = p.net_features(x)
+        z: dict[Group, Any] = {}
+        for f, eps in noise.items():
+            z[f] = self._add(x, f, clean[f], eps, p.scale) if f.noise_slots else eps
+        return z
 
     def _add(self, x: Inputs, factor: Group, value: Any, eps: Tensor, scale: float) -> Any:
         if isinstance(value, tuple):
-            return (value[0], self._add(x, factor, value[1], eps, scale))
-        if isinstance(factor, NodeAxis):
-            value = standardised(value, x.layouts[factor])
-        elif isinstance(factor, IsometryGroup):
-            value, used = unit_size(value), min(value.shape[-1], eps.shape[-1])
+            origin, vectors = value
+            return origin, self._add(x, factor, vectors, eps, scale)
+        if factor.feature_kind == "scores":
+            value = standardised(value, x.layouts[factor])  # type: ignore[index]
+        elif factor.feature_kind == "columns":
+            value = unit_size(value)
+            # a net may give more or fewer columns than the noise has; the first ones of both are used
+            used = min(value.shape[-1], eps.shape[-1])
             if value.shape[-1] != eps.shape[-1]:
                 value, eps = value[..., :used], eps[..., :used]
         return torch.add(value, eps, alpha=scale)
@@ -235,17 +277,27 @@ def unit_size(vectors: Tensor) -> Tensor:
 
 def standardised(scores: Tensor, layout: Layout) -> Tensor:
     """Scores (*shape, N) of each input with mean zero and variance one; scores equal up to rounding become zero."""
-    lead, mask = scores.ndim - 1, layout.padded_mask()
+    lead = scores.ndim - 1
+    mask = layout.padded_mask()
+
+    # 1. padded, of moderate size
     z = layout.pad(scores, lead)
-    z = moderate(z if mask is None else z.masked_fill(~mask, 0), (-1,))
+    if mask is not None:
+        z = z.masked_fill(~mask, 0)
+    z = moderate(z, (-1,))
+
+    # 2. centred; `size` is the mean square before, next to which the variance may be rounding alone
     if mask is None:
         square, mean = torch.var_mean(z, -1, correction=0, keepdim=True)
-        z, size = z - mean, (square + mean.square()).detach()
+        z = z - mean
+        size = (square + mean.square()).detach()
     else:
         count = mask.sum(-1, keepdim=True).clamp_min(1)
         size = z.detach().square().sum(-1, keepdim=True) / count
         z = (z - z.sum(-1, keepdim=True) / count) * mask
         square = z.square().sum(-1, keepdim=True) / count
+
+    # 3. of variance one, or zero where that is rounding; both branches of `where` have finite gradients
     real = square > 10 * tolerance(z.dtype) ** 2 * size
     if may_peek(z) and bool(real.all()):
         return layout.unpad(z / square.sqrt(), lead)
@@ -257,23 +309,43 @@ class AtInput:
 
     That of the points has mean zero over the points of an input, so that their centroid, about which the elements turn,
     stays that of the clean points. No equivariant net sees the difference but for its origin.
+
+    Inputs along which a group acts that changes lengths (boosts) get none: no Gaussian noise moves with it.
     """
 
     name = "input"
 
     def _targets(self, x: Inputs) -> dict[Any, Leaf]:
-        floating = {path: leaf for path, leaf in x.leaves.items() if leaf.value.is_floating_point()}
-        spatial = [p for p, leaf in floating.items() if any(isinstance(s, Point | Vector) for s, _ in leaf.rep.axes)]
-        nodal = [p for p, leaf in floating.items() if any(isinstance(s, Nodes) for s, _ in leaf.rep.axes)]
-        single = [p for p in nodal if sum(isinstance(s, Nodes) for s, _ in floating[p].rep.axes) == 1]
-        chosen = dict.fromkeys([*spatial, *(single or nodal)])
+        """The leaves that get noise: all points and vectors, then node features, pairs of nodes only if there are no
+        others."""
+        spatial: list[Any] = []
+        single: list[Any] = []
+        pairs: list[Any] = []
+        for path, leaf in x.leaves.items():
+            slots = [slot for slot, _ in leaf.rep.axes]
+            if not (leaf.value.is_floating_point() or leaf.value.is_complex()):
+                continue
+            if not all(slot.differences.isometric for slot in slots):
+                continue
+            roles = [slot.role for slot in slots]
+            if "point" in roles or "vector" in roles:
+                spatial.append(path)
+            if roles.count("nodes") == 1:
+                single.append(path)
+            elif roles.count("nodes") > 1:
+                pairs.append(path)
+        chosen = dict.fromkeys([*spatial, *(single or pairs)])
         if not chosen:
             raise ValueError("noise='input' needs a floating input with a node or space axis; use noise='late'")
-        return {path: floating[path] for path in chosen}
+        return {path: x.leaves[path] for path in chosen}
 
-    def noise(self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None, z: Any) -> Any:
+    def noise(self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None, drawn: Any) -> Any:
         options = draw_options(x, generator)
-        return {path: torch.randn(*shape, *leaf.value.shape, **options) for path, leaf in self._targets(x).items()}
+        noise: dict[Any, Tensor] = {}
+        for path, leaf in self._targets(x).items():
+            kind = x.dtype.to_complex() if leaf.value.is_complex() else x.dtype
+            noise[path] = torch.randn(*shape, *leaf.value.shape, **{**options, "dtype": kind})
+        return noise
 
     def noise_rep(self, x: Inputs, reps: Any) -> Any:
         return {path: _linear(leaf) for path, leaf in self._targets(x).items()}
@@ -294,8 +366,11 @@ class AtInput:
 
         # 2. The points as a whole stay where they are: their centroid is the origin of the elements.
         moved = x.fold(lambda leaf: steps[leaf.name], times)
-        for space in (f for f in x.group.factors if isinstance(f, E) and _has_points(x, f)):
-            drift = centroid(moved, space).reshape(times, x.count, space.dim)
+        for space in x.group.factors:
+            if not (space.anchored and _has_points(x, space)):
+                continue
+            drift = centroid(moved, space)
+            drift = drift.reshape(times, x.count, drift.shape[-1])
             for leaf in x.leaves.values():
                 if is_point(leaf, space):
                     steps[leaf.name] = steps[leaf.name] - _along(x, leaf, space, drift)
@@ -308,8 +383,8 @@ class AtInput:
                 return leaf.value + _at_nodes(x, leaf, steps[leaf.name])
             return leaf.value.expand(times, *leaf.value.shape)
 
-        features = p.net_features(x.fold(perturbed, times))
-        return {f: _split(features[f], sample, times) for f in features}
+        z = p.net_features(x.fold(perturbed, times))
+        return {f: _unfolded(z[f], sample, times) for f in z}
 
 
 PLACES: dict[str, Late | AtInput] = {place.name: place for place in (Late(), AtInput())}
@@ -317,7 +392,7 @@ PLACES: dict[str, Late | AtInput] = {place.name: place for place in (Late(), AtI
 
 def _linear(leaf: Leaf) -> Rep:
     """The Rep of a difference of two such tensors, channels spelt out: points become vectors."""
-    moved = (slot.group.vector if isinstance(slot, Point) else slot for slot in leaf.rep.slots)
+    moved = [None if slot is None else slot.differences for slot in leaf.rep.slots]
     return Rep(*moved, *[None] * len(leaf.channels))
 
 
@@ -327,10 +402,11 @@ def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
     Also 1 for points that lie closer together than the rounding of their coordinates, as for those in one place: noise
     of the size of that rounding would be lost in it, and the net would take what is left for directions.
     """
-    space = next((s.group for s, _ in leaf.rep.axes if isinstance(s, Point | Vector)), None)
-    if space is None:
+    slot = space_slot(leaf)
+    if slot is None:
         return 1.0
-    origin = centroid(x, space) if is_point(leaf, space) else None
+    space = slot.group
+    origin = centroid(x, space) if slot.role == "point" else None
     scale = _edge_size(x, leaf, origin) if leaf.rep.on_edges else size(*centred(x, leaf, space, origin))
     if origin is not None:
         eps = max(torch.finfo(kind).eps for kind in (leaf.value.dtype, x.dtype))
@@ -344,21 +420,28 @@ def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
 def _edge_size(x: Inputs, leaf: Leaf, origin: Tensor | None) -> Tensor:
     """Root mean square length (B,) of the vectors on the edges of each graph of a ragged batch."""
     owner = x.owner(leaf)
-    place = next(at for slot, at in leaf.rep.axes if isinstance(slot, Point | Vector))
+
+    # 1. the vectors of each edge, (edges, M, D)
+    slot = space_slot(leaf)
+    place = next(at for other, at in leaf.rep.axes if other is slot)
     vectors = leaf.value.to(x.dtype).movedim(place, -1)
-    vectors = vectors.reshape(len(vectors), math.prod(vectors.shape[1:-1]), vectors.shape[-1])  # (edges, M, D)
+    vectors = vectors.reshape(len(vectors), math.prod(vectors.shape[1:-1]), vectors.shape[-1])
     if origin is not None:
         vectors = vectors - origin[owner].unsqueeze(1)
+
+    # 2. the largest entry of each graph, next to which squares do not overflow
     largest = vectors.detach().abs().amax((1, 2))
     largest = largest.new_zeros(x.count).scatter_reduce(0, owner, largest, "amax")
     largest = torch.where(largest > 0, largest, 1.0)
+
+    # 3. the mean square over the edges of each graph
     square = (vectors / largest[owner, None, None]).square().sum(-1).mean(1)
     total = square.new_zeros(x.count).index_add(0, owner, square)
     number = torch.bincount(owner, minlength=x.count).clamp_min(1)
     return root(total / number) * largest
 
 
-def _has_points(x: Inputs, space: IsometryGroup) -> bool:
+def _has_points(x: Inputs, space: Group) -> bool:
     """Whether `centroid` finds points of the space."""
     return any(is_point(leaf, space) and not leaf.rep.on_edges for leaf in x.leaves.values())
 
@@ -371,20 +454,20 @@ def _at_nodes(x: Inputs, leaf: Leaf, steps: Tensor) -> Tensor:
     return steps
 
 
-def _along(x: Inputs, leaf: Leaf, space: IsometryGroup, vectors: Tensor) -> Tensor:
-    """One vector an input and sample (K, B, D), shaped to broadcast on the points (K, B, ...) of a leaf."""
+def _along(x: Inputs, leaf: Leaf, space: Group, vectors: Tensor) -> Tensor:
+    """One vector per input and sample (K, B, D), shaped to broadcast on the points (K, B, ...) of a leaf."""
     if leaf.rep.ragged is not None:
         vectors = vectors.index_select(1, x.owner(leaf))
-    place = next(at for slot, at in leaf.rep.axes if isinstance(slot, Point) and slot.group == space)
-    axis = 1 + leaf.rep.batch_dims() + place
+    axis = 1 + leaf.rep.batch_dims() + place_of(leaf, space)
     shape = [*vectors.shape[:2], *[1] * (leaf.value.ndim - 1)]
     shape[axis] = vectors.shape[2]
     return vectors.reshape(shape)
 
 
-def _split(value: Any, sample: tuple[int, ...], times: int) -> Any:
+def _unfolded(value: Any, sample: tuple[int, ...], times: int) -> Any:
+    """Features of rows (K B, ...) as those of samples (*shape, B, ...)."""
     if isinstance(value, tuple):
-        return tuple(_split(v, sample, times) for v in value)
+        return tuple(_unfolded(part, sample, times) for part in value)
     return value.reshape(*sample, value.shape[0] // max(times, 1), *value.shape[1:])
 
 
@@ -394,7 +477,7 @@ class Canonical(NetDistribution):
 
     Where net(x) is degenerate (equal scores, deficient rank: a symmetric input) no single element is equivariant; the
     missing part is drawn at random. Such an input has an infinite standard error (one draw), the others zero, and
-    `aux["degenerate"]` counts them.
+    `diagnostics["degenerate"]` counts them.
 
     Args:
         net, group, relaxation: as for `Learned`.
@@ -402,9 +485,6 @@ class Canonical(NetDistribution):
 
     default_samples = (None, None)
     has_enumerate_support = True
-
-    def __init__(self, net: nn.Module, group: Group, relaxation: Relaxation = Relaxation()) -> None:  # noqa: B008
-        super().__init__(net, group, relaxation)
 
     def features(self, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
         return self.net_features(x)
@@ -414,7 +494,9 @@ class Canonical(NetDistribution):
         with undisturbed():
             noise = self.noise(x, (1,), generator)
         z = self.net_features(x)
-        parts = {f: self.project(x, f, z[f], noise["fallback"][f]) for f in self.group.factors}
+        parts: dict[Group, Element] = {}
+        for f in self.group.factors:
+            parts[f] = self.project(x, f, z[f], noise["fallback"][f])
         degenerate = self.degenerate(x, z)
         weight = torch.ones(1, x.count, dtype=x.dtype, device=x.device)
         diagnostics = merged(self.diagnose(x, z), {"degenerate": degenerate.sum()})

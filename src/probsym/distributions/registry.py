@@ -10,24 +10,36 @@ from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.frames import Frame
 from probsym.distributions.haar import Haar
 from probsym.distributions.learned import Canonical, Learned
-from probsym.groups import Axis, E, Group, product
+from probsym.groups import Group, product
+
+
+def _learned(spec: Any, group: Group) -> EquivariantDistribution:
+    return Learned(DefaultNet(spec, group), group)
 
 
 def _haar(spec: Any, group: Group) -> EquivariantDistribution:
-    loose = any(isinstance(f, E) for f in group.factors)
-    return Haar(group, origin="centroid" if loose else None)
+    return Haar(group, origin=None if group.compact else "centroid")
+
+
+def _frame(spec: Any, group: Group) -> EquivariantDistribution:
+    return Frame(group)
+
+
+def _canonical(spec: Any, group: Group) -> EquivariantDistribution:
+    return Canonical(DefaultNet(spec, group), group)
 
 
 NAMES: dict[str, Callable[[Any, Group], EquivariantDistribution]] = {
-    "learned": lambda spec, group: Learned(DefaultNet(spec, group), group),
+    "learned": _learned,
     "haar": _haar,
-    "frame": lambda spec, group: Frame(group),
-    "canonical": lambda spec, group: Canonical(DefaultNet(spec, group), group),
+    "frame": _frame,
+    "canonical": _canonical,
 }
+"""What `symmetrize(distribution="...")` understands. A distribution needs no entry here to be passed as an object."""
 
 
 def by_name(name: str, spec: Any, group: Group) -> EquivariantDistribution:
-    """The distribution a name stands for, with a default net for the declared Reps where it needs one.
+    """The distribution that a name stands for, with a default net for the declared Reps where it needs one.
 
     Raises:
         ValueError: unknown name.
@@ -47,5 +59,5 @@ def complete(p: EquivariantDistribution, group: Group) -> EquivariantDistributio
         raise TypeError(
             f"distribution: expected one of {', '.join(map(repr, NAMES))} or a distribution, got {type(p).__name__}"
         )
-    left = [f for f in group.factors if isinstance(f, Axis) and f not in p.group.factors]
+    left = [f for f in group.factors if f.trivial and f not in p.group.factors]
     return ProductDistribution(p, Haar(product(left))) if left else p

@@ -19,7 +19,7 @@ class Group(ABC):
     """What a group is: a frozen, hashable description without tensors, equal by value.
 
     A family implements the five verbs of the design: `identity`, `compose`, `inverse`, its slots (`act`) and
-    `project`, the covariant map from ambient features to the group,
+    `project`, the covariant map from features to the group,
 
         project(h z, h fallback) = h project(z, fallback)                                  (docs/theory.md, eq. 4)
 
@@ -97,7 +97,7 @@ class Group(ABC):
 
     @abstractmethod
     def project(self, z: Any, fallback: Any, layout: Any = None) -> Element:
-        """The group element nearest in spirit to the ambient features z; `fallback` supplies what z lacks."""
+        """Map features z equivariantly to a group element; the noise `fallback` decides wherever z is degenerate."""
 
     @abstractmethod
     def degenerate(self, z: Any, layout: Any = None) -> Tensor:
@@ -343,7 +343,7 @@ class Product(Group):
 
     @property
     def noise_slots(self) -> tuple[Slot | None, ...]:
-        raise TypeError(f"{self!r} is a product: every factor has ambient noise of its own")
+        raise TypeError(f"{self!r} is a product: every factor has noise of its own")
 
     def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
         n = kwargs.pop("n", None)

@@ -54,7 +54,7 @@ class Soft(nn.Module):
         x, p = self.phi.bind((), given), self.learned
         noise = p.noise(x, (k,)) if noise is None else noise
         (group,), layout = p.group.factors, next(iter(x.layouts.values()))
-        z = p.features(x, noise["z"])[group]
+        z = p.features(x, noise["features"])[group]
         hard = p.project(x, group, z.detach(), noise["fallback"][group])
         assert isinstance(hard, Permutation)
         mixed = p.relaxation(z, layout.padded_mask())  # node by place
