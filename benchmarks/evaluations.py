@@ -10,7 +10,6 @@ from timing import table
 from torch import Tensor, nn
 
 import probsym as ps
-from probsym.reps.outputs import Outputs
 
 POINTS, INPUTS, NETS = 5, 16, 4
 PLAIN: dict[str, list[Any]] = {
@@ -92,5 +91,4 @@ def compared(name: str, scale: float, total: int) -> Iterator[list[object]]:
 def _block(rep: ps.Rep, x: Tensor, design: Any) -> int:
     """Samples in a block, asked of the design itself."""
     phi = ps.symmetrize(nn.Flatten(), rep, ps.Rep(), "haar").eval()
-    integrand: Any = phi._integrand(phi.bind((x[:1],), {}), Outputs(phi.output), None, None, False)
-    return ps.designs.as_design(design).length(integrand)
+    return ps.designs.as_design(design).block_size(phi.distribution, phi.bind((x[:1],), {}))

@@ -324,7 +324,7 @@ def test_rows_that_nobody_needs_are_finite(setting, times):
     needed = torch.zeros(times, 3, dtype=torch.bool)
     needed[0, 1] = True
     for part in (needed, torch.zeros_like(needed)):
-        for rep, y in zip(leaves(s.output).values(), phi._evaluate(x, g, part), strict=True):
+        for rep, y in zip(leaves(s.output).values(), phi.orbit(x, g, part).tensors, strict=True):
             marks = part if rep.ragged is None else part[:, s.call["batch"]]
             assert y[~marks].isfinite().all()
             assert bool(part.any()) == bool(y[marks].isnan().any())

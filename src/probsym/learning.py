@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from probsym.distributions import Noise
-from probsym.estimators import positive
-from probsym.estimators.base import square_size
+from probsym.estimators.moments import absolute_square
 from probsym.groups import Axis, Element, IsometryGroup, Permutation
 from probsym.groups.cyclic import DihedralElement
 from probsym.groups.shift import ShiftElement
 from probsym.groups.signs import SignElement
+from probsym.groups.whole import positive
 from probsym.kernels.precision import wide
 from probsym.reps import Rep
 from probsym.symmetrizer import Symmetrizer
@@ -56,7 +56,7 @@ def variance(outputs: Any) -> Tensor:
     if isinstance(outputs, tuple):
         return torch.stack([variance(value) for value in outputs]).sum()
     if len(outputs) < 2:
-        return 0.0 * square_size(outputs).sum()
+        return 0.0 * absolute_square(outputs).sum()
     return wide(outputs).var(0).mean()
 
 

@@ -1,10 +1,21 @@
-"""The Symmetrizer: inputs -> noise -> transport -> inverse action -> base model -> action -> estimate."""
+"""The equation phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ], and the module that computes it.
+
+The way of a call `phi(pos=x)`, file by file, down and never back up:
+
+1. `Symmetrizer.forward` (here) binds the arguments to their Reps and checks them: reps/inputs.py, reps/values.py.
+2. It chooses an estimator, plain Monte Carlo unless told otherwise: estimators/monte_carlo.py. The estimator draws
+   noise and lets p make group elements of it: distributions/ (haar.py, learned.py, frame.py, ...).
+3. The estimator calls `Orbit` (here) with these elements: the inverse action on every input (reps/rep.py, and the
+   groups themselves in groups/), samples stacked as rows (`Inputs.fold`), the model, its outputs checked
+   (reps/outputs.py), rows taken apart into samples, the action on them.
+4. The estimator averages the samples (estimators/samples.py) into an `Estimate`, whose mean is returned.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,16 +23,79 @@ from torch import Tensor, nn
 
 from probsym.distributions import EquivariantDistribution, Noise, by_name, complete
 from probsym.distributions.base import samples_of
-from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Integrand, MonteCarlo, positive
+from probsym.estimators import Adaptive, Estimate, Estimator, Exact, MonteCarlo, OutputSamples, Source
 from probsym.groups import Axis, Element
+from probsym.groups.whole import positive
 from probsym.kernels.values import traced
-from probsym.reps import Inputs, Rep, Signature, as_spec, group_of, leaves, unfold
-from probsym.reps.channels import plain_images, refuse_channels_first
-from probsym.reps.containers import dotted
-from probsym.reps.outputs import Outputs
+from probsym.reps import Inputs, Signature, as_spec, group_of, unfold
+from probsym.reps.outputs import DeclaredOutputs, OutputStructure
 from probsym.reps.unique_rows import UniqueRows
 
 Samples = int | Estimator | None
+
+
+@dataclass(frozen=True, eq=False)
+class Orbit:
+    """(x, g) -> g f(g^-1 x): the model f moved by g, which acts on functions from inputs to outputs.
+
+    Args:
+        model: f.
+        outputs: the Reps of its outputs.
+        training: whether f trains.
+        averaged: whether the outputs will be averaged, so that they must be numbers with a mean.
+
+    >>> import probsym as ps
+    >>> space = ps.O(2)
+    >>> phi = ps.symmetrize(nn.Identity(), ps.Rep(space), ps.Rep(space), "haar")
+    >>> x = phi.bind((torch.eye(2),), {})
+    >>> g = space.haar((5, 2))                                       # K = 5 elements for each of B = 2 inputs
+    >>> phi.orbit(x, g).tensors[0].allclose(torch.eye(2), atol=1e-6)  # the identity is equivariant: g g^-1 x = x
+    True
+    """
+
+    model: nn.Module
+    outputs: DeclaredOutputs
+    training: bool = False
+    averaged: bool = True
+
+    def __call__(self, x: Inputs, g: Element, active: Tensor | None = None, deduplicate: bool = False) -> OutputSamples:
+        """The samples g_k f(g_k^-1 x) of every output, tensors (K, B, ...), in a ragged batch (K, sum N, ...).
+
+        Args:
+            x: B inputs. g: elements of batch shape (K, B).
+            active: (K, B) bool, the samples that matter: others are not evaluated, and zero. None for all.
+            deduplicate: whether to evaluate equal poses g_k^-1 x only once; asks for `active`.
+
+        Raises:
+            ValueError, TypeError: an output of the model does not fit its Rep; names it.
+        """
+        times = g.shape[0]
+
+        # 1. The inverse acts on every declared input. The poses g_k^-1 x become rows of one batch, row = k B + b.
+        inverse = g.inverse()
+        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.batch_dims()), times)
+
+        # 2. Rows that nobody needs, or that equal others, are left out.
+        unique = None
+        if active is not None:
+            unique = UniqueRows(rows, active.reshape(-1), deduplicate and times > 1)
+            rows = unique.inputs
+
+        # 3. The model. It gets containers of its own, since it may exchange the entries of an object.
+        given = rows.map(lambda leaf: leaf.value)
+        returned = self.model(*given.args, **given.kwargs)
+
+        # 4. The declared outputs, each checked against its Rep.
+        structure = OutputStructure.of(returned, self.outputs, x)
+        outputs = self.outputs.read(returned, rows, self.averaged)
+
+        # 5. Rows become samples again, and g acts on them.
+        samples = []
+        for rep, out in zip(self.outputs.reps, outputs, strict=True):
+            if unique is not None:
+                out = unique.restore(out, rep)
+            samples.append(rep.act(g, unfold(out, rep, times)))
+        return OutputSamples(samples, structure)
 
 
 class Symmetrizer(nn.Module):
@@ -46,20 +120,15 @@ class Symmetrizer(nn.Module):
         _refuse_own_names(model, self.inputs)
         self._signature = Signature(self.inputs)
         self.output = as_spec(output, "output", untouched=True)
-        if not leaves(self.output):
+        self._outputs = DeclaredOutputs(self.output)
+        if not self._outputs.reps:
             raise ValueError("output: expected at least one Rep, got none")
         self.group = group_of(self.inputs, self.output)
         self.distribution = complete(distribution, self.group).for_output(self.output)
         self._check_groups()
-        self.train_estimator, self.eval_estimator = (
-            as_estimator(given, default, name)
-            for given, default, name in zip(
-                (train_samples, eval_samples),
-                self.distribution.default_samples,
-                ("train_samples", "eval_samples"),
-                strict=True,
-            )
-        )
+        for_training, for_evaluation = self.distribution.default_samples
+        self.train_estimator = as_estimator(train_samples, for_training, "train_samples")
+        self.eval_estimator = as_estimator(eval_samples, for_evaluation, "eval_samples")
         self._values_checked = False  # all that a call ever changes here, so that a GPU need not wait in training
 
     def forward(
@@ -92,8 +161,14 @@ class Symmetrizer(nn.Module):
         """
         x = self._checked(args, kwargs)
         estimator = self._estimator(samples, estimator, tol, max_samples, noise)
-        estimate = estimator(self._integrand(x, Outputs(self.output), noise, generator, return_estimate))
+        source = Source(generator, noise, statistics=return_estimate)
+        estimate = estimator(self.distribution, x, self.orbit, source)
         return estimate if return_estimate else estimate.mean
+
+    @property
+    def orbit(self) -> Orbit:
+        """(x, g) -> the samples g_k f(g_k^-1 x), for inputs that `bind` made; what estimators average."""
+        return Orbit(self.model, self._outputs, self.training)
 
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
         """`bind`, with the values looked at.
@@ -124,10 +199,11 @@ class Symmetrizer(nn.Module):
         """
         samples = positive("samples", samples)
         x = self._checked(args, kwargs)
-        noise = self.distribution.draw(x, samples, generator) if noise is None else noise
-        outputs = Outputs(self.output)
-        g = self.distribution.transport(x, noise)
-        return outputs.put(self._evaluate(x, g, averaged=False, outputs=outputs))
+        if noise is None:
+            noise = self.distribution.draw(x, samples, generator)
+        orbit = Orbit(self.model, self._outputs, self.training, averaged=False)
+        drawn = orbit(x, self.distribution.transport(x, noise))
+        return drawn.build(drawn.tensors)
 
     def draw_noise(
         self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, **kwargs: Any
@@ -155,23 +231,6 @@ class Symmetrizer(nn.Module):
             raise TypeError(f"argument {twice[0]!r}: given twice, by position and by name")
         return (), {**named, **kwargs}
 
-    def _integrand(
-        self, x: Inputs, outputs: Outputs, noise: Noise, generator: torch.Generator | None, statistics: bool
-    ) -> Integrand:
-        return Integrand(
-            p=self.distribution,
-            x=x,
-            evaluate=partial(self._evaluate, x, outputs=outputs),
-            reps=tuple(outputs.reps.values()),
-            rebuild=outputs.put,
-            restrict=lambda keep: self._integrand(x.select(keep), outputs, None, generator, statistics),
-            generator=generator,
-            noise=noise,
-            statistics=statistics,
-            training=self.training,
-            model=self.model,
-        )
-
     def _estimator(
         self, samples: int | None, estimator: Estimator | None, tol: float | None, max_samples: int, noise: Noise
     ) -> Estimator:
@@ -187,57 +246,6 @@ class Symmetrizer(nn.Module):
         if noise is not None:
             return MonteCarlo(samples_of(noise))
         return self.train_estimator if self.training else self.eval_estimator
-
-    def _evaluate(
-        self,
-        x: Inputs,
-        g: Element,
-        needed: Tensor | None = None,
-        alike: bool = False,
-        averaged: bool = True,
-        outputs: Outputs | None = None,
-    ) -> list[Tensor]:
-        """g_k f(g_k^-1 x) for elements (K, B), on rows of which `x.fold` makes row = k B + b.
-
-        With `needed` (K, B) bool, others are not evaluated, nor, if rows may be `alike`, equal ones twice. Outputs that
-        are to be `averaged` must be numbers with a mean. `outputs` remembers the containers that the model returns.
-        """
-        outputs = outputs or Outputs(self.output)
-        times = g.shape[0]
-        inverse = g.inverse()
-        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.batch_dims()), times)
-        distinct = None
-        if needed is not None and not traced():
-            distinct = UniqueRows(rows, needed.reshape(-1), alike and times > 1)
-        part = rows if distinct is None else distinct.inputs
-        given = part.map(lambda leaf: leaf.value)  # a model may exchange the entries of an object: of this copy
-        y = self.model(*given.args, **given.kwargs)
-        moved = []
-        for path, out in outputs.take(y).items():
-            rep = outputs.reps[path]
-            self._check_output(part, path, rep, out)
-            _check_kind(path, rep, out, averaged)
-            out = out if distinct is None else distinct.restore(out, rep)
-            samples = unfold(out, rep, times)
-            if needed is not None and distinct is None:
-                samples = _blank(x, rep, samples, ~needed)
-            moved.append(rep.act(g, samples))
-        return moved
-
-    def _check_output(self, x: Inputs, path: tuple[Any, ...], rep: Rep, out: Any) -> None:
-        if not isinstance(out, Tensor):
-            raise TypeError(f"{dotted(path, 'output ')}: expected a tensor for {rep!r}, got {type(out).__name__}")
-        rows = x.count if rep.ragged is None else x.layouts[rep.ragged].size
-        if out.ndim < rep.batch_dims() + rep.ndim or (out.shape[0] != rows and not rep.on_edges):
-            raise ValueError(
-                f"{dotted(path, 'output ')}: expected {rows} rows and the axes of {rep!r}, got shape {tuple(out.shape)}"
-            )
-        if rep.on_edges:
-            x.check_edges(dotted(path, "output "), rep, len(out))
-        images = ((leaf.rep, tuple(leaf.value.shape)) for leaf in x.leaves.values())
-        if not plain_images(images, rep, tuple(out.shape)):
-            refuse_channels_first(dotted(path, "output "), rep, tuple(out.shape))
-        rep.check_sizes(dotted(path, "output "), out, x.layouts)
 
     def _check_groups(self) -> None:
         if not self.group.factors:
@@ -291,33 +299,6 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
         return []
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in parameters if p.kind in kinds and p.name != "self"]
-
-
-def _blank(x: Inputs, rep: Rep, samples: Tensor, where: Tensor) -> Tensor:
-    """Outputs (K, rows, ...) with zeros for the marked samples of an input (K, B), NaN or not."""
-    if rep.ragged is not None:
-        layout = x.layouts[rep.ragged]
-        where = layout.spread(where, 1, layout.owner(rep.slots[0], samples.shape[1]))
-    return samples.masked_fill(where.reshape(*where.shape, *[1] * (samples.ndim - 2)), 0)
-
-
-def _check_kind(path: tuple[Any, ...], rep: Rep, out: Tensor, averaged: bool) -> None:
-    """Refuse integers and booleans where they would be averaged, or combined with each other by the group.
-
-    Raises:
-        TypeError: names the output and its dtype.
-    """
-    if out.is_floating_point() or out.is_complex():
-        return
-    name = "output" + "".join(f"[{key!r}]" for key in path)
-    if averaged:
-        raise TypeError(
-            f"{name}: expected a floating or complex dtype, got {out.dtype}, which cannot be averaged: let the model "
-            "return logits, scores or one-hot probabilities, and take .argmax() or .long() of the average; "
-            "phi.sample(...) returns integers as they are"
-        )
-    if rep.requires_float:
-        raise TypeError(f"{name}: expected a floating or complex dtype for {rep!r}, got {out.dtype}")
 
 
 def as_estimator(given: Samples, default: int | None, name: str) -> Estimator:

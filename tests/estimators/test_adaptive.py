@@ -10,7 +10,6 @@ import probsym as ps
 from cases import SETTINGS, Base, seeded
 from probsym.estimators.adaptive import Adaptive
 from probsym.reps import leaves
-from probsym.reps.outputs import Outputs
 
 
 class Counted(nn.Module):
@@ -139,9 +138,10 @@ def test_converged_inputs_leave_the_batch(setting):
     phi = ps.symmetrize(counted, s.inputs, s.output, ps.Haar(s.group, origin="centroid")).eval()
     phi(**call)
     truth = phi.estimate(**call, samples=4000, generator=torch.Generator().manual_seed(1))
-    drawn = phi.sample(**call, samples=200, generator=torch.Generator().manual_seed(3))
-    outputs = [_at(drawn, path) for path in leaves(phi.output)]
-    size = phi._integrand(phi.bind((), call), Outputs(phi.output), None, None, True).size([y.var(0) for y in outputs])
+    x = phi.bind((), call)
+    noise = phi.draw_noise(**call, samples=200, generator=torch.Generator().manual_seed(3))
+    drawn = phi.orbit(x, phi.distribution.transport(x, noise))
+    size = drawn.structure.largest_variance([y.detach().var(0) for y in drawn.tensors])
     estimator = Adaptive(float((size.sum() / 600).sqrt()), max_samples=600, chunk=8)
     counted.rows.clear()
     with torch.no_grad():
@@ -173,7 +173,8 @@ def test_size_is_invariant():
     h = ps.testing.elements.moving(phi.group, x, torch.Generator().manual_seed(2))
     y = phi.sample(**s.call, noise=eps)
     moved = phi.sample(**x.act(h).kwargs, noise=phi.distribution.move_noise(x, h, eps))
-    sizes = [phi._integrand(x, Outputs(phi.output), None, None, True).size([t.var(0)]) for t in (y, moved)]
+    structure = phi.orbit(x, phi.distribution.transport(x, eps)).structure
+    sizes = [structure.largest_variance([t.var(0)]) for t in (y, moved)]
     assert torch.allclose(*sizes, rtol=1e-9)
     assert (sizes[0][:, None, None] >= y.var(0)).all()
 

@@ -7,7 +7,7 @@ from torch import nn
 import probsym as ps
 from cases import DISTRIBUTIONS, SETTINGS, particles, rotated, seeded, sets
 from probsym.estimators import designs
-from probsym.estimators.design import Design, exchange
+from probsym.estimators.design import Design
 
 FITTING = {
     **dict.fromkeys(("tetrahedral", "octahedral", "icosahedral"), "SO(3)"),
@@ -276,10 +276,10 @@ def test_joint_cosets_average_over_both_groups():
     base = phi.distribution.transport(x, torch.utils._pytree.tree_map(lambda t: t[:1].expand(96, *t.shape[1:]), noise))
     numbers, parts = torch.arange(96), {}
     for factor, name, number in ((nodes, "shifts", numbers % 4), (space, "octahedral", numbers // 4)):
-        h = designs.DESIGNS[name].translations(factor, x.layouts.get(factor), base[factor])
+        h = designs.DESIGNS[name].translations(factor, x, base[factor])
         parts[factor] = base[factor] @ h.select(number)
     pairs = ps.testing.elements.join(s.group, parts)
-    assert torch.allclose(y, phi._evaluate(x, pairs)[0].mean(0), atol=1e-12, rtol=0)
+    assert torch.allclose(y, phi.orbit(x, pairs).mean(), atol=1e-12, rtol=0)
     with pytest.raises(ValueError, match=r"96.*97"):
         phi(**s.call, estimator=ps.MonteCarlo(97, design=("shifts", "octahedral")))
     with pytest.raises(ValueError, match="fits no factor"):
@@ -300,13 +300,13 @@ def test_cosets_of_a_learned_p_average_over_p_times_uniform(setting, name):
         x = phi.bind((), s.call)
         factor = design.factor(s.group)
         g = phi.distribution.transport(x, phi.distribution.draw(x, k, seeded(2)))
-        h = design.translations(factor, x.layouts.get(factor), g[factor])
+        h = design.translations(factor, x, g[factor])
         order = x.layouts[factor].sizes if name == "shifts" else h.shape[0]
         number = (torch.rand(k, x.count, generator=seeded(3)) * order).long()
         own = h.map(lambda t, _: t.expand(t.shape[0], x.count, *t.shape[2:])[number, torch.arange(x.count)])
         plain, turned = (
-            torch.cat([y.flatten(1) for y in phi._evaluate(x, e)], 1)
-            for e in (g, exchange(g, factor, factor.compose(g[factor], own)))
+            torch.cat([y.flatten(1) for y in phi.orbit(x, e).tensors], 1)
+            for e in (g, g.group.join(g, factor.compose(g[factor], own)))
         )
 
     def sigmas(y: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,8 @@ from torch import nn
 import probsym as ps
 from cases import PADDED, RAGGED, SETTINGS, Base, Setting, padded, particles, rotated, seeded
 from probsym.distributions.base import Support
-from probsym.estimators.exact import weighted
+from probsym.estimators.exact import weighted_moments
 from probsym.reps import Inputs, as_spec
-from probsym.reps.outputs import Outputs
 from probsym.reps.unique_rows import UniqueRows
 
 
@@ -64,17 +63,17 @@ def test_gradients_of_equal_poses_are_kept_apart():
 
 
 @pytest.mark.parametrize("setting", ["S x E(3)", "padded S x E(3)", "ragged S x E(3)", "labels", "Axis x E(3)"])
-def test_unneeded_rows_are_left_out(setting):
+def test_inactive_rows_are_left_out(setting):
     """Supports of different sizes: frames of a symmetric input are many, of the others few, in every layout."""
     s = SETTINGS[setting]()
     phi = s.symmetrized("haar")
     x = phi.bind((), s.call)
     g = phi.distribution.transport(x, phi.draw_noise(**s.call, samples=4))
-    needed = torch.rand(4, x.count) < 0.5
-    needed[0] = True
-    whole, part = phi._evaluate(x, g), phi._evaluate(x, g, needed)
-    integrand = phi._integrand(x, Outputs(phi.output), None, None, True)
-    for a, b, mask in zip(whole, part, integrand.align(needed, whole), strict=True):
+    active = torch.rand(4, x.count) < 0.5
+    active[0] = True
+    whole, part = phi.orbit(x, g), phi.orbit(x, g, active)
+    masks = whole.structure.align(active, whole.tensors)
+    for a, b, mask in zip(whole.tensors, part.tensors, masks, strict=True):
         assert torch.allclose(a.masked_fill(~mask, 0), b.masked_fill(~mask, 0), atol=1e-12)
 
 
@@ -273,11 +272,11 @@ def test_one_number_for_all_weights_is_a_plain_mean(chunk):
 
     x, space = torch.randn(3, 4, dtype=torch.float64), ps.Signs(4)
     phi = ps.symmetrize(Keeping(4, 2).double(), ps.Rep(space), ps.Rep(), "haar", eval_samples=ps.Exact(chunk)).eval()
-    integrand = phi._integrand(phi.bind((x,), {}), Outputs(phi.output), None, None, False)
-    support = phi.distribution.support(integrand.x)
+    bound = phi.bind((x,), {})
+    support = phi.distribution.support(bound)
     uneven = Support(support.element, support.weight.contiguous(), support.exact, {})
     with torch.no_grad():
-        plain, looked = (weighted(integrand, s, chunk, False).result()[0] for s in (support, uneven))
+        plain, looked = (weighted_moments(bound, phi.orbit, s, chunk, False, False).mean() for s in (support, uneven))
     assert torch.allclose(plain, looked, atol=1e-14)
     assert all(torch.equal(y, copy) for y, copy in kept)
     estimate = phi.estimate(x)

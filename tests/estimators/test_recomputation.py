@@ -6,8 +6,7 @@ from torch import nn
 
 import probsym as ps
 from cases import randn, seeded
-from probsym.estimators import base
-from probsym.estimators.base import Integrand
+from probsym.estimators import recomputation
 
 TURNS, NODES = ps.C(4), ps.S("nodes")
 
@@ -22,6 +21,11 @@ class Average(nn.Module):
     def forward(self, x):
         self.mean = 0.9 * self.mean + 0.1 * x.detach().mean((0, 2, 3))
         return x * (1 + self.mean[:, None, None])
+
+
+def without_checkpoint(function, *args, **options):
+    """In place of torch's: everything is kept until backward."""
+    return function(*args)
 
 
 def flat(features):
@@ -69,7 +73,7 @@ def trained(name, estimator, steps=2, backward=True):
 def test_the_second_evaluation_changes_nothing(name, estimator, monkeypatch):
     """As without activation checkpointing: the same outputs, buffers and gradients, step after step."""
     found = trained(name, ESTIMATORS[estimator][0])
-    monkeypatch.setattr(Integrand, "run", lambda self, *args: self.evaluate(*args))
+    monkeypatch.setattr(recomputation, "checkpoint", without_checkpoint)
     expected = trained(name, ESTIMATORS[estimator][0])
     assert found[0].keys() == expected[0].keys()
     assert all(torch.equal(value, expected[0][key]) for key, value in found[0].items())
@@ -89,8 +93,8 @@ def test_statistics_are_updated_once_a_chunk(estimator):
 def test_the_control(name, monkeypatch):
     """Without the context the second evaluation counts as well."""
     found = trained(name, ps.MonteCarlo(6, chunk=2))
-    monkeypatch.setattr(base.Recomputation, "__enter__", lambda self: None)
-    monkeypatch.setattr(base.Recomputation, "__exit__", lambda self, *error: None)
+    monkeypatch.setattr(recomputation.Recomputation, "__enter__", lambda self: None)
+    monkeypatch.setattr(recomputation.Recomputation, "__exit__", lambda self, *error: None)
     other = trained(name, ps.MonteCarlo(6, chunk=2))
     assert any(not torch.equal(value, other[0][key]) for key, value in found[0].items())
 
@@ -119,7 +123,7 @@ def test_with_a_learned_order(estimator):
         phi = ps.symmetrize(Model(), rep, ps.Rep(), p).double().train()
         with pytest.MonkeyPatch.context() as patch:
             if not recomputed:
-                patch.setattr(Integrand, "run", lambda self, *args: self.evaluate(*args))
+                patch.setattr(recomputation, "checkpoint", without_checkpoint)
             phi(randn(3, 4, 2, 1), estimator=estimator, generator=seeded()).square().sum().backward()
         grads.append([q.grad for q in phi.parameters()] + list(phi.model.buffers()))
     assert grads[0][-1] > 1
@@ -166,8 +170,8 @@ def test_large_buffers_that_stay_are_not_held():
         def __init__(self):
             super().__init__()
             self.weight = nn.Parameter(torch.ones(3, 2, 2))
-            self.register_buffer("table", torch.ones(base.LARGE))
-            self.register_buffer("count", torch.zeros(base.LARGE))
+            self.register_buffer("table", torch.ones(recomputation.LARGE_BUFFER_ENTRIES))
+            self.register_buffer("count", torch.zeros(recomputation.LARGE_BUFFER_ENTRIES))
 
         def forward(self, x):
             self.count += 1
@@ -175,14 +179,14 @@ def test_large_buffers_that_stay_are_not_held():
 
     made = []
 
-    class Noted(base.Recomputation):
+    class Noted(recomputation.Recomputation):
         def __init__(self, model):
             super().__init__(model)
             made.append(self)
 
     phi = ps.symmetrize(Model(), ps.Rep(None, TURNS), ps.Rep(None, TURNS), "haar", ps.MonteCarlo(3, chunk=1)).train()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "Recomputation", Noted)
+        patch.setattr(recomputation, "Recomputation", Noted)
         y = phi(randn(2, 3, 2, 2).float())
     assert [[name for _, name, _ in found.kept] for found in made] == [["count"]] * 3
     y.sum().backward()

@@ -179,17 +179,14 @@ def test_integers_through_own_slots():
 @pytest.mark.parametrize("group", [ps.SO(3), ps.O(3)], ids=repr)
 def test_adaptive_measures_what_no_pose_changes(group):
     """The spread over the axis of an own slot is a trace: the size is the same in every pose."""
-    from probsym.estimators.base import Integrand
-
     rep = ps.Rep(None, Pair(group))
     phi = ps.symmetrize(Base(12), rep, rep, "haar").eval()
     x = torch.randn(2, 2, 6)
-    bound = phi.bind((x,), {})
-    integrand = Integrand(phi.distribution, bound, list, (rep,), list, lambda keep: integrand)
+    structure = phi.orbit(phi.bind((x,), {}), group.identity((1, 2))).structure
     y = torch.randn(50, 2, 2, 6, dtype=torch.float64)
     h = group.haar((2,), dtype=torch.float64)
     turned = torch.stack([rep.act(h, row) for row in y])
-    a, b = (integrand.size([(t - t.mean(0)).square().sum(0)]) for t in (y, turned))
+    a, b = (structure.largest_variance([(t - t.mean(0)).square().sum(0)]) for t in (y, turned))
     assert torch.allclose(a, b, rtol=1e-5)
     assert phi(x, estimator=ps.Adaptive(0.5, pilot=32)).isfinite().all()
 

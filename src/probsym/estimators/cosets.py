@@ -2,129 +2,144 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probsym.distributions import Noise
+from probsym.distributions import EquivariantDistribution, Noise
 from probsym.estimators import finite
-from probsym.estimators.base import Integrand, positive
-from probsym.estimators.design import (
-    Design,
-    Drawn,
-    exchange,
-    is_other,
-    map_noise,
-    paths,
-    repeat,
-)
+from probsym.estimators.design import Design, belongs_to_another, map_noise, noise_paths, repeat
 from probsym.groups import Element, Group, IsometryGroup, Layout, Permutation, S, product
+from probsym.groups.whole import positive
 from probsym.members import register
-from probsym.reps import Rep
+from probsym.reps import Inputs, Rep
+from probsym.reps.containers import Path
 
 
 class Coset(Design):
     """Random cosets: g_j h for all h of a finite group H, with g_1, g_2, ... drawn from p.
 
     H acts on one factor of the group. The noise of the other factors stays independent from sample to sample, so that
-    nothing else loses by the design.
+    nothing else loses by the design. A coset of one's own says which factors have H as a subgroup (`fits`, `needs`),
+    how many elements H has (`size`, or `count` if the inputs tell it), and lists them (`translations`).
     """
 
-    needs: ClassVar[str]
+    @property
+    @abstractmethod
+    def needs(self) -> str:
+        """Which factors fit, for messages."""
 
     @abstractmethod
     def fits(self, factor: Group) -> bool:
         """Whether H is a subgroup of the factor."""
 
     @abstractmethod
-    def translations(self, factor: Any, layout: Any, like: Element) -> Element:
+    def translations(self, factor: Group, x: Inputs, like: Element) -> Element:
         """The elements of H, batch shape (M, 1) or (M, B); `like` tells dtype and device."""
 
     @property
     def size(self) -> int | None:
         return None
 
+    def count(self, factor: Group, x: Inputs) -> int:
+        """Number of elements of H, for these inputs."""
+        if self.size is None:
+            raise NotImplementedError(f"{type(self).__name__}: where size is None, count tells it")
+        return self.size
+
+    def shares(self, factor: Group, x: Inputs) -> Tensor | None:
+        """Weights (M, B) of the elements of H, of mean one; None if every element of H appears equally often."""
+        return None
+
     def factor(self, group: Group) -> Group:
         """The factor that H acts on: the first that fits."""
-        found = next((f for f in group.factors if self.fits(f)), None)
-        if found is None:
-            raise ValueError(f"design: {self!r} fits no factor of {group!r}: it needs {self.needs}")
-        return found
-
-    def count(self, factor: Any, layout: Any) -> int:
-        """Number of elements of H."""
-        return int(self.size)  # type: ignore[arg-type]
-
-    def shares(self, factor: Any, layout: Any) -> Tensor | None:
-        """Weights (M, B) of the elements of H, of mean one; None where none is listed more often than another."""
-        return None
+        for factor in group.factors:
+            if self.fits(factor):
+                return factor
+        raise ValueError(f"design: {self!r} fits no factor of {group!r}: it needs {self.needs}")
 
     def chosen(self, group: Group) -> dict[Group, Coset]:
         """What acts on which factor."""
         return {self.factor(group): self}
 
-    def length(self, integrand: Integrand) -> int:
-        return math.prod(list(self._counts(integrand).values()))
+    # ---------------------------------------------------------------- what a design is asked
 
-    def sharing(self, integrand: Integrand) -> int:
-        return 1 if self._has_others(integrand) else self.length(integrand)
+    def block_size(self, p: EquivariantDistribution, x: Inputs) -> int:
+        block = 1
+        for count in self._counts(p, x).values():
+            block *= count
+        return block
 
-    def push(self, integrand: Integrand, noise: Noise) -> Drawn:
-        chosen = self.chosen(integrand.p.group)
-        g, aux = self._shared(integrand, noise, chosen, self.length(integrand))
-        layouts: dict[Any, Any] = {**integrand.x.layouts}
-        for f, number in self._numbers(integrand, g.shape[0]).items():
-            h = chosen[f].translations(f, layouts.get(f), g[f]).select(number)
-            g = exchange(g, f, f.compose(g[f], h))
-        return g, aux
+    def samples_per_draw(self, p: EquivariantDistribution, x: Inputs) -> int:
+        return 1 if self._has_others(p, x) else self.block_size(p, x)
 
-    def weights(self, integrand: Integrand) -> Tensor | None:
-        chosen, weights = self.chosen(integrand.p.group), None
-        layouts: dict[Any, Any] = {**integrand.x.layouts}
-        for f, number in self._numbers(integrand, self.length(integrand)).items():
-            shares = chosen[f].shares(f, layouts.get(f))
-            if shares is not None:
-                weights = shares[number] if weights is None else weights * shares[number]
+    def transport(
+        self, p: EquivariantDistribution, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None
+    ) -> Element:
+        chosen = self.chosen(p.group)
+        block = self.block_size(p, x)
+
+        # 1. Elements (K, B) whose chosen factors are the same within each block.
+        if self._has_others(p, x):
+            # Other factors have fresh noise for each sample, so that p has to be asked for each.
+            def same_within_block(path: Path, rep: Rep, eps: Tensor) -> Tensor:
+                if belongs_to_another(path, chosen):
+                    return eps
+                return repeat(eps[::block], block)
+
+            g = p.transport(x, map_noise(p, x, noise, same_within_block), diagnostics)
+        else:
+            g = p.transport(x, noise, diagnostics).map(lambda tensor, _: repeat(tensor, block))
+
+        # 2. Each sample of a block is moved from the right by another element of H.
+        for factor, number in self._numbers(p, x, g.shape[0]).items():
+            part = g[factor]
+            h = chosen[factor].translations(factor, x, part).select(number)
+            g = g.group.join(g, factor.compose(part, h))
+        return g
+
+    def weights(self, p: EquivariantDistribution, x: Inputs) -> Tensor | None:
+        chosen = self.chosen(p.group)
+        weights = None
+        for factor, number in self._numbers(p, x, self.block_size(p, x)).items():
+            shares = chosen[factor].shares(factor, x)
+            if shares is None:
+                continue
+            weights = shares[number] if weights is None else weights * shares[number]
         return weights
 
-    def _shared(self, integrand: Integrand, noise: Noise, chosen: dict[Group, Coset], block: int) -> Drawn:
-        """Elements (K, B) whose chosen factors are the same within each block; p is asked once a block if it can be."""
-        if not self._has_others(integrand):
-            g, aux = integrand.push(noise)
-            return g.map(lambda t, _: repeat(t, block)), aux
-
-        def shared(path: tuple[Any, ...], rep: Rep, eps: Tensor) -> Tensor:
-            return eps if is_other(path, chosen) else repeat(eps[::block], block)
-
-        return integrand.push(map_noise(integrand, noise, shared))
-
-    def _counts(self, integrand: Integrand) -> dict[Group, int]:
+    def _counts(self, p: EquivariantDistribution, x: Inputs) -> dict[Group, int]:
         """Number of translations of each chosen factor."""
-        layouts: dict[Any, Any] = {**integrand.x.layouts}
-        return {f: coset.count(f, layouts.get(f)) for f, coset in self.chosen(integrand.p.group).items()}
+        return {factor: coset.count(factor, x) for factor, coset in self.chosen(p.group).items()}
 
-    def _numbers(self, integrand: Integrand, k: int) -> dict[Group, Tensor]:
-        """Number (K,) of the translation of each chosen factor in k samples: all pairs in every block."""
-        numbers, found = torch.arange(k, device=integrand.x.device), {}
-        for f, count in self._counts(integrand).items():
-            found[f], numbers = numbers % count, numbers // count
-        return found
+    def _numbers(self, p: EquivariantDistribution, x: Inputs, k: int) -> dict[Group, Tensor]:
+        """Number (K,) of the translation of each chosen factor in k samples: all combinations in every block."""
+        rest = torch.arange(k, device=x.device)
+        numbers = {}
+        for factor, count in self._counts(p, x).items():
+            numbers[factor] = rest % count
+            rest = rest // count
+        return numbers
 
-    def _has_others(self, integrand: Integrand) -> bool:
+    def _has_others(self, p: EquivariantDistribution, x: Inputs) -> bool:
         """Whether other factors draw noise of their own, a fresh one for each sample."""
-        chosen = self.chosen(integrand.p.group)
-        return any(is_other(path, chosen) for path in paths(integrand.p.noise_rep(integrand.x)))
+        chosen = self.chosen(p.group)
+        return any(belongs_to_another(path, chosen) for path in noise_paths(p, x))
 
 
-class _Matrices(Coset):
-    """Finite groups of orthogonal matrices."""
+# ---------------------------------------------------------------- matrices
 
-    needs: ClassVar[str] = "O, SO, E or SE"
+
+class MatrixCoset(Coset):
+    """Finite groups of orthogonal matrices, on a factor O, SO, E or SE; of one's own by `matrices` alone."""
+
+    @property
+    def needs(self) -> str:
+        return "O, SO, E or SE"
 
     @abstractmethod
     def matrices(self, factor: IsometryGroup) -> np.ndarray:
@@ -133,16 +148,16 @@ class _Matrices(Coset):
     def fits(self, factor: Group) -> bool:
         return isinstance(factor, IsometryGroup)
 
-    def count(self, factor: Any, layout: Any) -> int:
+    def count(self, factor: Any, x: Inputs) -> int:
         return len(self.matrices(factor)) if self.size is None else self.size
 
-    def translations(self, factor: Any, layout: Any, like: Element) -> Element:
+    def translations(self, factor: Any, x: Inputs, like: Element) -> Element:
         return _matrix_elements(factor, self.matrices(factor), like)
 
 
 @register
 @dataclass(frozen=True)
-class Polyhedral(_Matrices):
+class Polyhedral(MatrixCoset):
     """Cosets of the rotations of a polyhedron, in 3-d.
 
     The mean of a coset has no error in polynomials of the rotation matrix up to degree t, for all g: the mean of the
@@ -172,7 +187,7 @@ class Polyhedral(_Matrices):
         return finite.POLYHEDRAL[self.name][0]
 
     @property
-    def needs(self) -> str:  # type: ignore[override]
+    def needs(self) -> str:
         return "O(3) or E(3)" if self._improper else "SO(3), O(3), SE(3) or E(3)"
 
     @property
@@ -188,7 +203,7 @@ class Polyhedral(_Matrices):
 
 @register
 @dataclass(frozen=True)
-class SignCosets(_Matrices):
+class SignCosets(MatrixCoset):
     """Cosets of the diagonal sign matrices in d dimensions: 2^d on O and E, 2^(d-1) of determinant one on SO and SE.
 
     Exact for every function that is linear in the entries of the matrix.
@@ -202,7 +217,7 @@ class SignCosets(_Matrices):
 
 @register
 @dataclass(frozen=True)
-class SignedPermutations(_Matrices):
+class SignedPermutations(MatrixCoset):
     """Cosets of the symmetries of the d-cube: 2^d d! on O and E, half of them, of determinant one, on SO and SE.
 
     Exact up to degree 3 for d > 2 (on SO, for d = 3, the octahedral design).
@@ -215,9 +230,27 @@ class SignedPermutations(_Matrices):
         return finite.proper(found) if factor.special else found
 
 
+# ---------------------------------------------------------------- polygons and shifts
+
+
+@dataclass(frozen=True)
+class OrderedCoset(Coset):
+    """Cosets of a group that has one member for each order n.
+
+    Args:
+        order: n; None for the default.
+    """
+
+    order: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.order is not None:
+            object.__setattr__(self, "order", positive("order", self.order))
+
+
 @register
 @dataclass(frozen=True)
-class Cyclic(Coset):
+class Cyclic(OrderedCoset):
     """Cosets of a cyclic group: n rotations of the plane, or the shifts of the nodes of S_n.
 
     In the plane exact up to degree n - 1. Over S_n every node stands once in every place of a block: exact for every
@@ -229,79 +262,84 @@ class Cyclic(Coset):
         order: n; 8 in the plane unless given, over S_n always the number of nodes of the largest input.
     """
 
-    order: int | None = None
-    needs: ClassVar[str] = "O(2), SO(2), E(2), SE(2) or S(n)"
-    nodes: ClassVar[bool] = True
-    plane: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.order is not None:
-            object.__setattr__(self, "order", positive("order", self.order))
+    @property
+    def needs(self) -> str:
+        return "O(2), SO(2), E(2), SE(2) or S(n)"
 
     def fits(self, factor: Group) -> bool:
-        flat = isinstance(factor, IsometryGroup) and factor.dim == 2
-        return (self.plane and flat) or (self.nodes and isinstance(factor, S))
+        return _is_plane(factor) or _has_nodes(factor)
 
     def factor(self, group: Group) -> Group:
-        flat = [f for f in group.factors if isinstance(f, IsometryGroup) and f.dim == 2]
-        return flat[0] if flat and self.plane else super().factor(group)
+        for factor in group.factors:
+            if _is_plane(factor):
+                return factor
+        return super().factor(group)
 
-    def count(self, factor: Any, layout: Any) -> int:
-        return max(layout.padded_size, 1) if isinstance(factor, S) else self.order or 8
+    def count(self, factor: Group, x: Inputs) -> int:
+        if _has_nodes(factor):
+            return _number_of_shifts(factor, x)
+        return self.order or 8
 
-    def translations(self, factor: Any, layout: Any, like: Element) -> Element:
-        if isinstance(factor, S):
-            return Permutation(factor, layout, shifts(layout, self.count(factor, layout), like.index))  # type: ignore[attr-defined]
-        return _matrix_elements(factor, self.matrices(self.count(factor, layout)), like)
+    def translations(self, factor: Group, x: Inputs, like: Element) -> Element:
+        if _has_nodes(factor):
+            return _shift_elements(factor, x, like)
+        return _matrix_elements(factor, finite.rotations(self.order or 8), like)
 
-    def shares(self, factor: Any, layout: Any) -> Tensor | None:
-        if not (isinstance(factor, S) and layout.uneven):
-            return None
-        count, sizes = self.count(factor, layout), layout.sizes.clamp_min(1)
-        step = torch.arange(count, device=sizes.device)[:, None] % sizes
-        times = count // sizes + (step < count % sizes)
-        return count / (sizes * times).double()
-
-    def matrices(self, order: int) -> np.ndarray:
-        return finite.rotations(order)
+    def shares(self, factor: Group, x: Inputs) -> Tensor | None:
+        return _shift_shares(factor, x) if _has_nodes(factor) else None
 
 
 @register
 @dataclass(frozen=True)
-class Shifts(Cyclic):
-    """`Cyclic` over the nodes of S_n, also where the group has a plane."""
+class Shifts(OrderedCoset):
+    """Cosets of the cyclic shifts of the nodes of S_n, as `Cyclic` has them, also where the group has a plane.
 
-    needs: ClassVar[str] = "S(n)"
-    plane: ClassVar[bool] = False
+    Args:
+        order: always the number of nodes of the largest input, whatever is given.
+    """
+
+    @property
+    def needs(self) -> str:
+        return "S(n)"
+
+    def fits(self, factor: Group) -> bool:
+        return _has_nodes(factor)
+
+    def count(self, factor: Group, x: Inputs) -> int:
+        return _number_of_shifts(factor, x)
+
+    def translations(self, factor: Group, x: Inputs, like: Element) -> Element:
+        return _shift_elements(factor, x, like)
+
+    def shares(self, factor: Group, x: Inputs) -> Tensor | None:
+        return _shift_shares(factor, x)
 
 
 @register
 @dataclass(frozen=True)
-class Dihedral(Cyclic):
+class Dihedral(OrderedCoset):
     """Cosets of the n rotations and n reflections of a regular polygon, 2 n in a block: O(2) and E(2).
 
     Args:
         order: n, the corners; 4 unless given.
     """
 
-    needs: ClassVar[str] = "O(2) or E(2)"
-    nodes: ClassVar[bool] = False
+    @property
+    def needs(self) -> str:
+        return "O(2) or E(2)"
 
     @property
     def size(self) -> int:
         return 2 * (self.order or 4)
 
     def fits(self, factor: Group) -> bool:
-        return isinstance(factor, IsometryGroup) and factor.dim == 2 and not factor.special
+        return _is_plane(factor) and not factor.special  # type: ignore[attr-defined]
 
-    def factor(self, group: Group) -> Group:
-        return Coset.factor(self, group)
+    def translations(self, factor: Group, x: Inputs, like: Element) -> Element:
+        return _matrix_elements(factor, finite.reflections(self.order or 4), like)
 
-    def count(self, factor: Any, layout: Any) -> int:
-        return self.size
 
-    def matrices(self, order: int) -> np.ndarray:
-        return finite.reflections(order // 2)
+# ---------------------------------------------------------------- several factors
 
 
 @register
@@ -317,27 +355,47 @@ class Joint(Coset):
     """
 
     parts: tuple[Coset, ...]
-    needs: ClassVar[str] = "a factor for each part"
+
+    @property
+    def needs(self) -> str:
+        return "a factor for each part"
 
     @property
     def size(self) -> int | None:
-        sizes = [part.size for part in self.parts]
-        return None if None in sizes else math.prod(sizes)  # type: ignore[arg-type]
+        total = 1
+        for part in self.parts:
+            if part.size is None:
+                return None
+            total *= part.size
+        return total
 
     def fits(self, factor: Group) -> bool:
         return any(part.fits(factor) for part in self.parts)
 
-    def translations(self, factor: Any, layout: Any, like: Element) -> Element:
+    def translations(self, factor: Group, x: Inputs, like: Element) -> Element:
         raise NotImplementedError("the parts have the translations")
 
     def chosen(self, group: Group) -> dict[Group, Coset]:
         found: dict[Group, Coset] = {}
         for part in self.parts:
-            left = [f for f in group.factors if f not in found and part.fits(f)]
+            left = [factor for factor in group.factors if factor not in found and part.fits(factor)]
             if not left:
                 raise ValueError(f"design: {part!r} fits no factor of {group!r} that is left: it needs {part.needs}")
             found[part.factor(product(left))] = part
         return found
+
+
+# ---------------------------------------------------------------- elements
+
+
+def _is_plane(factor: Group) -> bool:
+    """Whether a factor turns the plane."""
+    return isinstance(factor, IsometryGroup) and factor.dim == 2
+
+
+def _has_nodes(factor: Group) -> bool:
+    """Whether a factor permutes nodes."""
+    return isinstance(factor, S)
 
 
 def _matrix_elements(factor: Any, matrices: np.ndarray, like: Any) -> Element:
@@ -345,6 +403,29 @@ def _matrix_elements(factor: Any, matrices: np.ndarray, like: Any) -> Element:
     options: dict[str, Any] = {"dtype": like.matrix.dtype, "device": like.matrix.device}
     h = torch.from_numpy(matrices).to(**options)[:, None]
     return replace(factor.identity((len(h), 1), **options), matrix=h)
+
+
+def _number_of_shifts(factor: Any, x: Inputs) -> int:
+    """Nodes of the largest input; one for none."""
+    return max(x.layouts[factor].padded_size, 1)
+
+
+def _shift_elements(factor: Any, x: Inputs, like: Any) -> Element:
+    """The cyclic shifts of the nodes, (M, 1) or (M, B)."""
+    layout = x.layouts[factor]
+    return Permutation(factor, layout, shifts(layout, _number_of_shifts(factor, x), like.index))
+
+
+def _shift_shares(factor: Any, x: Inputs) -> Tensor | None:
+    """Weights (M, B) of the shifts, since inputs of n < M nodes have only n different ones; None if all have M."""
+    layout = x.layouts[factor]
+    if not layout.uneven:
+        return None
+    count = _number_of_shifts(factor, x)
+    sizes = layout.sizes.clamp_min(1)
+    step = torch.arange(count, device=sizes.device)[:, None] % sizes
+    times = count // sizes + (step < count % sizes)  # how often each shift of an input is listed
+    return count / (sizes * times).double()
 
 
 def shifts(layout: Layout, order: int, like: Tensor) -> Tensor:
@@ -357,6 +438,7 @@ def shifts(layout: Layout, order: int, like: Tensor) -> Tensor:
         count = layout.sizes[:, None]
         moved = (place + step[:, None, None]) % count.clamp_min(1)
         return torch.where(place < count, moved, place)
-    rank, count = layout.position % max(layout.padded_size, 1), layout.sizes[layout.batch]
+    rank = layout.position % max(layout.padded_size, 1)
+    count = layout.sizes[layout.batch]
     first = (layout.sizes.cumsum(0) - layout.sizes)[layout.batch]
     return torch.argsort(layout.position)[first + (rank + step[:, None]) % count]

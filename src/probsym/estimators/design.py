@@ -1,31 +1,49 @@
-"""What a design is, and how it takes noise and elements apart."""
+"""What a design is, and how it takes noise apart."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from probsym.distributions import Noise
-from probsym.distributions.base import PAGE, joined, samples_of, sliced
-from probsym.estimators.base import Integrand
+from probsym.distributions import EquivariantDistribution, Noise
+from probsym.distributions.base import PAGE, joined, sliced
+from probsym.distributions.diagnostics import Diagnostics
+from probsym.estimators.estimator import Source
 from probsym.groups import Element, Group
-from probsym.groups.base import ProductElement
 from probsym.members import register
-from probsym.reps import Rep, build, leaves
-
-Drawn = tuple[Element, dict[str, Tensor]]
+from probsym.reps import Inputs, Rep, build, leaves
+from probsym.reps.containers import Path
 
 
 class Design(ABC):
-    """How the k samples of one estimate depend on one another: in blocks, which are independent.
+    """How the k samples of one estimate depend on one another: in blocks of consecutive samples, which are independent.
 
-    Noise that is given from outside has the sample shape (k,), as for independent samples: cosets and pairs use the
-    first of each block, the other designs use it as it is.
+    A design of one's own says how many samples a block has (`size`), and either rearranges the noise of a block
+    (`arrange`) or makes several samples of one draw (`samples_per_draw` and `transport`). A frozen dataclass compares
+    by value, and `ps.save` can describe it. Pairs of noise (eps, -eps):
+
+    >>> import torch, probsym as ps
+    >>> from dataclasses import dataclass
+    >>> from probsym.estimators.design import map_noise
+    >>> @dataclass(frozen=True)
+    ... class Mirrored(ps.designs.Design):
+    ...     size = 2
+    ...     def samples_per_draw(self, p, x):
+    ...         return 2
+    ...     def transport(self, p, x, noise, diagnostics=None):
+    ...         mirror = lambda path, rep, eps: torch.stack([eps, -eps], 1).flatten(0, 1)
+    ...         return p.transport(x, map_noise(p, x, noise, mirror), diagnostics)
+    >>> space = ps.O(3)
+    >>> phi = ps.symmetrize(torch.nn.Linear(3, 1, bias=False), ps.Rep(space), ps.Rep(), "haar").eval()
+    >>> phi(torch.randn(2, 3), estimator=ps.MonteCarlo(4, design=Mirrored())).abs().max() < 1e-6
+    tensor(True)
+
+    Noise that is given from outside has the sample shape (k,), as for independent samples: designs that make several
+    samples of a draw use the first of each block, the others use it as it is.
     """
 
     @property
@@ -33,62 +51,88 @@ class Design(ABC):
     def size(self) -> int | None:
         """Samples in a block; None where it depends on the group or the data."""
 
-    def length(self, integrand: Integrand) -> int:
-        """Samples in a block.
+    def block_size(self, p: EquivariantDistribution, x: Inputs) -> int:
+        """Samples in a block, for these inputs.
 
         Raises:
             ValueError: the design fits no factor of the group.
         """
-        return int(self.size)  # type: ignore[arg-type]
+        if self.size is None:
+            raise NotImplementedError(f"{type(self).__name__}: where size is None, block_size tells it")
+        return self.size
 
-    def sharing(self, integrand: Integrand) -> int:
+    def samples_per_draw(self, p: EquivariantDistribution, x: Inputs) -> int:
         """Consecutive samples that are made from one draw of the noise."""
         return 1
 
-    def arrange(self, integrand: Integrand, noise: Noise) -> Noise:
+    def arrange(self, p: EquivariantDistribution, x: Inputs, noise: Noise, generator: torch.Generator | None) -> Noise:
         """Independent draws made dependent within blocks."""
         return noise
 
-    def push(self, integrand: Integrand, noise: Noise) -> Drawn:
-        """Elements (K, B) in blocks of consecutive samples, and counters."""
-        return integrand.push(noise)
+    def transport(
+        self, p: EquivariantDistribution, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None
+    ) -> Element:
+        """Elements (K, B) in blocks of consecutive samples.
 
-    def weights(self, integrand: Integrand) -> Tensor | None:
+        Args:
+            diagnostics: filled with scalars about the elements, as by the `transport` of p.
+        """
+        return p.transport(x, noise, diagnostics)
+
+    def weights(self, p: EquivariantDistribution, x: Inputs) -> Tensor | None:
         """Weights (M, B) of the samples of a block, of mean one; None where all are equal."""
         return None
 
-    def noise(self, integrand: Integrand, k: int) -> Iterator[Noise]:
-        """What `push` takes, in pages of whole blocks: fresh noise of k samples, or what was given.
+    # ---------------------------------------------------------------- what estimators call
+
+    def elements(
+        self,
+        p: EquivariantDistribution,
+        x: Inputs,
+        k: int,
+        source: Source,
+        diagnostics: dict[str, Tensor] | None = None,
+    ) -> Element:
+        """The elements of all k samples."""
+        noise = joined(list(self.noise_pages(p, x, k, source)))
+        return self.transport(p, x, noise, diagnostics)
+
+    def element_pages(
+        self, p: EquivariantDistribution, x: Inputs, k: int, source: Source
+    ) -> Iterator[tuple[Element, dict[str, Tensor]]]:
+        """The same page by page, with diagnostics: neither the noise nor the elements of all samples are held at once.
+
+        With gradients there is one page, since backward needs all elements anyway, and one pass of the net of p makes
+        them.
+        """
+        pages: Iterator[Noise] = self.noise_pages(p, x, k, source)
+        if torch.is_grad_enabled():
+            pages = iter([joined(list(pages))])
+        for noise in pages:
+            if source.statistics:
+                diagnostics = Diagnostics()
+                yield self.transport(p, x, noise, diagnostics), diagnostics
+            else:
+                yield self.transport(p, x, noise), {}
+
+    def noise_pages(self, p: EquivariantDistribution, x: Inputs, k: int, source: Source) -> Iterator[Noise]:
+        """What `transport` takes, in pages of whole blocks: fresh noise of k samples, or what was given.
 
         Raises:
             ValueError: the design fits no factor of the group, k is not a multiple of the block, or noise was given
                 for another number of samples.
         """
-        block, share = self.length(integrand), self.sharing(integrand)
-        page = max(PAGE // block, 1) * block
+        block = self.block_size(p, x)
         check_multiple(k, block, self)
-        if integrand.noise is None:
-            for fresh in integrand.p.noise_pages(integrand.x, k // share, integrand.generator, page // share):
-                yield self.arrange(integrand, fresh)
+        page = max(PAGE // block, 1) * block  # samples in a page
+        shared = self.samples_per_draw(p, x)
+        if source.noise is None:
+            for fresh in p.noise_pages(x, k // shared, source.generator, page // shared):
+                yield self.arrange(p, x, fresh, source.generator)
             return
-        given = samples_of(integrand.noise)
-        if given != k:
-            raise ValueError(f"noise: expected {k} samples, as many as the estimator takes, got {given}")
+        source.check_count(k)
         for start in range(0, k, page):
-            yield sliced(integrand.noise, slice(start, start + page, share))
-
-    def draw(self, integrand: Integrand, k: int) -> Drawn:
-        """The elements of all samples, and counters."""
-        return self.push(integrand, joined(list(self.noise(integrand, k))))
-
-    def pages(self, integrand: Integrand, k: int) -> Iterator[Drawn]:
-        """The same page by page, so that neither the noise nor the elements of all samples are held at once."""
-        # backward needs all elements anyway, and one pass of the net of p makes them
-        if torch.is_grad_enabled():
-            yield self.draw(integrand, k)
-            return
-        for noise in self.noise(integrand, k):
-            yield self.push(integrand, noise)
+            yield sliced(source.noise, slice(start, start + page, shared))
 
 
 @register
@@ -102,38 +146,36 @@ class IID(Design):
 
 
 def check_multiple(k: int, block: int, design: Design) -> None:
+    """Refuse a number of samples that is not a whole number of blocks."""
     if k % block:
         raise ValueError(f"k: expected a multiple of {block}, the block of {design!r}, got {k}")
 
 
-def map_noise(integrand: Integrand, noise: Noise, fn: Callable[[tuple[Any, ...], Rep, Tensor], Tensor]) -> Noise:
-    """fn(path, rep, tensor) on every tensor of the noise."""
+def map_noise(p: EquivariantDistribution, x: Inputs, noise: Noise, fn: Callable[[Path, Rep, Tensor], Tensor]) -> Noise:
+    """fn(path, rep, tensor) on every tensor of the noise of p; a path holds the factor that the tensor belongs to."""
 
-    def at(path: tuple[Any, ...], rep: Rep) -> Tensor:
+    def at(path: Path, rep: Rep) -> Tensor:
         eps = noise
         for key in path:
             eps = eps[key]
         return fn(path, rep, eps)
 
-    return build(integrand.p.noise_rep(integrand.x), at)
+    return build(p.noise_rep(x), at)
 
 
-def paths(spec: Any) -> list[tuple[Any, ...]]:
-    return list(leaves(spec))
+def noise_paths(p: EquivariantDistribution, x: Inputs) -> list[Path]:
+    """Where each tensor of the noise of p stands."""
+    return list(leaves(p.noise_rep(x)))
 
 
-def is_other(path: tuple[Any, ...], chosen: Container[Group]) -> bool:
+def belongs_to_another(path: Path, chosen: Container[Group]) -> bool:
     """Whether the noise at this path belongs to a factor that is neither among the chosen nor trivial."""
-    return any(isinstance(key, Group) and key not in chosen and bool(key.noise_slots) for key in path)
+    for key in path:
+        if isinstance(key, Group) and key not in chosen and key.noise_slots:
+            return True
+    return False
 
 
 def repeat(tensor: Tensor, times: int) -> Tensor:
     """Every row `times` times in a row: (J, ...) -> (J times, ...)."""
     return tensor.unsqueeze(1).expand(-1, times, *tensor.shape[1:]).flatten(0, 1)
-
-
-def exchange(g: Element, factor: Group, part: Element) -> Element:
-    """g with the part of one factor exchanged."""
-    if g.group == factor:
-        return part
-    return ProductElement(g.group, {f: part if f == factor else g[f] for f in g.group.factors})

@@ -1,9 +1,9 @@
 """Designs: samples in blocks whose errors cancel. A new one is a class and one line in `DESIGNS`.
 
 Cosets g H of a finite group H, antithetic pairs, scrambled Sobol points and strata of the noise. All are unbiased
-for Haar. Pairs, points and strata are unbiased for every p. Cosets of a learned p turn it into p * Unif(H): as
-equivariant as before, since an input moves g from the left, but the model is then the H-symmetrized one; train with the
-design that you evaluate with.
+for Haar. Pairs, points and strata are unbiased for every p. With a learned p, a coset design averages over p * Unif(H)
+instead of p. The model stays equivariant, since an input moves g from the left, but it is a different one, so train and
+evaluate with the same design.
 
 Which design suits which group is measured in docs/performance.md.
 
@@ -13,13 +13,11 @@ Which design suits which group is measured in docs/performance.md.
 
 from __future__ import annotations
 
-from typing import Any
-
 from probsym.estimators import finite
-from probsym.estimators.base import positive
 from probsym.estimators.cosets import Coset, Cyclic, Dihedral, Joint, Polyhedral, Shifts, SignCosets, SignedPermutations
 from probsym.estimators.design import IID, Design, check_multiple
 from probsym.estimators.quasi import Antithetic, Sobol, Stratified
+from probsym.groups.whole import positive
 
 DESIGNS: dict[str, Design] = {
     **{name: Polyhedral(name) for name in finite.POLYHEDRAL},
@@ -33,8 +31,10 @@ DESIGNS: dict[str, Design] = {
     "stratified": Stratified(),
 }
 
+DesignLike = str | Design | tuple[str | Design, ...] | None  # what the argument `design` of an estimator may be
 
-def as_design(given: Any) -> Design:
+
+def as_design(given: DesignLike) -> Design:
     """A design by name, a tuple of cosets; None is independent samples.
 
     Raises:
@@ -45,10 +45,8 @@ def as_design(given: Any) -> Design:
         return IID()
     if isinstance(given, Design):
         return given
-    if given == ():
-        raise ValueError("design: expected at least one coset to join, got ()")
     if isinstance(given, tuple):
-        return Joint(tuple(_coset(part) for part in given))
+        return _joint(given)
     if not isinstance(given, str):
         raise TypeError(f"design: expected a name or a Design, got {type(given).__name__} {given!r}")
     if given not in DESIGNS:
@@ -56,44 +54,37 @@ def as_design(given: Any) -> Design:
     return DESIGNS[given]
 
 
-def check_sampling(estimator: Any) -> None:
-    """The arguments k, chunk and design of an estimator that draws samples; its integers become ints.
+def _joint(given: tuple[str | Design, ...]) -> Joint:
+    """The cosets of a tuple, joined."""
+    if not given:
+        raise ValueError("design: expected at least one coset to join, got ()")
+    parts = []
+    for part in given:
+        design = as_design(part)
+        if not isinstance(design, Coset):
+            raise TypeError(f"design: a tuple joins cosets, got {design!r}")
+        parts.append(design)
+    return Joint(tuple(parts))
+
+
+def checked_sampling(k: int, chunk: int | None, design: DesignLike) -> tuple[int, int | None]:
+    """k and chunk of an estimator that draws samples, as ints.
 
     Raises:
         ValueError: k or chunk below one, an unknown design, k no multiple of its block.
         TypeError: neither the name of a design nor a design.
     """
-    object.__setattr__(estimator, "k", positive("k", estimator.k))
-    if estimator.chunk is not None:
-        object.__setattr__(estimator, "chunk", positive("chunk", estimator.chunk))
-    design = as_design(estimator.design)
-    if design.size is not None:
-        check_multiple(estimator.k, design.size, design)
-
-
-def _coset(given: Any) -> Coset:
-    design = as_design(given)
-    if not isinstance(design, Coset):
-        raise TypeError(f"design: a tuple joins cosets, got {design!r}")
-    return design
+    k = positive("k", k)
+    if chunk is not None:
+        chunk = positive("chunk", chunk)
+    checked = as_design(design)
+    if checked.size is not None:
+        check_multiple(k, checked.size, checked)
+    return k, chunk
 
 
 __all__ = [
-    "DESIGNS",
-    "IID",
-    "Antithetic",
-    "Coset",
-    "Cyclic",
-    "Design",
-    "Dihedral",
-    "Joint",
-    "Polyhedral",
-    "Shifts",
-    "SignCosets",
-    "SignedPermutations",
-    "Sobol",
-    "Stratified",
-    "as_design",
-    "check_multiple",
-    "check_sampling",
+    "DESIGNS", "IID", "Antithetic", "Coset", "Cyclic", "Design", "DesignLike", "Dihedral", "Joint", "Polyhedral",
+    "Shifts", "SignCosets", "SignedPermutations", "Sobol", "Stratified", "as_design", "check_multiple",
+    "checked_sampling",
 ]  # fmt: skip

@@ -8,15 +8,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from probsym.distributions import EquivariantDistribution
 from probsym.distributions.base import Support
 from probsym.distributions.diagnostics import merged
-from probsym.estimators.base import Blocks, Counters, Estimate, Estimator, Integrand, Moments, positive
-from probsym.estimators.designs import Design, as_design, check_sampling
-from probsym.groups import Element
-from probsym.groups.base import ProductElement
+from probsym.estimators.designs import DesignLike, as_design, checked_sampling
+from probsym.estimators.estimate import Estimate
+from probsym.estimators.estimator import Estimator, OrbitMap, Source
+from probsym.estimators.moments import BlockMoments, Moments
+from probsym.estimators.pages import PagedDiagnostics
+from probsym.estimators.recomputation import Recomputed
+from probsym.groups.whole import positive
 from probsym.members import register
+from probsym.reps import Inputs
 
-CACHED = 2**16
+CPU_CHUNK_ENTRIES = 2**16  # numbers of input evaluated at once on a CPU, so that its caches hold what a model makes
 
 
 @register
@@ -28,9 +33,9 @@ class Exact(Estimator):
 
     Poses g_m^-1 x of weight zero are never evaluated, so that neither cost nor the statistics of BatchNorm depend on
     them. In evaluation mode, under a finite group, equal ones are evaluated once (unless a gradient flows to the
-    inputs). Inputs that only sampling can serve (a continuous stabilizer, too many elements)
-    are sampled, counted in `aux`, and have a standard error. It is infinite where the rounding of the input decides
-    which elements there are; for all others it is zero.
+    inputs). Inputs that only sampling can serve (a continuous stabilizer, too many elements) are sampled, counted in
+    `diagnostics`, and have a standard error. It is infinite where the rounding of the input decides which elements
+    there are; for all others it is zero.
 
     Args:
         chunk: elements evaluated at once, in training as in `MonteCarlo`. None is all, but on a CPU without gradients
@@ -46,56 +51,73 @@ class Exact(Estimator):
         if self.chunk is not None:
             object.__setattr__(self, "chunk", positive("chunk", self.chunk))
 
-    def __call__(self, integrand: Integrand) -> Estimate:
-        support = integrand.p.support(integrand.x, integrand.generator)
-        moments = weighted(integrand, support, self.chunk, support.element.group.finite)
-        samples = support.count
-        if not integrand.statistics:
-            return Estimate(integrand.rebuild(moments.result()), None, samples, support.diagnostics)
-        # pairs of a product share draws; their spread, that of the exact factors included, bounds that of the draws
-        free = (support.independent - 1).clamp_min(0).to(support.weight.dtype)
-        scale = torch.where(support.exact, 0.0, free.reciprocal())
-        if support.unsure is not None:
-            scale = scale.masked_fill(support.unsure, math.inf)
-        scales = integrand.align(scale[None], [s[None] for s in moments.square])
-        error = moments.narrow_errors([_error(s, c[0]) for s, c in zip(moments.square, scales, strict=True)])
-        return Estimate(integrand.rebuild(moments.result()), integrand.rebuild(error), samples, support.diagnostics)
+    def __call__(self, p: EquivariantDistribution, x: Inputs, orbit: OrbitMap, source: Source) -> Estimate:
+        support = p.support(x, source.generator)
+        moments = weighted_moments(
+            x, orbit, support, self.chunk, deduplicate=p.group.finite, statistics=source.statistics
+        )
+        error = moments.standard_error(_error_scale(support)) if source.statistics else None
+        return Estimate(moments.mean(), error, support.count, support.diagnostics)
 
 
-def weighted(integrand: Integrand, support: Support, chunk: int | None, alike: bool) -> Moments:
-    """Weighted mean and spread over the elements of a support; `alike` where they may make equal poses."""
-    count, moments, equal = len(support.weight), Moments(), support.uniform
-    step = chunk or _fitting(integrand, max(count, 1))
-    # in training equal poses have noise of their own (dropout), and each its share in the statistics of BatchNorm
-    alike = alike and not integrand.training
-    evaluate = integrand.run if step < count else integrand.evaluate
+def _error_scale(support: Support) -> Tensor:
+    """What turns the weighted squares into a variance of the mean (B,): 1 / (draws - 1), zero where nothing was drawn.
+
+    Pairs of a product share draws; their spread, that of the exact factors included, bounds that of the draws.
+    """
+    degrees_of_freedom = (support.independent - 1).clamp_min(0).to(support.weight.dtype)
+    scale = torch.where(support.exact, 0.0, degrees_of_freedom.reciprocal())  # inf for one draw
+    if support.unsure is not None:
+        scale = scale.masked_fill(support.unsure, math.inf)
+    return scale
+
+
+def weighted_moments(
+    x: Inputs, orbit: OrbitMap, support: Support, chunk: int | None, deduplicate: bool, statistics: bool
+) -> Moments:
+    """The weighted mean over the elements of a support.
+
+    Args:
+        chunk: elements evaluated at once; None for a number that suits the machine.
+        deduplicate: whether to look for equal poses, which elements of a finite group may make.
+        statistics: whether the weighted squares are wanted, too.
+    """
+    count = len(support.weight)
+    step = chunk or _fitting_chunk(x, max(count, 1))
+    evaluate: OrbitMap = Recomputed(orbit) if step < count else orbit
+
+    # In training equal poses have noise of their own (dropout), and each its share in the statistics of BatchNorm.
+    deduplicate = deduplicate and not orbit.training
+
+    moments = Moments()
     for start in range(0, count, step):
         part = slice(start, start + step)
-        every = equal and not (alike and step > 1)
-        needed = None if every else support.weight[part] > 0
-        if start and needed is not None and not torch.compiler.is_compiling() and not needed.any():
+
+        # 1. Which elements of this chunk count for which input; None for all.
+        active = None
+        if not support.uniform or (deduplicate and step > 1):
+            active = support.weight[part] > 0
+        if start and active is not None and not torch.compiler.is_compiling() and not active.any():
             continue  # no input has these elements: of products, and where padding is wider than the largest
-        y = evaluate(support.element if step >= count else support.element.select(part), needed, alike)
-        if equal and not integrand.statistics:
-            moments.add_equal(y, 1 / count)
-            continue
-        weights = integrand.align(support.weight[part], y)
-        moments.add(y, weights, True) if integrand.statistics else moments.add_shares(y, weights)
+
+        # 2. The samples of the others, added up as cheaply as can be.
+        g = support.element if step >= count else support.element.select(part)
+        samples = evaluate(x, g, active, deduplicate)
+        if statistics:
+            moments.add(samples, support.weight[part], spread=True)
+        elif support.uniform:
+            moments.add_equal(samples, 1 / count)
+        else:
+            moments.add_shares(samples, support.weight[part])
     return moments
 
 
-def _fitting(integrand: Integrand, count: int) -> int:
-    """Elements at once: all where gradients keep their memory anyway, on a CPU about `CACHED` entries of input."""
-    if torch.is_grad_enabled() or integrand.x.device.type != "cpu" or torch.compiler.is_compiling():
+def _fitting_chunk(x: Inputs, count: int) -> int:
+    """Elements at once: all where gradients keep their memory anyway, on a CPU about `CPU_CHUNK_ENTRIES` of input."""
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return count
-    entries = sum(leaf.value.numel() for leaf in integrand.x.leaves.values())
-    return max(1, min(count, CACHED // max(entries, 1)))
-
-
-def _error(square: Tensor, scale: Tensor) -> Tensor:
-    """Of equal weights 1/m: sum of squares / m / (m - 1) has the weights in it already; inf for one sample."""
-    scale = scale.expand_as(square)
-    return torch.where(scale.isinf(), math.inf, (square * torch.where(scale.isinf(), 0, scale)).sqrt())
+    entries = sum(leaf.value.numel() for leaf in x.leaves.values())
+    return max(1, min(count, CPU_CHUNK_ENTRIES // max(entries, 1)))
 
 
 @register
@@ -122,43 +144,47 @@ class Hybrid(Estimator):
 
     k: int
     chunk: int | None = None
-    design: str | Design | tuple[str | Design, ...] | None = None
+    design: DesignLike = None
 
     def __post_init__(self) -> None:
-        check_sampling(self)
+        k, chunk = checked_sampling(self.k, self.chunk, self.design)
+        object.__setattr__(self, "k", k)
+        object.__setattr__(self, "chunk", chunk)
 
-    def __call__(self, integrand: Integrand) -> Estimate:
-        if integrand.noise is not None:
-            raise ValueError("noise: Hybrid draws its own; pass a generator instead")
-        finite, rest = integrand.p.enumerable_part(integrand.x)
+    def __call__(self, p: EquivariantDistribution, x: Inputs, orbit: OrbitMap, source: Source) -> Estimate:
+        source.refuse_noise(self)
+
+        # 1. The two parts of p: a finite one that is listed, and the rest, which is sampled.
+        finite, rest = p.enumerable_part(x)
         if finite is None:
-            raise TypeError(f"{integrand.p.brief} has no finite factor to enumerate: use MonteCarlo(k)")
+            raise TypeError(f"{p.brief} has no finite factor to enumerate: use MonteCarlo(k)")
         if rest is None:
-            return Exact(self.chunk)(integrand)
-        support = finite.support(integrand.x, integrand.generator)
-        design, rest_alone = as_design(self.design), replace(integrand, p=rest)
-        blocks, aux = Blocks(design.length(rest_alone), integrand.statistics), Counters()
-        size, alike, weights = len(support.weight), support.element.group.finite, design.weights(rest_alone)
-        for drawn, counters in design.pages(rest_alone, self.k):
+            return Exact(self.chunk)(p, x, orbit, source)
+        support = finite.support(x, source.generator)
+        size = len(support.weight)
+
+        # 2. Each sample b_k meets all a_m: the exact mean over m is one sample of the average over k.
+        design = as_design(self.design)
+        weights = design.weights(rest, x)
+        blocks = BlockMoments(design.block_size(rest, x), source.statistics)
+        pages = PagedDiagnostics()
+        for drawn, diagnostics in design.element_pages(rest, x, self.k, source):
             for i in range(drawn.shape[0]):
-                g = drawn.select(slice(i, i + 1)).map(lambda t, _: t.expand(size, *t.shape[1:]))
-                joined = _join(integrand, support.element, g)
-                pairs = Support(joined, support.weight, support.exact, {}, uniform=support.uniform)
-                y = [m[None] for m in weighted(integrand, pairs, self.chunk, alike).result()]
-                blocks.add(integrand.scaled(y, weights, slice(i, i + 1)))
-            aux.add(counters, drawn.shape[0])
-        samples = support.count * self.k
-        errors = blocks.error(self.k // blocks.block)
-        error = [self._sampled(integrand, e, ~support.exact, j) for j, e in enumerate(errors)]
-        return Estimate(integrand.rebuild(blocks.result()), integrand.rebuild(error), samples,
-                        merged(support.diagnostics, aux.values()))  # fmt: skip
+                one = drawn.select(slice(i, i + 1))
+                sampled = one.map(lambda tensor, _: tensor.expand(size, *tensor.shape[1:]))
+                pairs = replace(support, element=p.group.join(support.element, sampled))
+                exact = weighted_moments(
+                    x, orbit, pairs, self.chunk, deduplicate=finite.group.finite, statistics=source.statistics
+                )
+                blocks.add(exact.as_sample().weighted(weights, start=i))
+            pages.add(diagnostics, drawn.shape[0])
 
-    def _sampled(self, integrand: Integrand, error: Tensor, loose: Tensor, i: int) -> Tensor:
-        """Where even the finite factors were sampled, once for all k, the spread over k does not tell: inf."""
-        rows = integrand.spread(loose, i, len(error))
-        return error.masked_fill(rows.reshape(-1, *[1] * (error.ndim - 1)), math.inf)
-
-
-def _join(integrand: Integrand, *elements: Element) -> Element:
-    group = integrand.p.group
-    return ProductElement(group, {f: g[f] for g in elements for f in g.group.factors})
+        # 3. The spread over k does not tell where even the finite part was sampled, once for all k: there it is inf.
+        error = None
+        if source.statistics:
+            errors = []
+            for i, known in enumerate(blocks.errors()):
+                unknown = blocks.structure.per_row(~support.exact, i, len(known))
+                errors.append(known.masked_fill(unknown.reshape(-1, *[1] * (known.ndim - 1)), math.inf))
+            error = blocks.structure.build(errors)
+        return Estimate(blocks.mean(), error, support.count * self.k, merged(support.diagnostics, pages.merged()))

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from probsym.estimators.base import (
-    Blocks,
-    Counters,
-    Estimate,
-    Estimator,
-    Integrand,
-    standard_error,
-)
-from probsym.estimators.designs import Design, as_design, check_sampling
-from probsym.kernels.precision import wide
+from probsym.distributions import EquivariantDistribution
+from probsym.distributions.diagnostics import Diagnostics, merged
+from probsym.estimators.designs import DesignLike, as_design, checked_sampling
+from probsym.estimators.estimate import Estimate
+from probsym.estimators.estimator import Estimator, OrbitMap, Source
+from probsym.estimators.moments import BlockMoments
+from probsym.estimators.pages import PagedDiagnostics
+from probsym.estimators.recomputation import Recomputed
+from probsym.estimators.samples import sample_counts
 from probsym.members import register
+from probsym.reps import Inputs
 
 
 @register
@@ -29,8 +26,8 @@ class MonteCarlo(Estimator):
         mean = 1/k sum_k g_k f(g_k^-1 x),    stderr = s / sqrt(k)
 
     With a design the samples come in blocks of size m (cosets, pairs, scrambles); s is then the spread of the k / m
-    block means, and m takes the place of one sample. Cosets of a finite group H make another, as equivariant model of a
-    learned p, p * Unif(H): train with the design that you evaluate with.
+    block means, and m takes the place of one sample. With a learned p, a design of cosets of a finite group H averages
+    over p * Unif(H) instead of p: a different model, equivariant as well, so train and evaluate with the same design.
 
     Args:
         k: number of samples, a multiple of the design's block.
@@ -52,41 +49,50 @@ class MonteCarlo(Estimator):
 
     k: int
     chunk: int | None = None
-    design: str | Design | tuple[str | Design, ...] | None = None
+    design: DesignLike = None
 
     def __post_init__(self) -> None:
-        check_sampling(self)
+        k, chunk = checked_sampling(self.k, self.chunk, self.design)
+        object.__setattr__(self, "k", k)
+        object.__setattr__(self, "chunk", chunk)
 
-    def __call__(self, integrand: Integrand) -> Estimate:
+    def __call__(self, p: EquivariantDistribution, x: Inputs, orbit: OrbitMap, source: Source) -> Estimate:
+        if self.chunk is not None and self.chunk < self.k:
+            return self._in_chunks(p, x, orbit, source, self.chunk)
+        if self.design is not None:
+            return self._in_blocks(p, x, orbit, source)
+        diagnostics = Diagnostics() if source.statistics else None
+        noise = source.draw(p, x, self.k)  # all randomness, (K, B, ...)
+        g = p.transport(x, noise, diagnostics)  # elements g_k ~ p(g|x), batch shape (K, B)
+        samples = orbit(x, g)  # g_k f(g_k^-1 x)
+        error = samples.standard_error() if source.statistics else None
+        return Estimate(samples.mean(), error, samples.counts, merged(diagnostics or {}))
+
+    def _in_blocks(self, p: EquivariantDistribution, x: Inputs, orbit: OrbitMap, source: Source) -> Estimate:
+        """The same with a design: blocks of samples take the place of samples."""
         design = as_design(self.design)
-        if self.chunk is None or self.chunk >= self.k:
-            g, aux = design.draw(integrand, self.k)
-            count = g.shape[0]
-            y = integrand.scaled(integrand.evaluate(g, None), design.weights(integrand), slice(0, count))
-            mean, error = [_mean(t) if count > 1 else t.squeeze(0) for t in y], []
-            if integrand.statistics:
-                error = [standard_error(t, design.length(integrand)) for t in y]
-        else:
-            mean, error, count, aux = self._in_chunks(design, integrand)
-        return Estimate(integrand.rebuild(mean), integrand.rebuild(error) if integrand.statistics else None,
-                        integrand.counts(count), aux)  # fmt: skip
+        diagnostics = Diagnostics() if source.statistics else None
+        g = design.elements(p, x, self.k, source, diagnostics)
+        samples = orbit(x, g).weighted(design.weights(p, x))
+        error = samples.standard_error(design.block_size(p, x)) if source.statistics else None
+        return Estimate(samples.mean(), error, samples.counts, merged(diagnostics or {}))
 
     def _in_chunks(
-        self, design: Design, integrand: Integrand
-    ) -> tuple[list[Tensor], list[Tensor], int, dict[str, Tensor]]:
-        """Mean, standard error, samples and counters, holding the elements of one page and the outputs of one chunk."""
-        block, aux = design.length(integrand), Counters()
-        blocks, weights = Blocks(block, integrand.statistics), design.weights(integrand)
-        for g, counters in design.pages(integrand, self.k):
-            for part in slices(g.shape[0], block, self.chunk):  # type: ignore[arg-type]
-                blocks.add(integrand.scaled(integrand.run(g.select(part)), weights, part))
-            aux.add(counters, g.shape[0])
-        return blocks.result(), blocks.error(aux.samples // block), aux.samples, aux.values()
-
-
-def _mean(y: Tensor) -> Tensor:
-    """The mean over axis 0; torch has none of halves of complex numbers."""
-    return wide(y).mean(0).to(y.dtype) if y.dtype == torch.complex32 else y.mean(0)
+        self, p: EquivariantDistribution, x: Inputs, orbit: OrbitMap, source: Source, chunk: int
+    ) -> Estimate:
+        """The same, holding the elements of one page and the outputs of one chunk at a time."""
+        design = as_design(self.design)
+        block = design.block_size(p, x)
+        weights = design.weights(p, x)
+        blocks = BlockMoments(block, source.statistics)
+        pages = PagedDiagnostics()
+        recomputed = Recomputed(orbit)
+        for g, diagnostics in design.element_pages(p, x, self.k, source):
+            for part in slices(g.shape[0], block, chunk):
+                blocks.add(recomputed(x, g.select(part)).weighted(weights, part.start))
+            pages.add(diagnostics, g.shape[0])
+        error = blocks.standard_error() if source.statistics else None
+        return Estimate(blocks.mean(), error, sample_counts(x, self.k), pages.merged())
 
 
 def slices(count: int, block: int, chunk: int) -> Iterator[slice]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from probsym.distributions import Noise
+from probsym.distributions import EquivariantDistribution, Noise
 from probsym.distributions.base import samples_of
-from probsym.estimators.base import Integrand, positive
-from probsym.estimators.design import Design, Drawn, map_noise, paths, repeat
+from probsym.estimators.design import Design, map_noise, noise_paths, repeat
+from probsym.groups import Element
+from probsym.groups.whole import positive
 from probsym.members import register
-from probsym.reps import Rep
+from probsym.reps import Inputs, Rep
+from probsym.reps.containers import Path
 
 BITS = SobolEngine.MAXBIT
 
@@ -34,11 +35,14 @@ class Antithetic(Design):
     def size(self) -> int:
         return 2
 
-    def sharing(self, integrand: Integrand) -> int:
+    def samples_per_draw(self, p: EquivariantDistribution, x: Inputs) -> int:
         return 2
 
-    def push(self, integrand: Integrand, noise: Noise) -> Drawn:
-        return integrand.push(map_noise(integrand, noise, lambda path, rep, eps: _mirrored(eps)))
+    def transport(
+        self, p: EquivariantDistribution, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None
+    ) -> Element:
+        pairs = map_noise(p, x, noise, lambda path, rep, eps: _mirrored(eps))
+        return p.transport(x, pairs, diagnostics)
 
 
 def _mirrored(eps: Tensor) -> Tensor:
@@ -47,44 +51,54 @@ def _mirrored(eps: Tensor) -> Tensor:
     return repeat(eps, 2) * sign.reshape(-1, *[1] * (eps.ndim - 1))
 
 
-class _Uniform(Design):
-    """Standard normal noise from evenly spread points of the unit cube, one cube an input.
+class UniformPoints(Design):
+    """Standard normal noise from evenly spread points of the unit cube, one cube per input.
 
     Every point alone is uniform, so each sample has the law of p and the mean is unbiased for any p. Points are not
     spread out evenly after a rotation of the noise, so the spread of the estimate, though not its mean, depends on the
     pose of the input.
     """
 
-    @property
-    @abstractmethod
-    def block(self) -> int:
-        """Points in a block."""
-
-    @property
-    def size(self) -> int:
-        return self.block
-
     @abstractmethod
     def points(
         self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device
     ) -> Tensor:
-        """(J * block, B, dim) in (0, 1), float64, independent between blocks."""
+        """(J * size, B, dim) in (0, 1), float64, independent between J blocks."""
 
-    def arrange(self, integrand: Integrand, noise: Noise) -> Noise:
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Points in a block."""
+
+    def arrange(self, p: EquivariantDistribution, x: Inputs, noise: Noise, generator: torch.Generator | None) -> Noise:
         """The noise with its entries exchanged for evenly spread ones."""
-        x, k, sizes = integrand.x, samples_of(noise), {}
-        for path in paths(integrand.p.noise_rep(x)):
-            sizes[path] = 0
-        map_noise(integrand, noise, lambda path, rep, eps: sizes.update({path: _entries(integrand, rep, eps)}) or eps)
-        total = min(sum(sizes.values()), SobolEngine.MAXDIM)
-        if not total:
-            return noise
-        z = _normal(self.points(k // self.block, x.count, total, integrand.generator, x.device))
-        first = dict(zip(sizes, accumulate([0, *sizes.values()]), strict=False))
+        k = samples_of(noise)
 
-        def exchanged(path: tuple[object, ...], rep: Rep, eps: Tensor) -> Tensor:
-            start, stop = first[path], first[path] + sizes[path]
-            if not sizes[path] or stop > total:
+        # 1. Which coordinates of the cube belong to which tensor of the noise.
+        sizes = dict.fromkeys(noise_paths(p, x), 0)
+
+        def measure(path: Path, rep: Rep, eps: Tensor) -> Tensor:
+            sizes[path] = _entries_per_input(x, rep, eps)
+            return eps
+
+        map_noise(p, x, noise, measure)
+        first = {}
+        dim = 0
+        for path, size in sizes.items():
+            first[path] = dim
+            dim += size
+        dim = min(dim, SobolEngine.MAXDIM)
+        if dim == 0:
+            return noise
+
+        # 2. Normal numbers from the points.
+        z = _normal(self.points(k // self.size, x.count, dim, generator, x.device))
+
+        # 3. They take the place of the independent ones.
+        def exchange(path: Path, rep: Rep, eps: Tensor) -> Tensor:
+            start = first[path]
+            stop = start + sizes[path]
+            if start == stop or stop > dim:
                 return eps
             rows = z[..., start:stop].to(eps.dtype)
             if rep.ragged is None:
@@ -92,28 +106,32 @@ class _Uniform(Design):
             layout = x.layouts[rep.ragged]
             return layout.unpad(rows.reshape(k, x.count, layout.padded_size, *eps.shape[2:]), 1)
 
-        return map_noise(integrand, noise, exchanged)
+        return map_noise(p, x, noise, exchange)
 
 
-def _entries(integrand: Integrand, rep: Rep, eps: Tensor) -> int:
+def _entries_per_input(x: Inputs, rep: Rep, eps: Tensor) -> int:
     """Numbers that one input draws; 0 for noise that stays as it is: trivial, or on the edges of a ragged batch."""
+    trailing = eps.shape[2:]
     if rep.ragged is None:
-        return math.prod(eps.shape[2:]) if eps.shape[2:] else 0
-    return 0 if rep.on_edges else integrand.x.layouts[rep.ragged].padded_size * math.prod(eps.shape[2:])
+        return math.prod(trailing) if trailing else 0
+    if rep.on_edges:
+        return 0
+    return x.layouts[rep.ragged].padded_size * math.prod(trailing)
 
 
 def _normal(u: Tensor) -> Tensor:
+    """Standard normal numbers from uniform ones, whose 0 and 1 would be infinite."""
     tiny = 2.0 ** -(BITS + 2)
     return torch.special.ndtri(u.clamp(tiny, 1 - tiny))
 
 
 @register
 @dataclass(frozen=True)
-class Sobol(_Uniform):
+class Sobol(UniformPoints):
     """Scrambled Sobol points (Owen 1998; torch.quasirandom), turned into noise by the inverse normal distribution.
 
     Each block has a random linear scramble of its own, and each input a digital shift of its own. Noise of more than
-    21,201 entries an input stays random beyond them.
+    21,201 entries per input stays random beyond them.
 
     Args:
         block: points of one scramble, best a power of two; the more, the better, but the fewer independent blocks.
@@ -124,11 +142,18 @@ class Sobol(_Uniform):
     def __post_init__(self) -> None:
         object.__setattr__(self, "block", positive("block", self.block))
 
+    @property
+    def size(self) -> int:
+        return self.block
+
     def points(
         self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device
     ) -> Tensor:
         seeds = torch.randint(2**31 - 1, (blocks,), generator=generator, device=device).tolist()
-        drawn = [SobolEngine(dim, scramble=True, seed=seed).draw(self.block, dtype=torch.float64) for seed in seeds]
+        drawn = []
+        for seed in seeds:
+            engine = SobolEngine(dim, scramble=True, seed=seed)
+            drawn.append(engine.draw(self.block, dtype=torch.float64))
         digits = (torch.stack(drawn).to(device) * 2**BITS).long()
         shift = torch.randint(2**BITS, (blocks, 1, count, dim), generator=generator, device=device)
         return (((digits[:, :, None] ^ shift) + 0.5) / 2**BITS).flatten(0, 1)
@@ -136,7 +161,7 @@ class Sobol(_Uniform):
 
 @register
 @dataclass(frozen=True)
-class Stratified(_Uniform):
+class Stratified(UniformPoints):
     """Latin hypercubes (McKay 1979): in a block of m points every entry of the noise falls once into each m-th.
 
     Args:
@@ -147,6 +172,10 @@ class Stratified(_Uniform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "block", positive("block", self.block))
+
+    @property
+    def size(self) -> int:
+        return self.block
 
     def points(
         self, blocks: int, count: int, dim: int, generator: torch.Generator | None, device: torch.device

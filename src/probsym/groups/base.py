@@ -141,6 +141,16 @@ class Group(ABC):
         z, fallback = (self.draw_noise(tuple(shape), layout, **draw) for _ in range(2))
         return self.project(z, fallback, layout)
 
+    def join(self, *elements: Element) -> Element:
+        """One element of this group from elements of its factors, or of products of them; later ones count.
+
+        >>> from probsym.groups import O, S
+        >>> g = O(2).identity((3,))
+        >>> (O(2) * S(4)).join(g, S(4).identity((3,)))[O(2)] is g
+        True
+        """
+        return elements[-1]
+
     def layout(self, n: Any = None) -> Any:
         """How the axes of the group are stored; None for groups whose size is fixed."""
         return None
@@ -359,6 +369,13 @@ class Product(Group):
     def project(self, z: Mapping[Group, Any], fallback: Mapping[Group, Any], layout: Any = None) -> Element:
         layout = layout or {}
         return ProductElement(self, {f: f.project(z[f], fallback[f], layout.get(f)) for f in self.parts})
+
+    def join(self, *elements: Element) -> Element:
+        parts = {}
+        for element in elements:
+            for factor in element.group.factors:
+                parts[factor] = element[factor]
+        return ProductElement(self, {factor: parts[factor] for factor in self.parts})
 
     def haar(self, shape: tuple[int, ...] = (), *, n: Any = None, **kwargs: Any) -> Element:
         return ProductElement(self, {f: f.haar(shape, n=_size_of(n, f), **kwargs) for f in self.parts})

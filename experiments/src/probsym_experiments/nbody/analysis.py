@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import probsym as ps
-from probsym.estimators import Integrand
+from probsym.estimators import OrbitMap, Source
 from probsym.groups import Element
 from probsym.reps import Inputs
 from probsym.testing.elements import moving
@@ -95,13 +95,12 @@ class Pool(ps.Estimator):
 
     samples: int
 
-    def __call__(self, integrand: Integrand) -> ps.Estimate:
-        outputs = integrand.evaluate(integrand.draw(self.samples)[0], None)
-        variances = [y.var(0) for y in outputs]
-        mean, stderr = [y.mean(0) for y in outputs], [(v / self.samples).sqrt() for v in variances]
-        square = replace(integrand, reps=integrand.reps[:1]).size(variances[:1])  # displacements lead the outputs
-        rebuild = integrand.rebuild
-        return ps.Estimate(rebuild(mean), rebuild(stderr), integrand.counts(self.samples), {"square": square})
+    def __call__(self, p: ps.EquivariantDistribution, x: Inputs, orbit: OrbitMap, source: Source) -> ps.Estimate:
+        g = p.transport(x, source.draw(p, x, self.samples))
+        samples = orbit(x, g)
+        displacements = samples.tensors[0]  # they lead the outputs
+        square = samples.structure.largest_variance([displacements.var(0)])
+        return ps.Estimate(samples.mean(), samples.standard_error(), samples.counts, {"square": square})
 
 
 def _needed(square: Tensor, tol: float) -> dict[str, Any]:
