@@ -26,7 +26,6 @@ from probsym.distributions.base import samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, MonteCarlo, OutputSamples, Source
 from probsym.groups import Axis, Element
 from probsym.groups.whole import positive
-from probsym.kernels.values import traced
 from probsym.reps import Inputs, Signature, as_spec, group_of, unfold
 from probsym.reps.outputs import DeclaredOutputs, OutputStructure
 from probsym.reps.unique_rows import UniqueRows
@@ -177,7 +176,7 @@ class Symmetrizer(nn.Module):
         there a training step looks at the first call only.
         """
         x = self.bind(args, kwargs)
-        if traced():
+        if not x.readable:
             return x
         in_training = self.training and torch.is_grad_enabled()
         if x.device.type == "cpu" or not in_training or not self._values_checked:

@@ -13,7 +13,7 @@ from probsym.distributions.features import NodeFeatures, Viewpoint
 from probsym.distributions.geometry import centroid
 from probsym.groups import Group, NodeAxis
 from probsym.kernels.orthonormal import tolerance
-from probsym.kernels.values import may_peek, traced
+from probsym.kernels.values import may_peek, readable
 from probsym.members import register
 from probsym.nets import GIN, DeepSets, InvariantWeights, MomentWeights
 from probsym.nets.masking import EdgeList, Segments, mean, spread
@@ -80,16 +80,18 @@ class DefaultNet(nn.Module):
         Args:
             args, kwargs: the arguments of the model; or bound `Inputs` alone, which are not bound a second time.
         """
-        if not self.built and traced():
-            self._refuse_unbuilt()
         bound = len(args) == 1 and isinstance(args[0], Inputs)
         x = args[0] if bound else Inputs.bind(self.signature, args, kwargs)
+        # Layers are made from new tensors: within a function transform these would belong to it.
+        buildable = not self.built and x.readable and readable(torch.empty(0))
+        if not self.built and not buildable:
+            self._refuse_unbuilt()
 
         # 1. the inputs as each net sees them
         seen: list[NodeFeatures] = []
         for view, viewpoint, net in zip(self.views, self.viewpoints, self.nets, strict=True):
             seen.append(self._see(x, view, viewpoint, net))
-        if not self.built and not traced():
+        if buildable:
             self._build(seen)
 
         # 2. what each net makes of them, by factor

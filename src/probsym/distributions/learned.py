@@ -17,7 +17,7 @@ from probsym.distributions.geometry import centred, centroid, is_point, moderate
 from probsym.distributions.relax import Relaxation
 from probsym.groups import Element, Group, Layout
 from probsym.kernels.orthonormal import tolerance
-from probsym.kernels.values import differentiated, may_peek, traced, undisturbed
+from probsym.kernels.values import differentiated, drawn_once, may_peek, readable
 from probsym.members import register
 from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Leaf, Rep
@@ -129,8 +129,10 @@ class NetDistribution(ProjectedDistribution):
         wanted = {"degenerate": degenerate}
         if self._sorted:
             wanted["entropy"] = entropy
-        # a compiler follows no function that waits to be called
-        return gathered({name: compute() if traced() else lazily(compute) for name, compute in wanted.items()})
+        # A compiler follows no function that waits to be called, and a transform's tensors do not outlive it.
+        tensors = [t for value in first.values() for t in (value if isinstance(value, tuple) else (value,))]
+        later = x.readable and readable(*tensors)
+        return gathered({name: lazily(compute) if later else compute() for name, compute in wanted.items()})
 
 
 def _first(factor: Group, value: Any, layout: Layout | None) -> Any:
@@ -491,8 +493,7 @@ class Canonical(NetDistribution):
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """The one element; a draw where the input is degenerate."""
-        with undisturbed():
-            noise = self.noise(x, (1,), generator)
+        noise = drawn_once(lambda: self.noise(x, (1,), generator))
         z = self.net_features(x)
         parts: dict[Group, Element] = {}
         for f in self.group.factors:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from probsym.groups import Layout, Permutation
@@ -13,9 +12,8 @@ from probsym.kernels.sinkhorn import (
     soft_permutation_entropy,
     soft_permutation_gradient,
     soft_permutation_token,
-    soft_permutation_token_reference,
 )
-from probsym.kernels.values import transformed
+from probsym.kernels.values import differentiated
 from probsym.members import register
 
 
@@ -61,11 +59,11 @@ class Relaxation:
 
     def attach(self, g: Permutation, z: Tensor) -> Permutation:
         """g with a straight-through gradient to the scores z (*shape, N) it was sorted by."""
-        if not transformed() and not (z.requires_grad and torch.is_grad_enabled()):
+        if not differentiated(z):
             return g
         z = g.layout.pad(z.expand_as(g.index), g.index.ndim - 1)
-        token = soft_permutation_token_reference if transformed() else soft_permutation_token
-        return replace(g, relaxed=token(z, g.layout.padded_mask(), self.temperature, self.sinkhorn))
+        token = soft_permutation_token(z, g.layout.padded_mask(), self.temperature, self.sinkhorn)
+        return replace(g, relaxed=token)
 
     def entropy(self, z: Tensor, layout: Layout) -> Tensor:
         """Mean entropy of the rows and columns of P, in nats: low where the relaxation is nearly a permutation."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.lazy import lazy
 from probsym.groups.whole import whole_number
-from probsym.kernels.values import traced
+from probsym.kernels.values import readable
 from probsym.members import register
 
 
@@ -67,7 +67,7 @@ class Layout:
     @lazy
     def largest(self) -> int:
         """Nodes of the largest input; of a padded batch that is being traced, as many as there is room for."""
-        if self.mask is None or traced():
+        if self.mask is None or not readable(self.mask):
             return self.padded_size
         return int(self.sizes.max()) if len(self.sizes) else 0
 
@@ -150,7 +150,8 @@ class Layout:
         if len(paths) < 2:
             return True
         first = self.edges[paths[0]]
-        return not traced() and all(torch.equal(first, self.edges[path]) for path in paths[1:])
+        graphs = [self.edges[path] for path in paths]
+        return readable(*graphs) and all(torch.equal(first, graph) for graph in graphs[1:])
 
     def spread(self, x: Tensor, lead: int, owner: Tensor | None = None) -> Tensor:
         """Values of each input (*lead, B, ...) -> values of each ragged node (*lead, sum N, ...), or row of `owner`."""

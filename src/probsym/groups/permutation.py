@@ -17,7 +17,7 @@ from probsym.kernels.gathers import gather_nodes, gather_pairs, inverse_index, s
 from probsym.kernels.orthonormal import extent, tolerance
 from probsym.kernels.precision import wide
 from probsym.kernels.straight_through import AttachNodes, AttachPairs, attach_nodes_reference
-from probsym.kernels.values import may_peek, transformed
+from probsym.kernels.values import apply_or, differentiated, may_peek
 from probsym.members import register
 
 LARGEST_LIST = math.factorial(8)
@@ -50,18 +50,19 @@ class Permutation(NodeElement):
 
     def permute_pairs(self, x: Tensor, axis: int, lead: int) -> Tensor:
         n, learns = self.index.shape[-1], self._learns(x)
-        if x.shape[axis : axis + 2] != (n, n) or (learns and (axis > lead or self.layout.ragged or transformed())):
+        if x.shape[axis : axis + 2] != (n, n) or (learns and (axis > lead or self.layout.ragged)):
             return super().permute_pairs(x, axis, lead)
         moved = gather_pairs(x, self.index, axis, lead)
         if not learns:
             return moved
         place = inverse_index(self.index) if self.reverse is None else self.reverse
-        return AttachPairs.apply(moved, x.detach(), self.relaxed, place, self.layout)
+        one_by_one = super().permute_pairs
+        return apply_or(
+            AttachPairs, lambda *_: one_by_one(x, axis, lead), moved, x.detach(), self.relaxed, place, self.layout
+        )
 
     def _learns(self, x: Tensor) -> bool:
-        if self.relaxed is None or not x.is_floating_point():
-            return False
-        return self.relaxed.requires_grad or transformed()
+        return self.relaxed is not None and x.is_floating_point() and differentiated(self.relaxed)
 
     def relabel(self, labels: Tensor, lead: int) -> Tensor:
         place = inverse_index(self.index) if self.reverse is None else self.reverse
@@ -237,11 +238,14 @@ def _moved_token(g: Permutation, h: Permutation, shape: tuple[int, ...]) -> Tens
 def _attach(moved: Tensor, x: Tensor, g: Permutation, axis: int, lead: int) -> Tensor:
     """`moved` itself, with the gradient that P x would have sent to the soft matrix P of g."""
     front, extra = g.index.ndim - 1, g.index.ndim - 1 - lead
-    attach: Any = attach_nodes_reference if transformed() else AttachNodes.apply
+
+    def attach(y: Tensor, x: Tensor) -> Tensor:
+        return apply_or(AttachNodes, attach_nodes_reference, y, x, g.relaxed, g.layout, front)
+
     if axis == lead:
-        return attach(moved, x, g.relaxed, g.layout, front)
+        return attach(moved, x)
     x = x.expand(*g.index.shape[:-1], *x.shape[lead:]).movedim(axis + extra, front)
-    y = attach(moved.movedim(axis + extra, front), x, g.relaxed, g.layout, front)
+    y = attach(moved.movedim(axis + extra, front), x)
     return y.movedim(front, axis + extra)
 
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from probsym.kernels.values import differentiated, traced
+from probsym.kernels.values import differentiated, recorded
 
 SHORT_ROW_ENTRIES = 4  # rows of fewer entries: their numbers would cost more than the entries that they copy
 LARGEST_INT32 = 2**31
@@ -113,7 +113,7 @@ def gather_pairs(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
     batch, rest = x.shape[:lead], x.shape[lead + 2 :]
     inputs = math.prod(batch)
     # Numbers of 32 bits take half of the memory. The sums that a gradient to x needs are slow over them.
-    if not traced() and not differentiated(x) and inputs * nodes * nodes < LARGEST_INT32:
+    if not recorded() and not differentiated(x) and inputs * nodes * nodes < LARGEST_INT32:
         index = index.int()
     first_pair = nodes * nodes * torch.arange(inputs, device=x.device, dtype=index.dtype).reshape(*batch, 1)
     pairs = (nodes * index + first_pair).unsqueeze(-1) + index.unsqueeze(-2)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probsym.kernels.gram_schmidt import GramSchmidt
 from probsym.kernels.precision import wide
-from probsym.kernels.values import may_peek, transformed
+from probsym.kernels.values import apply_or, may_peek
 
 NONE = 2**31  # the place of a column that is not there, behind all that are
 
@@ -82,9 +82,12 @@ def _needed(z: Tensor, special: bool) -> int:
 
 def _closed(z: Tensor, special: bool) -> Tensor | None:
     """The matrix of columns that are clearly independent, without fallback; None where it takes the general way."""
-    if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or not may_peek(z) or transformed():
+    if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or not may_peek(z):
         return None
-    matrix, generic = GramSchmidt.apply(z, special)
+    found = apply_or(GramSchmidt, lambda z, special: None, z, special)
+    if found is None:
+        return None
+    matrix, generic = found
     return matrix if bool(generic) else None
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from probsym.kernels.values import traced
+from probsym.kernels.values import recorded
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -51,7 +51,7 @@ def _narrowed(x: Tensor) -> bool:
     """Whether a matmul of such tensors may run in less than their precision."""
     if x.dtype in (torch.float64, torch.complex128):
         return False
-    if not x.is_cpu or traced():
+    if not x.is_cpu or recorded():
         return True  # products of small matrices gain nothing by a matmul there, nor where a compiler fuses the sums
     if torch.is_autocast_enabled("cpu"):
         return True

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import threshold
 from torch.special import entr
 
-from probsym.kernels.values import differentiated, may_peek, traced, transformed
+from probsym.kernels.values import apply_or, differentiated, may_peek, readable
 
 SMALL_NODES = 16  # smaller matrices run fastest side by side, along the last axis, where sums are vectorised
 PAGE_ENTRIES = 2**16  # entries of larger matrices that a CPU works on at once: they stay in its caches
@@ -49,22 +49,26 @@ def log_soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, pas
 
 def soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
     """P (*shape, N, N) of `log_soft_permutation`; by a Triton kernel on a GPU, where there is one for its size."""
-    if _triton_kernels(z) is not None:
-        return _TritonSoftPermutation.apply(z, mask, temperature, passes)
+    if _triton_kernels(z) is None:
+        return _plain_soft_permutation(z, mask, temperature, passes)
+    return apply_or(_TritonSoftPermutation, _plain_soft_permutation, z, mask, temperature, passes)
+
+
+def _plain_soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
     return log_soft_permutation(z, mask, temperature, passes).exp()
 
 
 def soft_permutation_token(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
     """Zeros (*shape, N, N) with the gradient of P: no memory forward, and one Sinkhorn per step, backward.
 
-    `soft_permutation_token_reference` has the same value and gradient by plain operations.
+    `soft_permutation_token_reference` has the same value and gradient by plain operations, for function transforms.
     """
-    return _Token.apply(z, mask, temperature, passes)
+    return apply_or(_Token, soft_permutation_token_reference, z, mask, temperature, passes)
 
 
 def soft_permutation_token_reference(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
     """What `soft_permutation_token` computes, for function transforms and forward mode: P - P."""
-    soft = soft_permutation(z, mask, temperature, passes)
+    soft = _plain_soft_permutation(z, mask, temperature, passes)
     return soft - soft.detach()
 
 
@@ -194,10 +198,8 @@ def _separate_padding(z: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _triton_kernels(z: Tensor) -> ModuleType | None:
-    """The kernels for scores z (*shape, N) where they run: float32 on a GPU, N small, nothing traced or transformed."""
-    if not z.is_cuda or z.dtype != torch.float32 or not z.numel():
-        return None
-    if traced() or transformed():
+    """The kernels for scores z (*shape, N) where they run: float32 on a GPU, N small, values that are readable."""
+    if not z.is_cuda or z.dtype != torch.float32 or not z.numel() or not readable(z):
         return None
     try:
         from probsym.kernels import sinkhorn_triton

@@ -1,56 +1,117 @@
-"""What can be left out while nobody but autograd follows a computation."""
+"""Which values may be looked at: the one file that decides it.
+
+In eager mode the library reads a few values to leave out what only rare inputs need, and takes derivatives in closed
+form by `torch.autograd.Function`s of its own. Both must stop where somebody else follows the computation:
+
+| who follows | `recorded()` | `readable(x)` | our functions |
+|---|---|---|---|
+| nobody, or autograd in reverse mode | False | True | apply |
+| forward mode (dual numbers) | False | True | torch refuses them: they have no jvp |
+| `torch.func` (vmap, grad, jvp, ...) | False | False if it wraps x | torch refuses them |
+| `torch.compile`, `torch.export`, `torch.jit.trace`, `make_fx`, ONNX | True | False | are recorded |
+
+Nothing here is private to torch. A tensor that a function transform wraps has no memory, so that `data_ptr` raises; and
+whether our own functions can be followed is what torch says when they are applied (`apply_or`).
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+T = TypeVar("T")
 
 
-def traced() -> bool:
-    """Whether a compiler, exporter, tracer or function transform follows, so that nothing may depend on a value."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+def recorded() -> bool:
+    """Whether a compiler, exporter or tracer records the computation, so that nothing may depend on a value."""
+    if torch.compiler.is_compiling():
         return True
-    return torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    return torch.jit.is_tracing() or get_proxy_mode() is not None
 
 
-def may_peek(x: Tensor) -> bool:
-    """Whether reading a value is free: on a CPU, and while the computation is not `traced`.
+def readable(*tensors: Tensor) -> bool:
+    """Whether the values of these tensors are there to be read: nothing is `recorded`, and no transform wraps them.
+
+    >>> x = torch.zeros(2, 3)
+    >>> readable(x), torch.vmap(lambda row: torch.tensor(readable(row)))(x).any().item()
+    (True, False)
+    """
+    return not recorded() and all(_has_memory(x) for x in tensors)
+
+
+def may_peek(*tensors: Tensor) -> bool:
+    """Whether reading these values is free: `readable`, and on a CPU.
 
     Common cases may then leave out what only rare inputs need. On a GPU reading a value waits for all work under way.
     """
-    return x.is_cpu and not traced()
-
-
-def transformed() -> bool:
-    """Whether dual numbers (forward mode) or function transforms (`torch.func`) may be under way.
-
-    Autograd functions of our own then give way to plain operations, which all of these know how to treat.
-    """
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
-
-
-def vmapped(x: Tensor) -> bool:
-    """Whether `torch.vmap` runs over values of x, so that there is no one value to read, not even for derivatives."""
-    wrapped = torch._C._functorch
-    while not torch.compiler.is_compiling() and wrapped.is_functorch_wrapped_tensor(x):
-        if wrapped.is_batchedtensor(x):
-            return True
-        x = wrapped.get_unwrapped(x)
-    return False
-
-
-def undisturbed() -> AbstractContextManager[object]:
-    """Where nothing is recorded by function transforms: `torch.vmap` refuses random numbers that may not matter."""
-    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
-        return nullcontext()
-    return torch._C._DisableFuncTorch()
+    return all(x.is_cpu for x in tensors) and readable(*tensors)
 
 
 def differentiated(x: Tensor) -> bool:
-    """Whether a derivative follows x, in reverse or in forward mode; under function transforms one may."""
+    """Whether a derivative may follow x: in reverse mode, in forward mode, or by a function transform that wraps it."""
     if torch.is_grad_enabled() and x.requires_grad:
         return True
-    return not torch.compiler.is_compiling() and transformed() and x.is_floating_point()
+    if torch.compiler.is_compiling() or not x.is_floating_point():
+        return False
+    return not _has_memory(x) or forward_ad.unpack_dual(x).tangent is not None
+
+
+def vmapped(x: Tensor) -> bool:
+    """Whether `torch.vmap` runs over the values of x, so that there is no one value to read.
+
+    Under `torch.func.grad` and the like there is one, and torch reads it. Before torch 2.7, which has no
+    `debug_unwrap`, the answer is False: whoever reads then gets an error of torch.
+    """
+    unwrap = getattr(torch.func, "debug_unwrap", None)
+    if unwrap is None or torch.compiler.is_compiling():
+        return False
+    while True:
+        inner = unwrap(x, recurse=False)
+        if inner is x:
+            return False
+        if inner.ndim != x.ndim:  # the axis that vmap hides
+            return True
+        x = inner
+
+
+def apply_or(function: type[torch.autograd.Function], plain: Callable[..., Any], *args: Any) -> Any:
+    """function.apply(*args), or plain(*args) where torch refuses the function.
+
+    Our functions have derivatives in reverse mode only. Forward mode and function transforms refuse them, with a
+    RuntimeError, and follow plain operations instead. An error of another cause comes again from `plain`.
+    """
+    if torch.compiler.is_compiling():
+        return function.apply(*args)
+    try:
+        return function.apply(*args)
+    except RuntimeError:
+        return plain(*args)
+
+
+def drawn_once(draw: Callable[[], T]) -> T:
+    """draw(), for random numbers that all rows of a `torch.vmap` share, which by default refuses random operations.
+
+    Transforms belong to a thread, so that another one draws what they refuse.
+    """
+    if torch.compiler.is_compiling():
+        return draw()
+    try:
+        return draw()
+    except RuntimeError:
+        with ThreadPoolExecutor(1) as undisturbed:
+            return undisturbed.submit(draw).result()
+
+
+def _has_memory(x: Tensor) -> bool:
+    """Whether x is memory rather than the wrapper of a function transform."""
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return False
+    return True

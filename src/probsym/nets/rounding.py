@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from probsym.kernels.values import may_peek
+
 NOISE = 100  # points closer to their centroid than so many times the rounding of their coordinates are rounding
 LARGEST = 1 / 128  # of what was added up, unless rounding itself is larger: in half precision whole frames would go
 
@@ -51,9 +53,7 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
 
 def _all_certain(frame: Tensor, whole: Tensor, rounding: Tensor | None) -> bool:
     """Whether no column of any frame is in doubt, told by few operations; false where it may not be asked."""
-    if not frame.is_cpu or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    if torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
+    if not may_peek(frame, whole):
         return False
     if frame.dtype not in (torch.float32, torch.float64) or frame.shape[-1] > frame.shape[-2] or not frame.numel():
         return False

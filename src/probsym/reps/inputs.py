@@ -13,6 +13,7 @@ from torch import Tensor
 from probsym.groups import Element, Group, Layout, NodeAxis
 from probsym.groups.axis import Nodes
 from probsym.groups.lazy import lazy
+from probsym.kernels.values import readable
 from probsym.reps import containers
 from probsym.reps.bookkeeping import Rebatch, beside_batch, separated
 from probsym.reps.channels import refuse_channels_first
@@ -110,6 +111,11 @@ class Inputs:
             path: Leaf(name, rep, containers.lookup(values[path[0]], path[1:], "argument "))
             for path, name, rep in self.signature.entries
         }
+
+    @property
+    def readable(self) -> bool:
+        """Whether the values can be read: no compiler records the call, and no function transform wraps them."""
+        return readable(*[leaf.value for leaf in self.leaves.values()])
 
     @property
     def group(self) -> Group:

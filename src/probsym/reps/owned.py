@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.kernels.values import traced
+from probsym.kernels.values import readable
 
 CONTAINERS = (dict, tuple, list, Mapping)  # ordinary dicts first: to ask for any Mapping takes long
 
@@ -43,7 +43,7 @@ def _owned(value: Any, given: Any) -> tuple[Any, bool]:
 
 def share_memory(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors lie in the same storage; also true where that cannot be told."""
-    if a is b or traced() or a.layout != torch.strided or b.layout != torch.strided:
+    if a is b or a.layout != torch.strided or b.layout != torch.strided or not readable(a, b):
         return True
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 

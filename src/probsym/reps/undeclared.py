@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from probsym.kernels.values import traced
+from probsym.kernels.values import recorded
 from probsym.reps import containers
 from probsym.reps.containers import Path, Spec, Undeclared
 from probsym.reps.rep import Rep
@@ -41,7 +41,7 @@ def guarded(values: dict[str, Any], spec: Spec, markers: list[Path], missing: li
         if path in markers or _is_bookkeeping(values, path, markers):
             continue
         refusal = Undeclared(_message(path, value, spec, missing))
-        if len(path) == 2 or not _inner(_inner(spec, path[0]), path[1]) or traced():
+        if len(path) == 2 or not _inner(_inner(spec, path[0]), path[1]) or recorded():
             refusal.refuse()
         changes[path] = refusal
     return containers.exchange(values, changes) if changes else values

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from probsym.kernels.values import differentiated, traced
+from probsym.kernels.values import differentiated, readable
 from probsym.reps.inputs import Inputs
 from probsym.reps.rep import Rep
 
@@ -35,8 +35,8 @@ class UniqueRows:
         self.active = active
         self.keep: Tensor | None = None  # (R,) bool, the rows that are evaluated; None for all
         self.inputs = rows
-        self.traced = traced()
-        if self.traced:
+        self.readable = rows.readable and readable(active)
+        if not self.readable:
             return
 
         # The row that stands for each row: the first one equal to it, or itself.
@@ -58,7 +58,7 @@ class UniqueRows:
 
     def restore(self, out: Tensor, rep: Rep) -> Tensor:
         """The output for all rows from that of the smaller batch; zero for inactive rows, whatever the model made."""
-        if self.traced:
+        if not self.readable:
             return self._without_inactive(out, rep)
         if self.keep is None:
             return out
