@@ -1,51 +1,10 @@
-"""The gradient of the soft permutation in closed form, against autograd through the logarithms."""
+"""The gradient that a relaxed order sends to the net of p; its numbers are tested with kernels/sinkhorn."""
 
 import pytest
 import torch
 
 import probsym as ps
-from probsym.distributions import Relaxation
-
-MASK = torch.tensor([[True, True, True, True, False, False], [True] * 6, [True] + [False] * 5, [False] * 6])
-
-
-@pytest.mark.parametrize("relaxation", [Relaxation(), Relaxation(1.0, 0), Relaxation(0.02, 30)], ids=repr)
-@pytest.mark.parametrize("mask", [None, MASK], ids=["dense", "padded"])
-@pytest.mark.parametrize("kind", ["generic", "tied", "constant", "wide"])
-def test_closed_form_is_autograd(relaxation, mask, kind):
-    z = torch.randn(3, 4, 6, dtype=torch.float64)
-    if kind == "tied":
-        z[..., 1] = z[..., 0]
-    z = {"constant": 0 * z, "wide": 30 * z}.get(kind, z).requires_grad_()
-    grad = torch.randn(3, 4, 6, 6, dtype=torch.float64)
-    grad = grad if mask is None else grad * (mask[..., None] & mask[..., None, :])
-    (expected,) = torch.autograd.grad(relaxation(z, mask), z, grad)
-    assert torch.allclose(relaxation.pull(z.detach(), mask, grad), expected, atol=1e-9)
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 500])
-def test_float32_is_finite_and_near(n):
-    z, grad = 5 * torch.randn(2, n), torch.randn(2, n, n)
-    found, wide = Relaxation().pull(z, None, grad), Relaxation().pull(z.double(), None, grad.double())
-    assert found.isfinite().all()
-    assert n == 0 or (found - wide).abs().max() <= 1e-3 * wide.abs().max()
-
-
-def test_pages_of_padded_scores_are_autograd():
-    """Enough matrices for several pages, of different sizes; scores as large as the distance of the padding, too."""
-    mask = torch.arange(40) < torch.randint(0, 41, (60, 1))
-    grad = torch.randn(2, 60, 40, 40, dtype=torch.float64) * (mask[..., None] & mask[..., None, :])
-    z = torch.randn(2, 60, 40, dtype=torch.float64)
-    for shift in (0.0, 5e9):
-        z = (z + shift).requires_grad_()
-        (expected,) = torch.autograd.grad(Relaxation(sinkhorn=3)(z, mask), z, grad)
-        found = Relaxation(sinkhorn=3).pull(z.detach(), mask, grad)
-        assert torch.allclose(found, expected, atol=1e-9)
-        assert found[:, ~mask].eq(0).all()
-        z = z.detach()
-        largest, n = int(mask.sum(-1).argmax()), int(mask.sum(-1).max())
-        alone, padded = Relaxation(sinkhorn=3)(z[0, largest, :n]), Relaxation(sinkhorn=3)(z[0], mask)[largest]
-        assert torch.allclose(padded[:n, :n], alone)
+from probsym.kernels.sinkhorn import soft_permutation
 
 
 class Degrees(torch.nn.Module):
@@ -102,3 +61,19 @@ def test_backward_within_autocast():
     exact, rounded = found
     assert exact.norm() > 0
     assert (rounded - exact).norm() < 0.1 * exact.norm()
+
+
+def test_a_relaxation_is_its_soft_permutation():
+    """P, its gradient and its entropy are those of the kernels at its temperature and number of passes."""
+    relaxation, z = ps.Relaxation(0.3, 4), torch.randn(2, 5, dtype=torch.float64)
+    grad, soft = torch.randn(2, 5, 5, dtype=torch.float64), soft_permutation(z, None, 0.3, 4)
+    assert torch.equal(relaxation(z), soft)
+    leaf = z.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(relaxation(leaf), leaf, grad)
+    assert torch.allclose(relaxation.pull(z, None, grad), expected, atol=1e-12)
+    for temperature, sinkhorn, message in (
+        (0.0, 2, "temperature: expected a positive"),
+        (0.1, -1, "sinkhorn: expected"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ps.Relaxation(temperature, sinkhorn)

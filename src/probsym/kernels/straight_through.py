@@ -43,7 +43,7 @@ class AttachNodes(torch.autograd.Function):
 
     Args:
         y: moved nodes (*L, N, ...), ragged (*K, sum N, ...).
-        x: what was moved, whose leading dims are the last ones of those of y; it gets no gradient.
+        x: what was moved, zero on padding; its leading dims are the last ones of those of y, and it gets no gradient.
         token: zeros (*L, N, N), of which only the derivative exists.
         storage: how the node axis is stored.
         lead: number of dims of y before its nodes.
@@ -76,10 +76,10 @@ def attach_nodes_reference(y: Tensor, x: Tensor, token: Tensor, storage: NodeSto
 
     Its derivatives are those of P x in forward mode and under function transforms as well, for the price of P x.
     """
-    rows = storage.clear(storage.pad(x.expand_as(y), lead), lead, lead)
+    rows = storage.pad(x.expand_as(y), lead)
     channels = math.prod(rows.shape[token.ndim - 1 :])
-    moved = matmul(token, rows.reshape(*token.shape[:-1], channels))
-    return y + storage.unpad(moved.to(y.dtype).reshape(rows.shape), lead)
+    moved = matmul(token, rows.reshape(*token.shape[:-1], channels)).to(y.dtype)
+    return y + storage.unpad(storage.clear(moved.reshape(rows.shape), lead, lead), lead)
 
 
 class AttachPairs(torch.autograd.Function):
@@ -87,7 +87,7 @@ class AttachPairs(torch.autograd.Function):
 
     Args:
         y: moved pairs (*L, N, N, ...), which were computed by one gather; dense or padded.
-        x: what was moved, whose leading dims are the last ones of those of y; it gets no gradient.
+        x: what was moved, zero on padding; its leading dims are the last ones of those of y, and it gets no gradient.
         token: zeros (*L, N, N), of which only the derivative exists.
         inverse: the inverse of the gather index (*L, N).
         storage: how the node axis is stored.
