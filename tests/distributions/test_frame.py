@@ -349,9 +349,9 @@ class TiesByOrder(Frame):
     """A frame that is wrong on purpose: equal nodes keep the order in which they came."""
 
     def transport(self, x, noise, diagnostics=None):
-        ties = {f: torch.arange(float(t.shape[-1])).expand_as(t) if isinstance(f, ps.S) else t
-                for f, t in noise["ties"].items()}  # fmt: skip
-        return super().transport(x, {**noise, "ties": ties}, diagnostics)
+        fallback = {f: torch.arange(float(t.shape[-1])).expand_as(t) if isinstance(f, ps.S) else t
+                    for f, t in noise["fallback"].items()}  # fmt: skip
+        return super().transport(x, {**noise, "fallback": fallback}, diagnostics)
 
 
 def test_negative_control_ties_broken_by_input_order():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,12 +15,11 @@ from probsym.distributions.frames.directions import orient
 from probsym.distributions.frames.distinct_axes import distinct_axes
 from probsym.distributions.frames.noise import draw_noise, noise_reps, noise_tables, sample_shape
 from probsym.distributions.frames.orders import arrange
-from probsym.distributions.frames.search import FoundFrames, FrameNoise, Listing, Paths, Sampling
+from probsym.distributions.frames.search import FrameNoise, FrameTable, Listing, Paths, Sampling
 from probsym.distributions.frames.signs import signed
 from probsym.distributions.frames.views import Views, view_inputs
 from probsym.distributions.geometry import spatial
 from probsym.groups import Element, Group, IsometryGroup, Motion, NodeAxis, OrthogonalElement, Permutation
-from probsym.groups.axis import TrivialElement
 from probsym.groups.base import ProductElement
 from probsym.groups.whole import positive
 from probsym.kernels.values import vmapped
@@ -41,31 +39,34 @@ class Frame(EquivariantDistribution):
 
         phi(x) = 1/|F(x)| sum_{g in F(x)} g f(g^-1 x),        F(hx) = h F(x)
 
-    O, SO, E, SE: all signs of the principal axes about the origin (the centroid for E and SE), in ascending order of
-    their eigenvalues; for SO and SE the right-handed ones. Repeated eigenvalues are resolved first by vector inputs,
+    **O, SO, E, SE**: all signs of the principal axes about the origin (the centroid for E and SE), in ascending order
+    of their eigenvalues; for SO and SE the right-handed ones. Repeated eigenvalues are resolved first by vector inputs,
     then by points in a fixed order, and otherwise by enumerating all equally extreme data directions.
-    S_n: the order of the diagonal of a function of the graph Laplacian. Equal nodes are told apart by their coordinates
-    in the frame, otherwise by branching over all choices. Where one number per node is all there is, nodes are sorted
-    by it in ascending order.
-    The two together: every frame of space has its own order of the nodes.
 
-    `frames/reference.py` has the generic case in a few lines; `frames/directions.py` and `frames/orders.py` have a
-    table of the degenerate cases.
+    **S_n**: the order of the diagonal of a function of the graph Laplacian. Equal nodes are distinguished by their
+    coordinates in the frame of space, and otherwise by enumerating all choices. Where one number per node is all there
+    is, nodes are sorted by it in ascending order.
 
-    A continuous group may leave an input alone: collinear or coincident points. Its frames are finite and exact for
-    outputs with up to two axes of a space, for any basis of the directions without data: with all signs (and cyclic
-    exchanges) of it, such outputs do not feel it. With three or more axes the basis is sampled. So are sets larger than
-    `max_support`. `aux["sampled"]` counts such inputs, and there is one warning.
+    **Both**: every frame of space has its own order of the nodes.
 
-    What is nearly equal counts as equal, whatever rounding makes of it: eigenvalues closer than 1e-3 of their sum,
-    nodes whose keys are closer than 1e-3. An input whose rounding decides on which side of such a border it is may get
-    other frames when it is turned. It is counted in `aux["unsure"]`, its standard error is infinite, and there is one
-    warning. Near equal eigenvalues rounding turns the axes by its relative size over the gap; an input of which that
-    may be more than 5e-3 is counted, too.
+    `frames/reference.py` has the generic case in a few lines; `frames/directions.py` and `frames/orders.py` have tables
+    of the degenerate cases.
 
-    The average jumps where an input passes such a border: next to symmetric shapes a small change of it exchanges axes
-    or the order of nodes. At equal inputs it is exact, but it is no continuous function of them: energies have steps
-    there, and forces next to them may be hundreds of times too large. Where that matters use `Haar` or `Learned`.
+    **Continuous stabilizers.** Rotations about their line leave collinear points alone, and all rotations coincident
+    points. Such an input gets a random basis of the directions without data. Listed with all signs (and cyclic
+    exchanges), any basis gives the same average for outputs with up to two axes of a space: it is finite and exact. For
+    outputs with three or more axes whole frames are sampled, as they are for inputs with more than `max_support`
+    frames. `diagnostics["sampled"]` of an estimate counts these inputs, and there is one warning.
+
+    **Rounding.** What is nearly equal counts as equal: eigenvalues closer than 1e-3 of their sum, nodes whose keys are
+    closer than 1e-3. Next to such a border the rounding of an input may decide on which side it is, and the frames may
+    change when it is turned. Near equal eigenvalues rounding turns the axes by its relative size over the gap; more
+    than 5e-3 radians is too much. Both kinds of inputs are counted in `diagnostics["unsure"]`, their standard error is
+    infinite, and there is one warning. `frames/tolerances.py` has all of these numbers.
+
+    **Not continuous.** The average jumps where an input passes such a border: next to symmetric shapes a small change
+    exchanges axes or the order of nodes. It is exactly equivariant there, but energies have steps, and forces next to
+    them may be hundreds of times too large. Where that matters use `Haar` or `Learned`.
 
     Args:
         group: a product of S, Axis, O, SO, E and SE.
@@ -127,6 +128,8 @@ class Frame(EquivariantDistribution):
         """One frame per sample, uniform over the frames; of a continuous stabilizer one basis each."""
         self._refuse_vmap(x)
         views = self._views(x)
+
+        # One path per sample k and input b, in this order; each reads its own row k B + b of the noise.
         shape = sample_shape(self.group, noise)
         times = math.prod(shape)
         inputs = torch.arange(x.count, device=x.device).repeat(times)
@@ -134,19 +137,15 @@ class Frame(EquivariantDistribution):
         paths = self._sampling(x, noise, times, inputs, draws)
         self._walk(paths, views)
 
-        # the paths are in the order of the samples already
-        def place(value: Tensor, blank: Tensor) -> Tensor:
-            return value.reshape(*shape, x.count, *value.shape[1:])
-
         if diagnostics is not None:
             diagnostics.update(self._counters(views))
-        return self._element(x, views, paths.found(), (*shape, x.count), place)
+        return self._element(x, views, paths.found().as_samples((*shape, x.count)))
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All frames; a sample of `samples` for inputs that have too many or feel a continuous stabilizer."""
         self._refuse_vmap(x)
 
-        # 1. The usual case: signs of the axes of one space, with or without a view of degenerate inputs.
+        # 1. The usual case: the signs of the axes of one space, first by a fast test, then by the general way.
         space = self._only_space(x)
         if space is not None:
             settled = distinct_axes(x, space)
@@ -188,7 +187,8 @@ class Frame(EquivariantDistribution):
         counters["unsure"] = unsure.sum()
         counters["sampled"] = listing.overflow.sum()
         exact = ~listing.overflow & ~unsure
-        return self._table(x, views, found, exact, counters, unsure)
+        table = found.as_table(x.count)
+        return Support(self._element(x, views, table), table.weight.to(x.dtype), exact, counters, unsure)
 
     def _refuse_vmap(self, x: Inputs) -> None:
         """The number of frames depends on values, and under `torch.vmap` there is no one value."""
@@ -244,7 +244,7 @@ class Frame(EquivariantDistribution):
         """All signs of the axes (B, D, D) of one space, which every input has settled."""
         matrix = signed(vectors.to(x.dtype, memory_format=torch.contiguous_format), space.special)
         count = len(matrix)
-        parts: dict[Group, Element] = self._fixed_elements(x, (count, x.count))
+        parts = self._fixed_elements(x, (count, x.count))
         parts[space] = _pose(space, matrix, origin)
         weight = torch.full((), 1 / count, dtype=x.dtype, device=x.device).expand(count, x.count)
         exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
@@ -252,47 +252,25 @@ class Frame(EquivariantDistribution):
         counters = dict(zip(COUNTERS, zeros.unbind(), strict=True))
         return Support(self._join(parts), weight, exact, counters, uniform=True)
 
-    def _table(
-        self, x: Inputs, views: Views, found: FoundFrames, exact: Tensor, counters: dict[str, Tensor], unsure: Tensor
-    ) -> Support:
-        """The frames as a padded table (M, B); rows that an input does not fill have weight zero."""
-        row, most = found.rows(x.count)
-
-        def place(value: Tensor, blank: Tensor) -> Tensor:
-            table = blank.to(value).expand(most, x.count, *value.shape[1:])
-            return table.index_put((row, found.owner), value)
-
-        element = self._element(x, views, found, (most, x.count), place)
-        weight = place(found.weight, torch.zeros(())).to(x.dtype)
-        return Support(element, weight, exact, counters, unsure)
-
-    def _element(
-        self,
-        x: Inputs,
-        views: Views,
-        found: FoundFrames,
-        shape: tuple[int, ...],
-        place: Callable[[Tensor, Tensor], Tensor],
-    ) -> Element:
-        """The frames as an element of batch shape `shape`; place(rows, blank) puts the rows where they belong."""
-        parts: dict[Group, Element] = self._fixed_elements(x, shape)
+    def _element(self, x: Inputs, views: Views, table: FrameTable) -> Element:
+        """The frames as elements of the group."""
+        parts = self._fixed_elements(x, tuple(table.weight.shape))
         for space in self.spaces:
-            blank = torch.eye(space.dim, dtype=torch.float64, device=x.device)
-            matrix = place(found.matrices[space], blank).to(x.dtype)
-            parts[space] = _pose(space, matrix, views.spaces[space].origin)
+            parts[space] = _pose(space, table.matrices[space].to(x.dtype), views.spaces[space].origin)
         for axis in self.nodes:
+            order = table.orders[axis]
             layout = x.layouts[axis]
-            rank = place(found.orders[axis], torch.arange(layout.padded_size, device=x.device))
             if layout.ragged:
-                score = layout.unpad(rank, rank.ndim - 2).double()
-                parts[axis] = axis.project(score, torch.zeros_like(score), layout)
+                # the order of the nodes of each graph becomes an order of all nodes, one graph after the other
+                score = layout.unpad(order, order.ndim - 2).double()
+                parts[axis] = x.stored(axis).project(score, torch.zeros_like(score))
             else:
-                parts[axis] = Permutation(axis, layout, rank)
+                parts[axis] = Permutation(axis, layout, order)
         return self._join(parts)
 
     def _fixed_elements(self, x: Inputs, shape: tuple[int, ...]) -> dict[Group, Element]:
         """The identity on the node axes on which nothing acts."""
-        return {axis: TrivialElement(axis, x.layouts[axis], shape) for axis in self.fixed}
+        return {axis: x.stored(axis).identity(shape) for axis in self.fixed}
 
     def _join(self, parts: dict[Group, Element]) -> Element:
         """One element of the whole group."""
@@ -307,7 +285,7 @@ class Frame(EquivariantDistribution):
         warnings.warn(
             f"{count} input(s) have more than max_support={self.max_support} frames, or a continuous symmetry that "
             f"the output feels: {self.samples} frames are drawn at random for each, their standard error is not "
-            'zero, and aux["sampled"] counts them',
+            'zero, and diagnostics["sampled"] counts them',
             UserWarning,
             stacklevel=3,
         )
@@ -319,7 +297,7 @@ class Frame(EquivariantDistribution):
         warnings.warn(
             f"{count} input(s) are so close to a border (of equal eigenvalues, equal nodes, flat or straight "
             "shapes) that the rounding of their coordinates decides which frames they have, so that another pose "
-            'of them may get another result: their standard error is infinite, and aux["unsure"] counts them; '
+            'of them may get another result: their standard error is infinite, and diagnostics["unsure"] counts them; '
             "coordinates in float64 make them rarer",
             UserWarning,
             stacklevel=3,

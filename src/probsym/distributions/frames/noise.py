@@ -1,10 +1,10 @@
 """The noise of a frame: what is drawn, how the group moves it, and the tables that a search reads.
 
-The noise of a call is {"ties": {factor: ...}, "picks": {space: {input: ...}}}.
+The noise of a call is {"fallback": {factor: ...}, "preference": {space: {input: ...}}}.
 
-- "ties": (*K, B, D, D + 1) for a space, whose columns fill axes that no data determines and give signs; (*K, B, N) for
-  the nodes, which decides between equal nodes. Both move with the group.
-- "picks": one number per column of an input without an order, and axis of the space. It prefers columns.
+- "fallback": (*K, B, D, D + 1) for a space, whose columns fill axes that no data determines and give signs; (*K, B, N)
+  for the nodes, which decides between equal nodes. Both move with the group.
+- "preference": one number per column of an input without an order, and axis of the space: which column gives the axis.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ def draw_noise(
     """The noise of sample shape `shape`: standard normal throughout."""
     options = draw_options(x, generator)
     batch = (*shape, x.count)
-    ties: dict[Group, Tensor] = {}
+    fallback: dict[Group, Tensor] = {}
     for factor in group.factors:
         if isinstance(factor, IsometryGroup):
-            ties[factor] = torch.randn(*batch, factor.dim, factor.dim + 1, **options)
+            fallback[factor] = torch.randn(*batch, factor.dim, factor.dim + 1, **options)
         else:
-            ties[factor] = x.stored(factor).draw_noise(batch, **options)
-    picks: dict[Group, dict[str, Tensor]] = {}
+            fallback[factor] = x.stored(factor).draw_noise(batch, **options)
+    preference: dict[Group, dict[str, Tensor]] = {}
     for space in spaces:
-        picks[space] = {}
+        preference[space] = {}
         for leaf in _unordered(x, space):
-            picks[space][leaf.name] = torch.randn(*shape, *_preference_shape(leaf, space), **options)
-    return {"ties": ties, "picks": picks}
+            preference[space][leaf.name] = torch.randn(*shape, *_preference_shape(leaf, space), **options)
+    return {"fallback": fallback, "preference": preference}
 
 
 def noise_reps(x: Inputs, group: Group, spaces: Sequence[IsometryGroup]) -> dict[str, Any]:
     """How the group moves the noise: Reps in the containers of `draw_noise`."""
-    ties = {factor: Rep(*factor.noise_slots) for factor in group.factors}
-    picks: dict[Group, dict[str, Rep]] = {}
+    fallback = {factor: Rep(*factor.noise_slots) for factor in group.factors}
+    preference: dict[Group, dict[str, Rep]] = {}
     for space in spaces:
-        picks[space] = {leaf.name: _preference_rep(leaf, space) for leaf in _unordered(x, space)}
-    return {"ties": ties, "picks": picks}
+        preference[space] = {leaf.name: _preference_rep(leaf, space) for leaf in _unordered(x, space)}
+    return {"fallback": fallback, "preference": preference}
 
 
 def sample_shape(group: Group, noise: Noise) -> tuple[int, ...]:
     """The sample shape of noise."""
     first = group.factors[0]
     rep = Rep(*first.noise_slots)
-    tensor = noise["ties"][first]
+    tensor = noise["fallback"][first]
     return tuple(tensor.shape[: tensor.ndim - rep.batch_dims() - rep.ndim])
 
 
@@ -65,17 +65,17 @@ def noise_tables(
     """The noise in float64 with one row per draw k and input b, at k B + b; K = `times` draws."""
     space_noise = {}
     for space in spaces:
-        tie = noise["ties"][space].double().reshape(times * x.count, space.dim, space.dim + 1)
+        fallback = noise["fallback"][space].double().reshape(times * x.count, space.dim, space.dim + 1)
         preference = _preferences(x, space, noise, times)
-        space_noise[space] = SpaceNoise(tie[..., : space.dim], tie[..., space.dim], preference)
+        space_noise[space] = SpaceNoise(fallback[..., : space.dim], fallback[..., space.dim], preference)
     node_noise = {}
     for axis in nodes:
         layout = x.layouts[axis]
-        tie = noise["ties"][axis].double()
+        fallback = noise["fallback"][axis].double()
         # the nodes of a ragged batch come one after the other, without an axis for the batch
         own_axes = 1 if layout.ragged else 2
-        tie = tie.reshape(times, *tie.shape[-own_axes:])
-        node_noise[axis] = layout.pad(tie, 1).reshape(times * x.count, layout.padded_size)
+        fallback = fallback.reshape(times, *fallback.shape[-own_axes:])
+        node_noise[axis] = layout.pad(fallback, 1).reshape(times * x.count, layout.padded_size)
     return FrameNoise(space_noise, node_noise)
 
 
@@ -93,7 +93,7 @@ def _preferences(x: Inputs, space: IsometryGroup, noise: Noise, times: int) -> T
             columns = leaf.value[0].numel() // space.dim if len(leaf.value) else 0
             parts.append(torch.zeros(rows, columns, space.dim, dtype=torch.float64, device=x.device))
             continue
-        value = noise["picks"][space][leaf.name].double()
+        value = noise["preference"][space][leaf.name].double()
         value = value.reshape(times, *_preference_shape(leaf, space))
         if leaf.rep.ragged is not None:
             value = x.layouts[leaf.rep.ragged].pad(value, 1)

@@ -200,7 +200,7 @@ class Listing(Paths):
 
 @dataclass(frozen=True, eq=False)
 class FoundFrames:
-    """R complete frames.
+    """R complete frames, in any order.
 
     Args:
         owner: the input of each (R,).
@@ -223,13 +223,38 @@ class FoundFrames:
             {axis: torch.cat([order, other.orders[axis]]) for axis, order in self.orders.items()},
         )
 
-    def rows(self, count: int) -> tuple[Tensor, int]:
-        """The place of every frame among those of its input (R,), and the largest number of frames of an input.
+    def as_samples(self, shape: tuple[int, ...]) -> FrameTable:
+        """The frames as they are, which are one per sample and input: `shape` is (*K, B)."""
+        return FrameTable(
+            self.weight.reshape(shape),
+            {space: matrix.reshape(*shape, *matrix.shape[1:]) for space, matrix in self.matrices.items()},
+            {axis: order.reshape(*shape, *order.shape[1:]) for axis, order in self.orders.items()},
+        )
 
-        >>> weight = torch.ones(3)
-        >>> FoundFrames(torch.tensor([0, 2, 0]), weight, {}, {}).rows(3)
-        (tensor([0, 0, 1]), 2)
+    def as_table(self, count: int) -> FrameTable:
+        """The frames of each of B = `count` inputs below each other; what an input does not fill has weight zero.
+
+        >>> weight = torch.tensor([0.5, 1.0, 0.5])
+        >>> FoundFrames(torch.tensor([0, 2, 0]), weight, {}, {}).as_table(3).weight.tolist()
+        [[0.5, 0.0, 1.0], [0.5, 0.0, 0.0]]
         """
+        row, height = self._rows(count)
+
+        def table(value: Tensor, blank: Tensor) -> Tensor:
+            empty = blank.to(value).expand(height, count, *value.shape[1:])
+            return empty.index_put((row, self.owner), value)
+
+        device = self.owner.device
+        matrices = {}
+        for space, matrix in self.matrices.items():
+            matrices[space] = table(matrix, torch.eye(space.dim, dtype=torch.float64, device=device))
+        orders = {}
+        for axis, order in self.orders.items():
+            orders[axis] = table(order, torch.arange(order.shape[-1], device=device))
+        return FrameTable(table(self.weight, torch.zeros(())), matrices, orders)
+
+    def _rows(self, count: int) -> tuple[Tensor, int]:
+        """The place of every frame among those of its input (R,), and the largest number of frames of an input."""
         if not count:
             return torch.empty_like(self.owner), 1
         counts = torch.bincount(self.owner, minlength=count)
@@ -238,3 +263,18 @@ class FoundFrames:
         row = torch.empty_like(self.owner)
         row[order] = torch.arange(len(self.owner), device=self.owner.device) - first[self.owner[order]]
         return row, max(1, int(counts.max()))
+
+
+@dataclass(frozen=True, eq=False)
+class FrameTable:
+    """Frames with a batch shape (..., B).
+
+    Args:
+        weight: (..., B), probability of each frame among those of its input.
+        matrices: the axes by space (..., B, D, D).
+        orders: the place of every node by node axis (..., B, N).
+    """
+
+    weight: Tensor
+    matrices: dict[IsometryGroup, Tensor]
+    orders: dict[NodeAxis, Tensor]
