@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 import probsym as ps
+from probsym.saving import register
 from probsym_experiments.cli import main
-from probsym_experiments.tasks.methods import METHODS, Method
+from probsym_experiments.methods import PAPER, Method
 
 FOLDER = Path(sys.argv[1])
 
 
+@register(name="experiments/tests/Ordered")
 class Ordered(ps.Haar):
     """All noise is zero after it was drawn, so that ties leave every node where it is."""
 
@@ -45,5 +47,5 @@ def zeros(noise: Any) -> Any:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    METHODS["ga"] = Method(lambda config, group, net: Ordered(group), 1)  # type: ignore[index]
+    PAPER["ga"] = Method(lambda group, settings: Ordered(group), random=True, exact=True)
     sys.exit(main(sys.argv[2:]))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from probsym_experiments.tasks.molecules import CONTACT_ATOMS, CONTACT_BONDS, PEPTIDE_ATOMS, PEPTIDE_BONDS
+
+
+def keep(path: Path, arrays: dict[str, NDArray]) -> None:
+    """Writes an npz file, as a data folder holds them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # its stub reads ** as allow_pickle
 
 
 def molecules(count: int = 30, seed: int = 0) -> dict[str, NDArray]:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from molecules import molecules
+from molecules import keep, molecules
+from probsym_experiments.cache import cached
 from probsym_experiments.errors import UserError
 from probsym_experiments.graphs.dense import return_probabilities as dense_probabilities
 from probsym_experiments.tasks.block_model import BlockModel, assemble, draw, load
@@ -21,7 +22,7 @@ from probsym_experiments.tasks.pattern import TASK as PATTERN
 from probsym_experiments.tasks.pcqm_contact import DATA as CONTACT
 from probsym_experiments.tasks.peptides_func import TASK as PEPTIDES
 from probsym_experiments.tasks.peptides_struct import DATA as STRUCT
-from probsym_experiments.tasks.storage import Graphs, Ragged, check, ensure, keep
+from probsym_experiments.tasks.storage import Graphs, Ragged, check
 
 SMALL = BlockModel(patterns=10, train=12, valid=4, test=4)
 
@@ -256,7 +257,7 @@ def test_one_of_several_processes_makes_a_file(tmp_path: Path) -> None:
         return {"v": np.arange(3)}
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: ensure(tmp_path / "new" / "v.npz", make), range(4)))
+        list(pool.map(lambda _: cached(tmp_path / "new" / "v.npz", make, ["v"], {"v": 1}), range(4)))
     assert made == [1]
 
 

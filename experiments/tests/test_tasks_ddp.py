@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molecules import contacts, molecules
-from probsym_experiments.tasks.storage import keep
+from molecules import contacts, keep, molecules
 
 DRIVER = Path(__file__).parent / "ddp_driver.py"
 RECIPE = [

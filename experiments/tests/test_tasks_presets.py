@@ -9,18 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from molecules import contacts, molecules, structures
+from molecules import contacts, keep, molecules, structures
 from probsym_experiments.checks import idle
 from probsym_experiments.cli import main
 from probsym_experiments.config import load_config
 from probsym_experiments.errors import UserError
+from probsym_experiments.methods import PAPER as METHODS
 from probsym_experiments.published import published
 from probsym_experiments.registry import experiment, summary
 from probsym_experiments.tasks import pattern
 from probsym_experiments.tasks.bases import BASES, Backbone
 from probsym_experiments.tasks.block_model import BlockModel, load
-from probsym_experiments.tasks.methods import METHODS
-from probsym_experiments.tasks.storage import keep
 
 TASKS = ("pattern", "peptides-func", "peptides-struct", "pcqm-contact")
 PRESETS = [(task, preset) for task in TASKS for preset in experiment(task).presets]

@@ -14,18 +14,18 @@ import torch
 from safetensors.torch import load_file
 
 import probsym as ps
-from molecules import molecules
+from molecules import keep, molecules
 from probsym.integrations.transformers import encoder
 from probsym_experiments import training
 from probsym_experiments.cli import main
 from probsym_experiments.config import load_config
+from probsym_experiments.methods import PAPER as METHODS
 from probsym_experiments.models import WalkTransformer
 from probsym_experiments.registry import experiment
 from probsym_experiments.tasks import pattern
 from probsym_experiments.tasks.block_model import BlockModel, assemble, draw, load
+from probsym_experiments.tasks.build import arguments, build
 from probsym_experiments.tasks.collate import Channels, Padded
-from probsym_experiments.tasks.methods import METHODS, arguments, build
-from probsym_experiments.tasks.storage import keep
 
 TINY = [
     "--width=16", "--heads=2", "--layers=1", "--trainer.progress=false", "--trainer.accelerator=cpu", "--bootstrap=10",

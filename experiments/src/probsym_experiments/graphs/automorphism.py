@@ -24,12 +24,11 @@ from probsym.files import write
 from ..batches import Batch, reseed, stream
 from ..checks import Uses, at_least, positive, samples_evaluated
 from ..errors import choose
+from ..methods import PAPER
 from ..outcome import Outcome, Place
 from .figures import orbits as draw
-from .models import BASES, METHODS, Design, build, inputs, parameters, uses
+from .models import BASES, Design, build, inputs, parameters, uses
 from .symmetric import GRAPHS, Example
-
-SYMMETRIZERS = ("ps", "ga", "fa", "canonical")
 
 
 @dataclass(kw_only=True)
@@ -63,14 +62,14 @@ class Config:
         at_least(self, 0, "seed")
         choose("base", BASES, self.base)
         for name in (self.symmetrizer, *self.against):
-            choose("symmetrizer", dict.fromkeys(SYMMETRIZERS), name)
+            choose("symmetrizer", PAPER, name)
         positive(self, "scale")
         samples_evaluated(self)
 
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
         methods = [self.symmetrizer, *self.against]
-        random = any(METHODS[name].random for name in methods)
+        random = any(PAPER[name].random for name in methods)
         drawn = {"samples that are drawn (symmetrizer ps, ga)": (random, ("samples", "eval_samples"))}
         return uses(self.base, methods, vars(self)) | drawn
 
@@ -131,7 +130,7 @@ def run(config: Config, place: Place) -> Outcome:
 
 def curve(method: str, config: Config) -> Curve:
     """Shares at every k of one method."""
-    counts = sorted(set(config.eval_samples)) if METHODS[method].random else [0]
+    counts = sorted(set(config.eval_samples)) if PAPER[method].random else [0]
     found = torch.zeros(config.initialisations, len(GRAPHS), len(counts))
     shown: list[Tensor] = []
     sizes: list[float] = []

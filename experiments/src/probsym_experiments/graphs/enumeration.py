@@ -10,8 +10,8 @@ import networkx
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cache import once
 from ..errors import UserError
-from ..once import once
 
 Adjacencies = NDArray[np.bool_]
 COUNTS = (1, 1, 2, 6, 21, 112, 853, 11_117)  # of connected graphs on 1, 2, ... nodes
@@ -59,7 +59,7 @@ def decode(text: bytes) -> Adjacencies:
     >>> decode(b"Bw").astype(int).tolist()
     [[[0, 1, 1], [1, 0, 1], [1, 1, 0]]]
     """
-    graphs = []
+    graphs: list[networkx.Graph] = []
     for number, line in enumerate(text.split(), 1):
         if min(line) < 63:  # networkx looks for too large bytes only
             raise ValueError(f"graph6: line {number}: expected characters ? to ~; got {line[:20]!r}")

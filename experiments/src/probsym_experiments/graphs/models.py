@@ -16,9 +16,10 @@ from probsym.nets.masking import keep
 from ..batches import Batch
 from ..checks import Uses
 from ..errors import choose
+from ..methods import METHODS as ALL_METHODS
+from ..methods import PAPER, Settings
 from ..models import GINID, MLP
 from .dense import return_probabilities
-from .fixed import FixedNoise
 from .soft import Soft
 
 Samples = int | ps.Estimator | None
@@ -109,8 +110,16 @@ class Design:
     by_node: bool = False
 
     @property
-    def relaxation(self) -> ps.Relaxation:
-        return ps.Relaxation(self.temperature, self.sinkhorn)
+    def settings(self) -> Settings:
+        """Of the distribution."""
+        return Settings(
+            lambda: ScoreNet(self.walks),
+            self.noise,
+            self.scale,
+            ps.Relaxation(self.temperature, self.sinkhorn),
+            self.max_support,
+            self.seed,
+        )
 
 
 def mlp(shape: Shape, design: Design) -> nn.Module:
@@ -130,32 +139,6 @@ def gin_id(shape: Shape, design: Design) -> nn.Module:
     )
 
 
-def learned(group: ps.Group, design: Design) -> ps.Learned:
-    return ps.Learned(ScoreNet(design.walks), group, design.noise, design.scale, design.relaxation)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A distribution over permutations.
-
-    Args:
-        distribution: From its group and the design.
-        random: Whether its average is an estimate that more samples improve, unless it is asked to be exact.
-        net: Whether a net gives the scores that are sorted. noisy: Whether noise is added to them.
-        exact: Whether it can be: where not, a number of samples is needed.
-        soft: Whether nodes are mixed instead of permuted.
-        fixed: Whether the samples are the same at every call.
-    """
-
-    distribution: Callable[[ps.Group, Design], ps.EquivariantDistribution]
-    random: bool = True
-    net: bool = False
-    noisy: bool = False
-    exact: bool = False
-    soft: bool = False
-    fixed: bool = False
-
-
 @dataclass(frozen=True)
 class Base:
     """A network for graphs of a shape, and the settings of a design that it reads."""
@@ -169,21 +152,7 @@ BASES: Mapping[str, Base] = {
     "gin-id": Base(gin_id, ("width", "layers", "head")),
 }
 
-METHODS: Mapping[str, Method] = {
-    "ps": Method(learned, net=True, noisy=True),
-    "ga": Method(lambda group, design: ps.Haar(group), exact=True),
-    "fa": Method(lambda group, design: ps.Frame(group, design.max_support), random=False, exact=True),
-    "canonical": Method(
-        lambda group, design: ps.Canonical(ScoreNet(design.walks), group, design.relaxation),
-        random=False,
-        net=True,
-        exact=True,
-    ),
-    "ps-fixed-noise": Method(
-        lambda group, design: FixedNoise(learned(group, design), design.seed), net=True, noisy=True, fixed=True
-    ),
-    "ps-soft": Method(learned, net=True, noisy=True, soft=True),
-}
+METHODS = {name: ALL_METHODS[name] for name in (*PAPER, "ps-fixed-noise", "ps-soft")}
 
 
 def uses(base: str, methods: Collection[str], fields: Collection[str]) -> Uses:
@@ -214,7 +183,8 @@ def build(
     reps = {"adjacency": ps.Rep(nodes, nodes)} | ({"nodes": ps.Rep(nodes)} if shape.features else {})
     model = choose("base", BASES, base).build(shape, design)
     output, few = ps.Rep(nodes) if design.by_node else ps.Rep(), inputs(example, slice(0, 2))
-    phi = ps.symmetrize(model, reps, output, how.distribution(nodes, design), *samples, example=few)
+    assert how.distribution is not None
+    phi = ps.symmetrize(model, reps, output, how.distribution(nodes, design.settings), *samples, example=few)
     return Soft(phi) if how.soft else phi
 
 

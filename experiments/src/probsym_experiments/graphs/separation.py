@@ -18,15 +18,15 @@ import probsym as ps
 from ..batches import Batch, reseed, rows, size, stream
 from ..checks import Uses, at_least, positive
 from ..errors import UserError, choose
+from ..methods import PAPER
 from ..outcome import Outcome, Place
 from .dense import relabelled
 from .distance import apart, close_pairs, nearest
 from .figures import distances
-from .models import BASES, METHODS, Design, build, inputs, parameters, uses
+from .models import BASES, Design, build, inputs, parameters, uses
 
 ROWS = 1_000  # samples times graphs that the base network sees at once
 EXACT_NODES = 8  # all orders of so many are listed
-SYMMETRIZERS = {name: METHODS[name] for name in ("ps", "ga", "fa", "canonical")}
 
 
 @dataclass(kw_only=True)
@@ -71,13 +71,13 @@ class Protocol:
         if not self.hidden or min(self.hidden) < 1:
             raise UserError(f"hidden: expected positive widths; got {self.hidden}")
         choose("base", BASES, self.base)
-        how = choose("symmetrizer", SYMMETRIZERS, self.symmetrizer)
+        how = choose("symmetrizer", PAPER, self.symmetrizer)
         if self.samples is None and not how.exact:
             raise UserError(f"samples: {self.symmetrizer} has no exact average; expected a number, got null")
 
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
-        random = SYMMETRIZERS[self.symmetrizer].random
+        random = PAPER[self.symmetrizer].random
         owners: Uses = {
             "samples that are drawn (symmetrizer ps, ga)": (random, ("samples",)),
             "exact averages (symmetrizer fa, canonical; samples null)": (self.drawn is None, ("chunk",)),
@@ -87,7 +87,7 @@ class Protocol:
     @property
     def drawn(self) -> int | None:
         """Samples a graph; None where the average is exact."""
-        return self.samples if SYMMETRIZERS[self.symmetrizer].random else None
+        return self.samples if PAPER[self.symmetrizer].random else None
 
     def model(self, example: Batch, number: int) -> ps.Symmetrizer:
         """One of the initialisations, in evaluation mode."""
@@ -158,7 +158,7 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
         graphs: adjacency (B, N, N) and perhaps nodes and mask. pairs: Compared (2, P); None is all pairs.
     """
     count, nodes = size(graphs), graphs["adjacency"].shape[-1]
-    if config.drawn is None and SYMMETRIZERS[config.symmetrizer].random and nodes > EXACT_NODES:
+    if config.drawn is None and PAPER[config.symmetrizer].random and nodes > EXACT_NODES:
         raise UserError(f"samples: {config.symmetrizer} is exact for up to {EXACT_NODES} nodes; got null for {nodes}")
     generator = torch.Generator().manual_seed(stream(config.seed, "relabelling"))
     chosen = torch.randperm(count, generator=generator)[: config.controls]

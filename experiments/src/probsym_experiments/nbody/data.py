@@ -6,7 +6,6 @@ training simulations of which 3,000 are used, then 2,000 for validation and 2,00
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import numpy as np
 import torch
 
 from ..batches import Batch
+from ..cache import cached
 from ..errors import UserError
-from ..npz import Arrays, read_npz
-from ..once import once
+from ..npz import Arrays
 from .simulator import draw, simulate
 
 SEED = 43
@@ -86,20 +85,16 @@ def load(system: System, folder: Path) -> dict[str, Batch]:
     Raises UserError if the file is damaged or holds something else.
     """
     path = folder / system.file
-    once(path, lambda: pack(generate(system)))
-    arrays = _read(path, system)
+    arrays = cached(path, lambda: generate(system), system.shapes(), {}, "delete it and it will be simulated again")
+    arrays = checked(arrays, system, path)
     return {part: tensors(arrays, part) for part in DRAWN}
 
 
-def pack(arrays: Arrays) -> bytes:
-    """The content of a compressed npz file."""
-    packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # its stub reads ** as allow_pickle
-    return packed.getvalue()
+def checked(arrays: Arrays, system: System, path: Path) -> Arrays:
+    """The arrays of a file in the dtypes of this system.
 
-
-def _read(path: Path, system: System) -> Arrays:
-    arrays = read_npz(path, system.shapes(), "delete it and it will be simulated again")
+    Raises UserError, naming the array, if it is not one of this system.
+    """
     for name, shape in system.shapes().items():
         if arrays[name].shape != shape:
             raise UserError(f"{path}: {name}: expected shape {shape}; got {arrays[name].shape}")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 import probsym as ps
-from probsym.distributions import DefaultNet, EquivariantDistribution, Relaxation, by_name
+from probsym.distributions import DefaultNet, Relaxation, by_name
 from probsym.reps import group_of
 
 from ..batches import Batch, rows
+from ..methods import METHODS as ALL_METHODS
+from ..methods import PAPER, Settings
 from ..models import (
     EGNN,
     ParticleDynamics,
@@ -51,24 +53,6 @@ class Acts:
         return issubclass(self.space, ps.O)
 
 
-@dataclass(frozen=True)
-class Method:
-    """How a distribution is made from fields, the Reps of the inputs and the group.
-
-    Args:
-        distribution: None is the bare base network.
-        random: Whether its average is an estimate that more samples improve.
-        net: Whether a net gives its elements. noisy: Whether noise is added to them.
-        several: Whether an input has more than one.
-    """
-
-    distribution: Callable[[Config, Any, ps.Group], EquivariantDistribution] | None
-    random: bool = False
-    net: bool = False
-    noisy: bool = False
-    several: bool = True
-
-
 FLIGHT = Motion(free_flight=True)
 BASES = {
     "gnn": Base(lambda c: ParticleGNN(c.dims, **_options(c)), permutes=True),
@@ -93,25 +77,7 @@ GROUPS = {
 }
 
 
-def _learned(config: Config, spec: Any, group: ps.Group) -> EquivariantDistribution:
-    return ps.Learned(DefaultNet(spec, group), group, config.noise, config.noise_scale, _relaxation(config))
-
-
-def _canonical(config: Config, spec: Any, group: ps.Group) -> EquivariantDistribution:
-    return ps.Canonical(DefaultNet(spec, group), group, _relaxation(config))
-
-
-def _relaxation(config: Config) -> Relaxation:
-    return Relaxation(config.temperature, config.sinkhorn)
-
-
-METHODS = {
-    "ps": Method(_learned, random=True, net=True, noisy=True),
-    "ga": Method(lambda config, spec, group: by_name("haar", spec, group), random=True),
-    "fa": Method(lambda config, spec, group: by_name("frame", spec, group)),
-    "canonical": Method(_canonical, net=True, several=False),
-    "none": Method(None, several=False),
-}
+METHODS = {**PAPER, "none": ALL_METHODS["none"]}
 
 
 def group_name(config: Config) -> str:
@@ -150,7 +116,14 @@ def build(config: Config, example: Batch) -> ps.Symmetrizer:
         given = {"pos": still, "vel": still, "edge": pairs}
         return ps.symmetrize(base, given, output, "haar", ps.Exact(), ps.Exact())
     given, output = reps(config, GROUPS[group_name(config)].permutes)
-    distribution = method.distribution(config, given, group_of(given, output))
+    group = group_of(given, output)
+    settings = Settings(
+        lambda: DefaultNet(given, group),
+        config.noise,
+        config.noise_scale,
+        Relaxation(config.temperature, config.sinkhorn),
+    )
+    distribution = method.distribution(group, settings)
     return ps.symmetrize(
         base,
         given,

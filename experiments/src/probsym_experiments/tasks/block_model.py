@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..npz import Arrays, expect_axes, read_npz
-from .storage import Graphs, Ragged, check, ensure
+from ..cache import cached
+from ..npz import Arrays
+from .storage import Graphs, Ragged, check
 
 SIGNALS = 3
 LARGEST = 188  # nodes: the published data hold no more, drawing may give 204
-FIELDS = ("num_nodes", "num_links", "signal", "label", "link")
 AXES = {"num_nodes": 1, "num_links": 1, "signal": 1, "label": 1, "link": 2}
 
 
@@ -68,9 +68,8 @@ def load(recipe: BlockModel, folder: Path) -> dict[str, Graphs]:
     Raises UserError if the file is damaged.
     """
     path = folder / recipe.file
-    ensure(path, lambda: draw(recipe))
-    arrays = read_npz(path, FIELDS, "delete it and it will be drawn again")
-    whole = check(assemble(expect_axes(arrays, AXES, str(path))), str(path))
+    arrays = cached(path, lambda: draw(recipe), AXES, AXES, "delete it and it will be drawn again")
+    whole = check(assemble(arrays), str(path))
     return {name: whole.take(index) for name, index in recipe.parts().items()}
 
 

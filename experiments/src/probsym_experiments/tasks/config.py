@@ -8,9 +8,9 @@ import probsym as ps
 
 from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
+from ..methods import PAPER
 from ..recipe import Recipe
 from .bases import BASES, readers
-from .methods import METHODS
 
 RELAXED = ps.Relaxation()
 
@@ -93,7 +93,7 @@ class Config(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         choose("base", BASES, self.base)
-        choose("symmetrizer", METHODS, self.symmetrizer)
+        choose("symmetrizer", PAPER, self.symmetrizer)
         choose("tokens", dict.fromkeys(("patches", "nodes")), self.tokens)
         if self.attention is not None:
             choose("attention", dict.fromkeys(("eager", "sdpa")), self.attention)
@@ -112,7 +112,7 @@ class Config(Recipe):
 
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
-        method, drawn = METHODS[self.symmetrizer], ("valid_samples", "eval_samples", "samples", "repeats")
+        method, drawn = PAPER[self.symmetrizer], ("valid_samples", "eval_samples", "samples", "repeats")
         return {
             "samples that are drawn (symmetrizer ps, ga)": (method.random, drawn),
             "noise (symmetrizer ps)": (method.noisy, ("noise", "scale")),

@@ -12,8 +12,8 @@ import probsym as ps
 
 from ..batches import Batch, Pages, Source, reseed, stream, to
 from ..evaluation import Score, is_exact, means, monte_carlo_error
+from .build import arguments
 from .goals import Goal
-from .methods import arguments
 
 
 @dataclass(frozen=True)

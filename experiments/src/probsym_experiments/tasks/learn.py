@@ -15,15 +15,16 @@ from ..cost import training_flops
 from ..errors import UserError
 from ..evaluation import trained
 from ..figures import learning_curve
+from ..methods import PAPER
 from ..outcome import Outcome, Place
 from ..published import published
 from ..training import Problem, fit
 from .bases import BASES, kind
+from .build import arguments, build, groups, parameters
 from .collate import Channels, Collated
 from .config import Config
 from .goals import Goal, Whole
 from .judging import Judge
-from .methods import METHODS, arguments, build, groups, parameters
 from .task import Task
 
 CHECKED = 4  # graphs on which the trained model's equivariance is tested
@@ -39,7 +40,7 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     data = {part: Collated(graphs, collate) for part, graphs in found.items()}
     torch.manual_seed(config.seed)
     phi = build(config, task, channels, data["train"][slice(0, 2)])
-    random = METHODS[config.symmetrizer].random
+    random = PAPER[config.symmetrizer].random
     problem = Problem(
         phi,
         Loss(goal, config.entropy_weight),

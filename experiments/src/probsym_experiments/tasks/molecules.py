@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cache import cached
 from ..errors import UserError
-from ..npz import Arrays, expect_axes, read_npz
-from .storage import Graphs, Ragged, check, ensure
+from ..npz import Arrays
+from .storage import Graphs, Ragged, check
 
 PEPTIDE_ATOMS = (17, 3, 7, 7, 5, 1, 6, 2, 2)  # classes of each atom feature
 PEPTIDE_BONDS = (4, 1, 2)
@@ -48,8 +49,7 @@ class Molecules:
         Raises UserError if neither is to be had, or the file is damaged.
         """
         path = folder / self.file
-        ensure(path, lambda: self.fetch(folder))
-        arrays = expect_axes(read_npz(path, GRAPHS + self.labels, "delete it to get it again"), AXES, str(path))
+        arrays = cached(path, lambda: self.fetch(folder), GRAPHS + self.labels, AXES, "delete it to get it again")
         return split(arrays | {name: self.prepare(arrays[name]) for name in self.labels if name == "y"}, str(path))
 
     def fetch(self, folder: Path) -> Arrays:
@@ -116,11 +116,11 @@ def split(arrays: Arrays, where: str) -> dict[str, Graphs]:
     if "num_pairs" in arrays:
         columns = {"index": arrays["pair_index"], "label": arrays["pair_label"]}
         pairs = Ragged(arrays["num_pairs"].astype(np.int64), columns)
-    whole = once(check(Graphs(nodes, edges, arrays.get("y"), pairs), where))
+    whole = one_direction(check(Graphs(nodes, edges, arrays.get("y"), pairs), where))
     return {part: whole.take(_members(arrays[name], len(whole), f"{where}: {name}")) for name, part in PART_OF.items()}
 
 
-def once(graphs: Graphs) -> Graphs:
+def one_direction(graphs: Graphs) -> Graphs:
     """Of the two directions of each edge the one from the lower node number."""
     index = graphs.edges.columns["index"]
     kept = index[:, 0] <= index[:, 1]

@@ -5,20 +5,14 @@ Letters: B graphs, N nodes, E edges, L labelled pairs of nodes.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from probsym.files import write
-
 from ..errors import UserError
 from ..npz import Arrays
-from ..once import once
 
 Index = NDArray | slice
 
@@ -93,23 +87,6 @@ class Graphs:
     def by_size(self) -> Graphs:
         """The same graphs, small ones first: neighbours make batches with little padding."""
         return self.take(np.argsort(self.sizes, kind="stable"))
-
-
-def ensure(path: Path, make: Callable[[], Arrays]) -> None:
-    """Makes an npz file that is not there; of several processes one does, and the others wait for it."""
-    once(path, lambda: pack(make()))
-
-
-def keep(path: Path, arrays: Arrays) -> None:
-    """Writes an npz file, whole or not at all."""
-    write(path, pack(arrays))
-
-
-def pack(arrays: Arrays) -> bytes:
-    """The content of an npz file."""
-    packed = io.BytesIO()
-    np.savez(packed, **arrays)  # type: ignore[arg-type]  # its stub reads ** as allow_pickle
-    return packed.getvalue()
 
 
 def check(graphs: Graphs, where: str) -> Graphs:

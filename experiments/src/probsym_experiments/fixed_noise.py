@@ -14,8 +14,10 @@ from probsym.distributions import Noise
 from probsym.distributions.base import joined
 from probsym.groups import Element
 from probsym.reps import Inputs
+from probsym.saving import register
 
 
+@register(name="experiments/FixedNoise")
 class FixedNoise(ps.EquivariantDistribution):
     """p with the same noise at every call and for every input, so the average is over the same k poses for ever.
 

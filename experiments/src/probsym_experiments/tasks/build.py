@@ -1,9 +1,7 @@
-"""Ways to symmetrize over the order of the nodes, by name: a new one is one line here."""
+"""A base network of a config, symmetrized over the order of the nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -12,6 +10,7 @@ import probsym as ps
 from probsym.distributions import DefaultNet
 
 from ..batches import Batch
+from ..methods import PAPER, Settings
 from ..models import NodeScores
 from .bases import BASES, PACKED
 from .collate import Channels
@@ -21,42 +20,10 @@ if TYPE_CHECKING:
     from .config import Config
 
 
-@dataclass(frozen=True)
-class Method:
-    """A distribution over permutations.
-
-    Args:
-        distribution: From the config, its group and a maker of the net of p.
-        samples: In a training step unless the config says otherwise; None is the library's choice.
-        random: Whether its average is an estimate that more samples improve.
-        net: Whether a net gives the scores that are sorted. noisy: Whether noise is added to them.
-    """
-
-    distribution: Callable[[Config, ps.Group, Callable[[], nn.Module]], ps.EquivariantDistribution]
-    samples: int | None = None
-    random: bool = True
-    net: bool = False
-    noisy: bool = False
-
-
-METHODS: Mapping[str, Method] = {
-    "ps": Method(
-        lambda config, group, net: ps.Learned(net(), group, config.noise, config.scale, config.relaxation),
-        1,
-        net=True,
-        noisy=True,
-    ),
-    "ga": Method(lambda config, group, net: ps.Haar(group), 1),
-    "fa": Method(lambda config, group, net: ps.Frame(group, config.max_support), 1, random=False),
-    "canonical": Method(
-        lambda config, group, net: ps.Canonical(net(), group, config.relaxation), random=False, net=True
-    ),
-}
-
-
 def build(config: Config, task: Task, channels: Channels, example: Batch) -> ps.Symmetrizer:
     """The base network, symmetrized over the order of the nodes; its weights follow torch's present random state."""
-    base, method = BASES[config.base], METHODS[config.symmetrizer]
+    base, method = BASES[config.base], PAPER[config.symmetrizer]
+    assert method.distribution is not None
     model = base.build(config, task, channels)
     nodes = base.layout.nodes
     inputs = base.layout.inputs(nodes)
@@ -64,12 +31,14 @@ def build(config: Config, task: Task, channels: Channels, example: Batch) -> ps.
     def net() -> nn.Module:
         return NodeScores(channels.x, channels.edge) if base.layout is PACKED else DefaultNet(inputs, nodes)
 
+    settings = Settings(net, config.noise, config.scale, config.relaxation, config.max_support)
+    one_sample = 1 if method.several else None  # of several, unless the config says otherwise
     return ps.symmetrize(
         model,
         inputs,
         task.goal.rep(nodes),
-        method.distribution(config, nodes, net),
-        train_samples=method.samples if config.train_samples is None else config.train_samples,
+        method.distribution(nodes, settings),
+        train_samples=one_sample if config.train_samples is None else config.train_samples,
         eval_samples=config.valid_samples if method.random else None,
         example=arguments(example),
     )

@@ -9,7 +9,7 @@ from threading import Barrier
 
 import pytest
 
-from probsym_experiments.once import once
+from probsym_experiments.cache import once
 
 
 def test_a_file_is_made_once(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""Ways to symmetrize, by name, for all experiments: a new one is one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+import probsym as ps
+from probsym.distributions import by_name
+
+from .fixed_noise import FixedNoise
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a distribution is made from, besides its group.
+
+    Args:
+        net: Makes the net of p, with weights that follow torch's present random state.
+        noise: Where noise enters p: "late" (what the net gives) or "input".
+        scale: Of that noise.
+        relaxation: Of orders of nodes, while they are learned.
+        max_support: Most frames of an input that are listed.
+        seed: Of fixed noise.
+    """
+
+    net: Callable[[], nn.Module]
+    noise: str = "late"
+    scale: float = 1.0
+    relaxation: ps.Relaxation = ps.Relaxation()
+    max_support: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Method:
+    """A distribution over a group, and what the experiments have to know of it.
+
+    Args:
+        distribution: None is the bare base model.
+        random: Whether its average is an estimate that more samples improve, unless it is asked to be exact.
+        net: Whether a net gives its elements.
+        noisy: Whether noise is added to what the net gives.
+        several: Whether an input has more than one element.
+        exact: Whether its average over permutations can be listed: where not, a number of samples is needed.
+        soft: Whether nodes are mixed instead of permuted.
+        fixed: Whether the samples are the same at every call.
+    """
+
+    distribution: Callable[[ps.Group, Settings], ps.EquivariantDistribution] | None
+    random: bool = False
+    net: bool = False
+    noisy: bool = False
+    several: bool = True
+    exact: bool = False
+    soft: bool = False
+    fixed: bool = False
+
+
+def learned(group: ps.Group, settings: Settings) -> ps.Learned:
+    return ps.Learned(settings.net(), group, settings.noise, settings.scale, settings.relaxation)
+
+
+def haar(group: ps.Group, settings: Settings) -> ps.EquivariantDistribution:
+    return by_name("haar", None, group)
+
+
+def frame(group: ps.Group, settings: Settings) -> ps.Frame:
+    return ps.Frame(group, settings.max_support)
+
+
+def canonical(group: ps.Group, settings: Settings) -> ps.Canonical:
+    return ps.Canonical(settings.net(), group, settings.relaxation)
+
+
+def fixed_noise(group: ps.Group, settings: Settings) -> FixedNoise:
+    return FixedNoise(learned(group, settings), settings.seed)
+
+
+METHODS = {
+    "ps": Method(learned, random=True, net=True, noisy=True),
+    "ga": Method(haar, random=True, exact=True),
+    "fa": Method(frame, exact=True),
+    "canonical": Method(canonical, net=True, several=False, exact=True),
+    "none": Method(None, several=False),
+    "ps-fixed-noise": Method(fixed_noise, random=True, net=True, noisy=True, fixed=True),
+    "ps-soft": Method(learned, random=True, net=True, noisy=True, soft=True),
+}
+
+# The four ways of the paper, which every experiment offers.
+PAPER = {name: METHODS[name] for name in ("ps", "ga", "fa", "canonical")}
