@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from probsym.distributions import EquivariantDistribution, Noise, by_name, complete
 from probsym.distributions.base import samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, MonteCarlo, OutputSamples, Source
-from probsym.groups import Axis, Element
+from probsym.groups import Element
 from probsym.groups.whole import positive
 from probsym.reps import Inputs, Signature, as_spec, group_of, unfold
 from probsym.reps.outputs import DeclaredOutputs, OutputStructure
+from probsym.reps.signature import positional_names
 from probsym.reps.unique_rows import UniqueRows
 
 Samples = int | Estimator | None
@@ -192,7 +193,7 @@ class Symmetrizer(nn.Module):
     def sample(
         self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, noise: Noise = None, **kwargs: Any
     ) -> Any:
-        """One output a sample, g_k f(g_k^-1 x): the output's structure with shapes (K, B, ...).
+        """One output per sample, g_k f(g_k^-1 x): the output's structure with shapes (K, B, ...).
 
         Samples are not averaged, so integers and booleans may come out where the group only moves entries.
         """
@@ -213,26 +214,27 @@ class Symmetrizer(nn.Module):
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
         """The call's arguments with their Reps, shapes and dtypes checked."""
         if args and isinstance(self.inputs, dict):
-            args, kwargs = self._named(args, kwargs)
+            kwargs = self._by_name(args, kwargs)
+            args = ()
         elif args:
             args, kwargs = self._signature.with_markers_named(args, kwargs, self.model)
         return Inputs.bind(self._signature, args, kwargs)
 
-    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional arguments under the names that the model's signature gives them."""
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD,)
-        names = [p.name for p in inspect.signature(self.model.forward).parameters.values() if p.kind in kinds]
+    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Positional arguments under the names that the model's signature gives them, beside those given by name."""
+        names = positional_names(self.model)
         if len(args) > len(names):
             raise TypeError(f"inputs declares keyword arguments {list(self.inputs)}, got {len(args)} positional ones")
         named = dict(zip(names, args, strict=False))
-        twice = [name for name in named if name in kwargs]
-        if twice:
-            raise TypeError(f"argument {twice[0]!r}: given twice, by position and by name")
-        return (), {**named, **kwargs}
+        for name in named:
+            if name in kwargs:
+                raise TypeError(f"argument {name!r}: given twice, by position and by name")
+        return {**named, **kwargs}
 
     def _estimator(
         self, samples: int | None, estimator: Estimator | None, tol: float | None, max_samples: int, noise: Noise
     ) -> Estimator:
+        """What averages this call: what was asked for, else the Symmetrizer's own."""
         given = [value for value in (samples, estimator, tol) if value is not None]
         if len(given) > 1:
             raise ValueError("at most one of samples, estimator and tol can be given")
@@ -247,25 +249,33 @@ class Symmetrizer(nn.Module):
         return self.train_estimator if self.training else self.eval_estimator
 
     def _check_groups(self) -> None:
+        """Refuse groups that act on the outputs alone, and distributions over other groups than those declared.
+
+        Raises:
+            ValueError: names the group.
+        """
         if not self.group.factors:
             raise ValueError("inputs, output: no group acts on any declared axis; declare one, such as ps.Rep(nodes)")
+
+        # An average over a group that leaves the inputs alone keeps nothing but the invariant part of the output.
         known = group_of(self.inputs).factors
         for factor in group_of(self.output).factors:
-            # An average over a group that leaves the inputs alone keeps nothing but the invariant part of the output.
-            if factor not in known and not isinstance(factor, Axis):
+            if factor not in known and not factor.trivial:
                 raise ValueError(
                     f"output: {factor!r} acts on the output but on no input (there act {', '.join(map(repr, known))}), "
                     "so the average would not follow the inputs: declare it on an input too, as the same group"
                 )
-        have, need = set(self.distribution.group.factors), set(self.group.factors)
-        if need - have:
-            missing = ", ".join(map(repr, need - have))
+
+        covered = set(self.distribution.group.factors)
+        declared = set(self.group.factors)
+        if declared - covered:
+            missing = ", ".join(map(repr, declared - covered))
             raise ValueError(
                 f"distribution: {missing} acts on the declared axes, but {self.distribution.brief} does not cover it; "
                 "multiply distributions (p1 * p2), or declare the axis None or ps.Axis(...)"
             )
-        if have - need:
-            surplus = ", ".join(map(repr, have - need))
+        if covered - declared:
+            surplus = ", ".join(map(repr, covered - declared))
             raise ValueError(f"distribution: {surplus} acts on no declared axis of inputs or output")
 
 
@@ -279,10 +289,18 @@ def _refuse_own_names(model: nn.Module, inputs: Any) -> None:
     """
     if isinstance(model, Symmetrizer):
         return  # options that it has in common with phi are for phi
+
+    # Names under which the model may be given something: those declared, and those left after the positional ones.
+    arguments = _keywords(model.forward)
+    if isinstance(inputs, dict):
+        names = [*inputs, *arguments]
+    elif isinstance(inputs, tuple):
+        names = arguments[len(inputs) :]
+    else:
+        names = arguments[1:]
+
     own = _keywords(Symmetrizer.forward)
-    by_position = 0 if isinstance(inputs, dict) else len(inputs) if isinstance(inputs, tuple) else 1
-    named = [*(inputs if isinstance(inputs, dict) else ()), *_keywords(model.forward)[by_position:]]
-    for name in named:
+    for name in names:
         if name in own:
             raise ValueError(
                 f"argument {name!r} of the model: phi(..., {name}=...) means the Symmetrizer's own {name!r}, so it "
@@ -354,10 +372,11 @@ def symmetrize(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
-    spec, out = as_spec(inputs, "inputs", untouched=True), as_spec(output, "output", untouched=True)
+    declared = as_spec(inputs, "inputs", untouched=True)
+    declared_output = as_spec(output, "output", untouched=True)
     if isinstance(distribution, str):
-        distribution = by_name(distribution, spec, group_of(spec, out))
-    phi = Symmetrizer(model, spec, out, distribution, train_samples, eval_samples)
+        distribution = by_name(distribution, declared, group_of(declared, declared_output))
+    phi = Symmetrizer(model, declared, declared_output, distribution, train_samples, eval_samples)
     if example is not None:
         _materialise(phi, example)
     return phi
@@ -366,7 +385,11 @@ def symmetrize(
 @torch.no_grad()
 def _materialise(phi: Symmetrizer, example: Any) -> None:
     """Let lazy nets see an input once; the global random state is left alone."""
-    args, kwargs = ((), example) if isinstance(example, dict) and isinstance(phi.inputs, dict) else (example, {})
-    x = phi.bind(args if isinstance(args, tuple) else (args,), kwargs)
+    if isinstance(example, dict) and isinstance(phi.inputs, dict):
+        x = phi.bind((), example)
+    elif isinstance(example, tuple):
+        x = phi.bind(example, {})
+    else:
+        x = phi.bind((example,), {})
     generator = torch.Generator(device=x.device).manual_seed(0)
     phi.distribution.transport(x, phi.distribution.noise(x, (1,), generator))
