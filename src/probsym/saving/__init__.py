@@ -157,7 +157,8 @@ def load(
         raise ValueError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
     for name, tensor in itertools.chain(phi.named_parameters(), phi.named_buffers()):
         if name in weights and tensor.dtype != weights[name].dtype:
-            tensor.data = weights[name].to(tensor.device)
+            # A copy: tensors of a file lie anywhere in memory, and what is not aligned is summed in another order.
+            tensor.data = weights[name].to(tensor.device, copy=True)
     return phi
 
 
