@@ -23,8 +23,8 @@ class Design(ABC):
     """How the k samples of one estimate depend on one another: in blocks of consecutive samples, which are independent.
 
     A design of one's own says how many samples a block has (`size`), and either rearranges the noise of a block
-    (`arrange`) or makes several samples of one draw (`samples_per_draw` and `transport`). A frozen dataclass compares
-    by value, and `ps.save` can describe it. Pairs of noise (eps, -eps):
+    (`arrange`) or makes several samples of one draw (`samples_per_draw` and `transport`). `ps.save` writes a frozen
+    dataclass once it is registered (`probsym.saving.register`). Pairs of noise (eps, -eps):
 
     >>> import torch, probsym as ps
     >>> from dataclasses import dataclass

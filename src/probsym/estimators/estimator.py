@@ -77,9 +77,9 @@ class Source:
 class Estimator(ABC):
     """An estimate of phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ] from samples, or from all elements.
 
-    An estimator of one's own is a class with `__call__`. It draws noise from `source`, lets `p` make elements of it,
-    lets `orbit` make outputs of those, and puts them together. A frozen dataclass compares by value, and `ps.save`
-    can describe it.
+    An estimator of one's own is a class with `__call__`. It draws noise from `source`, lets `p` make elements of the
+    noise, lets `orbit` make outputs of the elements, and puts these together. `ps.save` writes a frozen dataclass once
+    it is registered (`probsym.saving.register`). The median of samples, for invariant outputs:
 
     >>> import torch, probsym as ps
     >>> from dataclasses import dataclass
