@@ -14,7 +14,7 @@ import probsym as ps
 from probsym.distributions import DefaultNet
 from probsym.groups import product
 from probsym.reps import as_spec, build, group_of, leaves
-from probsym.testing.elements import moving, repeated
+from probsym.testing.elements import expand_samples, random_elements
 
 NODES = ps.S("nodes")
 PADDED = ps.S("nodes", mask="mask")
@@ -213,12 +213,12 @@ def entry(y, path):
 def coupled_error(phi, call, samples=3, seed=0):
     """Largest |phi(hx, h eps) - h phi(x, eps)| over samples and outputs, for one random h an input."""
     x = phi.bind((), call)
-    h = moving(phi.group, x, seeded(seed))
+    h = random_elements(phi.group, x, seeded(seed))
     eps = phi.draw_noise(**call, samples=samples, generator=seeded(seed))
     left = phi.sample(**x.act(h).kwargs, noise=phi.distribution.move_noise(x, h, eps))
     right = phi.sample(**call, noise=eps)
     gaps = [
-        (entry(left, path) - rep.act(repeated(h, samples), entry(right, path))).abs().max()
+        (entry(left, path) - rep.act(expand_samples(h, samples), entry(right, path))).abs().max()
         for path, rep in leaves(phi.output).items()
     ]
     return torch.stack(gaps).max().item()

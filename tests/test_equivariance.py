@@ -35,7 +35,7 @@ from probsym.distributions import EquivariantDistribution, Support
 from probsym.groups import Element, IsometryGroup
 from probsym.reps import Inputs, leaves
 from probsym.testing import equivariance_error
-from probsym.testing.elements import moving
+from probsym.testing.elements import random_elements
 
 TOLERANCE = 1e-10
 
@@ -184,7 +184,7 @@ class MovedNoise(EquivariantDistribution):
 def averaged_error(s: Setting, phi: ps.Symmetrizer, estimator: ps.Estimator, seed: int = 0) -> float:
     """Largest |phi(h x, h eps) - h phi(x, eps)| over the outputs of an estimator."""
     x = phi.bind((), s.call)
-    h = moving(phi.group, x, seeded(seed))
+    h = random_elements(phi.group, x, seeded(seed))
     moved = ps.symmetrize(s.model, s.inputs, s.output, MovedNoise(phi.distribution, h)).eval()
     left = moved(**x.act(h).kwargs, estimator=estimator, generator=seeded(seed))
     right = phi(**s.call, estimator=estimator, generator=seeded(seed))
@@ -231,7 +231,7 @@ def test_noise_that_is_not_moved_is_seen(estimator):
     """Negative control: without the moved noise both sides are two estimates of one mean."""
     s, phi = symmetrized("S x E(3)", "haar")
     x = phi.bind((), s.call)
-    h = moving(phi.group, x, seeded())
+    h = random_elements(phi.group, x, seeded())
     left = phi(**x.act(h).kwargs, estimator=ESTIMATORS[estimator], generator=seeded())
     right = phi.output.act(h, phi(**s.call, estimator=ESTIMATORS[estimator], generator=seeded()))
     assert (left - right).abs().max() > 1e-3

@@ -94,7 +94,7 @@ class Indexed(ps.S):
         (Uncovariant(3), "covariance .* generic"),
         (Reversed(3), "action .ab.x"),
         (Lazy(3), "inverse"),
-        (Stretched(3), "orthogonality|inverse"),
+        (Stretched(3), "must hold its elements|inverse"),
         (Biased(3), "haar must be invariant"),
         (ById(3), "equality and hash"),
         (Indexed("n"), "covariance .* (zero|constant|rounded)"),

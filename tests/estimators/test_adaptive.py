@@ -170,7 +170,7 @@ def test_size_is_invariant():
     phi = s.symmetrized("haar")
     x = phi.bind((), s.call)
     eps = phi.draw_noise(**s.call, samples=16)
-    h = ps.testing.elements.moving(phi.group, x, torch.Generator().manual_seed(2))
+    h = ps.testing.elements.random_elements(phi.group, x, torch.Generator().manual_seed(2))
     y = phi.sample(**s.call, noise=eps)
     moved = phi.sample(**x.act(h).kwargs, noise=phi.distribution.move_noise(x, h, eps))
     structure = phi.orbit(x, phi.distribution.transport(x, eps)).structure

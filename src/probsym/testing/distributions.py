@@ -12,7 +12,6 @@ from torch import Tensor
 
 from probsym.distributions import EquivariantDistribution, Support
 from probsym.groups import Element, product
-from probsym.groups.axis import Edges
 from probsym.reps import Inputs, as_spec, leaves
 from probsym.symmetrizer import Symmetrizer
 from probsym.testing.elements import (
@@ -20,14 +19,15 @@ from probsym.testing.elements import (
     bind,
     distance,
     doubled,
+    expand_samples,
+    identity_element,
     images,
     join,
-    layouts_of,
-    moving,
     probes,
-    repeated,
+    random_elements,
     seeded,
-    still,
+    slots_of,
+    stored_factors,
 )  # fmt: skip
 from probsym.testing.statistics import two_sample
 
@@ -52,6 +52,7 @@ def assert_distribution(
     that is what products of distributions need. Further, elements are finite and of shape (samples, B), `transport` is
     deterministic, and a finite `support` moves along. These are exact. Two are statistical, with a false-alarm rate of
     at most `alpha` each: the noise has the law of the moved noise (for each h), and `support` agrees with `transport`.
+    Any noise will do whose law the group leaves alone: Gaussian vectors that turn, or numbers that stay (`Rep(None)`).
 
     Args:
         p: the distribution, or a Symmetrizer with its own Reps.
@@ -78,7 +79,7 @@ def assert_distribution(
     noise = p.noise(x, (samples,), generator)
     g = checks.transported(noise)
     for _ in range(elements):
-        h = moving(product((*x.group.factors, *p.group.factors)), x, generator)
+        h = random_elements(product((*x.group.factors, *p.group.factors)), x, generator)
         checks.coupling(h, noise, g)
         checks.noise_law(h)
         if p.has_enumerate_support:
@@ -103,14 +104,14 @@ class _Checks:
         self, p: EquivariantDistribution, x: Inputs, tolerance: float, alpha: float, generator: torch.Generator
     ) -> None:
         self.p, self.x, self.tolerance, self.alpha, self.generator = p, x, tolerance, alpha, generator
-        self.seen = probes(p.group, layouts_of(p.group, x), generator)
+        self.seen = probes(slots_of(p.group), stored_factors(p.group, x), generator)
 
     def fail(self, law: str) -> None:
         raise AssertionError(f"{self.p.brief}: {law}")
 
     def own(self, h: Element, k: int) -> Element:
         """The part of h in the group of p, (k, B)."""
-        return repeated(join(self.p.group, {f: h[f] for f in self.p.group.factors}), k)
+        return expand_samples(join(self.p.group, {f: h[f] for f in self.p.group.factors}), k)
 
     def others(self) -> str:
         left = [f for f in self.x.group.factors if f not in self.p.group.factors]
@@ -140,11 +141,15 @@ class _Checks:
 
     def noise_law(self, h: Element, samples: int = 1024) -> None:
         """noise(hx) and h noise(x) have the same coordinate means, squares and cosines."""
-        sides = ((self.x.act(h), still(h.group, self.x)), (self.x, h))  # both masked
-        noise = [self.p.move_noise(x, g, self.p.noise(x, (samples,), self.generator)) for x, g in sides]
-        drawn = [_flat(eps, self.p.noise_rep(self.x)) for eps in noise]
-        a, b = (torch.cat([eps, eps.square(), (2 * eps).cos()], -1) for eps in drawn)
-        p = two_sample(a, b, self.tolerance)
+        # 1. both sides: the noise at hx, which the identity only masks, and the moved noise at x
+        identity = identity_element(h.group, self.x)
+        there, here = self.x.act(h), self.x
+        a = self.p.move_noise(there, identity, self.p.noise(there, (samples,), self.generator))
+        b = self.p.move_noise(here, h, self.p.noise(here, (samples,), self.generator))
+
+        # 2. the same means of some functions of every coordinate
+        reps = self.p.noise_rep(self.x)
+        p = two_sample(_statistics(_flat(a, reps)), _statistics(_flat(b, reps)), self.tolerance)
         if p < self.alpha:
             self.fail(f"noise has not the law of noise_rep: p = {p:.1e}, false-alarm rate {self.alpha:.0e}")
 
@@ -194,7 +199,8 @@ class _Checks:
         g, linear = support.element if element is None else element, _degenerate(support)
         found: list[Tensor] = []
         for rep, probe in self.seen.items():
-            if isinstance(rep.slots[0], Edges):  # nothing acts
+            slot = rep.slots[0]
+            if slot is not None and slot.role == "edges":  # nothing acts
                 continue
             weight, exact = support.weight.double(), support.exact
             if rep.ragged is not None:
@@ -212,6 +218,11 @@ class _Checks:
 
 def _degenerate(support: Support) -> bool:
     return any(bool(support.diagnostics[name]) for name in support.diagnostics if name != "entropy")
+
+
+def _statistics(eps: Tensor) -> Tensor:
+    """Coordinates of noise (S, F), their squares and cosines."""
+    return torch.cat([eps, eps.square(), (2 * eps).cos()], -1)
 
 
 def _flat(noise: Any, reps: Any) -> Tensor:

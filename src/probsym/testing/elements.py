@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.geometry import centred, centroid, is_point, size, spatial
-from probsym.groups import E, Element, Group, Motion, NodeAxis, Slot
-from probsym.groups.axis import Edges, Labels
+from probsym.groups import Element, Group, NodeAxis, Slot
 from probsym.groups.base import ProductElement
 from probsym.reps import Inputs, Rep
+from probsym.reps.storage import Stored
 
 SLOTS = ("defining", "vector", "det", "labels", "edges", "regular")
+IMAGE = 5  # pixels along the axes of a slot that takes any size
 
 
 def seeded(generator: torch.Generator | None, device: Any = "cpu") -> torch.Generator:
@@ -33,62 +34,113 @@ def join(group: Group, parts: dict[Group, Element]) -> Element:
     return parts[group] if group in parts else ProductElement(group, parts)
 
 
-def random_element(
-    group: Group, shape: tuple[int, ...], layouts: Any, generator: torch.Generator, length: Any = 1.0
+# ---------------------------------------------------------------- storage
+
+
+def stored_alone(group: Group, sizes: dict[Group, Any]) -> dict[Group, Any]:
+    """The verbs of every factor without a call: node axes are dense and have the given number of nodes."""
+    return {f: Stored(f, f.layout(sizes.get(f))) for f in group.factors}
+
+
+def stored_factors(group: Group, x: Inputs) -> dict[Group, Any]:
+    """The verbs of every factor in a call; node axes that only the output has are dense and know their size."""
+    stored: dict[Group, Any] = {}
+    for f in group.factors:
+        absent = isinstance(f, NodeAxis) and f not in x.layouts
+        stored[f] = Stored(f, f.layout()) if absent else x.stored(f)
+    return stored
+
+
+# ---------------------------------------------------------------- elements
+
+
+def draw_features(factor: Group, stored: Any, shape: tuple[int, ...], **options: Any) -> Tensor:
+    """Generic features of one factor: its own, where it has any, or its noise."""
+    if type(factor).draw_features is not Group.draw_features:
+        return factor.draw_features(shape, **options)
+    return stored.draw_noise(shape, **options)
+
+
+def draw_elements(
+    group: Group,
+    shape: tuple[int, ...],
+    stored: dict[Group, Any],
+    generator: torch.Generator,
+    length: Tensor | float = 1.0,
 ) -> Element:
-    """A random element, Haar where the group is compact; E and SE also move by about `length` (broadcast on shape)."""
+    """Random elements of batch shape `shape`: of Haar's law where the group is compact.
+
+    Args:
+        stored: the verbs of every factor.
+        length: how far groups with an anchor (E, SE) move points, broadcast on the shape.
+    """
     options: dict[str, Any] = {"generator": generator, "dtype": torch.float64, "device": generator.device}
-    parts = {}
+    parts: dict[Group, Element] = {}
     for f in group.factors:
-        layout = layouts.get(f)
-        z: Any
-        z, fallback = (f.draw_noise(shape, layout, **options) for _ in range(2))
-        if isinstance(f, E):
+        z: Any = draw_features(f, stored[f], shape, **options)
+        fallback = stored[f].draw_noise(shape, **options)
+        if f.anchored:
             scale = torch.as_tensor(length, device=generator.device).to(torch.float64).expand(shape)
-            z = (torch.randn(*shape, f.dim, **options) * scale.unsqueeze(-1), z)
-        parts[f] = f.project(z, fallback, layout)
+            origin = torch.randn(*shape, anchor_size(f), **options) * scale.unsqueeze(-1)
+            z = (origin, z)
+        parts[f] = stored[f].project(z, fallback)
     return join(group, parts)
 
 
-def layouts_of(group: Group, x: Inputs) -> dict[Group, Any]:
-    """The storage of every node axis, those that only the output has included."""
-    return {f: x.layouts[f] if f in x.layouts else f.layout() for f in group.factors if isinstance(f, NodeAxis)}
+def anchor_size(factor: Group) -> int:
+    """Coordinates of the origin of an anchored group."""
+    slot = factor.feature_slots[0]
+    found = None if slot is None else slot.sizes[0]
+    if found is None:
+        raise TypeError(f"{factor!r} is anchored: the first of its feature_slots has to tell its sizes")
+    return found
 
 
-def moving(group: Group, x: Inputs, generator: torch.Generator) -> Element:
-    """One random element an input, (B,); translations are of the size of the data."""
-    sizes = [
-        size(*centred(x, leaf, f, centroid(x, f)))
-        for f in group.factors if isinstance(f, E) and f in x.group.factors
-        for leaf in spatial(x, f) if is_point(leaf, f)
-    ]  # fmt: skip
-    length = torch.stack(sizes).amax(0) if sizes else 1.0
-    return random_element(group, (x.count,), layouts_of(group, x), generator, length)
-
-
-def still(group: Group, x: Inputs) -> Element:
-    """The identity (B,)."""
-    layouts, options = layouts_of(group, x), {"dtype": torch.float64, "device": x.device}
-    return join(group, {f: f.identity((x.count,), n=layouts.get(f), **options) for f in group.factors})
-
-
-def homing(group: Group, x: Inputs) -> Element:
-    """The identity, except that E and SE move the centroid of the points to zero; (B,)."""
-    parts = {f: still(f, x) for f in group.factors}
+def random_elements(group: Group, x: Inputs, generator: torch.Generator) -> Element:
+    """One random element per input, (B,); translations are of the size of the data."""
+    extents: list[Tensor] = []
     for f in group.factors:
-        if isinstance(f, E) and any(is_point(leaf, f) for leaf in spatial(x, f)):
-            source = centroid(x, f).double()
-            parts[f] = Motion(f, parts[f].matrix, source)  # type: ignore[attr-defined]
+        if not (f.anchored and f in x.group.factors):
+            continue
+        clouds = [leaf for leaf in spatial(x, f) if is_point(leaf, f)]
+        extents += [size(*centred(x, leaf, f, centroid(x, f))) for leaf in clouds]
+    length = torch.stack(extents).amax(0) if extents else 1.0
+    return draw_elements(group, (x.count,), stored_factors(group, x), generator, length)
+
+
+def identity_element(group: Group, x: Inputs) -> Element:
+    """The identity (B,)."""
+    stored = stored_factors(group, x)
+    options: dict[str, Any] = {"dtype": torch.float64, "device": x.device}
+    return join(group, {f: stored[f].identity((x.count,), **options) for f in group.factors})
+
+
+def centering_element(group: Group, x: Inputs) -> Element:
+    """The identity, except that anchored groups (E, SE) move the centroid of the points to zero; (B,)."""
+    stored = stored_factors(group, x)
+    options: dict[str, Any] = {"dtype": torch.float64, "device": x.device}
+    parts: dict[Group, Element] = {}
+    for f in group.factors:
+        parts[f] = stored[f].identity((x.count,), **options)
+        if not (f.anchored and any(is_point(leaf, f) for leaf in spatial(x, f))):
+            continue
+        # The element that projects unit vectors at the centroid moves zero there, unturned; this is its inverse.
+        center = centroid(x, f).double()
+        unit = torch.eye(center.shape[-1], **options).expand(x.count, -1, -1)
+        parts[f] = f.inverse(stored[f].project((center, unit), unit))
     return join(group, parts)
 
 
-def repeated(g: Element, k: int) -> Element:
+def expand_samples(g: Element, k: int) -> Element:
     """g with a leading batch dim of size k."""
     return g.map(lambda tensor, _: tensor.expand(k, *tensor.shape))
 
 
+# ---------------------------------------------------------------- probes
+
+
 def slots_of(group: Group) -> tuple[Slot, ...]:
-    """Every way in which the factors act."""
+    """The ways in which the factors are known to act."""
     found: dict[Slot, None] = {}
     for f in group.factors:
         for name in SLOTS:
@@ -99,25 +151,38 @@ def slots_of(group: Group) -> tuple[Slot, ...]:
     return tuple(found)
 
 
-def probes(group: Group, layouts: Any, generator: torch.Generator) -> dict[Rep, Tensor]:
+def probes(slots: tuple[Slot, ...], stored: dict[Group, Any], generator: torch.Generator) -> dict[Rep, Tensor]:
     """A random tensor without batch dims for every slot, with two channels."""
-    return {Rep(slot): _probe(slot, layouts.get(slot.group), generator) for slot in slots_of(group)}
+    return {Rep(slot): probe(slot, stored[slot.group], generator) for slot in slots}
 
 
-def _probe(slot: Slot, layout: Any, generator: torch.Generator) -> Tensor:
+def probe(slot: Slot, stored: Any, generator: torch.Generator) -> Tensor:
+    """A random tensor of the sizes of a slot, with two channels: node numbers for labels, complex where it says so."""
     options: dict[str, Any] = {"generator": generator, "device": generator.device}
-    if isinstance(slot, Labels):
-        return torch.randint(-1, max(layout.size, 1), (2, 3), **options) if layout.size else torch.full((2, 3), -1)
-    if isinstance(slot, Edges):
+    if slot.role == "labels":
+        nodes = stored.layout.size
+        return torch.randint(-1, nodes, (2, 3), **options) if nodes else torch.full((2, 3), -1)
+    if slot.role == "edges":
         return torch.randn(3, 2, dtype=torch.float64, **options)
-    axes = () if not slot.num_axes else (layout.size,) if layout else ambient_shape(slot.group, layout)[: slot.num_axes]
-    axes = axes if len(axes) >= slot.num_axes else (5,) * slot.num_axes  # images of any size
-    return torch.randn(*axes, 2, dtype=torch.float64, **options)
+    kind = torch.complex128 if slot.is_complex else torch.float64
+    return torch.randn(*probe_sizes(slot, stored), 2, dtype=kind, **options)
 
 
-def ambient_shape(group: Group, layout: Any) -> tuple[int, ...]:
-    """Sizes of the axes of the group's ambient noise."""
-    return tuple(group.draw_noise((), layout, generator=torch.Generator()).shape)
+def probe_sizes(slot: Slot, stored: Any) -> tuple[int, ...]:
+    """Sizes of the axes of a slot: its own or the number of nodes. A slot that tells none gets a guess."""
+    if slot.role == "nodes":
+        return (stored.layout.size,)
+    sizes = slot.sizes
+    if None not in sizes:
+        return sizes  # type: ignore[return-value]
+    # the noise of a group often lies on such axes as the slot takes; images may have any size
+    noise = stored.draw_noise((), generator=torch.Generator()).shape
+    if len(noise) >= slot.num_axes:
+        return tuple(noise[: slot.num_axes])
+    return (IMAGE,) * slot.num_axes
+
+
+# ---------------------------------------------------------------- numbers
 
 
 def doubled(y: Tensor) -> Tensor:
@@ -139,7 +204,7 @@ def as_real(y: Tensor) -> Tensor:
 
 def images(g: Element, seen: dict[Rep, Tensor]) -> list[Tensor]:
     """Where g sends the probes, each flattened to (*shape, F), in a ragged batch (*sample shape, F)."""
-    moved = []
+    moved: list[Tensor] = []
     for rep, x in seen.items():
         y = rep.act(g, x, 0)
         start = y.ndim - x.ndim

@@ -15,7 +15,7 @@ from probsym.groups import Element
 from probsym.reps import Inputs, Rep, as_spec, group_of, leaves
 from probsym.reps.containers import dotted, lookup
 from probsym.symmetrizer import Symmetrizer
-from probsym.testing.elements import as_real, bind, homing, moving, precise, repeated, seeded
+from probsym.testing.elements import as_real, bind, centering_element, expand_samples, precise, random_elements, seeded
 from probsym.testing.rounding import VANISHED, converted, in_precision, jittered, reach, tolerance_of
 from probsym.testing.statistics import family_wise, symmetric_p_value
 
@@ -192,9 +192,9 @@ class _Test:
 
     def compare(self, elements: int) -> None:
         for _ in range(elements):
-            h = moving(self.group, self.x, self.generator)
+            h = random_elements(self.group, self.x, self.generator)
             moved = self.x.act(h)
-            home = homing(self.group, moved)
+            home = centering_element(self.group, moved)
             self.moves.append((h, home, moved))
             if bool(self.exact.any()):
                 self._add(self.gaps, h, home, self._mean(moved), self._mean(self.x), 1)
@@ -230,8 +230,8 @@ class _Test:
     def _sides(self, path: Any, rep: Rep, h: Element, home: Element, left: Any, right: Any, k: int) -> list[Tensor]:
         """phi(gx) and g phi(x), both with the centroid at the origin, in float64."""
         a, b = precise(left[path]), precise(right[path])
-        b = rep.act(repeated(h, k), b)
-        return [as_real(rep.act(repeated(home, k), y)) for y in (a, b)]
+        b = rep.act(expand_samples(h, k), b)
+        return [as_real(rep.act(expand_samples(home, k), y)) for y in (a, b)]
 
     def look_closer(self) -> None:
         """Measure what rounding makes of each output, `rounding`; asked for where a comparison fails."""
@@ -276,12 +276,15 @@ class _Test:
         for kind in (torch.float32, torch.float64):
             try:
                 f = in_precision(self.f, kind)
-                places = [(self.x, homing(self.group, self.x)), *((moved, home) for _, home, moved in self.moves)]
+                places = [
+                    (self.x, centering_element(self.group, self.x)),
+                    *((moved, home) for _, home, moved in self.moves),
+                ]
                 sizes[kind] = {path: [] for path in self.reps}
                 for x, home in places:
                     y = self._mean(converted(x, kind), f)
                     for path, rep in self.reps.items():
-                        sizes[kind][path].append(_size(as_real(rep.act(repeated(home, 1), precise(y[path])))))
+                        sizes[kind][path].append(_size(as_real(rep.act(expand_samples(home, 1), precise(y[path])))))
             except (RuntimeError, TypeError, ValueError, AttributeError):
                 return []  # a function of one precision, or a module that cannot be copied: no second opinion
         single, double = (sizes[kind] for kind in (torch.float32, torch.float64))
@@ -305,8 +308,8 @@ class _Test:
 
     def _single(self, path: Any) -> Tensor:
         """Size of one sample: what rounding is relative to where an average cancels."""
-        rep, home = self.reps[path], homing(self.group, self.x)
-        return _size(rep.act(repeated(home, 4), precise(self._draw(self.x, 4)[path])))
+        rep, home = self.reps[path], centering_element(self.group, self.x)
+        return _size(rep.act(expand_samples(home, 4), precise(self._draw(self.x, 4)[path])))
 
     def slack(self, path: Any) -> Tensor:
         """Absolute error that counts as rounding; per g and input where rounding was measured so."""

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import FrozenInstanceError
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from probsym.groups import E, Element, Group, Product
+from probsym.groups import Element, Group, Product, Slot
 from probsym.reps import Rep
-from probsym.testing.elements import as_real, distance, images, join, probes, random_element, repeated, seeded
+from probsym.testing.elements import (
+    as_real,
+    distance,
+    draw_elements,
+    draw_features,
+    expand_samples,
+    images,
+    join,
+    probes,
+    seeded,
+    slots_of,
+    stored_alone,
+)  # fmt: skip
 from probsym.testing.statistics import two_sample
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3, 1, 2))
+NODES = 4  # of a node axis that does not know its size
+NEAR = 1e-4  # relative change of features whose elements are near one another
+FALLBACKS = 40  # draws that are compared: two of a fair coin agree in all of them once in 2^39
 
 
 def assert_group(
     group: Group,
     *,
     n: Any = None,
+    slots: Sequence[Slot] = (),
     tolerance: float = 1e-10,
     alpha: float = 1e-9,
     samples: int = 512,
@@ -29,17 +46,24 @@ def assert_group(
     """Check the axioms of a group, in float64, over batch shapes (), (1,) and (3, 1, 2), near the identity and far.
 
         (ab)c = a(bc),   ea = a = ae,   a^-1 a = e = a a^-1,   (ab)x = a(bx) on every slot,
+        `violation` is zero, where the group has one,
         project(h z, h fallback) = h project(z, fallback), up to rounding of h z, finite with a finite gradient, on
         generic, tied, rank-deficient, zero, tiny (1e-20) and huge (1e20) z, and `degenerate` true exactly where the
         fallback matters,
         equality by value, hash, repr,   h haar = haar = haar h in distribution.
 
-    Elements are compared by what they do to random tensors, so an action must be faithful. All checks are exact but
-    the last, whose false-alarm rate is `alpha` for each of its two sides (`testing.statistics`).
+    Elements are compared by what they do to random tensors, so an action must be faithful. Complex groups are checked
+    with complex tensors, both parts of them. All checks are exact but the last, whose false-alarm rate is `alpha` for
+    each of its two sides (`testing.statistics`).
+
+    What a group says about itself decides which laws apply. A group that is not `compact` has no Haar measure to check.
+    Where the group leaves its noise alone (`noise_slots` of None), no fallback can move along, so that covariance is
+    asked of features that are not degenerate; such a group gives `draw_features`.
 
     Args:
         group: any group, also a product or a user's own.
         n: size of a node axis that does not know its own, by factor for products; 4 unless given.
+        slots: ways of acting beyond those that the group has as attributes (`defining`, `vector`, `det`, `regular`).
 
     Raises:
         AssertionError: names the law that fails.
@@ -47,27 +71,30 @@ def assert_group(
     >>> from probsym.groups import SE, S
     >>> assert_group(S("nodes") * SE(2), n=3)
     """
-    _Checks(group, n, tolerance, seeded(generator)).run(alpha, samples)
+    checks = _Checks(group, n, tuple(slots), tolerance, seeded(generator))
+    checks.structure()
+    for shape in SHAPES:
+        checks.axioms(shape)
+        for f in group.factors:
+            checks.projection(f, shape)
+    if group.compact:
+        checks.uniform(alpha, samples)
 
 
 class _Checks:
     """The laws of one group, with what all of them share."""
 
-    def __init__(self, group: Group, n: Any, tolerance: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, group: Group, n: Any, slots: tuple[Slot, ...], tolerance: float, generator: torch.Generator
+    ) -> None:
         self.group, self.tolerance, self.generator = group, tolerance, generator
-        size = {f: 4 if n is None and getattr(f, "size", 0) is None else n for f in group.factors}
-        size = {f: n.get(f) if isinstance(n, dict) else v for f, v in size.items()}
-        self.layouts = {f: f.layout(size[f]) for f in group.factors}
-        self.seen = probes(group, self.layouts, generator)
-
-    def run(self, alpha: float, samples: int) -> None:
-        self.structure()
-        for shape in SHAPES:
-            self.axioms(shape)
-            for f in self.group.factors:
-                self.projection(f, shape)
-        if not any(isinstance(f, E) for f in self.group.factors):
-            self.uniform(alpha, samples)
+        self.sizes: dict[Group, Any] = {}
+        for f in group.factors:
+            given = n.get(f) if isinstance(n, dict) else n
+            unknown = given is None and getattr(f, "size", 0) is None
+            self.sizes[f] = NODES if unknown else given
+        self.stored = stored_alone(group, self.sizes)
+        self.seen = probes((*slots_of(group), *slots), self.stored, generator)
 
     def fail(self, law: str, detail: str = "") -> None:
         raise AssertionError(f"{self.group!r}: {law}{detail}")
@@ -79,6 +106,8 @@ class _Checks:
 
     def act(self, g: Element) -> list[Tensor]:
         return images(g, self.seen)
+
+    # ------------------------------------------------------------ structure and axioms
 
     def structure(self) -> None:
         other = copy.deepcopy(self.group)
@@ -92,32 +121,16 @@ class _Checks:
             return
         self.fail("a group must be frozen")
 
-    def elements(self, shape: tuple[int, ...]) -> list[Element]:
-        """Three random elements, and three near the identity."""
-        far = [random_element(self.group, shape, self.layouts, self.generator) for _ in range(3)]
-        return [*far, *(self.near(shape) for _ in range(3))]
-
-    def near(self, shape: tuple[int, ...]) -> Element:
-        """project(z + small) project(z)^-1."""
-        parts = {}
-        for f in self.group.factors:
-            z, fallback, small = (self.noise(f, shape) for _ in range(3))
-            pair = [f.project((w[..., 0], w) if isinstance(f, E) else w, fallback, self.layouts[f])
-                    for w in (z, z + 1e-4 * small)]  # fmt: skip
-            parts[f] = pair[1] @ pair[0].inverse()
-        return join(self.group, parts)
-
-    def noise(self, f: Group, shape: tuple[int, ...]) -> Tensor:
-        return f.draw_noise(shape, self.layouts[f], generator=self.generator, dtype=torch.float64)
-
     def axioms(self, shape: tuple[int, ...]) -> None:
         of = f" for batch shape {shape}"
-        n = self.layouts if isinstance(self.group, Product) else self.layouts[self.group]
-        e = self.group.identity(shape, n=n, dtype=torch.float64)
-        elements = self.elements(shape)
+        e = join(self.group, {f: self.stored[f].identity(shape, dtype=torch.float64) for f in self.group.factors})
+        if tuple(e.shape) != shape:
+            self.fail("the identity must have the batch shape that was asked for", of)
+        elements = [draw_elements(self.group, shape, self.stored, self.generator) for _ in range(3)]
+        elements += [self.near(shape) for _ in range(3)]
         for i, a in enumerate(elements):
             b, c = elements[i - 1], elements[i - 2]
-            if tuple(a.shape) != shape or tuple((a @ b).shape) != shape or tuple(e.shape) != shape:
+            if tuple(a.shape) != shape or tuple((a @ b).shape) != shape:
                 self.fail("elements must keep their batch shape", of)
             self.same("associativity (ab)c = a(bc)", self.act((a @ b) @ c), self.act(a @ (b @ c)), of)
             self.same("identity e a = a", self.act(e @ a), self.act(a), of)
@@ -125,93 +138,142 @@ class _Checks:
             self.same("inverse a^-1 a = e", self.act(a.inverse() @ a), self.act(e), of)
             self.same("inverse a a^-1 = e", self.act(a @ a.inverse()), self.act(e), of)
             for rep, x in self.seen.items():
-                twice = rep.act(a, rep.act(b, x, 0))
-                self.same(f"action (ab)x = a(bx) on {rep!r}", [as_real(rep.act(a @ b, x, 0))], [as_real(twice)], of)
-                still = rep.act(e, x, 0)
-                self.same(f"action e x = x on {rep!r}", [as_real(still)], [as_real(x.expand_as(still).to(still))], of)
-            self.sound(a, of)
+                once, twice = rep.act(a @ b, x, 0), rep.act(a, rep.act(b, x, 0))
+                self.same(f"action (ab)x = a(bx) on {rep!r}", [as_real(once)], [as_real(twice)], of)
+                left = rep.act(e, x, 0)
+                self.same(f"action e x = x on {rep!r}", [as_real(left)], [as_real(x.expand_as(left).to(left))], of)
+            self.membership(a, of)
 
-    def sound(self, g: Element, of: str) -> None:
-        """Matrices are orthogonal, indices are permutations."""
+    def near(self, shape: tuple[int, ...]) -> Element:
+        """An element near the identity: project(z + small) project(z)^-1."""
+        parts: dict[Group, Element] = {}
         for f in self.group.factors:
-            matrix, index = getattr(g[f], "matrix", None), getattr(g[f], "index", None)
-            if isinstance(matrix, Tensor):
-                unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
-                self.same(f"orthogonality of {f!r}", [as_real(matrix.mH @ matrix)], [as_real(unit)], of)
-                if getattr(f, "special", False):
-                    det = torch.linalg.det(matrix)
-                    self.same(f"determinant one of {f!r}", [as_real(det)], [as_real(torch.ones_like(det))], of)
-            if isinstance(index, Tensor):
-                places = torch.arange(index.shape[-1], device=index.device).expand_as(index)
-                self.same(f"indices of {f!r} are permutations", [index.sort(-1).values.double()], [places.double()], of)
+            z, small = self.features(f, shape), self.features(f, shape)
+            fallback = self.noise(f, shape)
+            here = self.stored[f].project(self.anchored(f, z), fallback)
+            there = self.stored[f].project(self.anchored(f, z + NEAR * small), fallback)
+            parts[f] = there @ here.inverse()
+        return join(self.group, parts)
+
+    def membership(self, g: Element, of: str) -> None:
+        """What the group says about its elements: orthogonal matrices, indices that are permutations."""
+        for f in self.group.factors:
+            found = f.violation(g[f])
+            if found is None or not found.numel():
+                continue
+            gap = float(found.double().max())
+            if not gap <= self.tolerance:
+                self.fail(f"{f!r} must hold its elements: violation {gap:.1e}, tolerance {self.tolerance:.0e}", of)
+
+    # ------------------------------------------------------------ project
+
+    def noise(self, f: Group, shape: tuple[int, ...]) -> Tensor:
+        return self.stored[f].draw_noise(shape, generator=self.generator, dtype=torch.float64)
+
+    def features(self, f: Group, shape: tuple[int, ...]) -> Tensor:
+        return draw_features(f, self.stored[f], shape, generator=self.generator, dtype=torch.float64)
+
+    def anchored(self, f: Group, z: Tensor) -> Any:
+        """Features as `project` takes them: with an origin, the first vector, where the group has an anchor."""
+        return (z[..., 0], z) if f.anchored else z
 
     def projection(self, f: Group, shape: tuple[int, ...]) -> None:
-        """Covariance of project, and its gradient."""
-        rep, layout = Rep(*f.noise_slots), self.layouts[f]
-        seen = {r: x for r, x in self.seen.items() if r.group == f}
-        z = self.noise(f, shape)
-        for kind, value in _degraded(z).items():
+        """Covariance of project, its gradient, and what `degenerate` says."""
+        stored = self.stored[f]
+        of_features, of_noise = Rep(*f.feature_slots), Rep(*f.noise_slots)
+        seen = {rep: x for rep, x in self.seen.items() if rep.group == f}
+        for kind, features in _degraded(self.features(f, shape)).items():
             fallback = self.noise(f, shape)
-            h = random_element(f, shape, self.layouts, self.generator)
-            moved = self.rounded(rep.act(h, value), f)
-            if isinstance(f, E):
+            h = draw_elements(f, shape, self.stored, self.generator)
+
+            # 1. features and what h makes of them
+            z: Any = features
+            moved: Any = self.rounded(f, of_features.act(h, features))
+            if f.anchored:
                 origin = self.noise(f, shape)[..., 0]
-                value, moved = (origin, value), (Rep(f).act(h, origin), moved)  # type: ignore[assignment]
-            law, of = "covariance project(h z, h fallback) = h project(z, fallback)", f" for {kind} z of shape {shape}"
-            left, right = f.project(moved, rep.act(h, fallback), layout), h @ f.project(value, fallback, layout)
-            self.same(law, images(left, seen), images(right, seen), of)
-            self.gradient(f, value, fallback, seen, of)
+                z, moved = (origin, z), (Rep(f).act(h, origin), moved)
+
+            # 2. covariance; noise that stays cannot move along where z is degenerate
+            of = f" for {kind} z of shape {shape}"
+            left = images(stored.project(moved, of_noise.act(h, fallback)), seen)
+            right = images(h @ stored.project(z, fallback), seen)
+            if not of_noise.axes and of_features.axes:
+                settled = ~stored.degenerate(z)
+                left = [torch.where(settled.unsqueeze(-1), image, 0) for image in left]
+                right = [torch.where(settled.unsqueeze(-1), image, 0) for image in right]
+            self.same("covariance project(h z, h fallback) = h project(z, fallback)", left, right, of)
+
+            # 3. finite slopes, and an honest `degenerate`
+            self.gradient(f, z, fallback, seen, of)
             if shape == SHAPES[-1]:
-                self.judgement(f, value, shape, seen, of)
+                self.judgement(f, z, shape, seen, of)
+
+    def rounded(self, f: Group, z: Tensor) -> Tensor:
+        """z as a net would give it: exact ties and dependences blurred by rounding."""
+        axes = tuple(range(z.ndim - Rep(*f.feature_slots).ndim, z.ndim))
+        if not axes or not z.numel():
+            return z
+        extent = z.abs().amax(axes, keepdim=True)
+        return z + 4 * torch.finfo(z.dtype).eps * extent * self.features(f, tuple(z.shape[: axes[0]]))
+
+    def gradient(self, f: Group, z: Any, fallback: Tensor, seen: dict[Rep, Tensor], of: str) -> None:
+        leaves = tuple(part.clone().requires_grad_() for part in (z if isinstance(z, tuple) else (z,)))
+        g = self.stored[f].project(leaves if isinstance(z, tuple) else leaves[0], fallback)
+        outputs = [y.sum() for y in images(g, seen) if y.requires_grad]
+        if not outputs:
+            return
+        slopes = torch.autograd.grad(torch.stack(outputs).sum(), leaves, allow_unused=True)
+        for slope in slopes:
+            if slope is not None and not bool(slope.isfinite().all()):
+                self.fail("the gradient of project must be finite", of)
 
     def judgement(self, f: Group, z: Any, shape: tuple[int, ...], seen: dict[Rep, Tensor], of: str) -> None:
-        """`degenerate` is true exactly where elements of different ties differ: by chance not once in 2^39."""
+        """`degenerate` is true exactly where elements of different fallbacks differ."""
+        # a generator of its own, so that the other checks do not depend on this one
         options: dict[str, Any] = {"generator": seeded(None, self.generator.device), "dtype": torch.float64}
-        ties = f.draw_noise((40, *shape), self.layouts[f], **options)
-        many = tuple(t.expand(40, *t.shape) for t in z) if isinstance(z, tuple) else z.expand(40, *z.shape)
-        drawn = torch.cat(images(f.project(many, ties, self.layouts[f]), seen), -1)
+        fallbacks = self.stored[f].draw_noise((FALLBACKS, *shape), **options)
+        parts = z if isinstance(z, tuple) else (z,)
+        many = tuple(part.expand(FALLBACKS, *part.shape) for part in parts)
+        g = self.stored[f].project(many if isinstance(z, tuple) else many[0], fallbacks)
+        drawn = torch.cat(images(g, seen), -1)
         differs = (drawn - drawn[0]).abs().amax((0, -1)) > self.tolerance
-        said = f.degenerate(z, self.layouts[f])
+        said = self.stored[f].degenerate(z)
         if bool((differs & ~said).any()):
             self.fail("project must not use its fallback where degenerate is false", of)
         if bool((said & ~differs).any()):
             self.fail("project must use its fallback where degenerate is true", of)
 
-    def rounded(self, z: Tensor, f: Group) -> Tensor:
-        """z as a net would give it: exact ties and dependences blurred by rounding."""
-        axes = tuple(range(z.ndim - Rep(*f.noise_slots).ndim, z.ndim))
-        if not axes or not z.numel():
-            return z
-        return z + 4 * torch.finfo(z.dtype).eps * z.abs().amax(axes, keepdim=True) * self.noise(f, z.shape[: axes[0]])
-
-    def gradient(self, f: Group, z: Any, fallback: Tensor, seen: dict[Rep, Tensor], of: str) -> None:
-        z = tuple(t.clone().requires_grad_() for t in (z if isinstance(z, tuple) else (z,)))
-        moved = images(f.project(z if len(z) > 1 else z[0], fallback, self.layouts[f]), seen)
-        total = sum(as_real(y).sum() for y in moved if y.requires_grad)
-        if isinstance(total, Tensor):
-            slopes = torch.autograd.grad(total, z, allow_unused=True)
-            if not all(bool(s.isfinite().all()) for s in slopes if s is not None):
-                self.fail("the gradient of project must be finite", of)
+    # ------------------------------------------------------------ Haar
 
     def uniform(self, alpha: float, samples: int) -> None:
         """haar, h haar and haar h have the same mean of linear and quadratic features."""
-        options: dict[str, Any] = {"n": self.layouts if isinstance(self.group, Product) else self.layouts[self.group],
-                                   "generator": self.generator, "dtype": torch.float64}  # fmt: skip
-        h = repeated(random_element(self.group, (), self.layouts, self.generator), samples)
+        h = expand_samples(draw_elements(self.group, (), self.stored, self.generator), samples)
         for side in ("left", "right"):
-            g, other = (self.group.haar((samples,), **options) for _ in range(2))
-            a, b = (torch.cat(self.act(k), -1) for k in (g, h @ other if side == "left" else other @ h))
+            g, other = self.haar(samples), self.haar(samples)
+            moved = h @ other if side == "left" else other @ h
+            a, b = torch.cat(self.act(g), -1), torch.cat(self.act(moved), -1)
             p = two_sample(torch.cat([a, a.square()], -1), torch.cat([b, b.square()], -1), self.tolerance)
             if p < alpha:
                 self.fail(f"haar must be invariant on the {side}", f": p = {p:.1e}, false-alarm rate {alpha:.0e}")
 
+    def haar(self, samples: int) -> Element:
+        n: Any = self.sizes if isinstance(self.group, Product) else self.sizes[self.group]
+        return self.group.haar((samples,), n=n, generator=self.generator, dtype=torch.float64)
+
 
 def _degraded(z: Tensor) -> dict[str, Tensor]:
-    """Generic and degenerate ambient features."""
+    """Generic and degenerate features."""
+    constant = z[..., :1].expand_as(z) if z.ndim else z
     pair = z.clone()
     if z.ndim and z.shape[-1] > 1:
         pair[..., 1] = pair[..., 0]
+    whole = torch.view_as_complex(torch.view_as_real(z).round()) if z.is_complex() else z.round()
     return {
-        "generic": z, "zero": torch.zeros_like(z), "constant": z[..., :1].expand_as(z) if z.ndim else z,
-        "twice the same": pair, "rounded": z.round(), "tiny": 1e-20 * z, "huge": 1e20 * z,
-    }  # fmt: skip
+        "generic": z,
+        "zero": torch.zeros_like(z),
+        "constant": constant,
+        "twice the same": pair,
+        "rounded": whole,
+        "tiny": 1e-20 * z,
+        "huge": 1e20 * z,
+    }

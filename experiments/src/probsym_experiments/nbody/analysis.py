@@ -13,7 +13,7 @@ import probsym as ps
 from probsym.estimators import OrbitMap, Source
 from probsym.groups import Element
 from probsym.reps import Inputs
-from probsym.testing.elements import moving
+from probsym.testing.elements import random_elements
 
 from ..batches import Batch, Pages, Tensors, reseed, rows, stream
 from ..evaluation import ROWS, means
@@ -44,7 +44,7 @@ def equivariance_by_samples(phi: ps.Symmetrizer, data: Batch, config: Config) ->
     squares: dict[int, list[Tensor]] = {k: [] for k in counts}
     for i in range(ELEMENTS):
         reseed(stream(config.seed, "moved", i))
-        h = moving(rep.group, x, torch.Generator().manual_seed(stream(config.seed, "element", i)))
+        h = random_elements(rep.group, x, torch.Generator().manual_seed(stream(config.seed, "element", i)))
         one, other = (_draws(phi, y.kwargs, counts[-1] if random else None) for y in (x, x.act(h)))
         for k in counts:
             moved = rep.act(_repeated(h, len(one) // k), means(one, k))
