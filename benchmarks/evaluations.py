@@ -73,7 +73,7 @@ def compared(name: str, scale: float, total: int) -> Iterator[list[object]]:
     plain = [needed(rep, model, x, None, total).sum() for model in models]
     for given in PLAIN[name]:
         design = ps.designs.Sobol(given) if isinstance(given, int) else given
-        block = _block(rep, x, design)
+        block = block_of(rep, x, design)
         count = total - total % block
         found = [needed(rep, model, x, design, count).sum() for model in models]
         ratios = sorted(float(a / b) for a, b in zip(plain, found, strict=True))
@@ -88,7 +88,7 @@ def compared(name: str, scale: float, total: int) -> Iterator[list[object]]:
         ]
 
 
-def _block(rep: ps.Rep, x: Tensor, design: Any) -> int:
+def block_of(rep: ps.Rep, x: Tensor, design: Any) -> int:
     """Samples in a block, asked of the design itself."""
     phi = ps.symmetrize(nn.Flatten(), rep, ps.Rep(), "haar").eval()
     return ps.designs.as_design(design).block_size(phi.distribution, phi.bind((x[:1],), {}))

@@ -153,7 +153,7 @@ def test_designs(monkeypatch):
     for name, designs in evaluations.PLAIN.items():
         rep, dim = evaluations.group(name)
         x = torch.randn(1, evaluations.POINTS, dim, dtype=torch.float64)
-        blocks = {d: evaluations._block(rep, x, d) for d in designs if not isinstance(d, int)}
+        blocks = {d: evaluations.block_of(rep, x, d) for d in designs if not isinstance(d, int)}
         assert blocks.get("signed-permutations", 0) in (0, 2**dim * math.factorial(dim) // (2 if "SO" in name else 1))
     monkeypatch.setattr(evaluations, "PLAIN", {"SO(3)": ["octahedral", "antithetic"]})
     best, worst = evaluations.compared("SO(3)", 1.0, 240)

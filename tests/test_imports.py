@@ -80,6 +80,49 @@ def test_import_is_light():
     assert "probsym" in found
 
 
+OTHERS = {"torch", "transformers", "config", "os", "self", "cls"}  # packages, and what is a test's own
+
+
+def private_members(path):
+    """Names with one underscore that a file reads of something else than `self`, imports, or patches."""
+
+    def is_private(name):
+        return isinstance(name, str) and name.startswith("_") and not name.startswith("__")
+
+    tree = ast.parse(path.read_text())
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
+            root = node.value
+            while isinstance(root, ast.Attribute) and root.attr not in OTHERS:
+                root = root.value
+            if (root.id if isinstance(root, ast.Name) else getattr(root, "attr", None)) not in OTHERS:
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in OTHERS:
+            yield from (alias.name for alias in node.names if is_private(alias.name))
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setattr":
+            names = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            yield from (name for name in names if isinstance(name, str) and is_private(name.split(".")[-1]))
+
+
+@pytest.mark.parametrize("folder", ["tests", "examples", "experiments/tests"])
+def test_no_test_reaches_into_private_members(folder):
+    found = {str(path): list(private_members(path)) for path in (REPOSITORY / folder).rglob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_private_members_are_seen(tmp_path):
+    """A negative control: read, imported, patched; those of torch, of `self` and with two underscores are not meant."""
+    file = tmp_path / "bad.py"
+    file.write_text(
+        "from probsym.groups.base import _size\nfrom torch.utils._pytree import tree_map\nphi.model._inner\n"
+        "torch._dynamo.reset()\nself._own\nphi.__dict__\nf()._called\n"
+        "monkeypatch.setattr(x, '_patched', 1)\nmonkeypatch.setattr('probsym.groups._there', 1)\n"
+    )
+    names = ["_size", "_inner", "_called", "_patched", "probsym.groups._there"]
+    assert sorted(private_members(file)) == sorted(names)
+
+
 def test_the_walk_sees_what_it_should(tmp_path, monkeypatch):
     """A negative control: relative, absolute and nested imports are all found."""
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)

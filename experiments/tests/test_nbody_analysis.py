@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import probsym as ps
 from probsym_experiments.batches import Batch
 from probsym_experiments.nbody import Config
-from probsym_experiments.nbody.analysis import _root, samples_for_tolerance
+from probsym_experiments.nbody.analysis import root_mean_square, samples_for_tolerance
 from probsym_experiments.nbody.models import reps
 
 INPUTS = 63
@@ -52,8 +52,8 @@ def test_samples_needed_are_those_of_a_known_variance(data: Batch, velocity: boo
 def test_error_of_a_root_mean_square() -> None:
     """As far as its values scatter over many test sets."""
     squares = torch.randn(4000, 50).square()
-    found = [_root(row) for row in squares]
+    found = [root_mean_square(row) for row in squares]
     errors, claimed = (torch.tensor([f[name] for f in found]) for name in ("error", "stderr_test"))
     assert claimed.mean() == pytest.approx(errors.std().item(), rel=0.05)
-    assert _root(torch.full((4,), 9.0)) == {"error": 3.0, "stderr_test": 0.0}
-    assert _root(torch.zeros(4)) == {"error": 0.0, "stderr_test": 0.0}
+    assert root_mean_square(torch.full((4,), 9.0)) == {"error": 3.0, "stderr_test": 0.0}
+    assert root_mean_square(torch.zeros(4)) == {"error": 0.0, "stderr_test": 0.0}

@@ -82,7 +82,7 @@ def test_errors_over_systems_count_systems_and_not_draws() -> None:
     off = np.sqrt(drift)[..., None, None]
     for draws in (1, 8):
         loc, energies = (np.repeat(x, draws, axis=0) for x in (off, drift))
-        found = rollout._curves(np.zeros_like(off[0]), loc, drift[0], energies)
+        found = rollout.error_curves(np.zeros_like(off[0]), loc, drift[0], energies)
         assert found["mse"] == pytest.approx(drift.mean())
         assert found["mse_stderr_test"] == pytest.approx(drift.std(ddof=1) / 20)
         assert found["energy_drift_stderr_test"] == pytest.approx(1.2533 / 20, rel=0.2)

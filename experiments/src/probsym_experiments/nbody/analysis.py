@@ -49,10 +49,10 @@ def equivariance_by_samples(phi: ps.Symmetrizer, data: Batch, config: Config) ->
         for k in counts:
             moved = rep.act(_repeated(h, len(one) // k), means(one, k))
             squares[k].append((means(other, k) - moved).square().mean((0, 2, 3)))
-    return [{"samples": k, **_root(torch.stack(squares[k]).mean(0))} for k in counts]
+    return [{"samples": k, **root_mean_square(torch.stack(squares[k]).mean(0))} for k in counts]
 
 
-def _root(squares: Tensor) -> dict[str, float]:
+def root_mean_square(squares: Tensor) -> dict[str, float]:
     """Root of the mean of squares (B,), and its standard error to first order."""
     error, stderr = squares.mean().sqrt(), squares.std() / len(squares) ** 0.5
     return {"error": float(error), "stderr_test": float(stderr / (2 * error)) if error else 0.0}

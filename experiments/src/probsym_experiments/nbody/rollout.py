@@ -45,7 +45,7 @@ def rollout(phi: ps.Symmetrizer, data: Batch, config: Config, out: Path) -> dict
     draws = DRAWS if METHODS[config.symmetrizer].random else 1
     found = torch.stack([predict(phi, start, config, draw) for draw in range(draws)])
     loc, vel = found.double().numpy().swapaxes(0, 1)  # (draws, steps + 1, systems, N, D) each
-    curves = _curves(true[0], loc, _drift(charges, *true), _drift(charges, loc, vel))
+    curves = error_curves(true[0], loc, _drift(charges, *true), _drift(charges, loc, vel))
     by_step = {name: values.tolist() for name, values in curves.items()}
     draw_figure(true[0], loc, curves, out / "rollout.png")
     lines = [{"time": t, **{name: values[t] for name, values in by_step.items()}} for t in range(STEPS + 1)]
@@ -53,7 +53,7 @@ def rollout(phi: ps.Symmetrizer, data: Batch, config: Config, out: Path) -> dict
     return {"steps": STEPS, **by_step}
 
 
-def _curves(true: Array, loc: Array, true_drift: Array, drift: Array) -> dict[str, Array]:
+def error_curves(true: Array, loc: Array, true_drift: Array, drift: Array) -> dict[str, Array]:
     """What `rollout` reports (steps + 1,), from positions (draws, steps + 1, systems, N, D) and drifts without N, D."""
     mse = np.square(loc - true).mean((0, 3, 4))
     return {
