@@ -36,7 +36,8 @@ def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor
     that z or `fallback` gives it; for `special` it makes the determinant one. So `fallback` matters exactly where z has
     fewer than D independent columns, D - 1 for `special`: `lacks_columns` says where, by the same steps.
     Covariant: orthonormalise(h z, h fallback) = h orthonormalise(z, fallback).
-    Two or three independent columns on a CPU take a closed form.
+
+    Two or three independent columns on a CPU take a closed form. `orthonormalise_reference` is the plain loop.
 
     Args:
         z: columns (*shape, D, M); fallback: (*shape, D, D).
@@ -50,14 +51,22 @@ def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor
     """
     z = wide(z)
     fallback = wide(fallback).to(z.dtype)
-    matrix = _closed(z, special)
+
+    # 1. The closed form, where all of z is clearly independent. Shapes are compared first, since `broadcast_shapes`
+    #    takes as long as the Gram-Schmidt of a small batch.
+    matrix = _closed_form(z, special)
     if matrix is not None:
-        alike = matrix.shape == fallback.shape  # `broadcast_shapes` takes as long as the Gram-Schmidt of a small batch
-        return matrix if alike else matrix.expand(torch.broadcast_shapes(matrix.shape, fallback.shape))
-    vectors = _vectors(z, fallback, _needed(z, special))
+        if matrix.shape == fallback.shape:
+            return matrix
+        return matrix.expand(torch.broadcast_shapes(matrix.shape, fallback.shape))
+
+    # 2. Orthonormal vectors from the first independent columns: D of them, or D - 1.
+    dim = z.shape[-2]
     shape = torch.broadcast_shapes(z.shape[:-1], fallback.shape[:-1])
-    vectors = [v.expand(shape) for v in vectors]
-    basis = vectors[: z.shape[-2] - 1]
+    vectors = [v.expand(shape) for v in _vectors(z, fallback, _needed(z, special))]
+
+    # 3. The last column completes the others; the last vector only chooses its sign.
+    basis = vectors[: dim - 1]
     last = _complement(basis) if basis else z.new_ones(shape)
     if not special:
         height = (last * vectors[-1]).sum(-1, keepdim=True).detach()
@@ -65,13 +74,30 @@ def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor
     return torch.stack([*basis, last], -1)
 
 
+def orthonormalise_reference(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor:
+    """What `orthonormalise` computes, for one matrix z (D, M) and fallback (D, D): a plain loop over the columns."""
+    dim, basis = z.shape[0], list[Tensor]()
+    for columns in (z, fallback):
+        size = columns.norm(dim=0).max() if columns.numel() else 0
+        for column in columns.mT:
+            for _ in range(2):
+                for v in basis:
+                    column = column - v * (v @ column)
+            if len(basis) < dim and column.norm() > tolerance(z.dtype) * size:
+                basis.append(column / column.norm())
+    q = torch.stack(basis, -1)
+    if special and torch.linalg.det(q) < 0:
+        q = torch.cat([q[:, :-1], -q[:, -1:]], -1)
+    return q
+
+
 def lacks_columns(z: Tensor, special: bool = False) -> Tensor:
     """Where `orthonormalise` needs its fallback (*shape): z (*shape, D, M) has too few independent columns."""
     z = wide(z.detach())
     needed = _needed(z, special)
-    if not needed or _closed(z, special) is not None:
+    if not needed or _closed_form(z, special) is not None:
         return torch.zeros(z.shape[:-2], dtype=torch.bool, device=z.device)
-    places = _independent(_scaled(z), needed)[1]
+    _, places = _independent(_scaled(z), needed)
     return (places[-1] == NONE).squeeze(-1)
 
 
@@ -80,15 +106,19 @@ def _needed(z: Tensor, special: bool) -> int:
     return z.shape[-2] - int(special)
 
 
-def _closed(z: Tensor, special: bool) -> Tensor | None:
+def _closed_form(z: Tensor, special: bool) -> Tensor | None:
     """The matrix of columns that are clearly independent, without fallback; None where it takes the general way."""
     if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or not may_peek(z):
         return None
-    found = apply_or(GramSchmidt, lambda z, special: None, z, special)
-    if found is None:
+    matrix, generic = apply_or(GramSchmidt, _no_closed_form, z, special)
+    if generic is None or not bool(generic):
         return None
-    matrix, generic = found
-    return matrix if bool(generic) else None
+    return matrix
+
+
+def _no_closed_form(z: Tensor, special: bool) -> tuple[None, None]:
+    """Under function transforms and in forward mode the general way, by plain operations, is taken."""
+    return None, None
 
 
 def _vectors(z: Tensor, fallback: Tensor, count: int) -> list[Tensor]:
@@ -96,12 +126,14 @@ def _vectors(z: Tensor, fallback: Tensor, count: int) -> list[Tensor]:
     z = _scaled(z)
     places: list[Tensor] = []
     if may_peek(z) and 0 < count <= z.shape[-1]:
+        # Enough independent columns everywhere: nobody needs the fallback.
         vectors, places = _independent(z, count)
         if bool((places[-1] != NONE).all()):
             return vectors
     shape = torch.broadcast_shapes(z.shape[:-2], fallback.shape[:-2])
-    columns = torch.cat([t.expand(*shape, *t.shape[-2:]) for t in (z, fallback)], -1)
-    return _independent(columns, count, z.shape[-1], places)[0]
+    columns = torch.cat([z.expand(*shape, *z.shape[-2:]), fallback.expand(*shape, *fallback.shape[-2:])], -1)
+    vectors, _ = _independent(columns, count, z.shape[-1], places)
+    return vectors
 
 
 def _independent(
@@ -120,39 +152,42 @@ def _independent(
     place = torch.arange(z.shape[-1], device=z.device)
     own = place < judged
     square = z.detach().square().sum(-2)
-    # squared length that rounding may give to what is left of a column: a share of the largest, and more for each
-    # vector already found, which rounding has turned as well
+    # Squared length that rounding may give to what is left of a column: a share of the largest, and more for each
+    # vector already there, which rounding has turned as well.
     least = tolerance(z.dtype) ** 2
-    noise = torch.where(own, square.masked_fill(~own, 0).amax(-1, keepdim=True) * least, square * least)
+    largest = square.masked_fill(~own, 0).amax(-1, keepdim=True)
+    noise = torch.where(own, largest * least, square * least)
     rest = z
     vectors: list[Tensor] = []
-    found: list[Tensor] = []
+    chosen: list[Tensor] = []
     for k in range(count):
-        # 1. the first column that is independent of those before it
+        # 1. The first column that is independent of those before it.
         free = square > noise
         if vectors:
-            free = free & (place > found[-1])
+            free = free & (place > chosen[-1])
         if places:
             free = torch.where(places[k] == NONE, free & ~own, place == places[k])
         here = free.any(-1, keepdim=True)
         index = free.to(torch.uint8).argmax(-1, keepdim=True)
         column = rest.gather(-1, index.unsqueeze(-2).expand(*rest.shape[:-1], 1)).squeeze(-1)
-        # once more: the first time leaves an error of eps / |rest|
+
+        # 2. Its unit vector; orthogonal once more, since the first time leaves an error of eps / |rest|.
         for v in vectors:
             column = column - v * (v * column).sum(-1, keepdim=True)
         vector = _unit(column, here)
         vectors.append(vector)
-        found.append(torch.where(here, index, NONE))
+        chosen.append(torch.where(here, index, NONE))
         if k == count - 1:
             break
-        # 2. what it leaves of the columns, and the squared angle by which rounding may have turned it
+
+        # 3. What it leaves of the columns, and the squared angle by which rounding may have turned it.
         along = (vector.unsqueeze(-1) * rest).sum(-2)
         rest = rest - vector.unsqueeze(-1) * along.unsqueeze(-2)
         ratio = noise.gather(-1, index) / torch.where(here, square.gather(-1, index), 1.0)
         error = torch.where(here, ratio, 0.0)
         noise = noise + along.detach().square() * error * own
         square = rest.detach().square().sum(-2)
-    return vectors, found
+    return vectors, chosen
 
 
 def _complement(basis: list[Tensor]) -> Tensor:
@@ -161,9 +196,11 @@ def _complement(basis: list[Tensor]) -> Tensor:
         return torch.stack([-basis[0][..., 1], basis[0][..., 0]], -1)
     if len(basis) == 2:
         return torch.linalg.cross(*basis)
-    # any vector outside of their span will do: the coordinate axis that has least of them
-    within = sum(u.detach().square() for u in basis)
-    index = within.argmin(-1, keepdim=True)  # type: ignore[union-attr]
+    # Any vector outside of their span will do: the coordinate axis that has least of them.
+    within = torch.zeros_like(basis[0])
+    for u in basis:
+        within = within + u.detach().square()
+    index = within.argmin(-1, keepdim=True)
     axis = torch.zeros_like(basis[0]).scatter(-1, index, 1.0)
     for _ in range(2):
         for u in basis:
