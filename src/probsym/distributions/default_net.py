@@ -13,7 +13,7 @@ from probsym.distributions.features import NodeFeatures, Viewpoint
 from probsym.distributions.geometry import centroid
 from probsym.groups import Group, NodeAxis
 from probsym.kernels.orthonormal import tolerance
-from probsym.kernels.values import may_peek, readable
+from probsym.kernels.values import may_peek, readable, recorded
 from probsym.members import register
 from probsym.nets import GIN, DeepSets, InvariantWeights, MomentWeights
 from probsym.nets.masking import EdgeList, Segments, mean, spread
@@ -71,8 +71,11 @@ class DefaultNet(nn.Module):
         self.built = False
 
     def declares(self, x: Inputs) -> bool:
-        """Whether a bound call has the Reps that this net was made for, so that the net can read it as it is."""
-        return x.signature.spec == self.signature.spec
+        """Whether a bound call has the Reps that this net was made for, so that the net can read it as it is.
+
+        False while a compiler records, which cannot compare containers: the net then binds the arguments again.
+        """
+        return not recorded() and x.signature.spec == self.signature.spec
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[Group, Any]:
         """The arguments of the model -> {S: scores (B, N), O: vectors (B, D, D), E: (centroid, vectors)}.
