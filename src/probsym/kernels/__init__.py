@@ -1,7 +1,8 @@
 """Fast paths, each beside a plain reference that computes the same, and one file that says which values may be read.
 
 Torch alone is imported here. Groups, nets and everything above import from here, and nothing here imports from them.
-The tests of a file are in `tests/kernels/test_FILE.py`, those of `gram_schmidt` with `orthonormal`, those of Triton in `tests/test_cuda.py`.
+The tests of a file are in `tests/kernels/test_FILE.py`: those of `gram_schmidt` beside `orthonormal`, and those of
+Triton in `tests/test_cuda.py`.
 
 | file | fast path | what it is | reference |
 |---|---|---|---|
@@ -12,7 +13,7 @@ The tests of a file are in `tests/kernels/test_FILE.py`, those of `gram_schmidt`
 | | `AttachPairs` | the gradient of P x P^T to P | `attach_pairs_reference` |
 | `orthonormal` | `orthonormalise` | Gram-Schmidt of a batch, at every rank | `orthonormalise_reference` |
 | `gram_schmidt` | `GramSchmidt` | two and three columns in closed form | `orthonormalise` |
-| `sinkhorn` | `soft_permutation_gradient` | the gradient in closed form, in pages | autograd of `log_soft_permutation` |
+| `sinkhorn` | `soft_permutation_gradient` | the gradient in closed form | autograd of `log_soft_permutation` |
 | | `soft_permutation_token` | zeros with that gradient | `soft_permutation_token_reference` |
 | `sinkhorn_triton` | `matrix`, `slopes` | the same on a GPU, one matrix per block | `sinkhorn` on a CPU |
 | `precision` | `matmul` | a product that nothing narrows | `torch.matmul` in float64 |
