@@ -16,23 +16,24 @@ from probsym.reps import Inputs, Leaf
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Points (first) and vectors of one space as columns (B batch, D space, M columns, L inputs of this space).
+    """Points (first) and vectors of one space as columns (B batch, D space, M columns, L arguments that hold them).
 
-    The inputs are compared in stages, each at unit size: all points together, then one input of vectors after another.
+    The arguments are compared in stages, each at unit size: all points together, then the vectors of one argument after
+    another.
 
     Args:
         value: (B, D, M) in float64, zero where `present` (B, M) is false.
         present: which columns exist.
-        block: (M,), the input that each column comes from, numbered 0 ... L-1.
-        stage: (L,), the same number for all inputs of points, one for each of vectors: what is compared together.
-        ordered: (L,), whether the order of the columns of an input has a meaning.
+        argument: (M,), the argument that each column comes from, numbered 0 ... L-1.
+        stage: (L,), which arguments are compared together: 0 for all with points, a number for each with vectors.
+        ordered: (L,), whether the order of the columns of an argument has a meaning.
         rounding: (B, L), sum of squares that rounding leaves where there should be zero.
         eps: relative rounding of the coarsest dtype among them.
     """
 
     value: Tensor
     present: Tensor
-    block: Tensor
+    argument: Tensor
     stage: Tensor
     ordered: Tensor
     rounding: Tensor
@@ -44,20 +45,20 @@ class Columns:
 
     def of_stage(self, number: int) -> tuple[Tensor, Tensor]:
         """The columns of one stage (B, D, m) and their rounding (B,)."""
-        blocks = self.stage == number
-        return self.value[..., blocks[self.block]], self.rounding[:, blocks].sum(-1)
+        arguments = self.stage == number
+        return self.value[..., arguments[self.argument]], self.rounding[:, arguments].sum(-1)
 
-    def sum_by_input(self, squares: Tensor, block: Tensor | None = None) -> Tensor:
-        """Sums over the columns of each input: (..., M) -> (..., L); `block` where these are not all columns."""
-        if block is None:
-            block = self.block
-        share = block[:, None] == torch.arange(len(self.stage), device=block.device)
+    def sum_by_argument(self, squares: Tensor, argument: Tensor | None = None) -> Tensor:
+        """Sums over the columns of each argument: (..., M) -> (..., L); `argument` where these are not all columns."""
+        if argument is None:
+            argument = self.argument
+        share = argument[:, None] == torch.arange(len(self.stage), device=argument.device)
         return squares @ share.to(squares.dtype)
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
-    """One input as columns: the fields of `Columns` before it is scaled."""
+class _Part:
+    """One argument as columns: the fields of `Columns` before it is scaled."""
 
     value: Tensor
     present: Tensor
@@ -67,7 +68,10 @@ class _Block:
 
 
 def oriented(x: Inputs, space: IsometryGroup) -> list[Leaf]:
-    """The points, then the vectors of an input; those on the edges of a ragged batch have no fixed number."""
+    """The arguments with points, then those with vectors.
+
+    What lies on the edges of a ragged batch is left out: such arguments are not padded to a common number of columns.
+    """
     points = []
     vectors = []
     for leaf in spatial(x, space):
@@ -90,58 +94,58 @@ def read_columns(x: Inputs, space: IsometryGroup, eps: Mapping[str, float]) -> t
 
     Args:
         x: the inputs in float64.
-        eps: relative rounding of every input, by name.
+        eps: relative rounding of every argument, by name.
 
     Raises:
-        ValueError: the group moves points, and no input holds any.
+        ValueError: the group moves points, and no argument holds any.
     """
     origin = centroid(x, space) if space.anchored else None
     leaves = oriented(x, space)
 
-    # 1. each input about the origin, with the rounding of its coordinates as they came
-    blocks: list[_Block] = []
+    # 1. each argument about the origin, with the rounding of its coordinates as they came
+    parts: list[_Part] = []
     for leaf in leaves:
         raw, present = columns(x, leaf, space)
         value, _ = centred(x, leaf, space, origin)
         present = exists(raw, present)
         rounding = eps[leaf.name] ** 2 * (raw * present[:, None]).detach().square().sum((1, 2))
         stage = 0
-        if blocks and not is_point(leaf, space):
-            stage = blocks[-1].stage + 1
-        blocks.append(_Block(value, present, stage, is_ordered(leaf, space), rounding))
+        if parts and not is_point(leaf, space):
+            stage = parts[-1].stage + 1
+        parts.append(_Part(value, present, stage, is_ordered(leaf, space), rounding))
 
     if origin is None:
         origin = torch.zeros(x.count, space.dim, dtype=torch.float64, device=x.device)
 
     # 2. without any data, one column that does not exist: nothing is known of the axes
-    if not any(block.value.shape[-1] for block in blocks):
+    if not any(part.value.shape[-1] for part in parts):
         nothing = origin.new_zeros(x.count, space.dim, 1)
-        blocks = [_Block(nothing, nothing[:, 0] > 0, 0, True, nothing[:, 0, 0])]
+        parts = [_Part(nothing, nothing[:, 0] > 0, 0, True, nothing[:, 0, 0])]
 
     coarsest = max((eps[leaf.name] for leaf in leaves), default=FLOAT64_EPS)
-    return _joined(blocks, coarsest), origin
+    return _joined(parts, coarsest), origin
 
 
-def _joined(blocks: list[_Block], eps: float) -> Columns:
+def _joined(parts: list[_Part], eps: float) -> Columns:
     """All columns, those of one stage divided by its largest coordinate."""
-    device = blocks[0].value.device
-    by_stage: list[list[Tensor]] = [[] for _ in range(blocks[-1].stage + 1)]
-    for block in blocks:
-        by_stage[block.stage].append(block.value)
+    device = parts[0].value.device
+    by_stage: list[list[Tensor]] = [[] for _ in range(parts[-1].stage + 1)]
+    for part in parts:
+        by_stage[part.stage].append(part.value)
     sizes = [_largest_coordinate(values) for values in by_stage]
     values = []
     roundings = []
-    for block in blocks:
-        size = sizes[block.stage]
-        values.append(block.value / size[:, None, None])
-        roundings.append(block.rounding / size.square())
-    widths = torch.tensor([block.value.shape[-1] for block in blocks], device=device)
+    for part in parts:
+        size = sizes[part.stage]
+        values.append(part.value / size[:, None, None])
+        roundings.append(part.rounding / size.square())
+    widths = torch.tensor([part.value.shape[-1] for part in parts], device=device)
     return Columns(
         value=torch.cat(values, -1),
-        present=torch.cat([block.present for block in blocks], -1),
-        block=torch.repeat_interleave(torch.arange(len(blocks), device=device), widths),
-        stage=torch.tensor([block.stage for block in blocks], device=device),
-        ordered=torch.tensor([block.ordered for block in blocks], device=device),
+        present=torch.cat([part.present for part in parts], -1),
+        argument=torch.repeat_interleave(torch.arange(len(parts), device=device), widths),
+        stage=torch.tensor([part.stage for part in parts], device=device),
+        ordered=torch.tensor([part.ordered for part in parts], device=device),
         rounding=torch.stack(roundings, -1),
         eps=eps,
     )

@@ -162,7 +162,7 @@ def _remaining(paths: Paths, view: SpaceView, j: int) -> Tensor:
 
 
 def _candidates(paths: Paths, view: SpaceView, j: int) -> _Candidates:
-    """The columns that may give axis j: of the first input that has a component in what remains of the eigenspace.
+    """The columns that may give axis j: of the first argument with a component in what remains of the eigenspace.
 
     An axis that is the last of its eigenspace has both signs instead of a column, unless the columns have an order.
     """
@@ -172,30 +172,30 @@ def _candidates(paths: Paths, view: SpaceView, j: int) -> _Candidates:
     wide = _is_wide(cluster, j)
 
     # 1. of a ragged batch no more columns than the largest of the inputs in question has
-    near = data.present[owner[wide].unique()].any(0).nonzero().squeeze(-1)
-    if not len(near):
-        near = torch.zeros_like(cluster[0, :1])
-    value = data.value.detach()[..., near][owner]
-    block_of = data.block[near]
+    used = data.present[owner[wide].unique()].any(0).nonzero().squeeze(-1)
+    if not len(used):
+        used = torch.zeros_like(cluster[0, :1])
+    value = data.value.detach()[..., used][owner]
+    argument_of = data.argument[used]
 
-    # 2. what each input has in the remaining space; the first one that has anything decides
+    # 2. what each argument has in the remaining space; the first one that has anything decides
     seen = _remaining(paths, view, j).detach() @ value
-    energy = data.sum_by_input(seen.square().sum(1), block_of)
+    energy = data.sum_by_argument(seen.square().sum(1), argument_of)
     rounding = data.rounding[owner]
     has_data = ~is_zero(energy, rounding)
     any_data = has_data.any(-1)
-    block = has_data.to(torch.uint8).argmax(-1, keepdim=True)
-    ordered = data.ordered[block]
+    argument = has_data.to(torch.uint8).argmax(-1, keepdim=True)
+    ordered = data.ordered[argument]
     use = wide & any_data & (ordered.squeeze(-1) | ~_is_last(cluster, j))
 
-    # 3. inputs up to that one which are so small that rounding may decide whether they have anything
+    # 3. arguments up to that one which are so small that rounding may decide whether they have anything
     number = torch.arange(has_data.shape[1], device=has_data.device)
-    asked = number <= torch.where(any_data[:, None], block, has_data.shape[1])
+    asked = number <= torch.where(any_data[:, None], argument, has_data.shape[1])
     paths.suspect(wide & (is_thin(energy, rounding, data.eps) & asked).any(-1))
 
     # 4. the rule for ordered or for unordered columns
-    error = (rounding / energy.clamp_min(1e-300)).sqrt().gather(1, block)
-    allowed = data.present[:, near][owner] & (block_of == block) & use[:, None]
+    error = (rounding / energy.clamp_min(1e-300)).sqrt().gather(1, argument)
+    allowed = data.present[:, used][owner] & (argument_of == argument) & use[:, None]
     length = seen.square().sum(1).sqrt()
     longest = length.masked_fill(~allowed, 0).amax(-1, keepdim=True)
     slack = SURE_DISTANCE_IN_ROUNDING_ERRORS * (error * longest + paths.spaces[view.space].error[:, None])
@@ -210,7 +210,7 @@ def _candidates(paths: Paths, view: SpaceView, j: int) -> _Candidates:
     is_candidate = is_candidate.bool()
     directions = seen.mT.gather(1, columns[..., None].expand(-1, -1, value.shape[1]))
     same = _coinciding(paths, directions, is_candidate, error, data.eps)
-    columns = near[columns]
+    columns = used[columns]
 
     # 6. the options: the first column of each direction, or none
     options = torch.cat([is_candidate & ~same.tril(-1).any(-1), ~use[:, None]], -1)
@@ -340,8 +340,8 @@ def _direction_without_column(paths: Paths, view: SpaceView, j: int, remaining: 
 def _turned_by_rounding(paths: Paths, view: SpaceView, left: Tensor, index: Tensor, has_column: Tensor) -> Tensor:
     """The angle (R,) by which the rounding of a column may turn its axis: relative to what is left of it (R, D, 1)."""
     data = view.data
-    number = data.sum_by_input(data.present.double())
-    rounding_of_one = (data.rounding / number.clamp_min(1))[paths.owner, data.block[index]].sqrt()
+    number = data.sum_by_argument(data.present.double())
+    rounding_of_one = (data.rounding / number.clamp_min(1))[paths.owner, data.argument[index]].sqrt()
     length = left.detach().square().sum((1, 2)).sqrt()
     return torch.where(has_column, rounding_of_one / length.clamp_min(1e-150), 0.0)
 

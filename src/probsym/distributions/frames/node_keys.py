@@ -96,7 +96,7 @@ def view_nodes(x: Inputs, axis: NodeAxis, eps: Mapping[str, float]) -> NodeView:
 
     Args:
         x: the inputs in float64.
-        eps: relative rounding of every input, by name.
+        eps: relative rounding of every argument, by name.
     """
     layout = x.layouts[axis]
     shape = (x.count, layout.padded_size)

@@ -176,7 +176,7 @@ def _null_dimension(vectors: Tensor, cluster: Tensor, data: Columns) -> Tensor:
     """Dimension of the first eigenspace where no data has a component in it, else zero (B,)."""
     first = cluster == cluster[:, :1]
     squares = ((vectors.mT @ data.value.detach()).square() * first[..., None]).sum(1)
-    empty = is_zero(data.sum_by_input(squares), data.rounding).all(-1)
+    empty = is_zero(data.sum_by_argument(squares), data.rounding).all(-1)
     return torch.where(empty, first.sum(-1), 0)
 
 
