@@ -51,11 +51,9 @@ def coupled_error(phi: Symmetrizer, x: dict[str, Tensor]) -> float:
     """Largest |g f(g^-1 hx; h eps) - h (g f(g^-1 x; eps))| over 16 samples, relative to the output."""
     bound = phi.bind((), x)
     eps = phi.draw_noise(**x, samples=16)
-    noise = {f: f.draw_noise((bound.count,), bound.layouts.get(f), dtype=torch.float64) for f in phi.group.factors}
-    lift = {
-        f: (noise[f].new_zeros(bound.count, f.dim) + 3, noise[f]) if isinstance(f, ps.E) else noise[f] for f in noise
-    }
-    parts = {f: f.project(lift[f], noise[f], bound.layouts.get(f)) for f in lift}
+    noise = {f: bound.stored(f).draw_noise((bound.count,), dtype=torch.float64) for f in phi.group.factors}
+    lift = {f: (noise[f].new_zeros(bound.count, f.dim) + 3, noise[f]) if f.anchored else noise[f] for f in noise}
+    parts = {f: bound.stored(f).project(lift[f], noise[f]) for f in lift}
     h = phi.distribution.parts[0].join(parts) if hasattr(phi.distribution, "parts") else _join(phi.group, parts)
     moved = phi.sample(*bound.act(h).args, **bound.act(h).kwargs, noise=phi.distribution.move_noise(bound, h, eps))
     still = phi.output.act(h.map(lambda t, _: t.expand(16, *t.shape)), phi.sample(**x, noise=eps))
@@ -63,7 +61,7 @@ def coupled_error(phi: Symmetrizer, x: dict[str, Tensor]) -> float:
 
 
 def _join(group: Group, parts: dict[Group, ps.Element]) -> ps.Element:
-    from probsym.groups.base import ProductElement
+    from probsym.groups import ProductElement
 
     return next(iter(parts.values())) if len(parts) == 1 else ProductElement(group, parts)
 

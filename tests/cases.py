@@ -250,7 +250,7 @@ SETTINGS: dict[str, Callable[..., Setting]] = {
 
 def _haar(s: Setting, group: ps.Group | None = None) -> ps.Haar:
     group = group or s.group
-    return ps.Haar(group, origin="centroid" if any(isinstance(f, ps.E) for f in group.factors) else None)
+    return ps.Haar(group, origin="centroid" if any(f.anchored for f in group.factors) else None)
 
 
 def _product(s: Setting) -> ps.EquivariantDistribution:

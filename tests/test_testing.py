@@ -13,6 +13,7 @@ from cases import DISTRIBUTIONS, SETTINGS, particles, randn
 from probsym.distributions import DefaultNet, Haar, Support
 from probsym.distributions.base import ProjectedDistribution
 from probsym.groups.orthogonal import OrthogonalElement
+from probsym.reps.storage import StoredSymmetric
 from probsym.testing import assert_distribution, assert_equivariant, assert_group, equivariance_error
 from probsym.testing.statistics import symmetric_p_value
 
@@ -23,16 +24,16 @@ from probsym.testing.statistics import symmetric_p_value
 class Sloppy(ps.O):
     """Projects without a second key: a rank-deficient z is completed by the axes of the laboratory."""
 
-    def project(self, z, tie, layout=None):
-        return super().project(z, torch.eye(self.dim, dtype=tie.dtype).expand_as(tie), layout)
+    def project(self, z, tie):
+        return super().project(z, torch.eye(self.dim, dtype=tie.dtype).expand_as(tie))
 
 
 @dataclass(frozen=True, repr=False)
 class Uncovariant(ps.O):
     """Projects by rounding to a signed permutation: no covariance at generic z."""
 
-    def project(self, z, tie, layout=None):
-        return super().project(z.round(decimals=1), tie, layout)
+    def project(self, z, tie):
+        return super().project(z.round(decimals=1), tie)
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,8 +56,8 @@ class Lazy(ps.O):
 class Stretched(ps.O):
     """Its elements are not orthogonal."""
 
-    def project(self, z, tie, layout=None):
-        g = super().project(z, tie, layout)
+    def project(self, z, tie):
+        g = super().project(z, tie)
         return dataclasses.replace(g, matrix=g.matrix * 1.001)
 
 
@@ -79,12 +80,17 @@ class ById(ps.O):
     __eq__, __hash__ = object.__eq__, object.__hash__
 
 
+class ByIndex(StoredSymmetric):
+    def project(self, z, tie):
+        return super().project(z, torch.arange(z.shape[-1]).to(z).expand_as(z))
+
+
 @dataclass(frozen=True, repr=False)
 class Indexed(ps.S):
     """Breaks ties by input order."""
 
-    def project(self, z, tie, layout=None):
-        return super().project(z, torch.arange(z.shape[-1]).to(z).expand_as(z), layout)
+    def stored(self, layout=None):
+        return ByIndex(self, super().stored(layout).layout)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ]
 from probsym import learning, testing
 from probsym.distributions import Canonical, EquivariantDistribution, Frame, Haar, Learned, Relaxation
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Hybrid, MonteCarlo, designs
-from probsym.groups import SE, SO, Axis, C, D, E, Element, Group, O, S, Shift, Signs
-from probsym.reps import Rep
+from probsym.groups import SE, SO, C, D, E, Element, Group, O, Shift, Signs
+from probsym.reps import Axis, Rep, S
 from probsym.saving import load, save
 from probsym.symmetrizer import Symmetrizer, symmetrize
 

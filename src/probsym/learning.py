@@ -20,13 +20,9 @@ from torch import Tensor
 
 from probsym.distributions import Noise
 from probsym.estimators.moments import absolute_square
-from probsym.groups import Axis, Element, IsometryGroup, Permutation
-from probsym.groups.cyclic import DihedralElement
-from probsym.groups.shift import ShiftElement
-from probsym.groups.signs import SignElement
+from probsym.groups import Element
 from probsym.groups.whole import positive
 from probsym.kernels.precision import wide
-from probsym.reps import Rep
 from probsym.symmetrizer import Symmetrizer
 
 
@@ -78,52 +74,20 @@ def distance(g: Element) -> Tensor:
     """How far group elements are from the identity, in [0, 1], summed over the factors; batch shape of g.
 
     O, SO, E, SE: |R - 1|^2 / (4 d), the translation does not count. S_n: the share of nodes that move, with the
-    straight-through gradient of the scores. Signs: the share of signs that change; C, D, Shift: 0 or 1; no gradient.
+    straight-through gradient of the scores. Signs: the share of signs that change. Other finite groups: 0 or 1, without
+    gradient. A group of one's own says it with `distance_to_identity`.
 
     Raises:
-        TypeError: a group of another kind.
+        TypeError: a group without a distance.
 
     >>> from probsym.groups import SO
     >>> half_turn = SO(2).identity().map(lambda t, _: -t)
     >>> float(distance(half_turn)), float(distance(SO(2).identity()))
     (1.0, 0.0)
     """
-    parts = [_distance(g[f], f) for f in g.group.factors if not isinstance(f, Axis)]
-    return torch.stack(torch.broadcast_tensors(*parts)).sum(0) if parts else torch.zeros(g.shape)
-
-
-def _distance(g: Any, factor: Any) -> Tensor:
-    if isinstance(factor, IsometryGroup):
-        trace = g.matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
-        return (factor.dim - trace) / (2 * factor.dim)
-    if isinstance(g, Permutation):
-        return _moved_share(g)
-    if isinstance(g, DihedralElement):
-        return ((g.turns != 0) | (g.flips != 0)).to(torch.get_default_dtype())
-    if isinstance(g, ShiftElement):
-        return ((g.down != 0) | (g.right != 0)).to(torch.get_default_dtype())
-    if isinstance(g, SignElement):
-        return (g.signs < 0).to(torch.get_default_dtype()).mean(-1)
-    raise TypeError(f"no distance is known for {factor!r}")
-
-
-def _moved_share(g: Permutation) -> Tensor:
-    """1 - (number of fixed nodes) / n, from the trace of P, whose soft matrix receives the gradient."""
-    layout = g.layout
-    mask = layout.padded_mask()
-    if layout.ragged:
-        place = layout.position % max(layout.padded_size, 1)
-        label = torch.nn.functional.one_hot(place, max(layout.padded_size, 1))
-    else:
-        label = torch.eye(layout.size, device=g.index.device)
-    kind = torch.get_default_dtype() if g.relaxed is None else g.relaxed.dtype
-    label = label.to(kind).expand(*g.index.shape, label.shape[-1])
-    stays = (Rep(g.group).act(g, label) * label).sum(-1)
-    if layout.ragged:
-        stays = layout.pad(stays, stays.ndim - 1)
-        return 1 - stays.sum(-1) / layout.sizes.clamp_min(1)
-    count = layout.size if mask is None else mask.sum(-1).clamp_min(1)
-    return 1 - (stays if mask is None else stays * mask).sum(-1) / count
+    if g.group.trivial:
+        return torch.zeros(g.shape)
+    return g.group.distance_to_identity(g)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import torch
 import probsym as ps
 from probsym.distributions import Frame
 from probsym.groups import product
-from probsym.groups.base import ProductElement
 from probsym.reps import Inputs, Rep
 
 SPACES = [ps.O, ps.SO, ps.E, ps.SE]
@@ -77,7 +76,7 @@ def make(space, first, pos, vel=None, degrees=(1, 0), distribution=None, scale=1
 
 def space_is_affine(family):
     """About the origin a single point is a vector; about its centroid it is nothing."""
-    return issubclass(family, ps.E)
+    return family in (ps.E, ps.SE)
 
 
 def element(x, group, seed=0, scale=1.0):
@@ -86,10 +85,10 @@ def element(x, group, seed=0, scale=1.0):
     parts = {}
     for f in group.factors:
         shape = (x.count,)
-        z = [f.draw_noise(shape, x.layouts.get(f), generator=generator, dtype=x.dtype) for _ in range(2)]
+        z = [x.stored(f).draw_noise(shape, generator=generator, dtype=x.dtype) for _ in range(2)]
         shift = scale * torch.randn(x.count, getattr(f, "dim", 1), generator=generator, dtype=x.dtype)
-        parts[f] = f.project((shift, z[0]) if isinstance(f, ps.E) else z[0], z[1], x.layouts.get(f))
-    return next(iter(parts.values())) if len(parts) == 1 else ProductElement(group, parts)
+        parts[f] = x.stored(f).project((shift, z[0]) if f.anchored else z[0], z[1])
+    return group.join(*parts.values())
 
 
 def exact_error(phi, data, seed=0, scale=1.0):

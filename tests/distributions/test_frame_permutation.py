@@ -119,7 +119,7 @@ def test_transport_moves_with_input_and_noise(name):
     p = Frame(NODES)
     noise = p.noise(x, (5,), torch.Generator().manual_seed(1))
     z = torch.randn(2, len(a), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    h = NODES.project(z, z, x.layouts[NODES])
+    h = x.stored(NODES).project(z, z)
     left = p.transport(x.act(h), p.move_noise(x, h, noise))
     right = h.map(lambda t, _: t.expand(5, *t.shape)) @ p.transport(x, noise)
     assert torch.equal(left.index, right.index)
@@ -216,7 +216,7 @@ def test_coupling_in_ragged_batches_with_points():
     noise = p.noise(x, (4,), torch.Generator().manual_seed(1))
     z = torch.randn(9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     fallback = torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    h = x.group.project({axis: z, space: (fallback[:, 0], fallback)}, {axis: z, space: fallback}, x.layouts)
+    h = x.group.join({axis: x.stored(axis).project(z, z), space: space.project((fallback[:, 0], fallback), fallback)})
     left, right = p.transport(x.act(h), p.move_noise(x, h, noise)), p.transport(x, noise)
     probe = torch.randn(4, 9, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     rep = Rep(axis, space.vector)
@@ -250,7 +250,7 @@ def test_negative_control_listing_one_order_of_equal_nodes():
         def support(self, x, generator=None):
             full = super().support(x, generator)
             index = torch.arange(full.element.index.shape[-1]).expand_as(full.element.index)
-            return type(full)(type(full.element)(NODES, full.element.layout, index), full.weight, full.exact, {})
+            return type(full)(NODES.stored(full.element.layout).permutation(index), full.weight, full.exact, {})
 
     a, _ = GRAPHS["cycle"]
     phi = ps.symmetrize(

@@ -504,7 +504,7 @@ def test_soft_permutations_are_doubly_stochastic_and_sharpen():
 
 def test_entropy():
     """Zero for a permutation, 2 log n where all scores are equal; padding does not count."""
-    from probsym.groups import Layout
+    from probsym.reps import Layout
 
     relaxation = Relaxation()
     assert relaxation.entropy(100 * torch.arange(4.0)[None], Layout(4)) < 1e-6

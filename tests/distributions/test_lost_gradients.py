@@ -206,7 +206,7 @@ def wrong(shape):
 @pytest.mark.parametrize("name", SILENT | LOUD)
 def test_features_of_another_shape_are_refused(name, kind):
     group, rep, shape, x = (SILENT | LOUD)[name]
-    columns = isinstance(group, ps.O | ps.E)
+    columns = group.isometric
     for bad in wrong((len(x), *shape)):
         if columns and len(bad) == 3 and bad[:2] == (len(x), shape[0]):
             continue  # any number of columns will do

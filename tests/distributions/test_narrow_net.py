@@ -85,7 +85,7 @@ def test_features_of_a_net_of_ones_own(family, rank, narrow, wide):
     z = phi.distribution.net_features(x)
     lacking = 3 - rank if family is ps.O else max(2 - rank, 0)
     assert (space.degenerate(z[space]) == (lacking > 0)).all()
-    assert nodes.degenerate(z[nodes], x.layouts[nodes]).all()
+    assert x.stored(nodes).degenerate(z[nodes]).all()
     columns = net(pos)[space].to(wide)
     tolerance = 20 * torch.finfo(narrow).eps
     assert (z[space] - columns).abs().max() < tolerance * columns.abs().max()

@@ -1,6 +1,7 @@
 """Designs: exact where algebra says so, unbiased, with honest blocks."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -227,7 +228,7 @@ def test_gradient_of_translated_scores():
     n, group = 5, ps.S(5)
     g, h = (group.haar((3,), dtype=torch.float64) for _ in range(2))
     token = torch.zeros(3, n, n, dtype=torch.float64, requires_grad=True)
-    soft = type(g)(g.group, g.layout, g.index, token)
+    soft = replace(g, relaxed=token)
     x, cot = torch.randn(2, 3, n, 2, dtype=torch.float64)
     (ps.Rep(group).act(soft @ h, x) * cot).sum().backward()
     assert torch.allclose(token.grad, cot @ ps.Rep(group).act(h, x).mT)
@@ -283,7 +284,7 @@ def test_joint_cosets_average_over_both_groups():
     for factor, name, number in ((nodes, "shifts", numbers % 4), (space, "octahedral", numbers // 4)):
         h = designs.DESIGNS[name].translations(factor, x, base[factor])
         parts[factor] = base[factor] @ h.select(number)
-    pairs = ps.testing.elements.join(s.group, parts)
+    pairs = s.group.join(*parts.values())
     assert torch.allclose(y, phi.orbit(x, pairs).mean(), atol=1e-12, rtol=0)
     with pytest.raises(ValueError, match=r"96.*97"):
         phi(**s.call, estimator=ps.MonteCarlo(97, design=("shifts", "octahedral")))

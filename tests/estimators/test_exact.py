@@ -181,9 +181,9 @@ def test_hybrid_enumerates_the_orders_of_small_graphs(setting):
     estimate = phi.estimate(**s.call, estimator=ps.Hybrid(3), generator=seeded())
     assert estimate.samples.tolist() == [72, 6, 18]
     nodes = x.signature.node_axes[0]
-    h = nodes.haar((x.count,), n=x.layouts[nodes], generator=seeded(1))
+    h = x.stored(nodes).haar((x.count,), generator=seeded(1))
     space = next(f for f in s.group.factors if f != nodes)
-    h = ps.testing.elements.join(s.group, {nodes: h, space: space.identity((x.count,), dtype=torch.float64)})
+    h = s.group.join(h, space.identity((x.count,), dtype=torch.float64))
     moved = phi(**x.act(h).kwargs, estimator=ps.Hybrid(3), generator=seeded())
     right = [rep.act(h, y) for rep, y in zip(phi.output, estimate.mean, strict=True)]
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(moved, right, strict=True))

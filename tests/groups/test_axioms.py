@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import probsym as ps
-from probsym.groups import FAMILIES, Group, IsometryGroup, NodeAxis, Product
+from probsym.groups import Group, IsometryGroup, Product
+from probsym.reps import FAMILIES, NodeAxis
 from probsym.testing import assert_group
 
 NODE = [family for family in FAMILIES if issubclass(family, NodeAxis)]
@@ -40,7 +41,7 @@ def test_products(parts):
     groups = [
         family(f"axis{i}")
         if issubclass(family, NodeAxis)
-        else family(2 ** (d - 1) if issubclass(family, ps.C) else d, f"space{i}")
+        else family(2 ** (d - 1) if family in (ps.C, ps.D) else d, f"space{i}")
         for i, (family, d) in enumerate(parts)
     ]
     total = groups[0]
@@ -59,7 +60,10 @@ def test_products_are_flat_and_commute():
 
 def test_every_public_group_is_registered():
     public = {
-        c for c in vars(ps.groups).values() if inspect.isclass(c) and issubclass(c, Group) and not inspect.isabstract(c)
+        c
+        for module in (ps.groups, ps.reps)
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, Group) and not inspect.isabstract(c)
     }
     assert public == set(FAMILIES) | {Product}
     assert {c for c in vars(ps).values() if inspect.isclass(c) and issubclass(c, Group)} <= set(FAMILIES) | {Group}

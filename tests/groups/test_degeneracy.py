@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.groups import Layout
 from probsym.kernels import orthonormal
 from probsym.kernels.orthonormal import lacks_columns, orthonormalise
+from probsym.reps import Layout
 from probsym.testing import assert_group
 
 KINDS = [torch.float32, torch.float64]
@@ -86,7 +86,7 @@ def test_later_columns_take_the_place_of_dependent_ones(group):
     thin = [(v, v, v), (v,), (0 * v, 0 * v)]
     for few, columns in [*((0, c) for c in full), *((1, c) for c in flat), *((2, c) for c in thin)]:
         z = torch.cat(columns, -1)
-        z = (z[..., 0], z) if isinstance(group, ps.E) else z
+        z = (z[..., 0], z) if group.anchored else z
         g = [group.project(z, torch.randn(4, 3, 3, dtype=torch.float64)).matrix for _ in range(20)]
         moved = any(bool((h != g[0]).any()) for h in g)
         expected = few > int(group.special)
@@ -152,7 +152,7 @@ def test_closed_form_and_general_way_agree_near_dependence(dim, special, surplus
 @pytest.mark.parametrize("group", FINITE, ids=repr)
 def test_flags_and_ties_of_scores(group, kind):
     """Scores equal up to rounding, at any size: the flag says what 40 ties find (wrong once in 2^39 rows)."""
-    eps, shape = torch.finfo(kind).eps, group.draw_noise((), group.layout()).shape
+    eps, shape = torch.finfo(kind).eps, group.draw_noise(()).shape
     base = torch.randint(-1, 2, (60, *shape), generator=seeded()).double()
     blur = torch.randn(60, *shape, generator=seeded(1), dtype=torch.float64)
     ties = torch.randn(40, 60, *shape, generator=seeded(2), dtype=torch.float64).to(kind)
@@ -160,7 +160,7 @@ def test_flags_and_ties_of_scores(group, kind):
         z = ((base + away * eps * blur) * size).to(kind)
         flags = group.degenerate(z)
         g = group.project(z.expand(40, *z.shape), ties)
-        parts = [getattr(g, name) for name in g.trailing_dims if getattr(g, name) is not None]
+        parts = list(g.tensors.values())
         differs = [(t != t[:1]).reshape(40, 60, -1).any(-1).any(0) for t in parts]
         assert torch.equal(torch.stack(differs).any(0), flags)
         if away == 1e5:
@@ -171,32 +171,31 @@ def test_layouts_of_scores():
     """Padding and other graphs neither fallback nor set the scale."""
     z = torch.tensor([[1.0, 1 + 1e-7, 9.0], [1.0, 2.0, 2.0], [1.0, 1 + 1e-3, 1e9]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 0]], dtype=torch.bool)
-    assert ps.S("n", mask="m").degenerate(z, Layout(3, mask)).tolist() == [True, False, False]
+    assert ps.S("n", mask="m").stored(Layout(3, mask)).degenerate(z).tolist() == [True, False, False]
     batch = torch.tensor([0, 0, 0, 1, 1, 2, 2])
     flat = z[mask]
-    assert ps.S("n", batch="b").degenerate(flat, Layout(7, batch=batch, count=3)).tolist() == [True, False, False]
+    ragged = ps.S("n", batch="b").stored(Layout(7, batch=batch, count=3))
+    assert ragged.degenerate(flat).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("group", FINITE, ids=repr)
 def test_infinite_scores_exclude_and_do_not_tie(group):
     """A score of -inf says: not this one. It must not set the scale of what is equal up to rounding."""
-    z = group.draw_noise((50,), group.layout(), generator=seeded())
+    z = group.draw_noise((50,), generator=seeded())
     flat = z.flatten(1)
     flat[:, 1] = -torch.inf
     assert not group.degenerate(z).any()
-    a, b = (group.project(z, group.draw_noise((50,), group.layout(), generator=seeded(s))) for s in (1, 2))
-    assert all(
-        torch.equal(getattr(a, name), getattr(b, name)) for name in a.trailing_dims if getattr(a, name) is not None
-    )
+    a, b = (group.project(z, group.draw_noise((50,), generator=seeded(s))) for s in (1, 2))
+    assert all(torch.equal(tensor, b.tensors[name]) for name, tensor in a.tensors.items())
 
 
 def test_the_checker_of_groups_notices_a_wrong_flag():
     class Never(ps.Signs):
-        def degenerate(self, z, layout=None):
+        def degenerate(self, z):
             return torch.zeros(z.shape[:-1], dtype=torch.bool)
 
     class Always(ps.Signs):
-        def degenerate(self, z, layout=None):
+        def degenerate(self, z):
             return torch.ones(z.shape[:-1], dtype=torch.bool)
 
     with pytest.raises(AssertionError, match="must not use its fallback where degenerate is false"):

@@ -130,13 +130,11 @@ def test_what_is_refused():
 @pytest.mark.parametrize("group", [*EXACT, ps.S(4), ps.O(1), ps.SO(1), ps.Signs(3), ps.D(4) * ps.S(3)], ids=repr)
 def test_elements_are_all_and_distinct(group):
     every = group.elements()
-    seen = ps.testing.elements.probes(group, {f: f.layout() for f in group.factors}, torch.Generator().manual_seed(0))
+    seen = ps.testing.elements.probes(group, {f: f for f in group.factors}, torch.Generator().manual_seed(0))
     where = torch.cat(ps.testing.elements.images(every, seen), -1)
     assert len(where) == group.order() == every.shape[0]
     assert len(where.unique(dim=0)) == len(where)
-    e = group.identity(
-        (1,), n={f: f.layout() for f in group.factors} if len(group.factors) > 1 else None, dtype=torch.float64
-    )
+    e = group.identity((1,), dtype=torch.float64)
     assert torch.allclose(where[:1], torch.cat(ps.testing.elements.images(e, seen), -1))
 
 

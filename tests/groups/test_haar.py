@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import probsym as ps
-from probsym.groups import Layout
+from probsym.reps import Layout
 
 ALPHA = 1e-6
 

@@ -65,7 +65,7 @@ def slots(group):
     found = {ps.Rep(group): (4, 4)}
     if isinstance(group, ps.S):
         found[ps.Rep(group, group)] = (4, 4)
-    if isinstance(group, ps.C):
+    if isinstance(group, ps.C | ps.D):
         found[ps.Rep(group.regular)] = (group.order(), 2)
     return found
 
@@ -73,8 +73,8 @@ def slots(group):
 def element(group, shape, kind):
     """The same random element in any dtype, up to its rounding."""
     generator = torch.Generator().manual_seed(1)
-    z, fallback = (group.draw_noise(shape, group.layout(), dtype=torch.float64, generator=generator) for _ in range(2))
-    g = group.project((z[..., 0] * 100, z) if isinstance(group, ps.E) else z, fallback, group.layout())
+    z, fallback = (group.draw_noise(shape, dtype=torch.float64, generator=generator) for _ in range(2))
+    g = group.project((z[..., 0] * 100, z) if group.anchored else z, fallback)
     return g.map(lambda t, _: t.to(kind) if t.is_floating_point() else t)
 
 
@@ -130,7 +130,7 @@ def test_projections_and_their_gradients(group, setting):
 
     def pull(z, fallback):
         leaf = z.clone().requires_grad_()
-        g = group.project((leaf[..., 0], leaf) if isinstance(group, ps.E) else leaf, fallback).matrix
+        g = group.project((leaf[..., 0], leaf) if group.anchored else leaf, fallback).matrix
         if g.requires_grad:
             (g * torch.linspace(-1, 1, d)).sum().backward()
         return g.detach(), leaf.grad

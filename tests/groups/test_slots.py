@@ -79,11 +79,11 @@ SPACES = [ps.O(3), ps.SO(3), ps.E(3), ps.SE(3), ps.SO(2), ps.O(4)]
 def test_other_sizes_than_that_of_the_space(group, slot):
     rep = ps.Rep(None, slot(group))
     x = torch.randn(4, 5, 2 * group.dim)
-    g = group.project((x.new_zeros(4, group.dim), torch.randn(4, group.dim, group.dim)) if isinstance(group, ps.E) else
+    g = group.project((x.new_zeros(4, group.dim), torch.randn(4, group.dim, group.dim)) if group.anchored else
                       torch.randn(4, group.dim, group.dim), torch.randn(4, group.dim, group.dim))  # fmt: skip
     expected = ps.Rep(None, None, group.vector).act(g, x.unflatten(-1, (2, -1))).flatten(-2)
     assert torch.allclose(rep.act(g, x), expected, atol=1e-5)
-    if isinstance(group, ps.E):
+    if group.anchored:
         return
     phi = ps.symmetrize(Base(10 * group.dim), rep, rep, "haar").eval()
     assert ps.testing.equivariance_error(phi, x, generator=torch.Generator().manual_seed(0)).passed
@@ -118,7 +118,7 @@ def test_wrong_sizes_name_the_argument_or_the_output(rep, shape, says):
             return torch.randn(len(x), *shape[1:])
 
     group = rep.group
-    fine = ps.Rep(group.defining) if not isinstance(group, ps.O) else ps.Rep(None, group)
+    fine = ps.Rep(group.defining) if not group.isometric else ps.Rep(None, group)
     sizes = {ps.C: (4, 4), ps.Shift: (2, 3), ps.Signs: (3,), ps.O: (5, 2)}[type(group)]
     with pytest.raises(ValueError, match=f"output: {says}.*of Rep"):
         ps.symmetrize(Wrong(), {"x": fine}, rep, "haar")(x=torch.randn(2, *sizes))
@@ -129,7 +129,7 @@ def test_wrong_sizes_name_the_argument_or_the_output(rep, shape, says):
 @pytest.mark.parametrize("group", [ps.O(3), ps.C(8), ps.D(4)], ids=repr)
 def test_precision_of_own_slots(group, kind, autocast):
     """Half-precision tensors arrive in float32, outside of autocast, and go back rounded once."""
-    slot, width = (Pair(group), 6) if isinstance(group, ps.O) else (Arrow(group), 2)
+    slot, width = (Pair(group), 6) if group.isometric else (Arrow(group), 2)
     g = group.haar((4,), generator=torch.Generator().manual_seed(0))
     x = (torch.randn(4, 5, width, generator=torch.Generator().manual_seed(1)) * 30).to(kind)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

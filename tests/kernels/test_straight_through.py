@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from probsym.groups import Layout
 from probsym.kernels.gathers import gather_nodes, gather_pairs, inverse_index
 from probsym.kernels.straight_through import AttachNodes, AttachPairs, attach_nodes_reference, attach_pairs_reference
+from probsym.reps import Layout
 
 MASK = torch.arange(5) < torch.tensor([[5], [3], [0]])
 BATCH = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])

@@ -5,8 +5,7 @@ import torch
 
 import probsym as ps
 from cases import PADDED, RAGGED
-from probsym.groups import Layout
-from probsym.reps import Inputs, as_spec, group_of, leaves
+from probsym.reps import Inputs, Layout, as_spec, group_of, leaves
 
 NODES, SPACE = ps.S("nodes"), ps.E(3, "space")
 
@@ -91,7 +90,7 @@ def test_ragged_graphs_equal_single_ones():
         layout = Layout(6, batch=batch, count=3)
         nodes = RAGGED.haar((3,), n=layout, generator=torch.Generator().manual_seed(0))
         space = ps.O(3).haar((3,), generator=torch.Generator().manual_seed(1))
-        from probsym.groups.base import ProductElement
+        from probsym.groups import ProductElement
 
         g = ProductElement(RAGGED * ps.O(3), {RAGGED: nodes, ps.O(3): space})
         x = torch.randn(6, 3)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from probsym.distributions.diagnostics import Diagnostics, added, fill
 from probsym.groups import Element, Group, product
-from probsym.groups.base import ProductElement
 from probsym.members import register
 from probsym.reps import Inputs, Rep, build
 
@@ -238,17 +237,11 @@ class ProjectedDistribution(EquivariantDistribution):
             parts[f] = self.project(x, f, z[f], noise["fallback"][f])
         if diagnostics is not None:
             fill(diagnostics, self.diagnose(x, z))
-        return self.join(parts)
+        return self.group.join(*parts.values())
 
     def project(self, x: Inputs, factor: Group, z: Any, fallback: Tensor) -> Element:
         """The element of one factor for its features."""
         return x.stored(factor).project(z, fallback)
-
-    def join(self, parts: dict[Group, Element]) -> Element:
-        """One element of the whole group."""
-        if len(parts) == 1:
-            return next(iter(parts.values()))
-        return ProductElement(self.group, parts)
 
     def diagnose(self, x: Inputs, z: Mapping[Group, Any]) -> dict[str, Tensor]:
         """Scalars about the features; none by default."""
@@ -358,7 +351,7 @@ class ProductDistribution(EquivariantDistribution):
             found.append(own)
         if diagnostics is not None:
             fill(diagnostics, added(found))
-        return self._join(elements)
+        return self.group.join(*elements)
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         """All pairs of elements; a factor that had to be sampled leaves the pairs a sample.
@@ -373,7 +366,7 @@ class ProductDistribution(EquivariantDistribution):
 
         # 2. the pairs and their weights
         weight = torch.stack([part.weight[picks[:, i]] for i, part in enumerate(parts)]).prod(0)
-        element = self._join([part.element.select(picks[:, i]) for i, part in enumerate(parts)])
+        element = self.group.join(*[part.element.select(picks[:, i]) for i, part in enumerate(parts)])
 
         # 3. what is known of a pair is what is known of both of its elements
         exact = torch.stack([part.exact for part in parts]).all(0)
@@ -382,13 +375,6 @@ class ProductDistribution(EquivariantDistribution):
         largest = torch.iinfo(torch.long).max
         draws = torch.stack([part.independent.masked_fill(part.exact, largest) for part in parts]).amin(0)
         return Support(element, weight, exact, added(part.diagnostics for part in parts), unsure, draws)
-
-    def _join(self, elements: list[Element]) -> Element:
-        parts: dict[Group, Element] = {}
-        for g in elements:
-            for f in g.group.factors:
-                parts[f] = g[f]
-        return ProductElement(self.group, parts)
 
 
 def _product_of(parts: list[EquivariantDistribution]) -> EquivariantDistribution | None:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from probsym.distributions.features import NodeFeatures, Viewpoint
 from probsym.distributions.geometry import centroid
-from probsym.groups import Group, NodeAxis
+from probsym.groups import Group
 from probsym.kernels.orthonormal import tolerance
 from probsym.kernels.values import may_peek, readable, recorded
 from probsym.members import register
 from probsym.nets import GIN, DeepSets, InvariantWeights, MomentWeights
 from probsym.nets.masking import EdgeList, Segments, mean, spread
 from probsym.nets.rounding import uncertain
-from probsym.reps import Inputs, Signature, leaves
+from probsym.reps import Inputs, NodeAxis, Signature, leaves
 
 BUILDING = threading.RLock()
 SMALL = 16  # times the eps of scores: rounding that their common size, which they are lifted by, covers already

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.geometry import centroid, dense, packed_layout, spatial, unit
-from probsym.groups import Group, Layout, NodeAxis, Slot
+from probsym.groups import Group, Slot
 from probsym.kernels.orthonormal import extent, tolerance
 from probsym.nets.masking import EdgeList, Segments, Where
 from probsym.nets.rounding import settled, share
-from probsym.reps import Inputs, Leaf, Rep, Signature
+from probsym.reps import Inputs, Layout, Leaf, NodeAxis, Rep, Signature
 
 SEEN_ROLES = ("nodes", "point", "vector")  # of the slots that a net of the library understands
 

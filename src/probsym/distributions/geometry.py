@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.groups import Group, Layout, NodeAxis, Slot
+from probsym.groups import Group, Slot
 from probsym.kernels.values import may_peek
 from probsym.nets.rounding import NOISE
-from probsym.reps import Inputs, Leaf
+from probsym.reps import Inputs, Layout, Leaf, NodeAxis
 
 
 def spatial(x: Inputs, space: Group) -> list[Leaf]:

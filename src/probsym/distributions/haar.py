@@ -32,7 +32,8 @@ class Haar(ProjectedDistribution):
     Raises:
         ValueError: a factor that is not compact without an origin, or one that no origin helps.
 
-    >>> from probsym.groups import O, S
+    >>> from probsym.groups import O
+    >>> from probsym.reps import S
     >>> Haar(S("nodes") * O(3))
     Haar(O(3) * S('nodes'))
     """

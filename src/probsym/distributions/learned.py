@@ -15,12 +15,12 @@ from probsym.distributions.diagnostics import gathered, lazily, merged
 from probsym.distributions.features import check_features
 from probsym.distributions.geometry import centred, centroid, is_point, moderate, place_of, root, size, space_slot
 from probsym.distributions.relax import Relaxation
-from probsym.groups import Element, Group, Layout
+from probsym.groups import Element, Group
 from probsym.kernels.orthonormal import tolerance
 from probsym.kernels.values import differentiated, drawn_once, may_peek, readable
 from probsym.members import register
 from probsym.nets.rounding import NOISE
-from probsym.reps import Inputs, Leaf, Rep
+from probsym.reps import Inputs, Layout, Leaf, Rep
 
 RELAXATION = Relaxation()
 
@@ -501,4 +501,4 @@ class Canonical(NetDistribution):
         degenerate = self.degenerate(x, z)
         weight = torch.ones(1, x.count, dtype=x.dtype, device=x.device)
         diagnostics = merged(self.diagnose(x, z), {"degenerate": degenerate.sum()})
-        return Support(self.join(parts), weight, ~degenerate, diagnostics)
+        return Support(self.group.join(*parts.values()), weight, ~degenerate, diagnostics)

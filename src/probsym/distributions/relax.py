@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from probsym.groups import Layout, Permutation
 from probsym.kernels.sinkhorn import (
     soft_permutation,
     soft_permutation_entropy,
@@ -15,6 +14,7 @@ from probsym.kernels.sinkhorn import (
 )
 from probsym.kernels.values import differentiated
 from probsym.members import register
+from probsym.reps import Layout, NodePermutation
 
 
 @register
@@ -57,7 +57,7 @@ class Relaxation:
         """The gradient of sum(grad * P) with respect to the scores z (*shape, N), for grad (*shape, N, N)."""
         return soft_permutation_gradient(z, mask, grad, self.temperature, self.sinkhorn)
 
-    def attach(self, g: Permutation, z: Tensor) -> Permutation:
+    def attach(self, g: NodePermutation, z: Tensor) -> NodePermutation:
         """g with a straight-through gradient to the scores z (*shape, N) it was sorted by."""
         if not differentiated(z):
             return g

@@ -13,10 +13,10 @@ from torch import Tensor
 from probsym.distributions import EquivariantDistribution, Noise
 from probsym.estimators import finite
 from probsym.estimators.design import Design, belongs_to_another, map_noise, noise_paths, repeat
-from probsym.groups import Element, Group, IsometryGroup, Layout, Permutation, S, product
+from probsym.groups import Element, Group, IsometryGroup, product
 from probsym.groups.whole import positive
 from probsym.members import register
-from probsym.reps import Inputs, Rep
+from probsym.reps import Inputs, Layout, Rep
 from probsym.reps.containers import Path
 
 
@@ -395,7 +395,7 @@ def _is_plane(factor: Group) -> bool:
 
 def _has_nodes(factor: Group) -> bool:
     """Whether a factor permutes nodes."""
-    return isinstance(factor, S)
+    return factor.on_nodes and not factor.trivial
 
 
 def _matrix_elements(factor: Any, matrices: np.ndarray, like: Any) -> Element:
@@ -413,7 +413,7 @@ def _number_of_shifts(factor: Any, x: Inputs) -> int:
 def _shift_elements(factor: Any, x: Inputs, like: Any) -> Element:
     """The cyclic shifts of the nodes, (M, 1) or (M, B)."""
     layout = x.layouts[factor]
-    return Permutation(factor, layout, shifts(layout, _number_of_shifts(factor, x), like.index))
+    return factor.stored(layout).permutation(shifts(layout, _number_of_shifts(factor, x), like.index))
 
 
 def _shift_shares(factor: Any, x: Inputs) -> Tensor | None:

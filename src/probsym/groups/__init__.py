@@ -1,41 +1,23 @@
 """Groups: what they are (`Group`), their elements (`Element`) and how they act on an axis (`Slot`).
 
-A new group is one new file here and one line in `FAMILIES`, which the property tests walk.
+A new group is one new file, here or anywhere. `FAMILIES` are those that the property tests walk; node axes (`S`,
+`Axis`) are in `probsym.reps`, since they know how a batch of inputs is stored.
 """
 
-from probsym.groups.axis import Axis, Layout, NodeAxis
-from probsym.groups.base import Element, Group, Product, Slot, product
-from probsym.groups.cyclic import C
-from probsym.groups.dihedral import D
+from probsym.groups.base import Element, Group, Slot
 from probsym.groups.euclidean import SE, E, Motion
+from probsym.groups.finite import FiniteGroup
+from probsym.groups.images import C, D
 from probsym.groups.orthogonal import SO, IsometryGroup, O, OrthogonalElement
-from probsym.groups.permutation import Permutation, S
+from probsym.groups.permutation import Permutation, SymmetricGroup
+from probsym.groups.product import Product, ProductElement, product
 from probsym.groups.shift import Shift
 from probsym.groups.signs import Signs
 
-FAMILIES: tuple[type[Group], ...] = (S, Axis, O, SO, E, SE, C, D, Shift, Signs)
+FAMILIES: tuple[type[Group], ...] = (SymmetricGroup, O, SO, E, SE, C, D, Shift, Signs)
 
 __all__ = [
-    "FAMILIES",
-    "SE",
-    "SO",
-    "Axis",
-    "C",
-    "D",
-    "E",
-    "Element",
-    "Group",
-    "IsometryGroup",
-    "Layout",
-    "Motion",
-    "NodeAxis",
-    "O",
-    "OrthogonalElement",
-    "Permutation",
-    "Product",
-    "S",
-    "Shift",
-    "Signs",
-    "Slot",
+    "FAMILIES", "SE", "SO", "C", "D", "E", "Element", "FiniteGroup", "Group", "IsometryGroup", "Motion", "O",
+    "OrthogonalElement", "Permutation", "Product", "ProductElement", "Shift", "Signs", "Slot", "SymmetricGroup",
     "product",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ class Motion(Element):
         source, target: points (*shape, D); None is zero.
     """
 
-    matrix: Tensor = torch.empty(0, 0)
+    matrix: Tensor
     source: Tensor | None = None
     target: Tensor | None = None
     trailing_dims: ClassVar[dict[str, int]] = {"matrix": 2, "source": 1, "target": 1}
@@ -34,55 +34,58 @@ class Motion(Element):
     @property
     def translation(self) -> Tensor:
         """t in x -> R x + t."""
-        moved = _sum(self.target, _turned(self.matrix, None if self.source is None else -self.source))
+        moved = _sum(self.target, _turned(self.matrix, _negative(self.source)))
         return self.matrix.new_zeros(self.matrix.shape[:-1]) if moved is None else moved
 
 
-@register
 @dataclass(frozen=True, repr=False)
-class E(IsometryGroup):
-    """Rotations, reflections and translations of d-space; `vector` slots feel no translation.
+class EuclideanGroup(IsometryGroup[Motion]):
+    """Shared by E and SE: motions of d-space about an origin that moves with the points.
 
-    >>> E(3, "space"), E(3).vector
-    (E(3, 'space'), E(3).vector)
+    They are `anchored`: features are pairs (origin (*shape, D), vectors (*shape, D, M)).
     """
+
+    compact = False
+    anchored = True
 
     @property
     def defining(self) -> Slot:
         return Point(self)
 
-    @property
-    def compact(self) -> bool:
-        return False
+    def identity(
+        self,
+        shape: tuple[int, ...] = (),
+        *,
+        n: Any = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Motion:
+        one = torch.eye(self.dim, dtype=dtype, device=device)
+        return Motion(self, one.expand(*shape, self.dim, self.dim))
 
-    @property
-    def anchored(self) -> bool:
-        return True
-
-    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
-        kwargs.pop("n", None)
-        return Motion(self, torch.eye(self.dim, **kwargs).expand(*shape, self.dim, self.dim))
-
-    def compose(self, g: Motion, h: Motion) -> Element:
+    def compose(self, g: Motion, h: Motion) -> Motion:
+        # g h x = R_g (R_h (x - source_h) + target_h - source_g) + target_g
         matrix = matmul(g.matrix, h.matrix)
-        between = _sum(h.target, None if g.source is None else -g.source)
-        origins = (h.source, _sum(g.target, _turned(g.matrix, between)))
-        return Motion(self, matrix, *(t if t is None else t.expand(matrix.shape[:-1]) for t in origins))
+        between = _sum(h.target, _negative(g.source))
+        target = _sum(g.target, _turned(g.matrix, between))
+        shape = matrix.shape[:-1]
+        return Motion(self, matrix, _expanded(h.source, shape), _expanded(target, shape))
 
-    def inverse(self, g: Motion) -> Element:
+    def inverse(self, g: Motion) -> Motion:
         return Motion(self, g.matrix.mT, g.target, g.source)
 
-    def project(self, z: tuple[Tensor, Tensor], fallback: Tensor, layout: Any = None) -> Element:
+    def project(self, z: tuple[Tensor, Tensor], fallback: Tensor) -> Motion:
         """z = (origin (*shape, D), vectors (*shape, D, M)): the frame of the vectors, put at the origin."""
         origin, vectors = z
         matrix = orthonormalise(vectors, fallback, self.special)
         origin = origin.to(matrix.dtype).expand(*matrix.shape[:-1])
         return Motion(self, matrix, target=origin)
 
-    def degenerate(self, z: tuple[Tensor, Tensor], layout: Any = None) -> Tensor:
-        return lacks_columns(z[1], self.special)
+    def degenerate(self, z: tuple[Tensor, Tensor]) -> Tensor:
+        _, vectors = z
+        return lacks_columns(vectors, self.special)
 
-    def haar(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
+    def haar(self, shape: tuple[int, ...] = (), **options: Any) -> Motion:
         raise ValueError(
             f"{self!r} is not compact and has no uniform distribution: use Haar({self!r}, origin='centroid'), "
             "which rotates uniformly about the centroid of the points"
@@ -91,20 +94,33 @@ class E(IsometryGroup):
 
 @register
 @dataclass(frozen=True, repr=False)
-class SE(E):
+class E(EuclideanGroup):
+    """Rotations, reflections and translations of d-space; `vector` slots feel no translation.
+
+    >>> E(3, "space"), E(3).vector
+    (E(3, 'space'), E(3).vector)
+    """
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class SE(EuclideanGroup):
     """Rotations and translations of d-space: the motions of a rigid body."""
 
-    special: ClassVar[bool] = True
+    special = True
+
+
+# ---------------------------------------------------------------- slots
 
 
 @register
 @dataclass(frozen=True, repr=False)
 class Point(Slot):
-    """x -> R x + t along one axis of length D."""
+    """x -> R (x - source) + target along one axis of length D."""
 
-    group: E
-    precise: ClassVar[bool] = True
+    group: EuclideanGroup
     role: ClassVar[str] = "point"
+    guards_precision: ClassVar[bool] = True
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
@@ -119,20 +135,26 @@ class Point(Slot):
         return True
 
     def act(self, g: Motion, x: Tensor, axis: int, lead: int) -> Tensor:
-        extra, source, kind = g.matrix.ndim - 2 - lead, g.source, x.dtype
         check_coordinates(x, axis, self.group.dim)
+        dtype = x.dtype
         x = wide(x)  # once for the three steps: an origin rounded to half precision would move the points
-        if source is not None and extra and source.numel() and not any(source.stride()[:extra]):
-            source = source[(0,) * extra]  # all samples share their origin: it is subtracted once
-        elif source is not None:
-            x, axis, lead = x.expand(*g.matrix.shape[:extra], *x.shape), axis + extra, lead + extra
+        samples = g.matrix.ndim - 2 - lead  # batch dims of g that x has not
+
+        # 1. From the source. Where all samples share it, it is subtracted once.
+        source = g.source
         if source is not None:
+            if samples and source.numel() and not any(source.stride()[:samples]):
+                source = source[(0,) * samples]
+            else:
+                x = x.expand(*g.matrix.shape[:samples], *x.shape)
+                axis, lead = axis + samples, lead + samples
             x = x - _aligned(source, axis, lead, x.ndim).to(x.dtype)
+
+        # 2. The rotation, and 3. to the target.
         y = rotate(g.matrix, x, axis, lead)
-        if g.target is None:
-            return y.to(kind)
-        y = y + _aligned(g.target, axis + y.ndim - x.ndim, g.matrix.ndim - 2, y.ndim).to(x.dtype)
-        return y.to(kind)
+        if g.target is not None:
+            y = y + _aligned(g.target, axis + y.ndim - x.ndim, g.matrix.ndim - 2, y.ndim).to(x.dtype)
+        return y.to(dtype)
 
     def __repr__(self) -> str:
         return repr(self.group)
@@ -150,4 +172,18 @@ def _turned(matrix: Tensor, x: Tensor | None) -> Tensor | None:
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """a + b; None is zero."""
-    return b if a is None else a if b is None else a + b
+    if a is None:
+        return b
+    if b is None:
+        return a
+    return a + b
+
+
+def _negative(x: Tensor | None) -> Tensor | None:
+    """-x; None is zero."""
+    return None if x is None else -x
+
+
+def _expanded(x: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+    """x of a larger batch shape; None is zero."""
+    return None if x is None else x.expand(shape)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from probsym.groups.base import Element, Group, Slot, check_sign
+from probsym.groups.base import Element, ElementT, Group, Slot, check_sign
 from probsym.groups.whole import positive
 from probsym.kernels.orthonormal import lacks_columns, orthonormalise
 from probsym.kernels.precision import matmul, wide
@@ -18,20 +18,30 @@ from probsym.members import register
 
 @dataclass(frozen=True, eq=False)
 class OrthogonalElement(Element):
-    """An orthogonal matrix (*shape, D, D), reflections included."""
+    """An orthogonal matrix, reflections included.
 
-    matrix: Tensor = torch.empty(0, 0)
+    Args:
+        matrix: (*shape, D, D).
+    """
+
+    matrix: Tensor
     trailing_dims: ClassVar[dict[str, int]] = {"matrix": 2}
 
 
 @dataclass(frozen=True)
-class IsometryGroup(Group):
-    """Shared by O, SO, E and SE: a dimension, a name, and the slots of the linear part."""
+class IsometryGroup(Group[ElementT]):
+    """Shared by O, SO, E and SE: elements with an orthogonal `matrix`, and the slots of the linear part.
+
+    Args:
+        dim: dimension d of the space, at least one.
+        name: tells this group from others.
+    """
 
     dim: int
     name: str | None = None
-    special: ClassVar[bool] = False
+
     feature_kind: ClassVar[str] = "columns"
+    isometric = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dim", positive(f"{type(self).__name__}(d)", self.dim))
@@ -50,72 +60,107 @@ class IsometryGroup(Group):
     def noise_slots(self) -> tuple[Slot | None, ...]:
         return (self.vector, None)
 
-    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
-        return torch.randn(*shape, self.dim, self.dim, **kwargs)
+    def draw_noise(self, shape: tuple[int, ...], **options: Any) -> Tensor:
+        """D vectors (*shape, D, D), one per column."""
+        return torch.randn(*shape, self.dim, self.dim, **options)
 
-    def violation(self, g: Any) -> Tensor:
+    def distance_to_identity(self, g: ElementT) -> Tensor:
+        """|R - 1|^2 / (4 d); a translation does not count."""
+        matrix = _matrix(g)
+        trace = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+        return (self.dim - trace) / (2 * self.dim)
+
+    def violation(self, g: ElementT) -> Tensor:
         """|R^T R - 1|, and |det R - 1| for rotations: the largest of each matrix."""
-        matrix = g.matrix.detach()
-        unit = torch.eye(self.dim, dtype=matrix.dtype, device=matrix.device)
-        gap = (matrix.mT @ matrix - unit).abs().amax((-2, -1))
+        matrix = _matrix(g).detach()
+        one = torch.eye(self.dim, dtype=matrix.dtype, device=matrix.device)
+        away = (matmul(matrix.mT, matrix) - one).abs().amax((-2, -1))
         if self.special:
-            gap = torch.maximum(gap, (torch.linalg.det(matrix) - 1).abs())
-        return gap
+            away = torch.maximum(away, (torch.linalg.det(wide(matrix)) - 1).abs())
+        return away
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", {self.name!r}"
         return f"{type(self).__name__}({self.dim}{name})"
 
 
+def _matrix(g: Any) -> Tensor:
+    return g.matrix
+
+
+@dataclass(frozen=True, repr=False)
+class OrthogonalGroup(IsometryGroup[OrthogonalElement]):
+    """Shared by O and SO: orthogonal matrices, of determinant one where `special`."""
+
+    @property
+    def defining(self) -> Slot:
+        return Vector(self)
+
+    def identity(
+        self,
+        shape: tuple[int, ...] = (),
+        *,
+        n: Any = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> OrthogonalElement:
+        one = torch.eye(self.dim, dtype=dtype, device=device)
+        return OrthogonalElement(self, one.expand(*shape, self.dim, self.dim))
+
+    def compose(self, g: OrthogonalElement, h: OrthogonalElement) -> OrthogonalElement:
+        return OrthogonalElement(self, matmul(g.matrix, h.matrix))
+
+    def inverse(self, g: OrthogonalElement) -> OrthogonalElement:
+        return OrthogonalElement(self, g.matrix.mT)
+
+    def project(self, z: Tensor, fallback: Tensor) -> OrthogonalElement:
+        """Orthonormalise the columns of z (*shape, D, M); `fallback` (*shape, D, D) fills what is missing."""
+        return OrthogonalElement(self, orthonormalise(z, fallback, self.special))
+
+    def degenerate(self, z: Tensor) -> Tensor:
+        return lacks_columns(z, self.special)
+
+    # On a line only signs are left: O(1) has two elements and SO(1) one.
+
+    @property
+    def finite(self) -> bool:
+        return self.dim == 1
+
+    @property
+    def trivial(self) -> bool:
+        return self.dim == 1 and self.special
+
+    def order(self) -> int | None:
+        if self.dim > 1:
+            return None
+        return 1 if self.special else 2
+
+    def elements(self, device: torch.device | str | None = None) -> OrthogonalElement:
+        if self.dim > 1:
+            return super().elements(device)
+        signs = torch.tensor([1.0, -1.0], device=device)
+        return OrthogonalElement(self, signs[: self.order(), None, None])
+
+
 @register
 @dataclass(frozen=True, repr=False)
-class O(IsometryGroup):  # noqa: E742
+class O(OrthogonalGroup):  # noqa: E742
     """Rotations and reflections of d-space about the origin.
 
     >>> O(3, "space").vector
     O(3, 'space')
     """
 
-    @property
-    def defining(self) -> Slot:
-        return Vector(self)
-
-    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
-        kwargs.pop("n", None)
-        return OrthogonalElement(self, torch.eye(self.dim, **kwargs).expand(*shape, self.dim, self.dim))
-
-    @property
-    def finite(self) -> bool:
-        return self.dim == 1
-
-    def order(self, layout: Any = None) -> int | None:
-        return (1 if self.special else 2) if self.dim == 1 else None
-
-    def elements(self, layout: Any = None, device: Any = None) -> Element:
-        if self.dim > 1:
-            return super().elements(layout, device)
-        return OrthogonalElement(self, torch.tensor([1.0, -1.0], device=device)[: self.order(), None, None])
-
-    def compose(self, g: OrthogonalElement, h: OrthogonalElement) -> Element:
-        return OrthogonalElement(self, matmul(g.matrix, h.matrix))
-
-    def inverse(self, g: OrthogonalElement) -> Element:
-        return OrthogonalElement(self, g.matrix.mT)
-
-    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Element:
-        """Orthonormalise the columns of z (*shape, D, M); `fallback` (*shape, D, D) fills what is missing."""
-        return OrthogonalElement(self, orthonormalise(z, fallback, self.special))
-
-    def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
-        return lacks_columns(z, self.special)
-
 
 @register
 @dataclass(frozen=True, repr=False)
-class SO(O):
+class SO(OrthogonalGroup):
     """Rotations of d-space about the origin, determinant one."""
 
-    special: ClassVar[bool] = True
+    special = True
+
+
+# ---------------------------------------------------------------- slots
 
 
 @register
@@ -124,12 +169,8 @@ class Vector(Slot):
     """x -> R x along one axis of length D."""
 
     group: IsometryGroup
-    precise: ClassVar[bool] = True
     role: ClassVar[str] = "vector"
-
-    @property
-    def suffix(self) -> str:  # type: ignore[override]
-        return "" if self == self.group.defining else ".vector"
+    guards_precision: ClassVar[bool] = True
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
@@ -147,7 +188,7 @@ class Vector(Slot):
         return rotate(g.matrix, x, axis, lead)
 
     def __repr__(self) -> str:
-        return f"{self.group!r}{self.suffix}"
+        return repr(self.group) if self == self.group.defining else f"{self.group!r}.vector"
 
 
 @register
@@ -158,7 +199,7 @@ class Det(Slot):
     group: IsometryGroup
     num_axes: ClassVar[int] = 0
     suffix: ClassVar[str] = ".det"
-    precise: ClassVar[bool] = True
+    guards_precision: ClassVar[bool] = True
 
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
         check_sign(x, self)
@@ -170,6 +211,7 @@ def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:
     """R x along `axis`; matrix (*L, D, D), and the first `lead` dims of x are a suffix of L. Keeps the dtype of x."""
     dim, last = matrix.shape[-1], x.ndim - 1
     check_coordinates(x, axis, dim)
+    # Rows of coordinates (*lead, M, D), for one product of matrices per batch entry.
     rows = x if axis == last else x.movedim(axis, -1)
     middle = rows.shape[lead:-1]
     if len(middle) != 1:
@@ -181,6 +223,7 @@ def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:
 
 
 def check_coordinates(x: Tensor, axis: int, dim: int) -> None:
+    """Refuse a tensor that has not `dim` coordinates of a floating dtype on an axis."""
     if x.shape[axis] != dim:
         raise ValueError(f"expected {dim} coordinates on axis {axis}, got a tensor of shape {tuple(x.shape)}")
     if not (x.is_floating_point() or x.is_complex()):

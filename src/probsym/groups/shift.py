@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from probsym.groups.base import Element, Group, Slot
-from probsym.groups.cyclic import leading, strongest
+from probsym.groups.base import Element, Slot
+from probsym.groups.finite import FiniteGroup, leading, strongest
 from probsym.groups.whole import positive
 from probsym.kernels.gathers import gather_nodes
 from probsym.members import register
@@ -23,14 +23,14 @@ class ShiftElement(Element):
         down, right: integers of batch shape.
     """
 
-    down: Tensor = torch.empty(0)
-    right: Tensor = torch.empty(0)
+    down: Tensor
+    right: Tensor
     trailing_dims: ClassVar[dict[str, int]] = {"down": 0, "right": 0}
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class Shift(Group):
+class Shift(FiniteGroup[ShiftElement]):
     """All shifts of an image round its edges; takes two axes, rows and columns.
 
     Args:
@@ -56,57 +56,60 @@ class Shift(Group):
         object.__setattr__(self, "size", tuple(positive("Shift, rows and columns", n) for n in size))
 
     @property
-    def rows(self) -> int:
-        return self.size[0]  # type: ignore[index]
-
-    @property
-    def columns(self) -> int:
-        return self.size[1]  # type: ignore[index]
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.size  # type: ignore[return-value]  # __post_init__ makes it a pair
 
     @property
     def defining(self) -> Slot:
         return Rolled(self)
 
-    @property
-    def noise_slots(self) -> tuple[Slot | None, ...]:
-        return (self.defining,)
+    def order(self) -> int:
+        rows, columns = self.shape
+        return rows * columns
 
-    @property
-    def finite(self) -> bool:
-        return True
-
-    def order(self, layout: Any = None) -> int:
-        return self.rows * self.columns
-
-    def elements(self, layout: Any = None, device: Any = None) -> Element:
+    def elements(self, device: torch.device | str | None = None) -> ShiftElement:
         return self.numbered(torch.arange(self.order(), device=device))
 
     def numbered(self, number: Tensor) -> ShiftElement:
         """The shift that moves the first pixel to the place of that number."""
-        return ShiftElement(self, number // self.columns, number % self.columns)
+        columns = self.shape[1]
+        return ShiftElement(self, number // columns, number % columns)
 
-    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
-        return self.numbered(torch.zeros(shape, dtype=torch.long, device=kwargs.get("device")))
+    def number(self, g: ShiftElement) -> Tensor:
+        return g.down * self.shape[1] + g.right
 
-    def compose(self, g: ShiftElement, h: ShiftElement) -> Element:
-        return ShiftElement(self, (g.down + h.down) % self.rows, (g.right + h.right) % self.columns)
+    def compose(self, g: ShiftElement, h: ShiftElement) -> ShiftElement:
+        rows, columns = self.shape
+        return ShiftElement(self, (g.down + h.down) % rows, (g.right + h.right) % columns)
 
-    def inverse(self, g: ShiftElement) -> Element:
-        return ShiftElement(self, -g.down % self.rows, -g.right % self.columns)
+    def inverse(self, g: ShiftElement) -> ShiftElement:
+        rows, columns = self.shape
+        return ShiftElement(self, -g.down % rows, -g.right % columns)
 
-    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Element:
+    # A map of scores is an image, and shifts act on it as on any.
+
+    @property
+    def noise_slots(self) -> tuple[Slot | None, ...]:
+        return (self.defining,)
+
+    def project(self, z: Tensor, fallback: Tensor) -> ShiftElement:
         """The shift to the largest score of the map z (*shape, rows, columns); `fallback` decides between equals."""
         return self.numbered(strongest(z.flatten(-2), fallback.flatten(-2)))
 
-    def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
+    def degenerate(self, z: Tensor) -> Tensor:
         return leading(z.flatten(-2)).sum(-1) > 1
 
-    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
-        return torch.randn(*shape, self.rows, self.columns, **kwargs)
+    def violation(self, g: ShiftElement) -> Tensor:
+        rows, columns = self.shape
+        in_range = (g.down >= 0) & (g.down < rows) & (g.right >= 0) & (g.right < columns)
+        return (~in_range).to(torch.get_default_dtype())
 
     def __repr__(self) -> str:
-        size = self.rows if self.rows == self.columns else self.size
-        return f"Shift({size}{'' if self.name is None else f', {self.name!r}'})"
+        rows, columns = self.shape
+        size = rows if rows == columns else self.shape
+        name = "" if self.name is None else f", {self.name!r}"
+        return f"Shift({size}{name})"
 
 
 @register
@@ -116,18 +119,19 @@ class Rolled(Slot):
 
     group: Shift
     num_axes: ClassVar[int] = 2
-    precise: ClassVar[bool] = True
+    guards_precision: ClassVar[bool] = True
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
-        return (self.group.rows, self.group.columns)
+        return self.group.shape
 
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
-        return None if sizes == self.group.size else f"{self.group.rows} x {self.group.columns} pixels"
+        rows, columns = self.group.shape
+        return None if sizes == self.sizes else f"{rows} x {columns} pixels"
 
     def act(self, g: ShiftElement, x: Tensor, axis: int, lead: int) -> Tensor:
-        rows, columns = self.group.rows, self.group.columns
         self.check(x, axis)
+        rows, columns = self.group.shape
         down = (torch.arange(rows, device=x.device) - g.down.unsqueeze(-1)) % rows
         right = (torch.arange(columns, device=x.device) - g.right.unsqueeze(-1)) % columns
         index = (down.unsqueeze(-1) * columns + right.unsqueeze(-2)).flatten(-2)

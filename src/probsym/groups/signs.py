@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from probsym.groups.base import Element, Group, Slot, check_sign
+from probsym.groups.base import Element, Slot, check_sign
+from probsym.groups.finite import FiniteGroup
 from probsym.groups.permutation import LARGEST_LIST
 from probsym.groups.whole import positive
 from probsym.kernels.orthonormal import extent, tolerance
@@ -24,13 +25,13 @@ class SignElement(Element):
         signs: integers 1 and -1 (*shape, D).
     """
 
-    signs: Tensor = torch.empty(0)
+    signs: Tensor
     trailing_dims: ClassVar[dict[str, int]] = {"signs": 1}
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class Signs(Group):
+class Signs(FiniteGroup[SignElement]):
     """The 2^d changes of sign of the d entries of one axis: eigenvectors, principal components.
 
     `Rep(nodes, Signs(d))` is d eigenvectors of a graph Laplacian, each up to its sign (arXiv 2202.13013).
@@ -58,48 +59,64 @@ class Signs(Group):
     def defining(self) -> Slot:
         return Signed(self)
 
+    def order(self) -> int:
+        return 2**self.dim
+
+    def elements(self, device: torch.device | str | None = None) -> SignElement:
+        if self.order() > LARGEST_LIST:
+            raise TypeError(f"the elements of {self!r} cannot be listed: more than {LARGEST_LIST}")
+        return self.numbered(torch.arange(self.order(), device=device))
+
+    def numbered(self, number: Tensor) -> SignElement:
+        """The element whose i-th sign is negative where the i-th bit of the number is set."""
+        bits = number.unsqueeze(-1) >> torch.arange(self.dim, device=number.device)
+        return SignElement(self, 1 - 2 * (bits % 2))
+
+    def number(self, g: SignElement) -> Tensor:
+        weights = 1 << torch.arange(self.dim, device=g.signs.device)
+        return ((g.signs < 0) * weights).sum(-1)
+
+    def identity(
+        self,
+        shape: tuple[int, ...] = (),
+        *,
+        n: Any = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> SignElement:
+        return SignElement(self, torch.ones(*shape, self.dim, dtype=torch.long, device=device))
+
+    def compose(self, g: SignElement, h: SignElement) -> SignElement:
+        return SignElement(self, g.signs * h.signs)
+
+    def inverse(self, g: SignElement) -> SignElement:
+        return g
+
+    # Of d scores each decides one sign, instead of one score per element.
+
     @property
     def noise_slots(self) -> tuple[Slot | None, ...]:
         return (self.defining,)
 
-    @property
-    def finite(self) -> bool:
-        return True
+    def project(self, z: Tensor, fallback: Tensor) -> SignElement:
+        """The signs of z (*shape, D); `fallback` has them where z vanishes."""
+        decided = torch.where(vanishing(z), fallback, z).detach()
+        return SignElement(self, torch.where(decided < 0, -1, 1))
 
-    def order(self, layout: Any = None) -> int:
-        return 2**self.dim
+    def degenerate(self, z: Tensor) -> Tensor:
+        return vanishing(z).any(-1)
 
-    def elements(self, layout: Any = None, device: Any = None) -> Element:
-        if self.order() > LARGEST_LIST:
-            raise TypeError(f"the elements of {self!r} cannot be listed: more than {LARGEST_LIST}")
-        bits = torch.arange(self.order(), device=device)[:, None] >> torch.arange(self.dim, device=device)
-        return SignElement(self, 1 - 2 * (bits % 2))
+    def distance_to_identity(self, g: SignElement) -> Tensor:
+        """The share of signs that change."""
+        return (g.signs < 0).to(torch.get_default_dtype()).mean(-1)
 
-    def identity(self, shape: tuple[int, ...] = (), **kwargs: Any) -> Element:
-        return SignElement(self, torch.ones(*shape, self.dim, dtype=torch.long, device=kwargs.get("device")))
-
-    def violation(self, g: Any) -> Tensor:
+    def violation(self, g: SignElement) -> Tensor:
         """Zero if the signs are 1 and -1."""
         return (g.signs.abs() - 1).abs()
 
-    def compose(self, g: SignElement, h: SignElement) -> Element:
-        return SignElement(self, g.signs * h.signs)
-
-    def inverse(self, g: SignElement) -> Element:
-        return g
-
-    def project(self, z: Tensor, fallback: Tensor, layout: Any = None) -> Element:
-        """The signs of z (*shape, D); `fallback` has them where z vanishes."""
-        return SignElement(self, torch.where(torch.where(vanishing(z), fallback, z).detach() < 0, -1, 1))
-
-    def degenerate(self, z: Tensor, layout: Any = None) -> Tensor:
-        return vanishing(z).any(-1)
-
-    def draw_noise(self, shape: tuple[int, ...], layout: Any = None, **kwargs: Any) -> Tensor:
-        return torch.randn(*shape, self.dim, **kwargs)
-
     def __repr__(self) -> str:
-        return f"Signs({self.dim}{'' if self.name is None else f', {self.name!r}'})"
+        name = "" if self.name is None else f", {self.name!r}"
+        return f"Signs({self.dim}{name})"
 
 
 def vanishing(z: Tensor) -> Tensor:
@@ -111,10 +128,10 @@ def vanishing(z: Tensor) -> Tensor:
 @register
 @dataclass(frozen=True, repr=False)
 class Signed(Slot):
-    """One entry a sign."""
+    """One entry per sign."""
 
     group: Signs
-    precise: ClassVar[bool] = True
+    guards_precision: ClassVar[bool] = True
 
     @property
     def sizes(self) -> tuple[int | None, ...]:

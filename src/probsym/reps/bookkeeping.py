@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.groups import Layout
-from probsym.groups.axis import shifted
 from probsym.reps import containers
+from probsym.reps.layout import Layout, shifted
 
 
 @dataclass(frozen=True, eq=False)

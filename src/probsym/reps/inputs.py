@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.groups import Element, Group, Layout, NodeAxis
-from probsym.groups.axis import Nodes
+from probsym.groups import Element, Group
 from probsym.groups.lazy import lazy
 from probsym.kernels.values import readable
 from probsym.reps import containers
 from probsym.reps.bookkeeping import Rebatch, beside_batch, separated
 from probsym.reps.channels import refuse_channels_first
 from probsym.reps.containers import Path, Spec
+from probsym.reps.layout import Layout
+from probsym.reps.nodes import NodeAxis, Nodes
 from probsym.reps.owned import arranged, owned
 from probsym.reps.rep import Rep
 from probsym.reps.signature import Signature
-from probsym.reps.storage import Stored
+from probsym.reps.storage import StoredNodes
 from probsym.reps.undeclared import guarded
 from probsym.reps.values import check_values, without_padding
 
@@ -80,7 +81,7 @@ class Inputs:
         Raises:
             ValueError, TypeError: an argument is missing, or its rank, size or dtype does not fit its Rep; names it.
 
-        >>> from probsym.groups import S
+        >>> from probsym.reps.nodes import S
         >>> x = Inputs.bind({"a": Rep(S("nodes"))}, (), {"a": torch.zeros(2, 5, 7)})
         >>> x.count, x.layouts[S("nodes")].size
         (2, 5)
@@ -121,9 +122,12 @@ class Inputs:
     def group(self) -> Group:
         return self.signature.group
 
-    def stored(self, factor: Group) -> Stored:
-        """A factor of the group with the sizes, masks and batch vectors of this call."""
-        return Stored(factor, self.layouts.get(factor))  # type: ignore[call-overload]
+    def stored(self, factor: Group) -> Group | StoredNodes:
+        """The verbs of a factor of the group for this call: those of a node axis know sizes, padding and graphs."""
+        for axis, layout in self.layouts.items():
+            if axis is factor or axis == factor:
+                return axis.stored(layout)
+        return factor
 
     @lazy
     def count(self) -> int:

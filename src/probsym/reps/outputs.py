@@ -137,7 +137,7 @@ def _combines_entries(slot: Slot) -> bool:
 
     Pixels of an interpolated image are not: each is as good as another. What a slot of one's own does is not known.
     """
-    return (slot.requires_float and slot.num_axes == 1) or not slot.precise
+    return (slot.requires_float and slot.num_axes == 1) or not slot.guards_precision
 
 
 # ---------------------------------------------------------------- checks

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from probsym.groups import Element, Group, Layout, NodeAxis, Product, Slot, product
-from probsym.groups.axis import Edges, Labels, NodeElement, Nodes
+from probsym.groups import Element, Group, Slot, product
 from probsym.kernels.precision import wide, without_autocast
 from probsym.members import register
+from probsym.reps.layout import Layout
+from probsym.reps.nodes import Edges, NodeAxis
 
 SlotLike: TypeAlias = Group | Slot | None
+
+
+class Step(NamedTuple):
+    """One step of an action: a slot at its place among the axes after the batch."""
+
+    slot: Slot
+    place: int
+    paired: bool  # whether the next axis is one of the same nodes, so that one gather moves both
 
 
 @register
@@ -29,65 +38,64 @@ class Rep:
         TypeError: an argument is neither a group, a slot nor None, or a product group.
         ValueError: a ragged axis that is not the first, or two of them.
 
-    >>> from probsym.groups import E, S
+    >>> from probsym.groups import E
+    >>> from probsym.reps.nodes import S
     >>> nodes, space = S("nodes"), E(3, "space")
     >>> Rep(nodes, space.vector)
     Rep(S('nodes'), E(3, 'space').vector)
     """
 
     __slots__ = (
-        "_guarded",
-        "_hash",
-        "_lead",
-        "_steps",
-        "axes",
-        "labelled",
-        "ndim",
-        "nodes",
-        "on_edges",
-        "ragged",
-        "requires_float",
-        "slots",
+        "_batch_dims", "_guarded", "_hash", "_steps",
+        "axes", "labelled", "ndim", "nodes", "on_edges", "ragged", "requires_float", "slots",
     )  # fmt: skip
     slots: tuple[Slot | None, ...]
     axes: tuple[tuple[Slot, int], ...]  # every slot that acts, with its place among the axes after the batch
+    nodes: tuple[tuple[NodeAxis, tuple[int, ...]], ...]  # every node axis with its places
     ndim: int  # number of axes after the batch, channels not counted
     ragged: NodeAxis | None  # the axis that absorbs the batch, if any
     labelled: NodeAxis | None  # the axis whose node numbers the tensor holds, if it holds any
     on_edges: bool  # whether the axis that absorbs the batch holds edges rather than nodes
     requires_float: bool  # whether the action adds entries up, so that integers will not do
     _guarded: bool  # whether a slot would compute in half precision, or let autocast do so
-    _steps: tuple[tuple[Slot, int, bool], ...]  # what `act` does: slot, place, whether it takes the next axis along
-    nodes: tuple[tuple[NodeAxis, tuple[int, ...]], ...]  # places of every node axis
+    _steps: tuple[Step, ...]
 
     def __init__(self, *slots: SlotLike) -> None:
         self.slots = tuple(_slot(s) for s in slots)
-        widths = [1 if slot is None else slot.num_axes for slot in self.slots]
-        places = [sum(widths[:i]) for i in range(len(widths))]
-        self.axes = tuple((slot, at) for slot, at in zip(self.slots, places, strict=True) if slot is not None)
-        self.ndim = sum(widths)
-        first = next((slot for slot, width in zip(self.slots, widths, strict=True) if width), None)
-        self.ragged = first.group if _is_ragged(first) else None  # type: ignore[union-attr, assignment]
-        self.labelled = next((slot.group for slot in self.slots if isinstance(slot, Labels)), None)
-        self.on_edges = self.ragged is not None and isinstance(self.slots[0], Edges)
-        packed = self.ragged is not None or (self.labelled is not None and self.labelled.batch is not None)
-        self._lead = 0 if packed else 1
-        self.requires_float = any(slot.requires_float for slot, _ in self.axes)
-        self._guarded = not all(slot.precise for slot, _ in self.axes)
-        self._steps, self.nodes = _steps(self.axes), _node_places(self.axes)
         self._hash = hash(self.slots)
-        ragged = [i for i, s in enumerate(self.slots) if _is_ragged(s) and s.num_axes]  # type: ignore[union-attr]
-        if ragged and ragged != [0]:
-            raise ValueError(f"{self!r}: a ragged axis stands for (batch, nodes) and must come first, once")
 
-    def describe(self) -> dict[str, Any]:
-        """The slots, for `probsym.save`."""
-        return {"slots": self.slots}
+        # 1. Places of the slots among the axes after the batch, and of the nodes among them.
+        axes: list[tuple[Slot, int]] = []
+        node_places: dict[NodeAxis, tuple[int, ...]] = {}
+        ragged: list[Slot] = []
+        place = 0
+        for number, slot in enumerate(self.slots):
+            if slot is None:
+                place += 1
+                continue
+            axes.append((slot, place))
+            axis: Any = slot.group
+            if slot.role == "nodes":
+                node_places[axis] = (*node_places.get(axis, ()), place)
+            if slot.role in ("nodes", "edges") and axis.batch is not None:
+                if number > 0:
+                    raise ValueError(f"{self!r}: a ragged axis stands for (batch, nodes) and must come first, once")
+                ragged.append(slot)
+            place += slot.num_axes
+        self.axes, self.nodes, self.ndim = tuple(axes), tuple(node_places.items()), place
 
-    @classmethod
-    def rebuild(cls, slots: tuple[SlotLike, ...]) -> Rep:
-        """The Rep of these slots."""
-        return cls(*slots)
+        # 2. What absorbs the batch.
+        labelled: Any = next((slot.group for slot, _ in axes if slot.role == "labels"), None)
+        self.labelled = labelled
+        self.ragged = ragged[0].group if ragged else None  # type: ignore[assignment]  # a node axis, as asked above
+        self.on_edges = bool(ragged) and ragged[0].role == "edges"
+        packed = self.ragged is not None or (labelled is not None and labelled.batch is not None)
+        self._batch_dims = 0 if packed else 1
+
+        # 3. How it acts.
+        self.requires_float = any(slot.requires_float for slot, _ in axes)
+        self._guarded = not all(slot.guards_precision for slot, _ in axes)
+        self._steps = _steps(axes)
 
     def check_sizes(self, name: str, x: Tensor, layouts: Mapping[NodeAxis, Layout]) -> None:
         """Refuse a tensor, with its batch in front, of which an axis has not the size that its slot needs.
@@ -100,14 +108,19 @@ class Rep:
         """
         for slot, place in self.axes:
             axis = self.batch_dims() + place
-            if not isinstance(slot, Nodes):
-                if slot.misfit(tuple(x.shape[axis : axis + slot.num_axes])) is not None:
-                    slot.check(x, axis, name, f" of {self!r}")
-            elif slot.group in layouts and x.shape[axis] != layouts[slot.group].size:
-                size = layouts[slot.group].size
-                raise ValueError(
-                    f"{name}: expected size {size} on axis {axis} for {slot!r} of {self!r}, got shape {tuple(x.shape)}"
-                )
+            if slot.misfit(tuple(x.shape[axis : axis + slot.num_axes])) is not None:
+                slot.check(x, axis, name, f" of {self!r}")
+        for node_axis, places in self.nodes:
+            if node_axis not in layouts:
+                continue
+            size = layouts[node_axis].size
+            for place in places:
+                axis = self.batch_dims() + place
+                if x.shape[axis] != size:
+                    raise ValueError(
+                        f"{name}: expected size {size} on axis {axis} for {node_axis!r} of {self!r}, "
+                        f"got shape {tuple(x.shape)}"
+                    )
 
     def naming(self, labels: Any) -> Rep:
         """This Rep, on the edges of a ragged batch, with the path of the node numbers that make the edges."""
@@ -120,7 +133,7 @@ class Rep:
 
     def batch_dims(self) -> int:
         """Number of batch dims of one input batch: 0 where a ragged axis absorbs the batch, else 1."""
-        return self._lead
+        return self._batch_dims
 
     def act(self, g: Element, x: Tensor, lead: int | None = None) -> Tensor:
         """g x, one axis after the other; padded nodes are set to zero.
@@ -132,38 +145,51 @@ class Rep:
         Returns: the moved tensor with all of L (or K) in front.
 
         >>> import torch
-        >>> from probsym.groups import S
+        >>> from probsym.reps.nodes import S
         >>> g = S(3).project(torch.tensor([[3.0, 1.0, 2.0]]), torch.zeros(1, 3))
         >>> Rep(S(3)).act(g, torch.tensor([[10.0, 20.0, 30.0]])).tolist()
         [[30.0, 10.0, 20.0]]
         """
         full = len(g.shape) - (1 - self.batch_dims())
         lead = full if lead is None else lead
-        # permutations leave padding in its place: masks are for the inputs then, not for each of their samples
-        early = 0 < lead < full and sum(len(places) for _, places in self.nodes) == len(self.axes)
-        kind = x.dtype
-        if (
-            self.requires_float or self._guarded or kind.is_complex
-        ):  # few of torch's gathers know halves of complex numbers
-            x = wide(x)  # half precision is rounded once, however many slots there are
-        # what a model writes to its padding, NaN it may be, would reach the gradient of g
-        x = self.masked(g, x, lead) if early or lead == full else x
+        dtype = x.dtype
+
+        # 1. Half precision is rounded once, however many slots there are; few of torch's gathers know halves of complex
+        #    numbers.
+        if self.requires_float or self._guarded or dtype.is_complex:
+            x = wide(x)
+
+        # 2. Padding is zero, of what comes too: NaN that a model writes there would reach the gradient of g.
+        #    Permutations leave padding in its place, so that where nothing else acts the inputs are masked instead of
+        #    each of their samples.
+        only_nodes = sum(len(places) for _, places in self.nodes) == len(self.axes)
+        masked_before = only_nodes and 0 < lead < full
+        if masked_before or lead == full:
+            x = self.masked(g, x, lead)
+
+        # 3. One slot after the other. The batch dims that g has and x has not come with the first that acts.
         with without_autocast(x.device) if self._guarded else nullcontext():
             for slot, place, paired in self._steps:
                 part: Any = g[slot.group]
-                before, packed = x.ndim, 0
-                if self.ragged is not None and not isinstance(part, NodeElement):
-                    part, packed = self._spread(g, part, x.shape[lead]), 1
-                if not slot.precise:
-                    x, part = _alike(x, part)
-                at = lead + place
-                x = part.permute_pairs(x, at, lead) if paired else slot.act(part, x, at, lead + packed)
+                before, spread_dims = x.ndim, 0
+                if self.ragged is not None and not slot.group.on_nodes:
+                    part, spread_dims = self._spread(g, part, x.shape[lead]), 1
+                if not slot.guards_precision:
+                    x, part = _in_one_dtype(x, part)
+                if paired:
+                    x = part.permute_pairs(x, lead + place, lead)
+                else:
+                    x = slot.act(part, x, lead + place, lead + spread_dims)
                 lead += x.ndim - before
-        x = x if lead == full else x.expand(*g.shape[: full - lead], *x.shape)
-        x = x if early else self.masked(g, x, full)
-        if x.is_complex() and not kind.is_complex:
-            return x  # a slot that turns phases makes complex numbers of real ones
-        return x.to(kind)
+        if lead != full:
+            x = x.expand(*g.shape[: full - lead], *x.shape)
+        if not masked_before:
+            x = self.masked(g, x, full)
+
+        # 4. Back to the dtype that came, unless a slot that turns phases made complex numbers of real ones.
+        if x.is_complex() and not dtype.is_complex:
+            return x
+        return x.to(dtype)
 
     def _spread(self, g: Element, part: Element, rows: int) -> Element:
         """The part of a space factor for every row of the ragged axis."""
@@ -179,6 +205,15 @@ class Rep:
                 x = layout.clear(x, lead, *(lead + place for place in places))
         return x
 
+    def describe(self) -> dict[str, Any]:
+        """The slots, for `probsym.save`."""
+        return {"slots": self.slots}
+
+    @classmethod
+    def rebuild(cls, slots: tuple[SlotLike, ...]) -> Rep:
+        """The Rep of these slots."""
+        return cls(*slots)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Rep) and self.slots == other.slots
 
@@ -192,59 +227,45 @@ class Rep:
         return f"Rep({', '.join(map(repr, self.slots))})"
 
 
-def _alike(x: Tensor, g: Element) -> tuple[Tensor, Element]:
-    """A tensor and an element in one floating dtype, the wider, for slots that multiply them as they come."""
+def _in_one_dtype(x: Tensor, g: Element) -> tuple[Tensor, Element]:
+    """A tensor and an element in one precision, the wider, for slots that multiply them as they come."""
     if not (x.is_floating_point() or x.is_complex()):
         return x, g
-    # 1. the widest precision of both, as a real dtype
-    kind = _real(x.dtype)
-    for name in g.trailing_dims:
-        tensor = getattr(g, name)
-        if tensor is not None and (tensor.is_floating_point() or tensor.is_complex()):
-            kind = torch.promote_types(kind, _real(tensor.dtype))
+    # 1. The widest precision of both, as a real dtype.
+    dtype = _real(x.dtype)
+    for tensor in g.tensors.values():
+        if tensor.is_floating_point() or tensor.is_complex():
+            dtype = torch.promote_types(dtype, _real(tensor.dtype))
 
-    # 2. both in it; complex numbers stay complex
+    # 2. Both in it; complex numbers stay complex.
     def widened(tensor: Tensor) -> Tensor:
         if tensor.is_complex():
-            return tensor.to(kind.to_complex())
-        return tensor.to(kind) if tensor.is_floating_point() else tensor
+            return tensor.to(dtype.to_complex())
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
     return widened(x), g.map(lambda tensor, _: widened(tensor))
 
 
-def _real(kind: torch.dtype) -> torch.dtype:
+def _real(dtype: torch.dtype) -> torch.dtype:
     """The dtype of the parts of complex numbers, and of real ones."""
-    return kind.to_real() if kind.is_complex else kind  # `to_real` of a real one stops compilers
+    return dtype.to_real() if dtype.is_complex else dtype  # `to_real` of a real one stops compilers
 
 
 def _slot(slot: SlotLike) -> Slot | None:
     if slot is None or isinstance(slot, Slot):
         return slot
-    if isinstance(slot, Product):
-        return slot.defining
     if isinstance(slot, Group):
         return slot.defining
     raise TypeError(f"Rep takes groups, slots such as space.vector, and None; got {slot!r}")
 
 
-def _is_ragged(slot: Slot | None) -> bool:
-    return isinstance(slot, Nodes | Edges) and slot.group.batch is not None
-
-
-def _steps(axes: tuple[tuple[Slot, int], ...]) -> tuple[tuple[Slot, int, bool], ...]:
+def _steps(axes: list[tuple[Slot, int]]) -> tuple[Step, ...]:
     """The slots in order; two neighbours of the same nodes are one step."""
-    found: list[tuple[Slot, int, bool]] = []
+    steps: list[Step] = []
     for slot, place in axes:
-        if isinstance(slot, Nodes) and found and found[-1] == (slot, place - 1, False):
-            found[-1] = (slot, place - 1, True)
+        follows_itself = bool(steps) and steps[-1] == (slot, place - 1, False)
+        if slot.role == "nodes" and follows_itself:
+            steps[-1] = Step(slot, place - 1, True)
         else:
-            found.append((slot, place, False))
-    return tuple(found)
-
-
-def _node_places(axes: tuple[tuple[Slot, int], ...]) -> tuple[tuple[NodeAxis, tuple[int, ...]], ...]:
-    places: dict[NodeAxis, tuple[int, ...]] = {}
-    for slot, place in axes:
-        if isinstance(slot, Nodes):
-            places[slot.group] = (*places.get(slot.group, ()), place)
-    return tuple(places.items())
+            steps.append(Step(slot, place, False))
+    return tuple(steps)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from probsym.groups import Group, NodeAxis
+from probsym.groups import Group
 from probsym.reps import containers
 from probsym.reps.containers import Path, Spec
+from probsym.reps.nodes import NodeAxis
 from probsym.reps.rep import Rep
 
 

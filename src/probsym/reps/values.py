@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from probsym.groups import Layout, NodeAxis
-from probsym.groups.axis import Edges
 from probsym.kernels.values import may_peek
 from probsym.reps import containers
 from probsym.reps.containers import Path
+from probsym.reps.layout import Layout
+from probsym.reps.nodes import Edges, NodeAxis
 
 if TYPE_CHECKING:
     from probsym.reps.inputs import Inputs, Leaf

@@ -22,7 +22,6 @@ from probsym.testing.elements import (
     expand_samples,
     identity_element,
     images,
-    join,
     probes,
     random_elements,
     seeded,
@@ -111,7 +110,7 @@ class _Checks:
 
     def own(self, h: Element, k: int) -> Element:
         """The part of h in the group of p, (k, B)."""
-        return expand_samples(join(self.p.group, {f: h[f] for f in self.p.group.factors}), k)
+        return expand_samples(self.p.group.join(*(h[f] for f in self.p.group.factors)), k)
 
     def others(self) -> str:
         left = [f for f in self.x.group.factors if f not in self.p.group.factors]

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.geometry import centred, centroid, is_point, size, spatial
-from probsym.groups import Element, Group, NodeAxis, Slot
-from probsym.groups.base import ProductElement
-from probsym.reps import Inputs, Rep
-from probsym.reps.storage import Stored
+from probsym.groups import Element, Group, Slot
+from probsym.reps import Inputs, NodeAxis, Rep
 
 SLOTS = ("defining", "vector", "det", "labels", "edges", "regular")
 IMAGE = 5  # pixels along the axes of a slot that takes any size
@@ -29,25 +27,22 @@ def bind(reps: Any, inputs: Any) -> Inputs:
     return Inputs.bind(reps, inputs if isinstance(inputs, tuple) else (inputs,), {})
 
 
-def join(group: Group, parts: dict[Group, Element]) -> Element:
-    """One element of `group` from those of its factors."""
-    return parts[group] if group in parts else ProductElement(group, parts)
-
-
 # ---------------------------------------------------------------- storage
 
 
 def stored_alone(group: Group, sizes: dict[Group, Any]) -> dict[Group, Any]:
     """The verbs of every factor without a call: node axes are dense and have the given number of nodes."""
-    return {f: Stored(f, f.layout(sizes.get(f))) for f in group.factors}
+    return {f: f.stored(sizes.get(f)) if isinstance(f, NodeAxis) else f for f in group.factors}
 
 
 def stored_factors(group: Group, x: Inputs) -> dict[Group, Any]:
     """The verbs of every factor in a call; node axes that only the output has are dense and know their size."""
     stored: dict[Group, Any] = {}
     for f in group.factors:
-        absent = isinstance(f, NodeAxis) and f not in x.layouts
-        stored[f] = Stored(f, f.layout()) if absent else x.stored(f)
+        if isinstance(f, NodeAxis) and f not in x.layouts:
+            stored[f] = f.stored()
+        else:
+            stored[f] = x.stored(f)
     return stored
 
 
@@ -84,7 +79,7 @@ def draw_elements(
             origin = torch.randn(*shape, anchor_size(f), **options) * scale.unsqueeze(-1)
             z = (origin, z)
         parts[f] = stored[f].project(z, fallback)
-    return join(group, parts)
+    return group.join(*parts.values())
 
 
 def anchor_size(factor: Group) -> int:
@@ -112,7 +107,7 @@ def identity_element(group: Group, x: Inputs) -> Element:
     """The identity (B,)."""
     stored = stored_factors(group, x)
     options: dict[str, Any] = {"dtype": torch.float64, "device": x.device}
-    return join(group, {f: stored[f].identity((x.count,), **options) for f in group.factors})
+    return group.join(*(stored[f].identity((x.count,), **options) for f in group.factors))
 
 
 def centering_element(group: Group, x: Inputs) -> Element:
@@ -128,7 +123,7 @@ def centering_element(group: Group, x: Inputs) -> Element:
         center = centroid(x, f).double()
         unit = torch.eye(center.shape[-1], **options).expand(x.count, -1, -1)
         parts[f] = f.inverse(stored[f].project((center, unit), unit))
-    return join(group, parts)
+    return group.join(*parts.values())
 
 
 def expand_samples(g: Element, k: int) -> Element:

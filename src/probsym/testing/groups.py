@@ -19,7 +19,6 @@ from probsym.testing.elements import (
     draw_features,
     expand_samples,
     images,
-    join,
     probes,
     seeded,
     slots_of,
@@ -68,7 +67,8 @@ def assert_group(
     Raises:
         AssertionError: names the law that fails.
 
-    >>> from probsym.groups import SE, S
+    >>> from probsym.groups import SE
+    >>> from probsym.reps import S
     >>> assert_group(S("nodes") * SE(2), n=3)
     """
     checks = _Checks(group, n, tuple(slots), tolerance, seeded(generator))
@@ -123,7 +123,7 @@ class _Checks:
 
     def axioms(self, shape: tuple[int, ...]) -> None:
         of = f" for batch shape {shape}"
-        e = join(self.group, {f: self.stored[f].identity(shape, dtype=torch.float64) for f in self.group.factors})
+        e = self.group.join(*(self.stored[f].identity(shape, dtype=torch.float64) for f in self.group.factors))
         if tuple(e.shape) != shape:
             self.fail("the identity must have the batch shape that was asked for", of)
         elements = [draw_elements(self.group, shape, self.stored, self.generator) for _ in range(3)]
@@ -153,7 +153,7 @@ class _Checks:
             here = self.stored[f].project(self.anchored(f, z), fallback)
             there = self.stored[f].project(self.anchored(f, z + NEAR * small), fallback)
             parts[f] = there @ here.inverse()
-        return join(self.group, parts)
+        return self.group.join(*parts.values())
 
     def membership(self, g: Element, of: str) -> None:
         """What the group says about its elements: orthogonal matrices, indices that are permutations."""

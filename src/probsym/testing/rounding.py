@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from probsym.distributions.geometry import centred, centroid, is_point, size, spatial
-from probsym.groups import E
 from probsym.groups.euclidean import Point
 from probsym.groups.orthogonal import Vector
 from probsym.reps import Inputs, Leaf
@@ -47,7 +46,7 @@ def jittered(x: Inputs, generator: torch.Generator) -> Inputs:
 def reach(x: Inputs) -> float:
     """How far the points are from the origin, relative to their size about the centroid; the largest of the batch."""
     worst = 0.0
-    for space in (f for f in x.group.factors if isinstance(f, E)):
+    for space in (f for f in x.group.factors if f.anchored):
         for leaf in spatial(x, space):
             if is_point(leaf, space) and not leaf.rep.on_edges:
                 center = centroid(x, space)

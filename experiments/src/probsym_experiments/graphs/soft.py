@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import probsym as ps
 from probsym.distributions import Noise
-from probsym.groups import Permutation
+from probsym.reps import NodePermutation
 
 
 class Soft(nn.Module):
@@ -56,7 +56,7 @@ class Soft(nn.Module):
         (group,), layout = p.group.factors, next(iter(x.layouts.values()))
         z = p.features(x, noise["features"])[group]
         hard = p.project(x, group, z.detach(), noise["fallback"][group])
-        assert isinstance(hard, Permutation)
+        assert isinstance(hard, NodePermutation)
         mixed = p.relaxation(z, layout.padded_mask())  # node by place
         rows = x.fold(lambda leaf: _mix(mixed, leaf.value, leaf.rep.ndim), k)
         y = self.model(*rows.args, **rows.kwargs)

@@ -45,7 +45,7 @@ class Acts:
     """A group by what acts: permutations or not, and which motions of space."""
 
     permutes: bool
-    space: type[ps.O | ps.E]
+    space: type[ps.E | ps.SE | ps.O | ps.SO]
 
     @property
     def about_origin(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from probsym import Rep, S
-from probsym.groups import NodeAxis
+from probsym.reps import NodeAxis
 
 from ..errors import UserError
 from ..models import IdentifiedGNN, WalkTransformer

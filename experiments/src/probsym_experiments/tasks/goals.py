@@ -22,7 +22,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import multilabel_average_precision
 
 from probsym import Rep
-from probsym.groups import NodeAxis
+from probsym.reps import NodeAxis
 
 from ..batches import Batch
 from ..errors import UserError

@@ -19,12 +19,11 @@ from probsym.distributions.frames.search import FrameNoise, FrameTable, Listing,
 from probsym.distributions.frames.signs import signed
 from probsym.distributions.frames.views import Views, view_inputs
 from probsym.distributions.geometry import spatial
-from probsym.groups import Element, Group, IsometryGroup, Motion, NodeAxis, OrthogonalElement, Permutation
-from probsym.groups.base import ProductElement
+from probsym.groups import Element, Group, IsometryGroup, Motion, OrthogonalElement
 from probsym.groups.whole import positive
 from probsym.kernels.values import vmapped
 from probsym.members import register
-from probsym.reps import Inputs, Rep, leaves
+from probsym.reps import Inputs, NodeAxis, Rep, leaves
 
 # What a support says about degenerate inputs, each a number of inputs.
 COUNTERS = ("continuous_stabilizer", "degenerate", "unsure", "sampled")
@@ -250,7 +249,7 @@ class Frame(EquivariantDistribution):
         exact = torch.ones(x.count, dtype=torch.bool, device=x.device)
         zeros = torch.zeros(len(COUNTERS), dtype=torch.long, device=x.device)
         counters = dict(zip(COUNTERS, zeros.unbind(), strict=True))
-        return Support(self._join(parts), weight, exact, counters, uniform=True)
+        return Support(self.group.join(*parts.values()), weight, exact, counters, uniform=True)
 
     def _element(self, x: Inputs, views: Views, table: FrameTable) -> Element:
         """The frames as elements of the group."""
@@ -260,23 +259,18 @@ class Frame(EquivariantDistribution):
         for axis in self.nodes:
             order = table.orders[axis]
             layout = x.layouts[axis]
+            nodes: Any = x.stored(axis)
             if layout.ragged:
                 # the order of the nodes of each graph becomes an order of all nodes, one graph after the other
                 score = layout.unpad(order, order.ndim - 2).double()
-                parts[axis] = x.stored(axis).project(score, torch.zeros_like(score))
+                parts[axis] = nodes.project(score, torch.zeros_like(score))
             else:
-                parts[axis] = Permutation(axis, layout, order)
-        return self._join(parts)
+                parts[axis] = nodes.permutation(order)
+        return self.group.join(*parts.values())
 
     def _fixed_elements(self, x: Inputs, shape: tuple[int, ...]) -> dict[Group, Element]:
         """The identity on the node axes on which nothing acts."""
         return {axis: x.stored(axis).identity(shape) for axis in self.fixed}
-
-    def _join(self, parts: dict[Group, Element]) -> Element:
-        """One element of the whole group."""
-        if len(parts) == 1:
-            return next(iter(parts.values()))
-        return ProductElement(self.group, {factor: parts[factor] for factor in self.group.factors})
 
     def _warn(self, count: int) -> None:
         if self._warned or torch.compiler.is_compiling():

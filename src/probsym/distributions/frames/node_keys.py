@@ -17,8 +17,8 @@ from probsym.distributions.features import node_features
 from probsym.distributions.frames.partitions import split, split_and_check, tied
 from probsym.distributions.frames.tolerances import ZERO_LENGTH_IN_EPS, key_tolerance
 from probsym.distributions.geometry import centred, centroid, columns, dense, is_point, node_axes, size, spatial
-from probsym.groups import IsometryGroup, NodeAxis
-from probsym.reps import Inputs, Leaf
+from probsym.groups import IsometryGroup
+from probsym.reps import Inputs, Leaf, NodeAxis
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ from torch import Tensor
 from probsym.distributions.base import Noise, draw_options
 from probsym.distributions.frames.columns import is_ordered, oriented
 from probsym.distributions.frames.search import FrameNoise, SpaceNoise
-from probsym.groups import Group, IsometryGroup, NodeAxis
-from probsym.reps import Inputs, Leaf, Rep
+from probsym.groups import Group, IsometryGroup
+from probsym.reps import Inputs, Leaf, NodeAxis, Rep
 
 
 def draw_noise(

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probsym.groups import IsometryGroup, NodeAxis
+from probsym.groups import IsometryGroup
+from probsym.reps import NodeAxis
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from probsym.distributions.frames.columns import read_columns
 from probsym.distributions.frames.directions import SpaceView
 from probsym.distributions.frames.node_keys import NodeView, view_nodes
 from probsym.distributions.frames.principal_axes import principal_axes
-from probsym.groups import IsometryGroup, NodeAxis
-from probsym.reps import Inputs, Leaf
+from probsym.groups import IsometryGroup
+from probsym.reps import Inputs, Leaf, NodeAxis
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from probsym.groups import NodeAxis
 from probsym.integrations.transformers.checks import counted
 from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens
 from probsym.nets.masking import keep, mean, pairwise
-from probsym.reps import Rep
+from probsym.reps import NodeAxis, Rep
 
 
 @dataclass(frozen=True)

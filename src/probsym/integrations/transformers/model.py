@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.groups import NodeAxis
 from probsym.integrations.transformers import adaptation, saving, sources
 from probsym.integrations.transformers.adaptation import LoRA
 from probsym.integrations.transformers.checks import counted, expected
@@ -20,7 +19,7 @@ from probsym.integrations.transformers.families import encoder_of, taken_over
 from probsym.integrations.transformers.heads import GraphHead, NodeHead, PairHead
 from probsym.integrations.transformers.sources import Source
 from probsym.integrations.transformers.tokens import ImagePatches, NodeTokens, kept
-from probsym.reps import Rep
+from probsym.reps import NodeAxis, Rep
 
 Tokens = ImagePatches | NodeTokens
 Head = GraphHead | NodeHead | PairHead

@@ -9,10 +9,10 @@ import torch
 
 import probsym as ps
 from probsym.distributions import EquivariantDistribution
-from probsym.groups import NodeAxis, S
 from probsym.integrations.transformers import saving
 from probsym.integrations.transformers.model import GraphTransformer, Head, Tokens
 from probsym.integrations.transformers.sources import Source
+from probsym.reps import NodeAxis, S
 from probsym.symmetrizer import Samples, Symmetrizer, symmetrize
 
 NODES = S("nodes", mask="mask")
