@@ -56,16 +56,16 @@ class ProperLorentz(Group):
         metric = METRIC.to(g.matrix)
         return Matrix(self, metric @ g.matrix.mT @ metric)
 
-    def draw_noise(self, shape, layout=None, **options):
+    def draw_noise(self, shape, **options):
         return torch.randn(*shape, 4, 4, **options)
 
-    def draw_features(self, shape, layout=None, **options):
+    def draw_features(self, shape, **options):
         """Four-vectors, the first of which points to the future."""
         z = torch.randn(*shape, 4, 4, **options)
         time = (1 + z[..., 1:, 0].square().sum(-1)).sqrt()
         return torch.cat([torch.cat([time[..., None, None], z[..., 1:, :1]], -2), z[..., 1:]], -1)
 
-    def project(self, z, fallback, layout=None):
+    def project(self, z, fallback):
         """Gram-Schmidt with the metric; the first column is time, the last is given by the determinant."""
         metric, columns = METRIC.to(z), []
         z = torch.where(self.degenerate(z)[..., None, None], self.draw_like(z, fallback), z)
@@ -83,7 +83,7 @@ class ProperLorentz(Group):
     def draw_like(self, z, fallback):
         return fallback + 9 * torch.eye(4).to(z)[:, :1] * torch.eye(4).to(z)[:1] + 0 * z
 
-    def degenerate(self, z, layout=None):
+    def degenerate(self, z):
         """Where the first column is no time, or the columns do not span as its rest frame measures them."""
         z = z.detach()
         extent = z.abs().amax((-2, -1), keepdim=True)
@@ -257,10 +257,10 @@ class Unitary(Group):
     def inverse(self, g):
         return Matrix(self, g.matrix.mH)
 
-    def draw_noise(self, shape, layout=None, dtype=torch.float32, **options):
+    def draw_noise(self, shape, dtype=torch.float32, **options):
         return torch.randn(*shape, self.dim, self.dim, dtype=(dtype or torch.float32).to_complex(), **options)
 
-    def project(self, z, fallback, layout=None):
+    def project(self, z, fallback):
         columns, fallback = [], fallback.expand(*torch.broadcast_shapes(z.shape[:-2], fallback.shape[:-2]), -1, -1)
         for place in range(self.dim):
             found = self.rest(z[..., place], columns) if place < z.shape[-1] else 0 * fallback[..., place]
@@ -276,7 +276,7 @@ class Unitary(Group):
             v = v - (e.conj() * v).sum(-1, keepdim=True) * e
         return v
 
-    def degenerate(self, z, layout=None):
+    def degenerate(self, z):
         z = z.detach()
         largest = z.abs().amax((-2, -1))
         scaled = z / torch.where(largest > 0, largest, 1)[..., None, None]

@@ -146,7 +146,7 @@ class MatrixCoset(Coset):
         """(M, D, D) in float64."""
 
     def fits(self, factor: Group) -> bool:
-        return isinstance(factor, IsometryGroup)
+        return factor.isometric
 
     def count(self, factor: Any, x: Inputs) -> int:
         return len(self.matrices(factor)) if self.size is None else self.size
@@ -194,8 +194,8 @@ class Polyhedral(MatrixCoset):
     def _improper(self) -> bool:
         return self.name not in ("tetrahedral", "octahedral", "icosahedral")
 
-    def fits(self, factor: Group) -> bool:
-        return isinstance(factor, IsometryGroup) and factor.dim == 3 and not (self._improper and factor.special)
+    def fits(self, factor: Any) -> bool:
+        return factor.isometric and factor.dim == 3 and not (self._improper and factor.special)
 
     def matrices(self, factor: IsometryGroup) -> np.ndarray:
         return finite.POLYHEDRAL[self.name][1]()
@@ -388,9 +388,9 @@ class Joint(Coset):
 # ---------------------------------------------------------------- elements
 
 
-def _is_plane(factor: Group) -> bool:
+def _is_plane(factor: Any) -> bool:
     """Whether a factor turns the plane."""
-    return isinstance(factor, IsometryGroup) and factor.dim == 2
+    return factor.isometric and factor.dim == 2
 
 
 def _has_nodes(factor: Group) -> bool:

@@ -18,7 +18,7 @@ from probsym.reps.bookkeeping import Rebatch, beside_batch, separated
 from probsym.reps.channels import refuse_channels_first
 from probsym.reps.containers import Path, Spec
 from probsym.reps.layout import Layout
-from probsym.reps.nodes import NodeAxis, Nodes
+from probsym.reps.nodes import NodeAxis
 from probsym.reps.owned import arranged, owned
 from probsym.reps.rep import Rep
 from probsym.reps.signature import Signature
@@ -283,7 +283,7 @@ class Inputs:
     def _axis_size(self, axis: NodeAxis) -> int:
         for leaf in self.leaves.values():
             for slot, place in leaf.rep.axes:
-                if isinstance(slot, Nodes) and slot.group == axis:
+                if slot.role == "nodes" and slot.group == axis:
                     return leaf.value.shape[leaf.rep.batch_dims() + place]
         path = self._path_of(axis)
         if path is not None:

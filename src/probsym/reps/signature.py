@@ -59,8 +59,12 @@ class Signature:
         )
         if not self.entries:
             raise ValueError("inputs: expected at least one Rep, got none")
-        groups = (slot.group for entry in self.entries for slot, _ in entry.rep.axes)
-        self.node_axes = tuple(dict.fromkeys(group for group in groups if isinstance(group, NodeAxis)))
+        node_axes: dict[Any, None] = {}  # a set in order
+        for entry in self.entries:
+            for slot, _ in entry.rep.axes:
+                if slot.group.on_nodes:
+                    node_axes[slot.group] = None
+        self.node_axes: tuple[NodeAxis, ...] = tuple(node_axes)
         self.paths = frozenset(entry.path for entry in self.entries)
         self.group: Group = containers.group_of(self.spec)
 

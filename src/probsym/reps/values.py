@@ -12,7 +12,7 @@ from probsym.kernels.values import may_peek
 from probsym.reps import containers
 from probsym.reps.containers import Path
 from probsym.reps.layout import Layout
-from probsym.reps.nodes import Edges, NodeAxis
+from probsym.reps.nodes import NodeAxis
 
 if TYPE_CHECKING:
     from probsym.reps.inputs import Inputs, Leaf
@@ -29,7 +29,7 @@ def without_padding(x: Inputs) -> Inputs:
         for axis, places in leaf.rep.nodes:
             value = x.layouts[axis].clear(value, lead, *(lead + place for place in places))
         for slot, place in leaf.rep.axes:
-            absent = _absent_edges(x, leaf, slot, lead + place) if isinstance(slot, Edges) else None
+            absent = _absent_edges(x, leaf, slot, lead + place) if slot.role == "edges" else None
             if absent is not None:
                 after = value.ndim - lead - place - 1
                 view = absent.reshape(*absent.shape[:lead], *[1] * place, absent.shape[-1], *[1] * after)
@@ -41,7 +41,7 @@ def without_padding(x: Inputs) -> Inputs:
     return type(x)(containers.exchange(x.values, changes), x.signature, x.layouts)
 
 
-def _absent_edges(x: Inputs, leaf: Leaf, slot: Edges, axis: int) -> Tensor | None:
+def _absent_edges(x: Inputs, leaf: Leaf, slot: Any, axis: int) -> Tensor | None:
     """Which edges (E,) or (B, E) are padding, by negative node numbers; None where none is known to be."""
     layout: Layout = x.layouts[slot.group]
     rows = leaf.value.shape[axis]

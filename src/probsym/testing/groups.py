@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.groups import Element, Group, Product, Slot
+from probsym.groups import Element, Group, Slot
 from probsym.reps import Rep
 from probsym.testing.elements import (
     as_real,
@@ -257,7 +257,7 @@ class _Checks:
                 self.fail(f"haar must be invariant on the {side}", f": p = {p:.1e}, false-alarm rate {alpha:.0e}")
 
     def haar(self, samples: int) -> Element:
-        n: Any = self.sizes if isinstance(self.group, Product) else self.sizes[self.group]
+        n: Any = self.sizes if len(self.group.factors) > 1 else self.sizes[self.group]
         return self.group.haar((samples,), n=n, generator=self.generator, dtype=torch.float64)
 
 

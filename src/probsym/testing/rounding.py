@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from probsym.distributions.geometry import centred, centroid, is_point, size, spatial
-from probsym.groups.euclidean import Point
-from probsym.groups.orthogonal import Vector
 from probsym.reps import Inputs, Leaf
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -34,7 +32,7 @@ def jittered(x: Inputs, generator: torch.Generator) -> Inputs:
             return value
         extent = value.detach().abs()
         for slot, place in leaf.rep.axes:
-            if isinstance(slot, Point | Vector):
+            if slot.role in ("point", "vector"):
                 extent = extent.amax(leaf.rep.batch_dims() + place, keepdim=True)
         noise = torch.rand(value.shape, generator=generator, device=value.device, dtype=torch.float64)
         step = torch.finfo(value.dtype).eps * (2 * noise - 1) * extent.double()

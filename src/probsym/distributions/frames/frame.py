@@ -92,12 +92,13 @@ class Frame(EquivariantDistribution):
         spaces: list[IsometryGroup] = []
         nodes: list[NodeAxis] = []
         fixed: list[NodeAxis] = []
-        for factor in group.factors:
-            if isinstance(factor, IsometryGroup):
+        factors: tuple[Any, ...] = group.factors
+        for factor in factors:
+            if factor.isometric:
                 spaces.append(factor)
-            elif isinstance(factor, NodeAxis) and factor.feature_kind == "scores":
+            elif factor.on_nodes and factor.feature_kind == "scores":
                 nodes.append(factor)
-            elif isinstance(factor, NodeAxis) and factor.trivial:
+            elif factor.on_nodes and factor.trivial:
                 fixed.append(factor)
             else:
                 raise ValueError(f"Frame: no frames are known for {factor!r}")

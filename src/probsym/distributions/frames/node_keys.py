@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ def view_nodes(x: Inputs, axis: NodeAxis, eps: Mapping[str, float]) -> NodeView:
 
     # 1. all inputs at size one, with their rounding
     scaled, error = _at_unit_size(x, eps)
-    spaces = [factor for factor in x.group.factors if isinstance(factor, IsometryGroup)]
+    spaces: list[Any] = [factor for factor in x.group.factors if factor.isometric]
     coarsest = max((eps[leaf.name] for space in spaces for leaf in spatial(x, space)), default=0.0)
     numbers = _numbers(x, axis)
 
@@ -183,9 +184,8 @@ def _by_size(x: Inputs, sizes: Tensor | None) -> list[Tensor]:
 def _vectors(x: Inputs, axis: NodeAxis, present: Tensor) -> dict[IsometryGroup, Tensor]:
     """Points and vectors of the nodes by space (B, N, D, C), zero on padding."""
     vectors: dict[IsometryGroup, Tensor] = {}
-    for space in x.group.factors:
-        if not isinstance(space, IsometryGroup):
-            continue
+    spaces: list[Any] = [factor for factor in x.group.factors if factor.isometric]
+    for space in spaces:
         value = node_features(x, axis, space).vectors
         if value is not None:
             vectors[space] = value.detach().double() * present[..., None, None]
@@ -198,11 +198,11 @@ def _at_unit_size(x: Inputs, eps: Mapping[str, float]) -> tuple[Inputs, Tensor]:
     Points and vectors are centred, of root mean square one, and zero where they are rounding; other values are divided
     by the largest of their channel. Also returns the relative rounding of the points and vectors (B,).
     """
-    space_of = {}
-    for factor in x.group.factors:
-        if isinstance(factor, IsometryGroup):
-            for leaf in spatial(x, factor):
-                space_of[leaf.name] = factor
+    space_of: dict[str, Any] = {}
+    spaces: list[Any] = [factor for factor in x.group.factors if factor.isometric]
+    for space in spaces:
+        for leaf in spatial(x, space):
+            space_of[leaf.name] = space
     errors = [torch.zeros(x.count, dtype=torch.float64, device=x.device)]
 
     def scale(leaf: Leaf) -> Tensor:
@@ -229,7 +229,7 @@ def _by_largest(x: Inputs, leaf: Leaf) -> Tensor:
     rep = leaf.rep
     if rep.labelled is not None or rep.on_edges:
         return leaf.value
-    if any(isinstance(slot.group, IsometryGroup) for slot, _ in rep.axes):
+    if any(slot.group.isometric for slot, _ in rep.axes):
         return leaf.value
     value = dense(x, leaf).double()
     for axis, place in node_axes(leaf):

@@ -29,8 +29,9 @@ def draw_noise(
     options = draw_options(x, generator)
     batch = (*shape, x.count)
     fallback: dict[Group, Tensor] = {}
-    for factor in group.factors:
-        if isinstance(factor, IsometryGroup):
+    factors: tuple[Any, ...] = group.factors
+    for factor in factors:
+        if factor.isometric:
             fallback[factor] = torch.randn(*batch, factor.dim, factor.dim + 1, **options)
         else:
             fallback[factor] = x.stored(factor).draw_noise(batch, **options)
