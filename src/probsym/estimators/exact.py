@@ -170,8 +170,7 @@ class Hybrid(Estimator):
         pages = PagedDiagnostics()
         for drawn, diagnostics in design.element_pages(rest, x, self.k, source):
             for i in range(drawn.shape[0]):
-                one = drawn.select(slice(i, i + 1))
-                sampled = one.map(lambda tensor, _: tensor.expand(size, *tensor.shape[1:]))
+                sampled = drawn.select(slice(i, i + 1)).repeat(size)
                 pairs = replace(support, element=p.group.join(support.element, sampled))
                 exact = weighted_moments(
                     x, orbit, pairs, self.chunk, deduplicate=finite.group.finite, statistics=source.statistics

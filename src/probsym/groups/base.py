@@ -428,6 +428,10 @@ class Element(ABC):
         """Index the first batch dim."""
         return self.map(lambda tensor, _: tensor[index])
 
+    def repeat(self, times: int) -> Self:
+        """The one element along the first batch dim, `times` times."""
+        return self.map(lambda tensor, _: tensor.expand(times, *tensor.shape[1:]))
+
     def inverse(self) -> Self:
         return self.group.inverse(self)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from probsym.groups.base import Element, Slot
+from probsym.groups.base import Element, Group, Slot
 from probsym.groups.orthogonal import IsometryGroup, check_coordinates, rotate
 from probsym.kernels.orthonormal import lacks_columns, orthonormalise
 from probsym.kernels.precision import matmul, wide
@@ -24,11 +25,14 @@ class Motion(Element):
     Args:
         matrix: R (*shape, D, D), orthogonal.
         source, target: points (*shape, D); None is zero.
+        shared: number of leading dims of `shape` along which neither origin varies, as among the samples of one input.
+            Points that all samples share are then moved to it once.
     """
 
     matrix: Tensor
     source: Tensor | None = None
     target: Tensor | None = None
+    shared: int = 0
     trailing_dims: ClassVar[dict[str, int]] = {"matrix": 2, "source": 1, "target": 1}
 
     @property
@@ -36,6 +40,23 @@ class Motion(Element):
         """t in x -> R x + t."""
         moved = _sum(self.target, _turned(self.matrix, _negative(self.source)))
         return self.matrix.new_zeros(self.matrix.shape[:-1]) if moved is None else moved
+
+    @classmethod
+    def to_origin(cls, group: Group, matrix: Tensor, origin: Tensor) -> Self:
+        """x -> R x + origin for R (*shape, D, D); the dims of `shape` that the origin (B..., D) lacks share it."""
+        shared = matrix.ndim - 1 - origin.ndim
+        return cls(group, matrix, target=origin.to(matrix.dtype).expand(matrix.shape[:-1]), shared=shared)
+
+    def map(self, fn: Callable[[Tensor, int], Tensor]) -> Self:
+        # Nobody knows what fn does to the batch dims.
+        return replace(super().map(fn), shared=0)
+
+    def select(self, index: Any) -> Self:
+        chosen = super().select(index)
+        return replace(chosen, shared=self.shared) if isinstance(index, slice) else chosen
+
+    def repeat(self, times: int) -> Self:
+        return replace(super().repeat(times), shared=max(self.shared, 1))
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,17 +90,19 @@ class EuclideanGroup(IsometryGroup[Motion]):
         between = _sum(h.target, _negative(g.source))
         target = _sum(g.target, _turned(g.matrix, between))
         shape = matrix.shape[:-1]
-        return Motion(self, matrix, _expanded(h.source, shape), _expanded(target, shape))
+        # h without origins leaves those of g.
+        kept = g.source is None and h.source is None and h.target is None and g.matrix.shape == matrix.shape
+        shared = g.shared if kept else 0
+        return Motion(self, matrix, _expanded(h.source, shape), _expanded(target, shape), shared)
 
     def inverse(self, g: Motion) -> Motion:
-        return Motion(self, g.matrix.mT, g.target, g.source)
+        return Motion(self, g.matrix.mT, g.target, g.source, g.shared)
 
     def project(self, z: tuple[Tensor, Tensor], fallback: Tensor) -> Motion:
         """z = (origin (*shape, D), vectors (*shape, D, M)): the frame of the vectors, put at the origin."""
         origin, vectors = z
         matrix = orthonormalise(vectors, fallback, self.special)
-        origin = origin.to(matrix.dtype).expand(*matrix.shape[:-1])
-        return Motion(self, matrix, target=origin)
+        return Motion.to_origin(self, matrix, origin)
 
     def degenerate(self, z: tuple[Tensor, Tensor]) -> Tensor:
         _, vectors = z
@@ -143,7 +166,7 @@ class Point(Slot):
         # 1. From the source. Where all samples share it, it is subtracted once.
         source = g.source
         if source is not None:
-            if samples and source.numel() and not any(source.stride()[:samples]):
+            if 0 < samples <= g.shared and source.numel():
                 source = source[(0,) * samples]
             else:
                 x = x.expand(*g.matrix.shape[:samples], *x.shape)

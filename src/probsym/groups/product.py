@@ -125,6 +125,12 @@ class ProductElement(Element):
     def map(self, fn: Callable[[Tensor, int], Tensor]) -> Self:
         return dataclasses.replace(self, parts={f: part.map(fn) for f, part in self.parts.items()})
 
+    def select(self, index: Any) -> Self:
+        return dataclasses.replace(self, parts={f: part.select(index) for f, part in self.parts.items()})
+
+    def repeat(self, times: int) -> Self:
+        return dataclasses.replace(self, parts={f: part.repeat(times) for f, part in self.parts.items()})
+
     def __getitem__(self, factor: Group) -> Element:
         part = self.parts.get(factor)
         if part is not None:

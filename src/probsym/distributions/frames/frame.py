@@ -306,8 +306,7 @@ def _pose(space: IsometryGroup, matrix: Tensor, origin: Tensor) -> Element:
     """Matrices (..., B, D, D) about the origins (B, D), which only E and SE have."""
     if not space.anchored:
         return OrthogonalElement(space, matrix)
-    origin = origin.to(matrix.dtype).expand(matrix.shape[:-1])
-    return Motion(space, matrix, target=origin)
+    return Motion.to_origin(space, matrix, origin)
 
 
 def _degree(rep: Rep, space: IsometryGroup) -> int:
