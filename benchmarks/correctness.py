@@ -54,16 +54,10 @@ def coupled_error(phi: Symmetrizer, x: dict[str, Tensor]) -> float:
     noise = {f: bound.stored(f).draw_noise((bound.count,), dtype=torch.float64) for f in phi.group.factors}
     lift = {f: (noise[f].new_zeros(bound.count, f.dim) + 3, noise[f]) if f.anchored else noise[f] for f in noise}
     parts = {f: bound.stored(f).project(lift[f], noise[f]) for f in lift}
-    h = phi.distribution.parts[0].join(parts) if hasattr(phi.distribution, "parts") else _join(phi.group, parts)
+    h = phi.group.join(*parts.values())
     moved = phi.sample(*bound.act(h).args, **bound.act(h).kwargs, noise=phi.distribution.move_noise(bound, h, eps))
     still = phi.output.act(h.map(lambda t, _: t.expand(16, *t.shape)), phi.sample(**x, noise=eps))
     return ((moved - still).abs().max() / still.abs().max()).item()
-
-
-def _join(group: Group, parts: dict[Group, ps.Element]) -> ps.Element:
-    from probsym.groups import ProductElement
-
-    return next(iter(parts.values())) if len(parts) == 1 else ProductElement(group, parts)
 
 
 def coupled() -> None:

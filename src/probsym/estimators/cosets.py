@@ -195,7 +195,9 @@ class Polyhedral(MatrixCoset):
         return self.name not in ("tetrahedral", "octahedral", "icosahedral")
 
     def fits(self, factor: Any) -> bool:
-        return factor.isometric and factor.dim == 3 and not (self._improper and factor.special)
+        if not factor.isometric or factor.dim != 3:
+            return False
+        return not (self._improper and factor.special)
 
     def matrices(self, factor: IsometryGroup) -> np.ndarray:
         return finite.POLYHEDRAL[self.name][1]()
@@ -333,7 +335,7 @@ class Dihedral(OrderedCoset):
         return 2 * (self.order or 4)
 
     def fits(self, factor: Group) -> bool:
-        return _is_plane(factor) and not factor.special  # type: ignore[attr-defined]
+        return _is_plane(factor) and not factor.special
 
     def translations(self, factor: Group, x: Inputs, like: Element) -> Element:
         return _matrix_elements(factor, finite.reflections(self.order or 4), like)
