@@ -200,6 +200,16 @@ def test_a_group_that_is_not_compact():
         ps.Learned(Sums(), LORENTZ)
 
 
+def test_a_violation_counts_whatever_its_sign():
+    @dataclass(frozen=True)
+    class Negative(Stretching):
+        def violation(self, g):
+            return -super().violation(g)
+
+    with pytest.raises(AssertionError, match="must hold its elements"):
+        ps.testing.assert_group(Negative("negative"))
+
+
 def test_invariant_noise_learns_boosts():
     p, reps = momenta(), ps.Rep(None, LORENTZ)
     for good in (Boosted(Sums(), LORENTZ), ps.Canonical(Sums(), LORENTZ)):

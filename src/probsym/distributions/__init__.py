@@ -13,7 +13,7 @@ from probsym.distributions.base import (
 from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.frames import Frame
 from probsym.distributions.haar import Haar
-from probsym.distributions.learned import Canonical, Learned
+from probsym.distributions.learned import Canonical, Learned, NetDistribution
 from probsym.distributions.registry import NAMES, by_name, complete
 from probsym.distributions.relax import Relaxation
 
@@ -25,6 +25,7 @@ __all__ = [
     "Frame",
     "Haar",
     "Learned",
+    "NetDistribution",
     "Noise",
     "ProductDistribution",
     "ProjectedDistribution",

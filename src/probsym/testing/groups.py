@@ -161,7 +161,7 @@ class _Checks:
             found = f.violation(g[f])
             if found is None or not found.numel():
                 continue
-            gap = float(found.double().max())
+            gap = float(found.abs().double().max())  # it may be complex, or negative
             if not gap <= self.tolerance:
                 self.fail(f"{f!r} must hold its elements: violation {gap:.1e}, tolerance {self.tolerance:.0e}", of)
 
