@@ -137,7 +137,7 @@ class Group(ABC, Generic[ElementT]):
         `dtype` is the real precision; a complex group returns complex noise of that precision.
         """
         sizes = self._noise_sizes()
-        return torch.randn(*shape, *sizes, generator=generator, dtype=dtype, device=device)
+        return torch.randn((*shape, *sizes), generator=generator, dtype=dtype, device=device)
 
     def draw_features(self, shape: tuple[int, ...], **options: Any) -> Any:
         """Generic features z for the checkers; Gaussian noise unless a group has `feature_slots` of its own."""
