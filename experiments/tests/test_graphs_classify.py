@@ -16,13 +16,14 @@ from places import DATA
 from probsym_experiments.cli import main
 from probsym_experiments.config import load_config
 from probsym_experiments.errors import UserError
+from probsym_experiments.evaluation import parameters
 from probsym_experiments.fixed_noise import FixedNoise
 from probsym_experiments.graphs import exp_data
 from probsym_experiments.graphs.dense import relabelled, return_probabilities
 from probsym_experiments.graphs.exp_classify import Config
 from probsym_experiments.graphs.exp_classify import test as classify
 from probsym_experiments.graphs.logits import correct
-from probsym_experiments.graphs.models import Design, Shape, build, inputs, parameters
+from probsym_experiments.graphs.models import Design, Shape, build, inputs
 from probsym_experiments.graphs.soft import Soft
 from probsym_experiments.registry import experiment
 from wl_pairs import cfi, complete, dataset, rings

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import probsym as ps
 
@@ -59,8 +59,8 @@ def monte_carlo_error(values: Tensor, exact: bool) -> float:
 
 def is_exact(estimate: ps.Estimate) -> bool:
     """Whether no part of an estimate was drawn: a canonical pose of a symmetric input was."""
-    errors = estimate.stderr.values() if isinstance(estimate.stderr, dict) else [estimate.stderr]
-    return all(not bool(error.any()) for error in errors)
+    errors = list(estimate.stderr.values()) if isinstance(estimate.stderr, dict) else [estimate.stderr]
+    return not any(error.any() for error in errors)
 
 
 def score(errors: Tensor, samples: int, exact: bool = False) -> Score:
@@ -70,7 +70,8 @@ def score(errors: Tensor, samples: int, exact: bool = False) -> Score:
         exact: Whether other draws would give the same.
     """
     draws, count = errors.shape
-    by_draw, by_input = errors.double().mean(1), errors.double().mean(0)
+    by_draw = errors.double().mean(1)
+    by_input = errors.double().mean(0)
     return Score(
         samples,
         by_draw.mean().item(),
@@ -90,7 +91,10 @@ def trained(
     details: dict[str, Any],
 ) -> Outcome:
     """What a training reports: the score at `samples`, or the only one if exact, with the others and its course."""
-    headline = next((s for s in scores if s.samples == samples), scores[-1])
+    headline = scores[-1]
+    for one in scores:
+        if one.samples == samples:
+            headline = one
     found = {
         "stderr_test": headline.stderr_test,
         "by_samples": [s.row() for s in scores],
@@ -128,16 +132,19 @@ def errors_by_samples(
         fixed: Whether every call has the same samples: then an average of k is that of the first k, once.
     """
     counts = sorted(set(samples))
+    largest = counts[-1]
+    pages = Pages(Tensors(to(data, _device(phi))), max(1, ROWS // largest))
     found: dict[int, list[Tensor]] = {k: [] for k in counts}
-    for page, batch in enumerate(Pages(Tensors(to(data, _device(phi))), max(1, ROWS // counts[-1]))):
-        per_repeat: dict[int, list[Tensor]] = {k: [] for k in counts}
+    for page, batch in enumerate(pages):
+        of_page: dict[int, list[Tensor]] = {k: [] for k in counts}
         for repeat in range(1 if fixed else repeats):
             reseed(stream(seed, "test", page, repeat))
-            outputs = phi.sample(**inputs(batch), samples=counts[-1])  # (K, B, ...)
+            outputs = phi.sample(**inputs(batch), samples=largest)  # (K, B, ...)
             for k in counts:
-                per_repeat[k].append(error(means(outputs[:k] if fixed else outputs, k), batch))
+                averages = means(outputs[:k] if fixed else outputs, k)
+                of_page[k].append(error(averages, batch))
         for k in counts:
-            found[k].append(torch.cat(per_repeat[k]))
+            found[k].append(torch.cat(of_page[k]))
     return [score(torch.cat(found[k], dim=1), k, exact=fixed) for k in counts]
 
 
@@ -152,7 +159,9 @@ def exact_errors(
 
     Where a pose was drawn after all, as a canonical one of a symmetric input is, one draw tells no Monte Carlo error.
     """
-    found, most, exact = [], 0, True
+    found = []
+    most = 0
+    exact = True
     for batch in Pages(Tensors(to(data, _device(phi))), 100):
         estimate = phi.estimate(**inputs(batch))
         found.append(error(estimate.mean, batch))
@@ -166,6 +175,37 @@ def means(outputs: Any, k: int) -> Any:
     if isinstance(outputs, dict):
         return {name: means(value, k) for name, value in outputs.items()}
     return outputs[: len(outputs) // k * k].unflatten(0, (-1, k)).mean(1)
+
+
+def parameters(phi: nn.Module) -> dict[str, int]:
+    """How many numbers of a Symmetrizer, or of what has its parts, are trained, by part."""
+    parts = {"base": phi.model, "distribution": phi.distribution}
+    found = {}
+    for name, part in parts.items():
+        assert isinstance(part, nn.Module)
+        found[name] = sum(p.numel() for p in part.parameters() if p.requires_grad)
+    return found
+
+
+def equivariance(
+    phi: ps.Symmetrizer, call: dict[str, Any], samples: int, seed: int, reps: Any = None, output: Any = None
+) -> dict[str, float]:
+    """A test of a trained model on a few inputs, on the CPU.
+
+    Args:
+        call: Its keyword arguments.
+        reps, output: What it should be equivariant to; what it declares unless given.
+    """
+    generator = torch.Generator().manual_seed(stream(seed, "equivariance"))
+    report = ps.testing.equivariance_error(phi.cpu(), call, reps, output, samples=samples, generator=generator)
+    return {"error": float(report.error), "stderr": float(report.stderr), "p_value": float(report.p_value)}
+
+
+def add_entropy(loss: Tensor, estimate: ps.Estimate, weight: float) -> Tensor:
+    """A loss plus the weighted entropy of the soft permutations (arXiv 2306.02866, appendix A.1), if there are any."""
+    if "entropy" not in estimate.aux:
+        return loss
+    return loss + weight * estimate.aux["entropy"]
 
 
 def _device(phi: ps.Symmetrizer) -> torch.device:

@@ -53,9 +53,10 @@ class FewSamples(Recipe):
     def samples_at(self, step: int) -> int:
         """Samples of one training step."""
         first = self.train_samples or 1
-        return (
-            first if self.grow_samples is None else learning.SampleSchedule(self.steps, first, self.grow_samples)(step)
-        )
+        if self.grow_samples is None:
+            return first
+        schedule = learning.SampleSchedule(self.steps, first, self.grow_samples)
+        return schedule(step)
 
     def outputs(self, phi: ps.Symmetrizer, x: Batch, step: int) -> tuple[Any, Tensor]:
         """The mean over the samples of one training step, and what is added to its loss."""

@@ -26,7 +26,9 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def listen(handler: Callable[[int, FrameType | None], None]) -> None:
     """Hands the signals to `handler`, apart from those that are ignored, as in the background of a shell."""
-    for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
+    if threading.current_thread() is not threading.main_thread():
+        return  # Python lets no other thread do so
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 

@@ -30,62 +30,82 @@ def figures(runs: Path, out: Path, results: Path | None = None) -> list[Path]:
     for name, rows in ours(runs, results).items():
         if name not in EXPERIMENTS:
             continue
+        styles = looks(rows)
         for plot in PLOTS:
-            curves = [
-                c for row, look in zip(rows, looks(rows), strict=True) if (c := curve(plot, row, look)) is not None
-            ]
+            # 1. The rows that have what this plot shows.
+            curves = []
+            for row, look in zip(rows, styles, strict=True):
+                shown = curve(plot, row, look)
+                if shown is not None:
+                    curves.append(shown)
             if not curves:
                 continue
+
+            # 2. The numbers, and the figure if there is enough to draw.
             path = out / name / f"{plot.name}.csv"
-            write(path, table([line for c in curves for line in _lines(plot, c)]))
+            lines = []
+            for shown in curves:
+                lines += csv_lines(plot, shown)
+            write(path, table(lines))
             made.append(path)
-            if (figure := plot.draw(EXPERIMENTS[name], curves)) is not None:
+            figure = plot.draw(EXPERIMENTS[name], curves)
+            if figure is not None:
                 save(figure, path.with_suffix(".png"))
                 made.append(path.with_suffix(".png"))
     return made
 
 
 def looks(rows: Sequence[Row]) -> list[Look]:
-    """Of all rows of an experiment; their names tell only the overrides in which they differ."""
+    """Of all rows of an experiment; their labels tell only the overrides in which they differ."""
     overrides = [row.results[0]["overrides"] for row in rows]
-    told = {k for one in overrides for k in one if any(other.get(k) != one[k] for other in overrides)} - UNTOLD
-    return [
-        Look(
-            " ".join([row.preset, *(f"{k}={v}" for k, v in changed.items() if k in told)]),
-            COLOURS[i % len(COLOURS)],
-            MARKERS[i % len(MARKERS)],
-            LINES[i // len(COLOURS) % len(LINES)],
-        )
-        for i, (row, changed) in enumerate(zip(rows, overrides, strict=True))
-    ]
+    told = set()
+    for mine in overrides:
+        for field, value in mine.items():
+            differs = any(other.get(field) != value for other in overrides)
+            if differs and field not in UNTOLD:
+                told.add(field)
+
+    found = []
+    for number, (row, mine) in enumerate(zip(rows, overrides, strict=True)):
+        label = " ".join([row.preset, *(f"{field}={value}" for field, value in mine.items() if field in told)])
+        colour = COLOURS[number % len(COLOURS)]
+        marker = MARKERS[number % len(MARKERS)]
+        line = LINES[number // len(COLOURS) % len(LINES)]
+        found.append(Look(label, colour, marker, line))
+    return found
 
 
 def curve(plot: Plot, row: Row, look: Look) -> Curve | None:
     """What a plot shows of those results of a row that have it; None if none has."""
     kept = [result for result in row.results if plot.lines(result)]
-    found: dict[tuple[Any, ...], list[Values]] = {}
-    for line in (line for result in kept for line in plot.lines(result)):
-        found.setdefault(_at(plot, line), []).append(line)
-    points = [_point(at, found[at], plot.value) for at in sorted(found)]
-    return Curve(Row(row.preset, kept), look, points) if kept else None
+    if not kept:
+        return None
+    by_place: dict[tuple[Any, ...], list[Values]] = {}
+    for result in kept:
+        for line in plot.lines(result):
+            by_place.setdefault(place_of(plot, line), []).append(line)
+    points = [mean_point(place, by_place[place], plot.value) for place in sorted(by_place)]
+    return Curve(Row(row.preset, kept), look, points)
 
 
-def _at(plot: Plot, line: Values) -> tuple[Any, ...]:
+def place_of(plot: Plot, line: Values) -> tuple[Any, ...]:
+    """Where in a plot a line of its CSV file belongs."""
     return tuple(line[key] for key in plot.keys)
 
 
-def _point(at: tuple[Any, ...], lines: Sequence[Values], column: str) -> Point:
+def mean_point(place: tuple[Any, ...], lines: Sequence[Values], column: str) -> Point:
     """The mean over seeds, NaN if a value is none; the test inputs are the same for all, so their error stays."""
     value, seeds = mean_and_error([line[column] for line in lines])
     errors = [line["stderr_test"] for line in lines if line.get("stderr_test") is not None]
-    return Point(at, value, seeds, statistics.fmean(errors) if errors else None)
+    return Point(place, value, seeds, statistics.fmean(errors) if errors else None)
 
 
-def _lines(plot: Plot, shown: Curve) -> list[Values]:
+def csv_lines(plot: Plot, shown: Curve) -> list[Values]:
     """Those of each seed, with the standard error over seeds beside."""
-    spread = {point.at: point.stderr_seeds for point in shown.points}
-    return [
-        {"row": shown.row.name, "seed": result["seed"], **line, "stderr_seeds": spread[_at(plot, line)]}
-        for result in shown.row.results
-        for line in plot.lines(result)
-    ]
+    over_seeds = {point.at: point.stderr_seeds for point in shown.points}
+    made = []
+    for result in shown.row.results:
+        for line in plot.lines(result):
+            spread = over_seeds[place_of(plot, line)]
+            made.append({"row": shown.row.name, "seed": result["seed"], **line, "stderr_seeds": spread})
+    return made

@@ -27,7 +27,8 @@ class Row:
     @property
     def name(self) -> str:
         """The preset and what was changed in it."""
-        return " ".join([self.preset, *(f"{k}={v}" for k, v in self.results[0]["overrides"].items())])
+        changes = [f"{field}={value}" for field, value in self.results[0]["overrides"].items()]
+        return " ".join([self.preset, *changes])
 
     @property
     def family(self) -> str:
@@ -66,9 +67,11 @@ def mean_and_error(values: Sequence[float | None]) -> tuple[float, float | None]
     ((2.0, 1.0), (nan, None))
     """
     known = [value for value in values if value is not None]
+    several = len(values) > 1
     if len(known) < len(values):
-        return math.nan, math.nan if len(values) > 1 else None
-    return statistics.fmean(known), statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
+        return math.nan, math.nan if several else None
+    error = statistics.stdev(known) / len(known) ** 0.5 if several else None
+    return statistics.fmean(known), error
 
 
 def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
@@ -76,15 +79,22 @@ def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
 
     Of two results with the same recipe and seed the one in `results` counts.
     """
+    # 1. By experiment, by recipe (as text, which sorts) and by seed.
     found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
     for path in [*sorted(results.glob("*/*/*.json")), *sorted(runs.rglob(RESULT))]:
         result = read_result(path)
-        key = json.dumps([result["preset"], result["overrides"]], sort_keys=True)
-        found.setdefault(result["experiment"], {}).setdefault(key, {}).setdefault(result["seed"], result)
-    return {
-        name: [Row(json.loads(key)[0], list(seeds.values())) for key, seeds in sorted(rows.items())]
-        for name, rows in found.items()
-    }
+        recipe = json.dumps([result["preset"], result["overrides"]], sort_keys=True)
+        seeds = found.setdefault(result["experiment"], {}).setdefault(recipe, {})
+        seeds.setdefault(result["seed"], result)
+
+    # 2. A row per recipe.
+    rows: dict[str, list[Row]] = {}
+    for name, recipes in found.items():
+        rows[name] = []
+        for _, seeds in sorted(recipes.items()):
+            of_all_seeds = list(seeds.values())
+            rows[name].append(Row(of_all_seeds[0]["preset"], of_all_seeds))
+    return rows
 
 
 def place(results: Path | None = None) -> Path:

@@ -4,6 +4,10 @@ A Lightning epoch is the stretch of steps up to the next validation, so that not
 validations. All randomness of a step is a function of (seed, rank, step) (`batches.stream`), so a run that was killed
 goes on from its checkpoint exactly as if nothing had happened. Checkpoints follow validations; one that a signal asks
 for follows the step that was being made.
+
+Two things are done here that Lightning has callbacks for. Its WeightAveraging copies the whole module with its data,
+takes the first weights as they are instead of averaging them in, and on a GPU waits for every step. Its CSVLogger
+appends, so after a kill the rows since the last checkpoint would stand twice.
 """
 
 from __future__ import annotations
@@ -88,14 +92,24 @@ def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Pr
     With `resume`, goes on from the checkpoint in `out` if there is one. Only the first process returns.
     Raises UserError if the loss becomes NaN, and Interrupted, with a checkpoint in `out`, once a signal asks for it.
     """
+    # 1. The parts of the run. A checkpoint belongs to a recipe; how the Trainer runs may change on the way.
     path = out / CHECKPOINT
-    module, keeper = Training(problem, recipe), Keeper(path, recipe)
-    checkpoints = Checkpoints({name: value for name, value in asdict(recipe).items() if name != "trainer"})
-    trainer = _trainer(recipe, out, [keeper, *([Bar()] if recipe.trainer.progress else [])], checkpoints)
+    module = Training(problem, recipe)
+    keeper = Keeper(path, recipe)
+    callbacks: list[pl.Callback] = [keeper]
+    if recipe.trainer.progress:
+        callbacks.append(Bar())
+    identity = asdict(recipe)
+    del identity["trainer"]
+    checkpoints = Checkpoints(identity)
+    trainer = make_trainer(recipe, out, callbacks, checkpoints)
+    begin_from = path if resume and path.exists() else None
+
+    # 2. Train. Errors before the first step come from a checkpoint that is not of this run, if one was loaded.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice about loggers and worker processes
         try:
-            trainer.fit(module, ckpt_path=path if resume and path.exists() else None, weights_only=True)
+            trainer.fit(module, ckpt_path=begin_from, weights_only=True)
         except Interrupted:
             if trainer.is_global_zero:
                 raise
@@ -108,13 +122,18 @@ def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Pr
             raise UserError(f"--resume: {path}: does not fit this run ({type(error).__name__}: {reason})") from error
     if not trainer.is_global_zero:
         raise SystemExit(0)  # what follows is for one process
+
+    # 3. Leave the best weights in the model.
     problem.model.load_state_dict(module.progress.weights)
     problem.model.to(trainer.strategy.root_device).eval()
     return module.progress
 
 
-def _trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback], checkpoints: Checkpoints) -> pl.Trainer:
+def make_trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback], checkpoints: Checkpoints) -> pl.Trainer:
+    """Lightning's Trainer for a recipe; raises UserError for options that do not go together on this machine."""
     options = recipe.trainer
+    logger = TensorBoardLogger(out, name="tensorboard", version="") if options.tensorboard else False
+    epochs = -(-recipe.steps // recipe.validate_every)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # which devices it found, and advice
     try:
         return pl.Trainer(
@@ -124,8 +143,8 @@ def _trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback], checkpoint
             strategy=options.strategy,
             precision=options.precision,  # type: ignore[arg-type]  # Lightning checks the name
             gradient_clip_val=recipe.clip or None,
-            max_epochs=-(-recipe.steps // recipe.validate_every),
-            logger=TensorBoardLogger(out, name="tensorboard", version="") if options.tensorboard else False,
+            max_epochs=epochs,
+            logger=logger,
             callbacks=callbacks,
             plugins=[checkpoints],
             default_root_dir=out,
@@ -146,11 +165,15 @@ class Training(pl.LightningModule):
 
     def __init__(self, problem: Problem, recipe: Recipe):
         super().__init__()
-        self.problem, self.recipe, self.model = problem, recipe, problem.model
+        self.problem = problem
+        self.recipe = recipe
+        self.model = problem.model
         self.progress = Progress()
         self.average = Average(self.model, recipe.ema) if recipe.ema else None
         self.metric = problem.metric()
-        self.loss_sum, self.loss_count = torch.zeros(()), 0
+        # Of the training losses since the last validation.
+        self.loss_sum = torch.zeros(())
+        self.loss_count = 0
 
     def setup(self, stage: str) -> None:
         world = self.trainer.world_size
@@ -162,10 +185,16 @@ class Training(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        weights = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [{"params": weights, "lr": self.recipe.lr}] if self.problem.groups is None else self.problem.groups()
-        groups = [group | {"peak": group["lr"]} for group in groups]
-        fused = not (self.recipe.clip and self.trainer.precision.endswith("mixed"))  # Lightning clips no such gradients
+        if self.problem.groups is not None:
+            groups = self.problem.groups()
+        else:
+            weights = [p for p in self.model.parameters() if p.requires_grad]
+            groups = [{"params": weights, "lr": self.recipe.lr}]
+        for group in groups:
+            group["peak"] = group["lr"]  # the schedule changes the rate
+        # Lightning does not clip gradients that a fused optimizer unscales itself.
+        clipped_in_mixed_precision = bool(self.recipe.clip) and self.trainer.precision.endswith("mixed")
+        fused = not clipped_in_mixed_precision
         return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=fused)
 
     def on_fit_start(self) -> None:
@@ -177,7 +206,11 @@ class Training(pl.LightningModule):
         batches = Shuffled(
             self.problem.train, recipe.batch_size, recipe.seed, self.global_rank, self.trainer.world_size
         )
-        return Steps(batches, lambda: (self.global_step, recipe.validation_after(self.global_step)))
+
+        def until_next_validation() -> tuple[int, int]:
+            return self.global_step, recipe.validation_after(self.global_step)
+
+        return Steps(batches, until_next_validation)
 
     def val_dataloader(self) -> Pages:
         return Pages(self.problem.valid, self.problem.page, self.global_rank, self.trainer.world_size)
@@ -191,7 +224,8 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.problem.loss(self.model, batch)
-        self.loss_sum = self.loss_sum.to(loss.device) + loss.detach()  # no .item(): it would wait for the GPU
+        # Not .item(), which would wait for the GPU at every step.
+        self.loss_sum = self.loss_sum.to(loss.device) + loss.detach()
         self.loss_count += 1
         return loss
 
@@ -205,31 +239,42 @@ class Training(pl.LightningModule):
             self.average.swap()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        # The same draws at every validation, whatever the number of processes.
         page = batch_idx * self.trainer.world_size + self.global_rank
-        reseed(stream(self.recipe.seed, "valid", page))  # the same draws at every validation
+        reseed(stream(self.recipe.seed, "valid", page))
         self.metric.update(self.problem.judge(self.model, batch))
 
     def on_validation_end(self) -> None:
-        train, valid = self._mean_loss(), float(self.metric.compute())
-        self.metric.reset()
         step = self.global_step
+        train = self._mean_loss()
+        valid = float(self.metric.compute())
+        self.metric.reset()
         if not math.isfinite(train + valid):
             raise UserError(f"lr: training diverged before step {step} (loss {train}); try less than {self.recipe.lr}")
-        gain = valid - self.progress.best if self.metric.higher_is_better else self.progress.best - valid
-        if gain > 0 or not self.progress.weights:
+
+        # Keep the weights if they are the best so far.
+        if self.metric.higher_is_better:
+            better = valid > self.progress.best
+        else:
+            better = valid < self.progress.best
+        if better or not self.progress.weights:
             self.progress.best = valid
-            self.progress.weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
-        row = {"step": step, "lr": self.recipe.rate(step - 1), "train_loss": train, "valid": valid}
-        self.progress.history.append(row)
+            self.progress.weights = {}
+            for name, value in self.model.state_dict().items():
+                self.progress.weights[name] = value.detach().cpu().clone()
+
+        numbers = {"lr": self.recipe.rate(step - 1), "train_loss": train, "valid": valid}
+        self.progress.history.append({"step": step, **numbers})
         for logger in self.loggers:
-            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step)
+            logger.log_metrics(numbers, step)
         if self.average:
             self.average.swap()
 
     def _mean_loss(self) -> float:
         """Of the steps since it was last asked for, over all processes."""
         mean = self.trainer.strategy.reduce(self.loss_sum / self.loss_count, reduce_op="mean")
-        self.loss_sum, self.loss_count = torch.zeros(()), 0
+        self.loss_sum = torch.zeros(())
+        self.loss_count = 0
         return float(mean)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -240,15 +285,18 @@ class Training(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = {"cpu_seconds": math.nan} | checkpoint["progress"]  # older ones do not know theirs
-        if average := saved.pop("average"):
-            self.average.load(average)  # type: ignore[union-attr]  # the recipe is the same, so it is there
-        self.loss_sum, self.loss_count = saved.pop("loss", (torch.zeros(()), 0))  # older checkpoints lack it
+        # Earlier versions wrote neither "cpu_seconds" nor "loss".
+        saved = {"cpu_seconds": math.nan, "loss": (torch.zeros(()), 0)} | checkpoint["progress"]
+        average = saved.pop("average")
+        if average is not None:
+            assert self.average is not None  # the recipe is the same
+            self.average.load(average)
+        self.loss_sum, self.loss_count = saved.pop("loss")
         self.progress = Progress(**saved)
         self.progress.earlier = self.progress.seconds, self.progress.cpu_seconds
 
 
-ASKED = 16  # steps after which several processes ask each other whether to end
+ASK_EVERY = 16  # steps after which several processes ask each other whether to end
 
 
 class Keeper(pl.Callback):
@@ -258,23 +306,27 @@ class Keeper(pl.Callback):
     """
 
     def __init__(self, path: Path, recipe: Recipe):
-        self.path, self.recipe = path, recipe
+        self.path = path
+        self.recipe = recipe
         self.signal: int | None = None
         self.started = False
-        self.wall, self.cpu = time.monotonic(), time.process_time()  # of the last checkpoint
+        # When the last checkpoint was written.
+        self.wall = time.monotonic()
+        self.cpu = time.process_time()
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.started = True
-        listen(self._remember)  # instead of Lightning, which would stop within a validation; it restores what was there
+        # Instead of Lightning, which would stop within a validation. It restores the handlers that were there.
+        listen(self._remember)
 
     def _remember(self, number: int, frame: Any) -> None:
         self.signal = number
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
-        if trainer.world_size > 1 and trainer.global_step % ASKED:
+        if trainer.world_size > 1 and trainer.global_step % ASK_EVERY:
             return  # asking all processes waits for them
-        due = trainer.global_step == self.recipe.validation_after(trainer.global_step - 1)
-        if not due and self._asked(trainer):
+        validation_is_due = trainer.global_step == self.recipe.validation_after(trainer.global_step - 1)
+        if not validation_is_due and self._asked(trainer):
             self._save(trainer, module)
             raise Interrupted(self.signal or signal.SIGTERM)
 
@@ -282,9 +334,10 @@ class Keeper(pl.Callback):
         assert isinstance(module, Training)
         if trainer.is_global_zero:
             write(self.path.parent / "metrics.csv", table(module.progress.history))
-        late = time.monotonic() - self.wall > 60 * self.recipe.trainer.checkpoint_minutes
         asked = self._asked(trainer)
-        if asked or trainer.strategy.broadcast(late or trainer.global_step >= self.recipe.steps):
+        minutes = (time.monotonic() - self.wall) / 60
+        due = minutes > self.recipe.trainer.checkpoint_minutes or trainer.global_step >= self.recipe.steps
+        if asked or trainer.strategy.broadcast(due):  # the first process decides for all
             self._save(trainer, module)
         if asked:
             raise Interrupted(self.signal or signal.SIGTERM)
@@ -295,10 +348,12 @@ class Keeper(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Training)
-        wall, cpu = time.monotonic(), time.process_time()
+        wall = time.monotonic()
+        cpu = time.process_time()
         module.progress.seconds += wall - self.wall
         module.progress.cpu_seconds += cpu - self.cpu
-        self.wall, self.cpu = wall, cpu
+        self.wall = wall
+        self.cpu = cpu
         trainer.save_checkpoint(self.path)
 
 
@@ -318,8 +373,13 @@ class Bar(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Training)
-        total, off = module.recipe.steps, not trainer.is_global_zero
-        self.bar = tqdm(total=total, initial=trainer.global_step, unit="step", disable=off, dynamic_ncols=True)
+        self.bar = tqdm(
+            total=module.recipe.steps,
+            initial=trainer.global_step,
+            unit="step",
+            disable=not trainer.is_global_zero,
+            dynamic_ncols=True,
+        )
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if trainer.global_step % 50 == 0:

@@ -24,10 +24,11 @@ from probsym.files import write
 from ..batches import Batch, reseed, stream
 from ..checks import Uses, at_least, positive, samples_evaluated
 from ..errors import choose
+from ..evaluation import parameters
 from ..methods import PAPER
 from ..outcome import Outcome, Place
 from .figures import orbits as draw
-from .models import BASES, Design, build, inputs, parameters, uses
+from .models import BASES, Design, build, inputs, uses
 from .symmetric import GRAPHS, Example
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,15 @@ from ..batches import Batch, Tensors, reseed, rows, size, stream, to
 from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..cost import training_flops
 from ..errors import UserError, choose
-from ..evaluation import Score, errors_by_samples, exact_errors, trained
+from ..evaluation import (
+    Score,
+    add_entropy,
+    equivariance,
+    errors_by_samples,
+    exact_errors,
+    parameters,
+    trained,
+)
 from ..few_samples import FewSamples
 from ..outcome import Outcome, Place
 from ..published import published
@@ -21,11 +30,14 @@ from ..training import Problem, fit
 from .exp_data import load
 from .figures import accuracy_by_samples
 from .logits import correct, cross_entropy
-from .models import ACTIVATIONS, BASES, METHODS, Design, build, inputs, parameters, uses
+from .models import ACTIVATIONS, BASES, METHODS, Design, build, inputs, uses
 from .soft import Soft
 from .spread import measure, measured
 
-SPREAD_GRAPHS, SPREAD_SAMPLES, SPREAD_DRAWS = 40, 50, 8  # test graphs, largest k, measurements of a trained model
+# What the spread of a trained model is measured from.
+SPREAD_GRAPHS = 40  # of the test set
+SPREAD_SAMPLES = 50  # at most
+SPREAD_DRAWS = 8  # measurements
 
 
 @dataclass(kw_only=True)
@@ -137,10 +149,10 @@ def run(config: Config, place: Place) -> Outcome:
     scores = test(phi, parts["test"], config)
     lines = [row for row in published("exp-classify") if row.figure and row.preset]
     accuracy_by_samples({place.name: scores}, place.out / "accuracy_by_samples.png", lines)
-    details = {
-        "spread_by_samples": spread(phi, parts["test"], config),
-        "equivariance": equivariance(phi, parts["test"], config.seed),
-    }
+    details: dict[str, Any] = {"spread_by_samples": spread(phi, parts["test"], config), "equivariance": None}
+    if isinstance(phi, ps.Symmetrizer):
+        few = inputs(parts["test"], slice(0, 8))
+        details["equivariance"] = equivariance(phi, few, 128, config.seed)
     return trained(scores, config.samples, config, progress, cost, parameters(phi), details)
 
 
@@ -163,8 +175,7 @@ class Loss:
         if not self.entropy_weight:
             return losses(phi, batch).mean()
         estimate = phi(**inputs(batch), return_estimate=True)
-        loss = cross_entropy(estimate.mean, batch).mean()
-        return loss + self.entropy_weight * estimate.aux["entropy"] if "entropy" in estimate.aux else loss
+        return add_entropy(cross_entropy(estimate.mean, batch).mean(), estimate, self.entropy_weight)
 
 
 def losses(phi: nn.Module, batch: Batch) -> Tensor:
@@ -186,20 +197,12 @@ def spread(phi: nn.Module, data: Batch, config: Config) -> list[dict[str, float]
 
     Standard errors are over `SPREAD_DRAWS` independent measurements.
     """
-    if not (isinstance(phi, ps.Symmetrizer) and METHODS[config.symmetrizer].random):
+    if not isinstance(phi, ps.Symmetrizer) or not METHODS[config.symmetrizer].random:
         return []
     counts = [k for k in sorted(set(config.eval_samples)) if k <= SPREAD_SAMPLES]
     if not counts:
         return []
     reseed(stream(config.seed, "spread"))
     few = to(rows(data, slice(0, SPREAD_GRAPHS)), next(phi.parameters()).device)
-    return measured(torch.stack([measure(phi, few, counts, 2, counts[-1]) for _ in range(SPREAD_DRAWS)]), counts)
-
-
-def equivariance(phi: nn.Module, data: Batch, seed: int) -> dict[str, float] | None:
-    """A test of the trained model on a few graphs; None for one that is no Symmetrizer."""
-    if not isinstance(phi, ps.Symmetrizer):
-        return None
-    generator = torch.Generator().manual_seed(stream(seed, "equivariance"))
-    report = ps.testing.equivariance_error(phi.cpu(), inputs(data, slice(0, 8)), samples=128, generator=generator)
-    return {key: float(getattr(report, key)) for key in ("error", "stderr", "p_value")}
+    draws = [measure(phi, few, counts, 2, counts[-1]) for _ in range(SPREAD_DRAWS)]
+    return measured(torch.stack(draws), counts)

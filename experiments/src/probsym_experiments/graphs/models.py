@@ -36,7 +36,9 @@ class FlatMLP(nn.Module):
         self.net = MLP(in_features, hidden, out_features, activation, nn.Tanh if bounded else nn.Identity)
 
     def forward(self, adjacency: Tensor, nodes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        return self.net(adjacency, *([] if nodes is None else [nodes]))
+        if nodes is None:
+            return self.net(adjacency)
+        return self.net(adjacency, nodes)
 
 
 class ScoreNet(nn.Module):
@@ -51,10 +53,12 @@ class ScoreNet(nn.Module):
         self.gin = GIN(hidden, layers)
 
     def forward(self, adjacency: Tensor, nodes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        found = [nodes] if nodes is not None else []
+        known = []
+        if nodes is not None:
+            known.append(nodes)
         if self.walks:
-            found.append(return_probabilities(adjacency, self.walks).to(adjacency.dtype))
-        features = keep(torch.cat(found, -1), mask) if found else None
+            known.append(return_probabilities(adjacency, self.walks).to(adjacency.dtype))
+        features = keep(torch.cat(known, -1), mask) if known else None
         return self.gin(features, adjacency, mask).squeeze(-1)
 
 
@@ -157,13 +161,25 @@ METHODS = {name: ALL_METHODS[name] for name in (*PAPER, "ps-fixed-noise", "ps-so
 
 def uses(base: str, methods: Collection[str], fields: Collection[str]) -> Uses:
     """What settings among `fields` belong to, whether a model symmetrized in these ways has it, and their names."""
-    net, noisy = (any(getattr(METHODS[m], part) for m in methods) for part in ("net", "noisy"))
-    owners = {f"base {name}": (name == base, one.settings) for name, one in BASES.items()} | {
-        "a net that orders the nodes (ps, canonical)": (net, ("walks", "temperature", "sinkhorn", "entropy_weight")),
-        "noise (ps)": (noisy, ("noise", "scale")),
+    chosen = [METHODS[name] for name in methods]
+    with_net = any(method.net for method in chosen)
+    with_noise = any(method.noisy for method in chosen)
+    owners: Uses = {
+        "a net that orders the nodes (ps, canonical)": (
+            with_net,
+            ("walks", "temperature", "sinkhorn", "entropy_weight"),
+        ),
+        "noise (ps)": (with_noise, ("noise", "scale")),
         "frames (fa)": ("fa" in methods, ("max_support",)),
     }
-    return {owner: (has, [name for name in names if name in fields]) for owner, (has, names) in owners.items()}
+    for name, one in BASES.items():
+        owners[f"base {name}"] = (name == base, one.settings)
+
+    # An experiment that lacks a setting as a field says nothing of it.
+    found: Uses = {}
+    for owner, (has, names) in owners.items():
+        found[owner] = (has, [name for name in names if name in fields])
+    return found
 
 
 def build(
@@ -178,25 +194,25 @@ def build(
 
     The weights follow torch's present random state.
     """
-    shape, how = Shape.of(example), choose("symmetrizer", METHODS, method)
-    nodes = ps.S("nodes", mask="mask") if shape.padded else ps.S("nodes")
-    reps = {"adjacency": ps.Rep(nodes, nodes)} | ({"nodes": ps.Rep(nodes)} if shape.features else {})
-    model = choose("base", BASES, base).build(shape, design)
-    output, few = ps.Rep(nodes) if design.by_node else ps.Rep(), inputs(example, slice(0, 2))
+    how = choose("symmetrizer", METHODS, method)
     assert how.distribution is not None
-    phi = ps.symmetrize(model, reps, output, how.distribution(nodes, design.settings), *samples, example=few)
+
+    # 1. What the nodes act on.
+    shape = Shape.of(example)
+    nodes = ps.S("nodes", mask="mask") if shape.padded else ps.S("nodes")
+    reps = {"adjacency": ps.Rep(nodes, nodes)}
+    if shape.features:
+        reps["nodes"] = ps.Rep(nodes)
+    output = ps.Rep(nodes) if design.by_node else ps.Rep()
+
+    # 2. The base first, then the net of p: both take their weights from torch's random state.
+    model = choose("base", BASES, base).build(shape, design)
+    distribution = how.distribution(nodes, design.settings)
+    few = inputs(example, slice(0, 2))
+    phi = ps.symmetrize(model, reps, output, distribution, *samples, example=few)
     return Soft(phi) if how.soft else phi
 
 
 def inputs(batch: Batch, index: slice | Tensor = slice(None)) -> dict[str, Any]:
     """What a model is called with: the graphs, without their labels."""
     return {name: batch[name][index] for name in ("adjacency", "nodes", "mask") if name in batch}
-
-
-def parameters(phi: nn.Module) -> dict[str, int]:
-    """How many numbers are trained, by part."""
-
-    def count(module: Any) -> int:
-        return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-    return {"base": count(phi.model), "distribution": count(phi.distribution)}

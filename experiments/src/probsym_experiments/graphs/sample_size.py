@@ -18,11 +18,12 @@ from probsym.files import write
 from ..batches import Batch, reseed, rows, size, stream
 from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
+from ..evaluation import parameters
 from ..outcome import Outcome, Place
 from ..training import table
 from .exp_data import load
 from .figures import sample_size as draw
-from .models import BASES, Design, build, parameters, uses
+from .models import BASES, Design, build, uses
 from .spread import QUANTITIES, measure
 
 METHODS = ("ps", "ga")

@@ -18,12 +18,13 @@ import probsym as ps
 from ..batches import Batch, reseed, rows, size, stream
 from ..checks import Uses, at_least, positive
 from ..errors import UserError, choose
+from ..evaluation import parameters
 from ..methods import PAPER
 from ..outcome import Outcome, Place
 from .dense import relabelled
 from .distance import apart, close_pairs, nearest
 from .figures import distances
-from .models import BASES, Design, build, inputs, parameters, uses
+from .models import BASES, Design, build, inputs, uses
 
 ROWS = 1_000  # samples times graphs that the base network sees at once
 EXACT_NODES = 8  # all orders of so many are listed
@@ -103,7 +104,8 @@ class Protocol:
 def outputs(phi: ps.Symmetrizer, graphs: Batch, page: int, samples: int | None) -> tuple[Tensor, int]:
     """phi of every graph (B, 10), in float64, and the largest number of samples or elements that one took."""
     dtype = next(phi.parameters()).dtype
-    found, most = [], samples or 0
+    found = []
+    most = samples or 0
     for start in tqdm(range(0, size(graphs), page), unit="page", leave=False, disable=None, dynamic_ncols=True):
         given = inputs(graphs, slice(start, start + page))
         cast = {name: v.to(dtype) if v.is_floating_point() else v for name, v in given.items()}
@@ -157,15 +159,20 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
     Args:
         graphs: adjacency (B, N, N) and perhaps nodes and mask. pairs: Compared (2, P); None is all pairs.
     """
-    count, nodes = size(graphs), graphs["adjacency"].shape[-1]
+    count = size(graphs)
+    nodes = graphs["adjacency"].shape[-1]
     if config.drawn is None and PAPER[config.symmetrizer].random and nodes > EXACT_NODES:
         raise UserError(f"samples: {config.symmetrizer} is exact for up to {EXACT_NODES} nodes; got null for {nodes}")
+
+    # 1. Beside the graphs, some of them relabelled: pairs that no model should tell apart.
     generator = torch.Generator().manual_seed(stream(config.seed, "relabelling"))
     chosen = torch.randperm(count, generator=generator)[: config.controls]
     copies = relabelled(rows(graphs, chosen), generator)
     both = {name: torch.cat([values, copies[name]]) for name, values in graphs.items()}
     controls = torch.stack([chosen, count + torch.arange(len(chosen))])
     tally = Tally(count, pairs, controls)
+
+    # 2. One model after the other, on those graphs only whose pairs are not decided.
     page = config.page or max(1, ROWS // (config.drawn or 1))
     y = torch.full((size(both), 10), torch.nan, dtype=torch.float64)
     drawn = 0
@@ -176,10 +183,13 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
         phi = config.model(graphs, number)
         reseed(stream(config.seed, "outputs", number))
         y[needed], used = outputs(phi, rows(both, needed), page, config.drawn)
-        if not number:
-            samples, tally.first = used, _first(y, pairs, controls, config, count, place)
+        if number == 0:
+            samples = used
+            tally.first = _first(y, pairs, controls, config, count, place)
         tally.update(y, config.threshold)
         drawn += 1
+
+    # 3. What is left.
     assert tally.pairs is not None
     return Outcome(
         value=tally.pairs.shape[1],

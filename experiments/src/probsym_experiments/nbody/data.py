@@ -48,20 +48,28 @@ class System:
     @property
     def file(self) -> str:
         """Name in the data folder; the benchmark's own name for the benchmark's own system."""
-        other = ["v2"] if (self.particles, self.dims) != (5, 3) else []  # starts were drawn otherwise before
-        other += [f"{self.dims}d"] if self.dims != 3 else []
-        sizes = self.train, self.valid, self.test
-        other += ["-".join(map(str, sizes))] if sizes != (3_000, 2_000, 2_000) else []
-        other += ["velocity"] if self.velocity else []
-        return "_".join([f"nbody_charged{self.particles}_initvel1small_seed{SEED}", *other]) + ".npz"
+        parts = [f"nbody_charged{self.particles}_initvel1small_seed{SEED}"]
+        if (self.particles, self.dims) != (5, 3):
+            parts.append("v2")  # earlier versions drew the starts of other systems in another way
+        if self.dims != 3:
+            parts.append(f"{self.dims}d")
+        if (self.train, self.valid, self.test) != (3_000, 2_000, 2_000):
+            parts.append(f"{self.train}-{self.valid}-{self.test}")
+        if self.velocity:
+            parts.append("velocity")
+        return "_".join(parts) + ".npz"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the arrays in the file: positions and velocities (S, N, D), charges (S, N)."""
+        moving = [f"loc{SOURCE}", f"vel{SOURCE}", f"loc{TARGET}"]
+        if self.velocity:
+            moving.append(f"vel{TARGET}")
         found: dict[str, tuple[int, ...]] = {}
         for part in DRAWN:
-            sizes = getattr(self, part), self.particles, self.dims
-            moving = [f"loc{SOURCE}", f"vel{SOURCE}", f"loc{TARGET}", *([f"vel{TARGET}"] if self.velocity else [])]
-            found |= {f"{name}_{part}": sizes for name in moving} | {f"charges_{part}": sizes[:2]}
+            count = getattr(self, part)
+            for name in moving:
+                found[f"{name}_{part}"] = (count, self.particles, self.dims)
+            found[f"charges_{part}"] = (count, self.particles)
         return found
 
 
@@ -72,9 +80,10 @@ def generate(system: System) -> Arrays:
     for part, drawn in DRAWN.items():
         start = draw(rng, drawn, getattr(system, part), system.particles, system.dims)
         loc, vel = simulate(start, FRAMES)
-        arrays |= {f"loc{frame}_{part}": x.astype(np.float32) for frame, x in zip(FRAMES, loc, strict=True)}
-        kept = FRAMES if system.velocity else FRAMES[:-1]
-        arrays |= {f"vel{frame}_{part}": x.astype(np.float32) for frame, x in zip(kept, vel, strict=False)}
+        for number, frame in enumerate(FRAMES):
+            arrays[f"loc{frame}_{part}"] = loc[number].astype(np.float32)
+            if frame != TARGET or system.velocity:
+                arrays[f"vel{frame}_{part}"] = vel[number].astype(np.float32)
         arrays[f"charges_{part}"] = start.charges.astype(np.int8)
     return arrays
 
@@ -103,7 +112,10 @@ def checked(arrays: Arrays, system: System, path: Path) -> Arrays:
                 raise UserError(f"{path}: {name}: expected charges -1 and 1")
         elif arrays[name].dtype.kind != "f":
             raise UserError(f"{path}: {name}: expected real numbers; got {arrays[name].dtype}")
-    return {name: array.astype(np.int8 if name.startswith("charges") else np.float32) for name, array in arrays.items()}
+    found: Arrays = {}
+    for name, array in arrays.items():
+        found[name] = array.astype(np.int8 if name.startswith("charges") else np.float32)
+    return found
 
 
 def tensors(arrays: Arrays, part: str) -> Batch:
@@ -119,7 +131,9 @@ def tensors(arrays: Arrays, part: str) -> Batch:
         "target": torch.from_numpy(arrays[f"loc{TARGET}_{part}"]),
     }
     final = arrays.get(f"vel{TARGET}_{part}")
-    return batch if final is None else batch | {"target_vel": torch.from_numpy(final)}
+    if final is not None:
+        batch["target_vel"] = torch.from_numpy(final)
+    return batch
 
 
 def centred(batch: Batch) -> Batch:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 import probsym as ps
 
-from ..batches import Batch, Tensors, rows, stream
+from ..batches import Batch, Tensors, rows
 from ..cost import counter, training_flops
-from ..evaluation import Score, errors_by_samples, exact_errors, trained
+from ..evaluation import Score, equivariance, errors_by_samples, exact_errors, parameters, trained
 from ..figures import error_by_samples
 from ..outcome import Outcome, Place
 from ..published import published
@@ -49,22 +48,18 @@ def run(config: Config, place: Place) -> Outcome:
     scores = test(phi, data["test"], config)
     lines = [row for row in published("nbody") if row.figure]
     error_by_samples({place.name: scores}, place.out / "error_by_samples.png", EXPERIMENTS["nbody"].axis, lines)
-    details = {
-        **analysis(phi.cpu(), data["test"], config),
-        **({"rollout": rollout(phi, data["test"], config, place.out)} if config.velocity_weight else {}),
-    }
-    params = {"base": parameters(phi.model), "distribution": parameters(phi.distribution)}
-    return trained(scores, config.samples, config, progress, cost, params, details)
+    details = analysis(phi.cpu(), data["test"], config)
+    if config.velocity_weight:
+        details["rollout"] = rollout(phi, data["test"], config, place.out)
+    return trained(scores, config.samples, config, progress, cost, parameters(phi), details)
 
 
 def analysis(phi: ps.Symmetrizer, data: Batch, config: Config) -> dict[str, Any]:
     """What is measured of the trained model beside its test error: cost, equivariance, samples it needs."""
     few = inputs(rows(data, slice(0, 8)))
-    generator = torch.Generator().manual_seed(stream(config.seed, "equivariance"))
-    report = ps.testing.equivariance_error(phi, few, *claimed(config), samples=128, generator=generator)
-    found = {
+    found: dict[str, Any] = {
         "flops_by_part": flops(phi, few),
-        "equivariance": {key: float(getattr(report, key)) for key in ("error", "stderr", "p_value")},
+        "equivariance": equivariance(phi, few, 128, config.seed, *claimed(config)),
         "equivariance_by_samples": equivariance_by_samples(phi, data, config),
     }
     if METHODS[config.symmetrizer].random and config.tolerances:
@@ -78,11 +73,6 @@ def test(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[Score]:
     if METHODS[config.symmetrizer].random:
         return errors_by_samples(phi, data, inputs, mse, config.eval_samples, config.repeats, config.seed)
     return [exact_errors(phi, data, inputs, mse)]
-
-
-def parameters(module: nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 @torch.no_grad()

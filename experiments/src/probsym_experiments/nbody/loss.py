@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import probsym as ps
 
 from ..batches import Batch, rows, size
+from ..evaluation import add_entropy
 from ..few_samples import FewSamples
 from .models import inputs
 from .motion import Motion
@@ -47,8 +48,11 @@ class Loss:
 
     def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
         if self.input_noise:
-            moving = {name: batch[name] for name in ("pos", "vel")}
-            batch = batch | {name: x + self.input_noise * torch.randn_like(x) for name, x in moving.items()}
+            batch = dict(batch)
+            for name in ("pos", "vel"):
+                batch[name] = batch[name] + self.input_noise * torch.randn_like(batch[name])
+
+        # The first rows go to the average over uniform poses, the others to the model itself.
         count = size(batch)
         cut = round(self.haar_share * count)
         loss = batch["pos"].new_zeros(())
@@ -64,11 +68,12 @@ class Loss:
         if self.penalties is not None:
             mean, extra = self.penalties.outputs(phi, inputs(batch), self.step)  # type: ignore[arg-type]
             return self.error(mean, batch) + extra
-        options: dict[str, Any] = {} if (k := self.samples(self.step)) is None else {"samples": k}
+        samples = self.samples(self.step)
+        options: dict[str, Any] = {} if samples is None else {"samples": samples}
         if not self.entropy_weight:
             return self.error(phi(**inputs(batch), **options), batch)
         estimate = phi(**inputs(batch), **options, return_estimate=True)
-        return self.error(estimate.mean, batch) + self.entropy_weight * estimate.aux["entropy"]
+        return add_entropy(self.error(estimate.mean, batch), estimate, self.entropy_weight)
 
     def error(self, change: Any, batch: Batch) -> Tensor:
         """MSE of positions, plus the weighted one of velocities."""

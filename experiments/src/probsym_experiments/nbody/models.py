@@ -69,7 +69,10 @@ BASES = {
 
 def _options(config: Config) -> dict[str, Any]:
     """What all bases understand: their depth, and whether they predict velocities."""
-    return {"velocity": config.velocity_weight > 0} | ({"layers": config.layers} if config.layers else {})
+    options: dict[str, Any] = {"velocity": config.velocity_weight > 0}
+    if config.layers:
+        options["layers"] = config.layers
+    return options
 
 
 GROUPS = {
@@ -108,7 +111,8 @@ def build(config: Config, example: Batch) -> ps.Symmetrizer:
     Args:
         example: A batch that tells the number of channels.
     """
-    base, method = BASES[config.base].build(config), METHODS[config.symmetrizer]
+    base = BASES[config.base].build(config)
+    method = METHODS[config.symmetrizer]
     if method.distribution is None:
         particles = ps.Axis("particles")
         still, pairs = ps.Rep(particles, None), ps.Rep(particles, particles)

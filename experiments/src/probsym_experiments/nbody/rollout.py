@@ -27,7 +27,8 @@ from .models import BASES, METHODS
 from .simulator import Array, Start, energy, simulate
 
 STEPS = 10
-SYSTEMS, DRAWS = 50, 8  # test simulations that are rolled out, and how many times
+SYSTEMS = 50  # test simulations that are rolled out
+DRAWS = 8  # times that each is, where predictions are random
 RESAMPLES = 1000  # of the systems, for the standard error of a median
 
 
@@ -46,9 +47,13 @@ def rollout(phi: ps.Symmetrizer, data: Batch, config: Config, out: Path) -> dict
     found = torch.stack([predict(phi, start, config, draw) for draw in range(draws)])
     loc, vel = found.double().numpy().swapaxes(0, 1)  # (draws, steps + 1, systems, N, D) each
     curves = error_curves(true[0], loc, _drift(charges, *true), _drift(charges, loc, vel))
-    by_step = {name: values.tolist() for name, values in curves.items()}
     draw_figure(true[0], loc, curves, out / "rollout.png")
-    lines = [{"time": t, **{name: values[t] for name, values in by_step.items()}} for t in range(STEPS + 1)]
+
+    by_step = {name: values.tolist() for name, values in curves.items()}
+    lines = []
+    for step in range(STEPS + 1):
+        numbers = {name: values[step] for name, values in by_step.items()}
+        lines.append({"time": step, **numbers})
     write(out / "rollout.csv", table(lines))
     return {"steps": STEPS, **by_step}
 
@@ -80,7 +85,8 @@ def _bootstrapped(drift: Array) -> Array:
 
 def truth(start: Batch, charges: Array) -> tuple[Array, Array]:
     """Positions and velocities (steps + 1, systems, N, D) from the simulator, the start included."""
-    loc, vel = start["pos"].double().numpy(), start["vel"].double().numpy()
+    loc = start["pos"].double().numpy()
+    vel = start["vel"].double().numpy()
     apart = TARGET - SOURCE
     later = simulate(Start(charges, loc, vel), [apart * (i + 1) - 1 for i in range(STEPS)])
     return np.concatenate([loc[None], later[0]]), np.concatenate([vel[None], later[1]])
@@ -92,9 +98,11 @@ def predict(phi: ps.Symmetrizer, start: Batch, config: Config, draw: int) -> Ten
     reseed(stream(config.seed, "rollout", draw))
     options = {"samples": config.samples} if METHODS[config.symmetrizer].random else {}
     motion = BASES[config.base].motion
-    state, path = dict(start), [torch.stack([start["pos"], start["vel"]])]
+    state = dict(start)
+    path = [torch.stack([start["pos"], start["vel"]])]
     for _ in range(STEPS):
-        centred = state["pos"] - state["pos"].mean(1, keepdim=True)  # nothing for E(d), and all that O(d) lacks
+        # It changes nothing for E(d), and is what a model of O(d) needs.
+        centred = state["pos"] - state["pos"].mean(1, keepdim=True)
         change = phi(**state | {"pos": centred}, **options)
         state |= {"pos": motion.positions(change, state), "vel": motion.velocities(change, state)}
         path.append(torch.stack([state["pos"], state["vel"]]))
@@ -124,7 +132,8 @@ def draw_figure(true: Array, loc: Array, curves: dict[str, Array], path: Path) -
     error.plot(later, still[1:], color="0.5", linestyle="--", label="particles at rest")
     error.set(yscale="log", xlabel="time units ahead", ylabel="MSE (squared units of the positions)")
     medians = means | {"label": "model, median ± standard error over systems"}
-    drift, width = (curves[name][1:] for name in ("energy_drift", "energy_drift_stderr_test"))
+    drift = curves["energy_drift"][1:]
+    width = curves["energy_drift_stderr_test"][1:]
     energies.errorbar(later, drift, width, **medians)  # type: ignore[arg-type]
     energies.plot(later, curves["energy_drift_true"][1:], color="k", label="simulator, median")
     energies.set(yscale="log", xlabel="time units ahead", ylabel="|E(t) − E(0)| (simulator's units)")
@@ -135,16 +144,20 @@ def draw_figure(true: Array, loc: Array, curves: dict[str, Array], path: Path) -
 
 def trajectories(axes: Axes, true: Array, loc: Array) -> None:
     """True (steps + 1, N, D) in black; predicted (draws, steps + 1, N, D): mean and standard deviation of the draws."""
-    mean, width = loc.mean(0), deviation(loc)
-    one = 1 if true.shape[-1] > 1 else 0
-    name = f"mean of {len(loc)} rollouts" if len(loc) > 1 else "predicted"
+    several = len(loc) > 1
+    name = f"mean of {len(loc)} rollouts" if several else "predicted"
+    plane = [0, 1] if true.shape[-1] > 1 else [0, 0]  # particles on a line have one coordinate
+    true, mean, width = true[..., plane], loc.mean(0)[..., plane], deviation(loc)[..., plane]
     for i in range(true.shape[1]):
-        axes.plot(true[:, i, 0], true[:, i, one], "k-", linewidth=1, label="true" if not i else None)
-        (line,) = axes.plot(mean[:, i, 0], mean[:, i, one], "o--", markersize=3, label=name if not i else None)
-        axes.fill(*tube(mean[:, i][:, [0, one]], width[:, i][:, [0, one]]), color=line.get_color(), alpha=0.25)
-        axes.plot(*true[0, i, [0, one]], "ks", markersize=4)
-    tubes = "\ntube: ± one standard deviation of single rollouts\n(Monte Carlo spread only, no error of the model)"
-    axes.set_title("the system of median error" + tubes * (len(loc) > 1), fontsize="small")
+        first = i == 0  # one entry in the legend for all particles
+        axes.plot(*true[:, i].T, "k-", linewidth=1, label="true" if first else None)
+        (line,) = axes.plot(*mean[:, i].T, "o--", markersize=3, label=name if first else None)
+        axes.fill(*tube(mean[:, i], width[:, i]), color=line.get_color(), alpha=0.25)
+        axes.plot(*true[0, i], "ks", markersize=4)
+    title = "the system of median error"
+    if several:
+        title += "\ntube: ± one standard deviation of single rollouts\n(Monte Carlo spread only, no error of the model)"
+    axes.set_title(title, fontsize="small")
     axes.set(xlabel="x (units of the positions)", ylabel="y (units of the positions)")
     axes.set(aspect="equal", adjustable="datalim")
 

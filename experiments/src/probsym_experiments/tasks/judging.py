@@ -38,31 +38,34 @@ class Judge:
         What is averaged is the output (logits), as in training; the metric follows.
         """
         counts = sorted(set(samples))
+        largest = counts[-1]
         found: dict[int, list[Tensor]] = {k: [] for k in counts}
-        for page, batch in enumerate(self._pages(phi, data, counts[-1])):
-            drawn: dict[int, list[Tensor]] = {k: [] for k in counts}
+        for page, batch in enumerate(self._pages(phi, data, largest)):
+            of_page: dict[int, list[Tensor]] = {k: [] for k in counts}
             for repeat in range(self.repeats):
                 reseed(stream(self.seed, "test", page, repeat))
-                outputs = self._outputs(phi, batch, counts[-1])
+                outputs = self._outputs(phi, batch, largest)
                 for k in counts:
-                    drawn[k].append(self.goal.rows(means(outputs, k), batch).cpu())
+                    of_page[k].append(self.goal.rows(means(outputs, k), batch).cpu())
             for k in counts:
-                found[k].append(torch.cat(drawn[k]))
-        every = {k: torch.cat(pages, 1) for k, pages in found.items()}
-        return [self.score(rows, k) for k, rows in every.items()], every[counts[-1]][0]
+                found[k].append(torch.cat(of_page[k]))
+        rows = {k: torch.cat(pages, 1) for k, pages in found.items()}
+        return [self.score(rows[k], k) for k in counts], rows[largest][0]
 
     @torch.no_grad()
     def exact(self, phi: ps.Symmetrizer, data: Source) -> tuple[list[Score], Tensor]:
         """The metric of a method whose average is finite, with the largest number of elements averaged as `samples`."""
-        found, most, whole = [], 1, True
+        found = []
+        most = 1
+        exact = True
         for page, batch in enumerate(self._pages(phi, data, 1)):
             reseed(stream(self.seed, "test", page))
             estimate = phi.estimate(**arguments(batch))
             found.append(self.goal.rows(estimate.mean[None], batch).cpu())
             most = max(most, int(estimate.samples.max()))
-            whole = whole and is_exact(estimate)
+            exact = exact and is_exact(estimate)
         rows = torch.cat(found, 1)
-        return [self.score(rows, most, whole)], rows[0]
+        return [self.score(rows, most, exact)], rows[0]
 
     def score(self, rows: Tensor, samples: int, exact: bool = False) -> Score:
         """Of rows (draws, graphs, P): Monte Carlo error from the draws, error over the test set from its bootstrap."""
@@ -71,8 +74,8 @@ class Judge:
         generator = torch.Generator().manual_seed(stream(self.seed, "bootstrap"))
         index = torch.randint(graphs, (self.resamples, graphs), generator=generator)
         again = torch.stack([self.goal.total(rows[0, chosen]) for chosen in index])
-        spread = monte_carlo_error(values, exact)
-        return Score(samples, float(values.mean()), spread, float(again.std()) if len(again) > 1 else 0.0, draws)
+        stderr_test = float(again.std()) if len(again) > 1 else 0.0
+        return Score(samples, float(values.mean()), monte_carlo_error(values, exact), stderr_test, draws)
 
     def _pages(self, phi: ps.Symmetrizer, data: Source, samples: int) -> Iterator[Batch]:
         device = next(phi.parameters()).device

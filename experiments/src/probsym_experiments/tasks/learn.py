@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 import probsym as ps
 
-from ..batches import Batch, stream
+from ..batches import Batch
 from ..cost import training_flops
 from ..errors import UserError
-from ..evaluation import trained
+from ..evaluation import add_entropy, equivariance, parameters, trained
 from ..figures import learning_curve
 from ..methods import PAPER
 from ..outcome import Outcome, Place
 from ..published import published
 from ..training import Problem, fit
 from .bases import BASES, kind
-from .build import arguments, build, groups, parameters
+from .build import arguments, build, groups
 from .collate import Channels, Collated
 from .config import Config
 from .goals import Goal, Whole
@@ -57,15 +57,19 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     lines = [row for row in published(task.name) if row.figure]
     learning_curve(progress.history, place.out / "learning_curve.png", goal.name, lines)
     judge = Judge(goal, config.rows, config.repeats, config.bootstrap, config.seed)
-    scores, rows = (
-        judge.by_samples(phi, data["test"], config.eval_samples) if random else judge.exact(phi, data["test"])
-    )
-    details = {
+    if random:
+        scores, rows = judge.by_samples(phi, data["test"], config.eval_samples)
+    else:
+        scores, rows = judge.exact(phi, data["test"])
+    few = arguments(data["test"][slice(0, CHECKED)])
+    details: dict[str, Any] = {
         "train_s": round(progress.seconds, 1),
         "graphs": {part: len(graphs) for part, graphs in found.items()},
-        **({"by_part": parts} if (parts := goal.details(rows)) else {}),
-        "equivariance": equivariance(phi, data["test"], config.seed),
+        "equivariance": equivariance(phi, few, 32, config.seed),
     }
+    by_part = goal.details(rows)
+    if by_part:
+        details["by_part"] = by_part
     return trained(scores, config.samples, config, progress, cost, parameters(phi), details)
 
 
@@ -89,8 +93,7 @@ class Loss:
         if not self.entropy_weight:
             return self.goal.losses(phi(**arguments(batch)), batch).mean()
         estimate = phi(**arguments(batch), return_estimate=True)
-        loss = self.goal.losses(estimate.mean, batch).mean()
-        return loss + self.entropy_weight * estimate.aux["entropy"] if "entropy" in estimate.aux else loss
+        return add_entropy(self.goal.losses(estimate.mean, batch).mean(), estimate, self.entropy_weight)
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,3 @@ class Rows:
 
     def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
         return self.goal.rows(phi(**arguments(batch)).unsqueeze(0), batch)[0]
-
-
-def equivariance(phi: ps.Symmetrizer, data: Collated, seed: int) -> dict[str, float]:
-    """A test of the trained model on a few graphs of the test set."""
-    generator = torch.Generator().manual_seed(stream(seed, "equivariance"))
-    few: dict[str, Any] = arguments(data[slice(0, CHECKED)])
-    report = ps.testing.equivariance_error(phi.cpu(), few, samples=32, generator=generator)
-    return {key: float(getattr(report, key)) for key in ("error", "stderr", "p_value")}
