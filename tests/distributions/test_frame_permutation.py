@@ -216,7 +216,7 @@ def test_coupling_in_ragged_batches_with_points():
     noise = p.noise(x, (4,), torch.Generator().manual_seed(1))
     z = torch.randn(9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     fallback = torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    h = x.group.join({axis: x.stored(axis).project(z, z), space: space.project((fallback[:, 0], fallback), fallback)})
+    h = x.group.join(x.stored(axis).project(z, z), space.project((fallback[:, 0], fallback), fallback))
     left, right = p.transport(x.act(h), p.move_noise(x, h, noise)), p.transport(x, noise)
     probe = torch.randn(4, 9, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     rep = Rep(axis, space.vector)

@@ -143,11 +143,6 @@ def entries(value: Any, declared: bool = False) -> Iterable[tuple[Any, Any]]:
     return ()
 
 
-def replace(value: Any, path: Path, new: Any) -> Any:
-    """A shallow copy of nested containers with the entry at `path` exchanged."""
-    return exchange(value, {path: new})
-
-
 def exchange(value: Any, changes: Mapping[Path, Any]) -> Any:
     """A shallow copy of nested containers with the entries at several paths exchanged; each is copied once."""
     if () in changes:

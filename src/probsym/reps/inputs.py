@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from probsym.groups import Element, Group
 from probsym.groups.lazy import lazy
 from probsym.kernels.values import readable
 from probsym.reps import containers
+from probsym.reps.binding import bind, check_edges_of_output, graphs_of_labels
 from probsym.reps.bookkeeping import Rebatch, beside_batch, separated
-from probsym.reps.channels import refuse_channels_first
 from probsym.reps.containers import Path, Spec
 from probsym.reps.layout import Layout
 from probsym.reps.nodes import NodeAxis
@@ -23,8 +22,7 @@ from probsym.reps.owned import arranged, owned
 from probsym.reps.rep import Rep
 from probsym.reps.signature import Signature
 from probsym.reps.storage import StoredNodes
-from probsym.reps.undeclared import guarded
-from probsym.reps.values import check_values, without_padding
+from probsym.reps.values import check_values
 
 
 @dataclass(frozen=True)
@@ -87,14 +85,7 @@ class Inputs:
         (2, 5)
         """
         signature = spec if isinstance(spec, Signature) else Signature(spec)
-        inputs = Inputs({"args": tuple(args), "kwargs": dict(kwargs)}, signature)
-        inputs = inputs._guarded()
-        for leaf in inputs.leaves.values():
-            _check_leaf(leaf)
-        inputs = inputs._with_long_labels()
-        inputs.layouts.update((axis, inputs._layout(axis)) for axis in signature.node_axes)
-        inputs._check_sizes()
-        return without_padding(inputs._with_edges_told_apart())
+        return bind(Inputs({"args": tuple(args), "kwargs": dict(kwargs)}, signature))
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -194,7 +185,7 @@ class Inputs:
             return leaf.value[keep[self.owner(leaf)]]
         batch: Tensor = self.layouts[leaf.rep.labelled].batch  # type: ignore[assignment]
         number = keep[batch].cumsum(0) - 1
-        labels = leaf.value[..., keep[_graphs(leaf.value, batch, self.count)]]
+        labels = leaf.value[..., keep[graphs_of_labels(leaf.value, batch, self.count)]]
         return torch.where(labels < 0, labels, number[labels.clamp_min(0)].to(labels.dtype))
 
     def owner(self, leaf: Leaf) -> Tensor:
@@ -205,7 +196,7 @@ class Inputs:
     def with_layouts(self, layouts: dict[NodeAxis, Layout], change: Rebatch) -> Inputs:
         """Write masks, batch vectors and PyG's bookkeeping of new layouts into the arguments."""
         values: Any = self.values
-        paths = {axis: self._path_of(axis) for axis in layouts}
+        paths = {axis: self.path_of_marker(axis) for axis in layouts}
         markers = [path[-1] for path in paths.values() if path is not None]
         places: set[Path] = set()
         for axis, layout in layouts.items():
@@ -213,7 +204,8 @@ class Inputs:
             if path is None:
                 self._refuse_unmarked(axis, change.times)
                 continue
-            values = containers.replace(values, path, layout.mask if layout.batch is None else layout.batch)
+            marker = layout.mask if layout.batch is None else layout.batch
+            values = containers.exchange(values, {path: marker})
             if layout.ragged:
                 places.add(path[:-1])
                 holder = containers.lookup(self.values, path[:-1], "argument ")
@@ -228,123 +220,16 @@ class Inputs:
         inside = {path[-1]: leaf.rep for path, leaf in self.leaves.items() if path[:-1] == place}
         labels = {name: self.layouts[rep.labelled] for name, rep in inside.items() if rep.labelled is not None}
         entries = separated(containers.lookup(values, place, "argument "), inside, labels, change)
-        return (
-            containers.exchange(values, {(*place, name): new for name, new in entries.items()}) if entries else values
-        )
+        if not entries:
+            return values
+        return containers.exchange(values, {(*place, name): new for name, new in entries.items()})
 
-    def _path_of(self, axis: NodeAxis) -> Path | None:
+    def path_of_marker(self, axis: NodeAxis) -> Path | None:
         """Where the mask or batch vector of an axis stands among the arguments."""
-        key = axis.mask if axis.batch is None else axis.batch
-        if key is None:
+        if axis.marker is None:
             return None
-        return containers.search(self.values["kwargs"], key, ("kwargs",)) or containers.search(
-            self.values["args"], key, ("args",)
-        )
-
-    def _guarded(self) -> Inputs:
-        """The same call, in which no undeclared tensor can be read."""
-        markers = {axis: self._path_of(axis) for axis in self.signature.node_axes}
-        missing = [repr(axis.mask or axis.batch) for axis, path in markers.items()
-                   if path is None and (axis.mask or axis.batch) is not None]  # fmt: skip
-        found = [path for path in markers.values() if path is not None]
-        values = guarded(self.values, self.signature.spec, found, missing)
-        return self if values is self.values else Inputs(values, self.signature)
-
-    def _with_long_labels(self) -> Inputs:
-        """The same call with node numbers of 32 or 64 bits, so that those of all samples fit, and can be an index."""
-        narrow = {
-            path: leaf.value.long()
-            for path, leaf in self.leaves.items()
-            if leaf.rep.labelled is not None and leaf.value.dtype not in (torch.int32, torch.int64)
-        }
-        return Inputs(containers.exchange(self.values, narrow), self.signature) if narrow else self
-
-    def _layout(self, axis: NodeAxis) -> Layout:
-        path = self._path_of(axis)
-        marker = None if path is None else containers.lookup(self.values, path, "argument ")
-        size = self._axis_size(axis)
-        if axis.batch is not None:
-            if marker is None:
-                marker = torch.zeros(size, dtype=torch.long, device=self.device)
-            if marker.dtype in (torch.uint8, torch.int8, torch.int16):
-                marker = marker.long()  # numbers of all samples must fit, and bytes would be taken for a mask
-            _check_batch(axis, marker, size)
-            holder = containers.lookup(self.values, path[:-1], "argument ") if path else None
-            return Layout(size, None, marker, self._ragged_count(marker, holder), self._edges(axis, marker))
-        if axis.mask is not None and marker is None:
-            raise ValueError(f"argument {axis.mask!r} is missing: {axis!r} names it as the mask of its nodes")
-        if marker is not None and (marker.dtype != torch.bool or marker.ndim != 2 or marker.shape[1] != size):
-            raise ValueError(
-                f"argument {axis.mask!r}: expected a bool mask of shape (B, {size}), "
-                f"got {marker.dtype} {tuple(marker.shape)}"
-            )
-        return Layout(size, marker)
-
-    def _axis_size(self, axis: NodeAxis) -> int:
-        for leaf in self.leaves.values():
-            for slot, place in leaf.rep.axes:
-                if slot.role == "nodes" and slot.group == axis:
-                    return leaf.value.shape[leaf.rep.batch_dims() + place]
-        path = self._path_of(axis)
-        if path is not None:
-            return containers.lookup(self.values, path, "argument ").shape[-1]
-        if axis.size is not None:
-            return axis.size
-        for path, leaf in self.leaves.items():  # a lone graph of PyG knows how many nodes it has
-            if axis in (leaf.rep.labelled, leaf.rep.ragged):
-                counted = containers.read(containers.lookup(self.values, path[:-1], "argument "), "num_nodes")
-                if isinstance(counted, int):
-                    return counted
-        raise ValueError(f"{axis!r}: no input has this axis, so its size is unknown; declare one, or give S(n)")
-
-    def _ragged_count(self, batch: Tensor, holder: Any) -> int:
-        counted = containers.read(holder, "num_graphs") if holder is not None else None
-        pointer = containers.read(holder, "ptr") if holder is not None else None
-        if isinstance(counted, int):
-            return counted
-        if isinstance(pointer, Tensor):
-            return pointer.numel() - 1
-        dense = [leaf.value.shape[0] for leaf in self.leaves.values() if leaf.rep.batch_dims() == 1]
-        return dense[0] if dense else (int(batch.max()) + 1 if batch.numel() else 0)
-
-    def _edges(self, axis: NodeAxis, batch: Tensor) -> dict[Path, Tensor]:
-        """The graph of each edge, for every tensor of node numbers (2, E) on a ragged axis."""
-        labels = {path: leaf.value for path, leaf in self.leaves.items() if leaf.rep.labelled == axis}
-        return {path: _graphs(value, batch, 0) for path, value in labels.items() if value.ndim > 1}
-
-    def _with_edges_told_apart(self) -> Inputs:
-        """The same call, in which every leaf on the edges of a ragged batch names the edges that it belongs to.
-
-        Raises:
-            ValueError: a leaf has another length than all edges, or may belong to several sets of edges.
-        """
-        whose: dict[Path, Path] = {}
-        for path, leaf in self.leaves.items():
-            if leaf.rep.on_edges and self.layouts[leaf.rep.ragged].edges:  # type: ignore[index]
-                whose[path] = self._edges_of(path, leaf)
-        if not any(len(layout.edges) > 1 for layout in self.layouts.values()):
-            return self
-        signature = self.signature.naming(whose)
-        carriers = tuple(whose.values())
-        layouts = {axis: replace(layout, carriers=carriers) for axis, layout in self.layouts.items()}
-        return Inputs(self.values, signature, layouts)
-
-    def _edges_of(self, path: Path, leaf: Leaf) -> Path:
-        """Whose edges a leaf holds: those of its length; of several sets that long, the one declared last before it."""
-        layout, slot = self.layouts[leaf.rep.ragged], leaf.rep.slots[0]  # type: ignore[index]
-        known = [edges for edges in layout.edges if slot.means(edges)]  # type: ignore[union-attr]
-        fitting = [edges for edges in known if len(layout.edges[edges]) == len(leaf.value)]
-        order = list(self.leaves)
-        before = [edges for edges in known if order.index(edges) < order.index(path)]
-        if before and before[-1] in fitting:
-            return before[-1]
-        try:
-            found = layout.edges_of(slot, len(leaf.value))  # type: ignore[arg-type]
-        except ValueError as error:
-            raise ValueError(f"{leaf.name}: {error}") from None
-        if before:
-            _warn_of_edges(leaf.name, found, before[-1])
-        return found
+        path = containers.search(self.kwargs, axis.marker, ("kwargs",))
+        return path or containers.search(self.args, axis.marker, ("args",))
 
     def check_edges(self, name: str, rep: Rep, rows: int) -> None:
         """Whether an output with `rows` rows fits its Rep on the edges of a ragged batch.
@@ -352,29 +237,7 @@ class Inputs:
         Raises:
             ValueError: it has another length than all edges, or may belong to several sets of edges; says so of `name`.
         """
-        layout, slot = self.layouts[rep.ragged], rep.slots[0]  # type: ignore[index]
-        if not layout.edges:
-            return
-        try:
-            found = layout.edges_of(slot, rows)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        if layout.carriers and found not in layout.carriers and slot.of is None:  # type: ignore[union-attr]
-            _warn_of_edges(name, found, layout.carriers[-1])
-
-    def _check_sizes(self) -> None:
-        for axis, layout in self.layouts.items():
-            if layout.mask is not None and layout.mask.shape[0] != self.count:  # `len` fixes the size of an export
-                raise ValueError(
-                    f"argument {axis.mask!r}: expected a bool mask of shape ({self.count}, {layout.size}), as long as "
-                    f"the other inputs, got {tuple(layout.mask.shape)}"
-                )
-        for leaf in self.leaves.values():
-            if leaf.rep.batch_dims() == 1 and leaf.value.shape[0] != self.count:
-                raise ValueError(
-                    f"{leaf.name}: expected batch size {self.count} on axis 0, got shape {tuple(leaf.value.shape)}"
-                )
-            leaf.rep.check_sizes(leaf.name, leaf.value, self.layouts)
+        check_edges_of_output(self.layouts[rep.ragged], rep.slots[0], name, rows)  # type: ignore[index]
 
     def _refuse_unmarked(self, axis: NodeAxis, times: int) -> None:
         """Copies of a lone graph are many graphs: only a batch vector tells the model so."""
@@ -393,29 +256,6 @@ class Inputs:
         check_values(self)
 
 
-def _warn_of_edges(name: str, found: Path, other: Path) -> None:
-    warnings.warn(
-        f"{name}: taken for values on the edges of {found[-1]!r}, which are as many; with equally many edges those of "
-        f"{other[-1]!r} would be chosen: declare it .edges_of({found[-1]!r})",
-        UserWarning,
-        stacklevel=3,
-    )
-
-
-def _graphs(labels: Tensor, batch: Tensor, count: int) -> Tensor:
-    """The graph of each edge of node numbers (2, E), or of each one of a list (E,).
-
-    Negative numbers are padding, which may belong to any graph; in a list of one number per input to that input.
-    """
-    if labels.ndim == 1 and len(labels) == count:
-        every = torch.arange(count, device=labels.device)
-        return torch.where(labels < 0, every, batch[labels.clamp_min(0)]) if len(batch) else every
-    if not len(batch):
-        return torch.zeros(labels.shape[-1], dtype=torch.long, device=labels.device)
-    first = labels if labels.ndim == 1 else labels.flatten(0, -2).amax(0)
-    return batch[first.clamp(0, len(batch) - 1)]
-
-
 def fold(x: Tensor, rep: Rep, layouts: Mapping[NodeAxis, Layout]) -> Tensor:
     """(K, B, ...) -> (K B, ...), and for ragged node numbers (K, 2, E) -> (2, K E) with an offset a copy."""
     axis = rep.labelled
@@ -429,33 +269,3 @@ def fold(x: Tensor, rep: Rep, layouts: Mapping[NodeAxis, Layout]) -> Tensor:
 def unfold(x: Tensor, rep: Rep, times: int) -> Tensor:
     """The inverse of `fold` for outputs: (K B, ...) -> (K, B, ...)."""
     return x.reshape(times, x.shape[0] // times, *x.shape[1:])
-
-
-def _check_leaf(leaf: Leaf) -> None:
-    if not isinstance(leaf.value, Tensor):
-        raise TypeError(f"{leaf.name}: expected a tensor for {leaf.rep!r}, got {type(leaf.value).__name__}")
-    need = leaf.rep.batch_dims() + leaf.rep.ndim
-    if leaf.value.ndim < need:
-        raise ValueError(
-            f"{leaf.name}: expected at least {need} axes (batch, then those of {leaf.rep!r}), "
-            f"got shape {tuple(leaf.value.shape)}"
-        )
-    # Exchanged axes are told before a size, a mask or a batch vector is blamed for them.
-    refuse_channels_first(leaf.name, leaf.rep, tuple(leaf.value.shape))
-    leaf.rep.check_sizes(leaf.name, leaf.value, {})
-    kind = leaf.value.dtype
-    wants_complex = any(slot.is_complex for slot, _ in leaf.rep.axes)
-    if wants_complex and not kind.is_complex:
-        raise TypeError(f"{leaf.name}: expected a complex dtype for {leaf.rep!r}, got {kind}")
-    if leaf.rep.requires_float and not kind.is_floating_point and not wants_complex:
-        raise TypeError(f"{leaf.name}: expected a floating dtype for {leaf.rep!r}, got {kind}")
-    if leaf.rep.labelled is not None and (kind.is_floating_point or kind.is_complex or kind == torch.bool):
-        raise TypeError(f"{leaf.name}: expected integer node numbers for {leaf.rep!r}, got {kind}")
-
-
-def _check_batch(axis: NodeAxis, batch: Tensor, size: int) -> None:
-    if batch.dtype not in (torch.long, torch.int) or batch.shape != (size,):
-        raise ValueError(
-            f"argument {axis.batch!r}: expected the graph of each of {size} nodes as integers of shape ({size},), "
-            f"got {batch.dtype} {tuple(batch.shape)}"
-        )

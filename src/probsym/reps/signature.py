@@ -81,7 +81,7 @@ class Signature:
         """
         declared = len(self.spec["args"])
         for axis in self.node_axes:
-            key = axis.mask if axis.batch is None else axis.batch
+            key = axis.marker
             if not isinstance(key, str) or containers.search(kwargs, key) or containers.search(args, key):
                 continue
             names = positional_names(model)
