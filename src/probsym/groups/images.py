@@ -144,6 +144,10 @@ class Turned(Slot):
     def requires_float(self) -> bool:
         return 4 % self.group.n != 0
 
+    @property
+    def isometric(self) -> bool:
+        return not self.requires_float  # other angles interpolate
+
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes[0] == sizes[1] or self.group.n <= 2 else "square images"
 

@@ -204,7 +204,7 @@ class Det(Slot):
     def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
         check_sign(x, self)
         sign = torch.linalg.det(wide(g.matrix.detach())).sign().to(x.dtype)
-        return x * sign.reshape(*sign.shape, *[1] * (x.ndim - lead))
+        return x * sign.reshape((*sign.shape, *[1] * (x.ndim - lead)))
 
 
 def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:

@@ -18,8 +18,9 @@ VANISHED = 1e-3  # of what an output is in single precision, in double: less is 
 
 def tolerance_of(x: Inputs, outputs: list[Tensor]) -> float:
     """Relative error that counts as rounding, by the coarsest of outputs and inputs whose entries are added up."""
-    kinds = [x.dtype, *(leaf.value.dtype for leaf in x.leaves.values() if leaf.rep.requires_float)]
-    kinds += [y.dtype.to_real() if y.is_complex() else y.dtype for y in outputs]
+    kinds = [x.dtype]
+    kinds += [_real(leaf.value.dtype) for leaf in x.leaves.values() if leaf.rep.requires_float]
+    kinds += [_real(y.dtype) for y in outputs]
     return max(TOLERANCE.get(kind, COARSE) for kind in kinds if kind.is_floating_point)
 
 
@@ -28,14 +29,22 @@ def jittered(x: Inputs, generator: torch.Generator) -> Inputs:
 
     def changed(leaf: Leaf) -> Tensor:
         value = leaf.value
-        if not value.is_floating_point():
+        if not (value.is_floating_point() or value.is_complex()):
             return value
+
+        # 1. what the rounding of each entry is relative to
         extent = value.detach().abs()
         for slot, place in leaf.rep.axes:
-            if slot.role in ("point", "vector"):
-                extent = extent.amax(leaf.rep.batch_dims() + place, keepdim=True)
+            turns = slot.role in ("point", "vector") or not slot.group.finite
+            if turns and slot.role != "nodes":
+                for axis in range(place, place + slot.num_axes):
+                    extent = extent.amax(leaf.rep.batch_dims() + axis, keepdim=True)
+
+        # 2. a uniform step of a few of its last digits; of complex numbers, one for both parts
         noise = torch.rand(value.shape, generator=generator, device=value.device, dtype=torch.float64)
-        step = torch.finfo(value.dtype).eps * (2 * noise - 1) * extent.double()
+        step = torch.finfo(_real(value.dtype)).eps * (2 * noise - 1) * extent.double()
+        if value.is_complex():
+            return (value.to(torch.complex128) + 2 * step * (1 + 1j)).to(value.dtype)
         return (value.double() + 2 * step).to(value.dtype)
 
     return x.map(changed)
@@ -44,7 +53,9 @@ def jittered(x: Inputs, generator: torch.Generator) -> Inputs:
 def reach(x: Inputs) -> float:
     """How far the points are from the origin, relative to their size about the centroid; the largest of the batch."""
     worst = 0.0
-    for space in (f for f in x.group.factors if f.anchored):
+    for space in x.group.factors:
+        if not space.anchored:
+            continue
         for leaf in spatial(x, space):
             if is_point(leaf, space) and not leaf.rep.on_edges:
                 center = centroid(x, space)
@@ -57,22 +68,26 @@ def in_precision(f: Any, kind: torch.dtype) -> Any:
     """A copy of a module with its numbers in another precision; functions as they are."""
     if not isinstance(f, nn.Module):
         return f
-
-    def cast(t: Tensor) -> Tensor:
-        if t.is_complex():
-            return t.to(kind.to_complex())
-        return t.to(kind) if t.is_floating_point() else t
-
-    return copy.deepcopy(f)._apply(cast)
+    return copy.deepcopy(f)._apply(lambda t: _cast(t, kind))
 
 
 def converted(x: Inputs, kind: torch.dtype) -> Inputs:
     """The inputs in another precision, undeclared tensors included."""
-
-    def cast(value: Any) -> Any:
-        return value.to(kind) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    moved = x.map(lambda leaf: cast(leaf.value))
-    args = tuple(cast(value) for value in moved.args)
-    kwargs = {key: cast(value) for key, value in moved.kwargs.items()}
+    moved = x.map(lambda leaf: _cast(leaf.value, kind))
+    args = tuple(_cast(value, kind) for value in moved.args)
+    kwargs = {key: _cast(value, kind) for key, value in moved.kwargs.items()}
     return Inputs({"args": args, "kwargs": kwargs}, x.signature, x.layouts)
+
+
+def _cast(value: Any, kind: torch.dtype) -> Any:
+    """Real and complex numbers in another precision; everything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.is_complex():
+        return value.to(kind.to_complex())
+    return value.to(kind) if value.is_floating_point() else value
+
+
+def _real(kind: torch.dtype) -> torch.dtype:
+    """The dtype of the parts of complex numbers, and of real ones."""
+    return kind.to_real() if kind.is_complex else kind
