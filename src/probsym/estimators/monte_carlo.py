@@ -65,8 +65,9 @@ class MonteCarlo(Estimator):
         noise = source.draw(p, x, self.k)  # all randomness, (K, B, ...)
         g = p.transport(x, noise, diagnostics)  # elements g_k ~ p(g|x), batch shape (K, B)
         samples = orbit(x, g)  # g_k f(g_k^-1 x)
-        error = samples.standard_error() if source.statistics else None
-        return Estimate(samples.mean(), error, samples.counts, merged(diagnostics or {}))
+        if diagnostics is None:
+            return Estimate(samples.mean(), None, samples.counts)
+        return Estimate(samples.mean(), samples.standard_error(), samples.counts, merged(diagnostics))
 
     def _in_blocks(self, p: EquivariantDistribution, x: Inputs, orbit: OrbitMap, source: Source) -> Estimate:
         """The same with a design: blocks of samples take the place of samples."""
@@ -74,8 +75,10 @@ class MonteCarlo(Estimator):
         diagnostics = Diagnostics() if source.statistics else None
         g = design.elements(p, x, self.k, source, diagnostics)
         samples = orbit(x, g).weighted(design.weights(p, x))
-        error = samples.standard_error(design.block_size(p, x)) if source.statistics else None
-        return Estimate(samples.mean(), error, samples.counts, merged(diagnostics or {}))
+        if diagnostics is None:
+            return Estimate(samples.mean(), None, samples.counts)
+        error = samples.standard_error(design.block_size(p, x))
+        return Estimate(samples.mean(), error, samples.counts, merged(diagnostics))
 
     def _in_chunks(
         self, p: EquivariantDistribution, x: Inputs, orbit: OrbitMap, source: Source, chunk: int
