@@ -32,7 +32,7 @@ from cases import (
     seeded,
 )  # fmt: skip
 from probsym.distributions import EquivariantDistribution, Support
-from probsym.groups import Element, IsometryGroup
+from probsym.groups import Element, FiniteGroup
 from probsym.reps import Inputs, leaves
 from probsym.testing import equivariance_error
 from probsym.testing.elements import random_elements
@@ -121,9 +121,9 @@ def applies(setting: str, distribution: str, estimator: str) -> bool:
     p = distribution_of(s, distribution)
     factors = s.group.factors
     if estimator == "octahedral":
-        return any(isinstance(f, IsometryGroup) and f.dim == 3 for f in factors)
+        return any(f.isometric and f.dim == 3 for f in factors)
     if estimator == "cyclic":
-        return any(isinstance(f, IsometryGroup) and f.dim == 2 for f in factors)
+        return any(f.isometric and f.dim == 2 for f in factors)
     if estimator == "shifts":
         return any(isinstance(f, ps.S) for f in factors)
     if estimator.startswith("exact"):
@@ -137,7 +137,7 @@ def applies(setting: str, distribution: str, estimator: str) -> bool:
 def distribution_of(s: Setting, name: str) -> EquivariantDistribution:
     """A distribution by name; for groups without a default net with one that any group may have."""
     (factor, *others) = s.group.factors
-    if not others and isinstance(factor, ps.C | ps.Shift | ps.Signs) and name in ("learned", "canonical"):
+    if not others and isinstance(factor, FiniteGroup) and name in ("learned", "canonical"):
         return {"learned": ps.Learned, "canonical": ps.Canonical}[name](Averaged(s), factor)
     return DISTRIBUTIONS[name](s)
 
