@@ -359,6 +359,8 @@ class Slot(ABC):
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         """What is expected of the sizes of its axes, such as "size 3", if these do not fit; None: they do."""
         wanted = self.sizes
+        if sizes == wanted:
+            return None
         if len(sizes) == len(wanted) and all(w in (None, size) for w, size in zip(wanted, sizes, strict=True)):
             return None
         return "size " + " x ".join("any" if size is None else str(size) for size in wanted)
