@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 ROWS = 5_000  # samples times inputs that the base network sees at once
 LEAST_DRAWS = 3  # two numbers are no error bar
+
+
+class Sampled(Protocol):
+    """A Symmetrizer, or what draws outputs as one does."""
+
+    def sample(self, *, samples: int = 1, **call: Any) -> Any: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ def trained(
 
 @torch.no_grad()
 def errors_by_samples(
-    phi: ps.Symmetrizer,
+    phi: Sampled,
     data: Batch,
     inputs: Callable[[Batch], dict[str, Any]],
     error: Callable[[Any, Batch], Tensor],
@@ -208,5 +216,5 @@ def add_entropy(loss: Tensor, estimate: ps.Estimate, weight: float) -> Tensor:
     return loss + weight * estimate.aux["entropy"]
 
 
-def _device(phi: ps.Symmetrizer) -> torch.device:
+def _device(phi: Sampled) -> torch.device:
     return next(phi.parameters()).device

@@ -170,7 +170,8 @@ class Loss:
 
     def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
         if self.penalties is not None:
-            mean, extra = self.penalties.outputs(phi, inputs(batch), self.step)  # type: ignore[arg-type]
+            assert isinstance(phi, ps.Symmetrizer)
+            mean, extra = self.penalties.outputs(phi, inputs(batch), self.step)
             return cross_entropy(mean, batch).mean() + extra
         if not self.entropy_weight:
             return losses(phi, batch).mean()
@@ -183,13 +184,15 @@ def losses(phi: nn.Module, batch: Batch) -> Tensor:
     return cross_entropy(phi(**inputs(batch)), batch)
 
 
-def test(phi: nn.Module, data: Batch, config: Config) -> list[Score]:
+def test(phi: ps.Symmetrizer | Soft, data: Batch, config: Config) -> list[Score]:
     """Test accuracies at each number of samples; a single one where the average is exact."""
     method = METHODS[config.symmetrizer]
     if method.random:
-        how = config.eval_samples, config.repeats, config.seed, method.fixed
-        return errors_by_samples(phi, data, inputs, correct, *how)  # type: ignore[arg-type]
-    return [exact_errors(phi, data, inputs, correct)]  # type: ignore[arg-type]
+        return errors_by_samples(
+            phi, data, inputs, correct, config.eval_samples, config.repeats, config.seed, method.fixed
+        )
+    assert isinstance(phi, ps.Symmetrizer)
+    return [exact_errors(phi, data, inputs, correct)]
 
 
 def spread(phi: nn.Module, data: Batch, config: Config) -> list[dict[str, float]]:

@@ -93,9 +93,15 @@ class Protocol:
     def model(self, example: Batch, number: int) -> ps.Symmetrizer:
         """One of the initialisations, in evaluation mode."""
         torch.manual_seed(stream(self.seed, "initialisation", number))
-        sizes = {"scale": self.scale, "max_support": self.max_support, "sinkhorn": 0}  # nothing is trained
-        design = Design(hidden=tuple(self.hidden), bounded=True, **sizes)  # type: ignore[arg-type]
-        phi = build(self.base, self.symmetrizer, example, design, samples=(None, self.drawn or ps.Exact(self.chunk)))
+        design = Design(
+            hidden=tuple(self.hidden),
+            bounded=True,
+            scale=self.scale,
+            max_support=self.max_support,
+            sinkhorn=0,  # nothing is trained
+        )
+        in_evaluation = self.drawn or ps.Exact(self.chunk)
+        phi = build(self.base, self.symmetrizer, example, design, samples=(None, in_evaluation))
         assert isinstance(phi, ps.Symmetrizer)
         return phi.double().eval() if self.double else phi.eval()
 

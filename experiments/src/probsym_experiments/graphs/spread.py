@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import probsym as ps
+from probsym.reps import NodePermutation
 
 from ..batches import Batch, size
 from .logits import cross_entropy
@@ -64,12 +65,17 @@ def loss(means: Tensor, batch: Batch) -> Tensor:
 @torch.no_grad()
 def draw_pool(phi: ps.Symmetrizer, batch: Batch, count: int) -> tuple[Tensor, Tensor]:
     """Outputs (K, B, 1) and permutations, as gather indices (K, B, N), of independent samples."""
-    given, outputs, places = inputs(batch), [], []
+    given = inputs(batch)
+    x = phi.bind((), given)
+    outputs = []
+    places = []
     step = max(1, ROWS // size(batch))
     for start in range(0, count, step):
         noise = phi.draw_noise(**given, samples=min(step, count - start))
         outputs.append(phi.sample(**given, noise=noise))
-        places.append(phi.distribution.transport(phi.bind((), given), noise).index)  # type: ignore[attr-defined]
+        order = phi.distribution.transport(x, noise)
+        assert isinstance(order, NodePermutation)
+        places.append(order.index)
     return torch.cat(outputs), torch.cat(places)
 
 
@@ -103,5 +109,8 @@ def gradient_squares(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], r
             mean = loss(averages(y, k), batch).mean()
             torch._foreach_add_(total, torch.autograd.grad(mean, weights, retain_graph=True))
     draws = repeats // 2 * (repeats - repeats // 2)
-    products = [sum((a * b).sum() for a, b in zip(*both, strict=True)) for both in zip(*halves, strict=True)]
-    return torch.stack(products) / draws  # type: ignore[arg-type]
+    products = []
+    for one, other in zip(*halves, strict=True):
+        by_weight = [(a * b).sum() for a, b in zip(one, other, strict=True)]
+        products.append(torch.stack(by_weight).sum())
+    return torch.stack(products) / draws

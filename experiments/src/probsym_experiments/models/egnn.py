@@ -76,7 +76,9 @@ class EGNNLayer(nn.Module):
         self.edge_out = nn.Linear(hidden, hidden)
         self.along_pairs = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1, bias=False))
         self.along_velocity = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1))
-        nn.init.xavier_uniform_(self.along_pairs[-1].weight, gain=0.001)  # type: ignore[arg-type]
+        last_linear = self.along_pairs[-1]
+        assert isinstance(last_linear, nn.Linear)
+        nn.init.xavier_uniform_(last_linear.weight, gain=0.001)
         self.node = None if last else nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
 
     def forward(self, h: Tensor, apart: Tensor, v: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:

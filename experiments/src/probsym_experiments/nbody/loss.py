@@ -66,7 +66,8 @@ class Loss:
     def symmetrized(self, phi: nn.Module, batch: Batch) -> Tensor:
         """The loss of the rows that the model itself sees."""
         if self.penalties is not None:
-            mean, extra = self.penalties.outputs(phi, inputs(batch), self.step)  # type: ignore[arg-type]
+            assert isinstance(phi, ps.Symmetrizer)
+            mean, extra = self.penalties.outputs(phi, inputs(batch), self.step)
             return self.error(mean, batch) + extra
         samples = self.samples(self.step)
         options: dict[str, Any] = {} if samples is None else {"samples": samples}

@@ -146,7 +146,8 @@ class Labels(Goal):
 
     def check(self, graphs: Graphs, part: str) -> None:
         super().check(graphs, part)
-        counts = graphs.targets.sum(0)  # type: ignore[union-attr]
+        assert graphs.targets is not None
+        counts = graphs.targets.sum(0)
         if not (counts > 0).all():
             raise UserError(
                 f"{part}: label {int(np.argmin(counts))} never occurs: its average precision is not defined"
@@ -227,7 +228,7 @@ class Links(Goal):
 
     def check(self, graphs: Graphs, part: str) -> None:
         super().check(graphs, part)
-        if not (graphs.pairs is not None and (graphs.pairs.columns["label"] > 0).any()):
+        if graphs.pairs is None or not (graphs.pairs.columns["label"] > 0).any():
             raise UserError(f"{part}: no pair is labelled true, so that no rank is defined")
 
 
@@ -242,6 +243,8 @@ def per_graph(values: Tensor, batch: Batch, lead: int = 0) -> Tensor:
 class Whole(Metric):
     """The metric of a goal over a whole set: gathers rows from all processes, however many each has."""
 
+    found: list[Tensor]
+
     def __init__(self, goal: Goal) -> None:
         super().__init__()
         self.goal = goal
@@ -252,8 +255,9 @@ class Whole(Metric):
         return self.goal.higher
 
     def update(self, rows: Tensor) -> None:
-        self.found.append(rows)  # type: ignore[union-attr, operator]
+        self.found.append(rows)
 
     def compute(self) -> Any:
-        found = self.found
-        return self.goal.total(found if isinstance(found, Tensor) else torch.cat(found))  # type: ignore[arg-type]
+        # Gathering from several processes makes one tensor of the list.
+        rows = self.found if isinstance(self.found, Tensor) else torch.cat(self.found)
+        return self.goal.total(rows)
