@@ -1,8 +1,7 @@
 """Deep Sets: the S_n-equivariant network on node features alone."""
 
-from typing import Any
-
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from probsym.members import register
 
@@ -24,10 +23,10 @@ class DeepSets(nn.Module):
     def __init__(self, hidden: int = 64, layers: int = 2, out_features: int = 1) -> None:
         super().__init__()
         self.arguments = {"hidden": hidden, "layers": layers, "out_features": out_features}
-        self.layers = nn.ModuleList(DeepSetsLayer(hidden) for _ in range(layers))
+        self.layers = nn.ModuleList([DeepSetsLayer(hidden) for _ in range(layers)])
         self.head = nn.Linear(hidden, out_features)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, int]:
         """The arguments of the constructor, for `probsym.save`."""
         return self.arguments
 
@@ -49,4 +48,4 @@ class DeepSetsLayer(nn.Module):
 
     def forward(self, h: Tensor, mask: Where) -> Tensor:
         shared = spread(self.others(mean(h, mask)), mask)
-        return self.norm(nn.functional.silu(self.own(h) + shared))
+        return self.norm(silu(self.own(h) + shared))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from probsym.members import register
 
-from .masking import EdgeList, Where, channels, keep, lifted, mean, pairwise, spread
+from .masking import EdgeList, Segments, Where, channels, keep, lifted, mean, pairwise, spread
 
 
 @register
@@ -24,6 +22,9 @@ class GIN(nn.Module):
     (B, N, out_features); F and P are fixed by the first call. Without nodes x_i = 1; without pairs nodes meet in g
     alone. An edge list stands for the matrix A that counts its edges, at the cost of the edges.
 
+    Raises:
+        ValueError: neither nodes nor pairs; a matrix of pairs in a ragged batch.
+
     >>> net, A = GIN(hidden=8), torch.rand(2, 5, 5)
     >>> torch.allclose(net(None, A.flip(1, 2)), net(None, A).flip(1), atol=1e-5)
     True
@@ -33,33 +34,43 @@ class GIN(nn.Module):
         super().__init__()
         self.arguments = {"hidden": hidden, "layers": layers, "out_features": out_features}
         self.embed = nn.LazyLinear(hidden)
-        self.layers = nn.ModuleList(GINLayer(hidden) for _ in range(layers))
+        self.layers = nn.ModuleList([GINLayer(hidden) for _ in range(layers)])
         self.head = nn.Linear(hidden, out_features)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, int]:
         """The arguments of the constructor, for `probsym.save`."""
         return self.arguments
 
     def forward(
         self, nodes: Tensor | None, pairs: Tensor | EdgeList | None, mask: Where = None, shape: tuple[int, int] = (0, 0)
     ) -> Tensor:
-        """`shape` (B, N) is only asked of an edge list without nodes."""
-        features: list[Tensor] = []
-        adjacency: Adjacency | None = None
-        if nodes is not None:
-            features = [keep(nodes, mask)]
-            shape = (nodes.shape[0], nodes.shape[1])
-        elif pairs is None:
+        """`shape` (B, N) is needed only for an edge list without nodes."""
+        if nodes is None and pairs is None:
             raise ValueError("GIN: expected nodes (B, N, F) or pairs (B, N, N[, P]), got None for both")
+
+        # 1. The graph, as a matrix or as a list of edges.
+        adjacency: Adjacency | None = None
         if isinstance(pairs, EdgeList):
+            if nodes is not None:
+                shape = (nodes.shape[0], nodes.shape[1])
             adjacency = SparseAdjacency(pairs, shape)
         elif pairs is not None:
-            adjacency = DenseAdjacency(keep(channels(pairs), pairwise(mask)))  # type: ignore[arg-type]
+            if isinstance(mask, Segments):
+                raise ValueError("GIN: expected an EdgeList in a ragged batch, got a matrix of pairs")
+            adjacency = DenseAdjacency(keep(channels(pairs), pairwise(mask)))
+
+        # 2. Features of each node: its own, its loop and its degree; a constant where it has none of its own.
+        features: list[Tensor] = []
+        if nodes is not None:
+            features.append(keep(nodes, mask))
         if adjacency is not None:
-            features += [adjacency.loops(), adjacency.degrees()]
+            features.append(adjacency.loops())
+            features.append(adjacency.degrees())
         if nodes is None:
             features.append(torch.ones_like(features[0][..., :1]))
         h = self.embed(torch.cat(features, -1))
+
+        # 3. Rounds of messages. The virtual node starts at zero.
         g = torch.zeros_like(mean(h, mask))
         for layer in self.layers:
             h, g = layer(h, g, adjacency, mask)
@@ -94,25 +105,32 @@ class SparseAdjacency:
     """
 
     def __init__(self, edges: EdgeList, shape: tuple[int, int]) -> None:
-        self.edges, self.shape = edges, shape
+        self.edges = edges
+        self.shape = shape
 
     def loops(self) -> Tensor:
-        edges = self.edges
-        return self._sum(edges.kind * (edges.start == edges.end).unsqueeze(-1))
+        """`A_ii`, (B, N, P)."""
+        is_loop = self.edges.start == self.edges.end
+        return self._sum(self.edges.kind * is_loop.unsqueeze(-1))
 
     def degrees(self) -> Tensor:
+        """`sum_j A_ij`, (B, N, P)."""
         return self._sum(self.edges.kind)
 
     def messages(self, h: Tensor) -> Tensor:
-        edges = self.edges
-        sent = h.flatten(0, 1).index_select(0, edges.end)
-        return self._sum((edges.kind.to(h.dtype).unsqueeze(-1) * sent.unsqueeze(1)).flatten(1))
+        """`sum_j A_ijp h_j`: (B, N, H) to (B, N, P H)."""
+        sent = h.flatten(0, 1).index_select(0, self.edges.end)  # (E, H)
+        weights = self.edges.kind.to(h.dtype)  # (E, P)
+        return self._sum((weights.unsqueeze(-1) * sent.unsqueeze(1)).flatten(1))
 
     def _sum(self, values: Tensor) -> Tensor:
         """Values of the edges (E, F), added up where they start: (B, N, F)."""
-        rows, nodes = self.shape
-        total = values.new_zeros(rows * nodes, values.shape[-1]).index_add(0, self.edges.start, values)
-        return total.unflatten(0, self.shape) if rows * nodes else values.new_zeros(rows, nodes, values.shape[-1])
+        batch, nodes = self.shape
+        features = values.shape[-1]
+        if batch * nodes == 0:  # `unflatten` refuses an empty axis
+            return values.new_zeros(batch, nodes, features)
+        total = values.new_zeros(batch * nodes, features).index_add(0, self.edges.start, values)
+        return total.unflatten(0, self.shape)
 
 
 Adjacency = DenseAdjacency | SparseAdjacency
@@ -130,5 +148,7 @@ class GINLayer(nn.Module):
     def forward(self, h: Tensor, g: Tensor, adjacency: Adjacency | None, mask: Where) -> tuple[Tensor, Tensor]:
         g = g + self.virtual(mean(h, mask) + g)
         h = h + spread(g, mask)
-        messages = h if adjacency is None else torch.cat([h, adjacency.messages(h)], -1)
-        return self.norm(h + self.update(messages)), g
+        received = h
+        if adjacency is not None:
+            received = torch.cat([h, adjacency.messages(h)], -1)
+        return self.norm(h + self.update(received)), g

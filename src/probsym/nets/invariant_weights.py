@@ -30,7 +30,8 @@ class InvariantWeights(nn.Module):
     There is no norm and no root, so zero vectors are harmless. Columns that cancelled up to the rounding of the
     vectors, `rounding` (B,) relative to their size, are zero.
 
-    Its cost is quadratic in the nodes: for inputs that hold pairs anyway. `MomentWeights` is linear.
+    The cost is quadratic in the number of nodes, so this net is for inputs that hold pairs anyway. `MomentWeights` is
+    linear.
 
     >>> net, v = InvariantWeights(hidden=8), torch.randn(2, 5, 3, 2)
     >>> scores, frame = net(v)
@@ -62,24 +63,37 @@ class InvariantWeights(nn.Module):
         mask: Tensor | None = None,
         rounding: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor]:
-        b, n, d, c = vectors.shape
-        m = d if self.columns is None else self.columns
+        batch, count, dim, channels_in = vectors.shape
+        columns = self.columns
+        if columns is None:
+            columns = dim
         if isinstance(self.weights, nn.LazyLinear):
-            self.weights.out_features = c * m
-        v = keep(vectors, mask).transpose(1, 2).reshape(b, d, n * c)
-        h = self.nodes(self.edges(inner_products(v, n, c), scalars, pairs, mask), mask)
-        scores = None if self.score is None else keep(lifted(self.score, h, mask).squeeze(-1), mask)
-        v = v / (max(n, 1) if mask is None else size(mask)[:, None, None])
-        frame = torch.bmm(v, self.weights(h).reshape(b, n * c, m))
-        return scores, settled(frame, self._whole(v, h, m), rounding)
+            self.weights.out_features = channels_in * columns
 
-    @torch.no_grad()
-    def _whole(self, v: Tensor, h: Tensor, columns: int) -> Tensor:
-        """What the columns of the frame would be at most if nothing cancelled (B, M)."""
-        # |h| <= h + 2 * 0.279, for h = SiLU(z) >= -0.279
-        weights = linear(h + 0.558, self.weights.weight.abs(), self.weights.bias.abs())
-        lengths = v.square().sum(1, keepdim=True).sqrt()
-        return torch.bmm(lengths, weights.reshape(v.shape[0], v.shape[-1], columns)).squeeze(1)
+        # 1. What each node knows of the others, by inner products.
+        v = keep(vectors, mask).transpose(1, 2).reshape(batch, dim, count * channels_in)
+        gram = inner_products(v, count, channels_in)
+        h = self.nodes(self.edges(gram, scalars, pairs, mask), mask)
+
+        # 2. Scores, and the mean of the vectors weighted by it.
+        scores = None
+        if self.score is not None:
+            scores = keep(lifted(self.score, h, mask).squeeze(-1), mask)
+        if mask is None:
+            v = v / max(count, 1)
+        else:
+            v = v / size(mask)[:, None, None]
+        weights = self.weights(h).reshape(batch, count * channels_in, columns)
+        frame = torch.bmm(v, weights)
+
+        # 3. How long the columns would be at most if nothing cancelled (B, M): what is small next to that is rounding.
+        with torch.no_grad():
+            # h = SiLU(z) >= -0.279, so |h| <= h + 2 * 0.279
+            largest_weights = linear(h + 0.558, self.weights.weight.abs(), self.weights.bias.abs())
+            largest_weights = largest_weights.reshape(batch, count * channels_in, columns)
+            lengths = v.square().sum(1, keepdim=True).sqrt()
+            whole = torch.bmm(lengths, largest_weights).squeeze(1)
+        return scores, settled(frame, whole, rounding)
 
     def edges(self, gram: Tensor, scalars: Tensor | None, pairs: Tensor | None, mask: Tensor | None) -> Tensor:
         """Hidden features `e_ij` (B, N, N, H) of ordered pairs."""

@@ -1,4 +1,4 @@
-"""Batches of graphs of unlike size, padded or ragged: all that the nets know of how nodes are stored.
+"""Batches of graphs of different sizes, padded or ragged: all that the nets know of how nodes are stored.
 
 `where` says which nodes exist: None if all do, a mask (B, N) for a padded batch, or `Segments` for a ragged one, whose
 nodes lie one after the other as if they were one input: (1, sum N, ...).
@@ -54,12 +54,19 @@ def keep(x: Tensor, where: Where) -> Tensor:
     """
     if not isinstance(where, Tensor):
         return x
-    return x.masked_fill(~where[(...,) + (None,) * (x.ndim - where.ndim)], 0)
+    return x.masked_fill(~add_axes(where, x.ndim - where.ndim), 0)
+
+
+def add_axes(x: Tensor, count: int) -> Tensor:
+    """`x` with that many axes of length one behind the others."""
+    return x[(...,) + (None,) * count]
 
 
 def pairwise(mask: Tensor | None) -> Tensor | None:
     """The mask of pairs: (B, N) to (B, N, N), `m_ij = m_i and m_j`."""
-    return None if mask is None else mask.unsqueeze(2) & mask.unsqueeze(1)
+    if mask is None:
+        return None
+    return mask.unsqueeze(2) & mask.unsqueeze(1)
 
 
 def mean(x: Tensor, where: Where) -> Tensor:
@@ -71,8 +78,11 @@ def mean(x: Tensor, where: Where) -> Tensor:
     """
     if where is None:
         return x.sum(1) / max(x.shape[1], 1)
-    total = where.sum(x) if isinstance(where, Segments) else keep(x, where).sum(1)
-    return total / size(where)[(...,) + (None,) * (x.ndim - 2)]
+    if isinstance(where, Segments):
+        total = where.sum(x)
+    else:
+        total = keep(x, where).sum(1)
+    return total / add_axes(size(where), x.ndim - 2)
 
 
 def spread(x: Tensor, where: Where) -> Tensor:
@@ -85,38 +95,56 @@ def spread(x: Tensor, where: Where) -> Tensor:
 def mean_product(x: Tensor, y: Tensor, where: Where) -> Tensor:
     """`mean_i x_i y_i^T` for x that is zero on padding: (B, N, P) and (B, N, Q) to (B, P, Q)."""
     if isinstance(where, Segments):
-        # one row of the products at a time: all of them are P times as many numbers as y
-        return torch.stack([mean(part.unsqueeze(-1) * y, where) for part in x.unbind(-1)], 1)
-    count = max(x.shape[1], 1) if where is None else size(where)[:, None, None]
-    return torch.bmm(x.mT, y) / count
+        # One row of the products at a time: all of them at once take P times the memory of y.
+        rows = [mean(column.unsqueeze(-1) * y, where) for column in x.unbind(-1)]
+        return torch.stack(rows, 1)
+    total = torch.bmm(x.mT, y)
+    if where is None:
+        return total / max(x.shape[1], 1)
+    return total / size(where)[:, None, None]
 
 
 def by_graph(x: Tensor, matrix: Tensor, where: Where, plus: Tensor | None = None) -> Tensor:
     """`x_i W + plus_i` with a matrix of its own for each graph: (B, N, ..., P) and (B, P, Q) to (B, N, ..., Q)."""
+    shape = (*x.shape[:-1], matrix.shape[-1])
     if isinstance(where, Segments):
-        rows = x[0].flatten(1, -2) if x.ndim > 3 else x[0].unsqueeze(1)
-        found = torch.bmm(rows, matrix.index_select(0, where.index)).reshape(*x.shape[:-1], matrix.shape[-1])
-        return found if plus is None else plus + found
+        # The matrix of each node is that of its graph.
+        nodes = x[0]
+        if nodes.ndim == 2:
+            rows = nodes.unsqueeze(1)
+        else:
+            rows = nodes.flatten(1, -2)
+        product = torch.bmm(rows, matrix.index_select(0, where.index)).reshape(shape)
+        if plus is None:
+            return product
+        return plus + product
     rows = x.flatten(1, -2)
     if plus is None:
-        return torch.bmm(rows, matrix).reshape(*x.shape[:-1], matrix.shape[-1])
+        return torch.bmm(rows, matrix).reshape(shape)
     return torch.baddbmm(plus, rows, matrix)
 
 
 def lifted(head: nn.Linear, h: Tensor, where: Where) -> Tensor:
-    """`W h_i + b + 2 mean_j |W| |h_j|`: scores to sort by, which a common shift leaves alone.
+    """`W h_i + b + 2 mean_j |W| |h_j|`, scores to sort by: (B, N, F) to (B, N, outputs).
 
-    The shift is the size of what was added up. Whoever asks whether two scores are equal up to rounding, relative to
-    their size, then asks for the right size also where the sum cancels: (B, N, F) to (B, N, outputs).
+    The shift is the same for all nodes of a graph, so the order stays. It is the size of what was added up. Scores are
+    equal where they differ by rounding relative to their size, and with the shift that size is right where the sum
+    cancels too.
     """
-    return head(h) + spread(2 * mean(h.abs(), where) @ head.weight.abs().mT, where)
+    scores = head(h)
+    shift = 2 * mean(h.abs(), where) @ head.weight.abs().mT
+    return scores + spread(shift, where)
 
 
 def size(where: Tensor | Segments) -> Tensor:
     """Nodes per graph, at least 1: (B,)."""
-    return (where.sizes if isinstance(where, Segments) else where.sum(1)).clamp(min=1)
+    if isinstance(where, Segments):
+        return where.sizes.clamp(min=1)
+    return where.sum(1).clamp(min=1)
 
 
 def channels(pairs: Tensor) -> Tensor:
     """Pair features with a channel axis: (B, N, N) to (B, N, N, 1), (B, N, N, P) as it is."""
-    return pairs.unsqueeze(-1) if pairs.ndim == 3 else pairs
+    if pairs.ndim == 3:
+        return pairs.unsqueeze(-1)
+    return pairs
