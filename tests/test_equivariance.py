@@ -34,7 +34,7 @@ from cases import (
 from probsym.distributions import EquivariantDistribution, Support
 from probsym.groups import Element, FiniteGroup
 from probsym.reps import Inputs, leaves
-from probsym.testing import equivariance_error
+from probsym.testing import assert_distribution, equivariance_error
 from probsym.testing.elements import random_elements
 
 TOLERANCE = 1e-10
@@ -210,6 +210,13 @@ def test_samples(setting, distribution):
     for seed in range(3):
         assert coupled_error(phi, s.call, seed=seed) <= TOLERANCE
     assert setting == "C(1)" or equivariance_error(phi.model, s.call, s.inputs, s.output).error > 1e-2
+
+
+@pytest.mark.parametrize(("setting", "distribution"), PAIRS)
+def test_distributions(setting, distribution):
+    """The elements themselves: they move with input and noise, the noise has its law, and supports move along."""
+    s = GRID[setting]()
+    assert_distribution(distribution_of(s, distribution), s.call, s.inputs)
 
 
 @pytest.mark.parametrize(("setting", "distribution", "estimator"), TRIPLES)
