@@ -357,3 +357,11 @@ def test_negative_control_ties_broken_by_input_order():
     pos = torch.ones(4, 3).double()
     assert coupling_error(pos, ps.E(3), ps.S("nodes")) < 1e-10
     assert coupling_error(pos, ps.E(3), ps.S("nodes"), frame=TiesByOrder) > 1e-2
+
+
+def test_a_frame_beside_an_axis_stays_exact():
+    """Nodes that a model treats alike have nothing to average, so they do not turn a frame into samples of it."""
+    nodes, space = ps.Axis("nodes"), ps.SO(2, "space")
+    for p in (ps.Frame(space), ps.Canonical(torch.nn.Identity(), space)):
+        phi = ps.symmetrize(torch.nn.Identity(), ps.Rep(nodes, space), ps.Rep(nodes, space), p)
+        assert phi.eval_estimator == ps.Exact()

@@ -60,6 +60,11 @@ class Haar(ProjectedDistribution):
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
         return self.group.finite
 
+    @property
+    def default_samples(self) -> tuple[int | None, int | None]:  # type: ignore[override]
+        """Exact where there is one element only, so that a frame beside an `Axis` stays exact."""
+        return (None, None) if self.group.trivial else (1, 10)
+
     def features(self, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
         z: dict[Group, Any] = {}
         for f, eps in noise.items():
