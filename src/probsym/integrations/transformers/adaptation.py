@@ -1,4 +1,4 @@
-"""What is trained of a backbone: everything, low-rank updates, or nothing; and how fast."""
+"""Which part of a backbone is trained (everything, low-rank updates, nothing), and at which learning rate."""
 
 from __future__ import annotations
 
@@ -25,28 +25,32 @@ def add_lora(encoder: Encoder, lora: int | Mapping[str, Any], targets: tuple[str
         ImportError: peft is not installed.
         TypeError, ValueError: neither a rank from 1 on nor arguments that peft takes and that can be saved as JSON.
     """
-    given = {"target_modules": list(targets), **_arguments(lora)}
-    if not given["target_modules"]:
+    # 1. The arguments of peft: a rank stands for two of them.
+    options: dict[str, Any] = {"target_modules": list(targets)}
+    if isinstance(lora, int):
+        counted(lora=lora)
+        options["r"] = lora
+        options["lora_alpha"] = lora
+    else:
+        try:
+            options.update(lora)
+            json.dumps(options)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"lora: expected a rank, or arguments of peft.LoraConfig as in JSON; got {lora!r}"
+            ) from error
+    if not options["target_modules"]:
         raise ValueError("lora: expected target_modules, the names of the linear maps of an Encoder; got none")
+
+    # 2. The updates, put into the encoder in place.
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError('lora= needs peft: pip install "probsym[lora]"') from error
     try:
-        inject_adapter_in_model(LoraConfig(**given), encoder)
+        inject_adapter_in_model(LoraConfig(**options), encoder)
     except (TypeError, ValueError) as error:
         raise ValueError(f"lora: peft cannot use {lora!r}: {error}") from error
-
-
-def _arguments(lora: int | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(lora, int):
-        counted(lora=lora)
-        return {"r": lora, "lora_alpha": lora}
-    try:
-        json.dumps(given := dict(lora))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"lora: expected a rank, or arguments of peft.LoraConfig as in JSON; got {lora!r}") from error
-    return given
 
 
 def parameter_groups(model: nn.Module, lr: float = 1e-4, backbone_lr: float = 1e-5) -> list[dict[str, Any]]:
@@ -59,10 +63,24 @@ def parameter_groups(model: nn.Module, lr: float = 1e-4, backbone_lr: float = 1e
         TypeError, ValueError: a learning rate that is no finite number from 0 on.
     """
     rate(lr=lr, backbone_lr=backbone_lr)
-    inside = {id(p) for encoder in model.modules() if isinstance(encoder, Encoder) for p in encoder.parameters()}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if id(p) not in inside], "lr": lr, "name": "new"},
-        {"params": [p for p in trained if id(p) in inside], "lr": backbone_lr, "name": "backbone"},
-    ]
-    return [group for group in groups if group["params"]]
+    in_encoders: set[nn.Parameter] = set()
+    for module in model.modules():
+        if isinstance(module, Encoder):
+            in_encoders.update(module.parameters())
+
+    new = []
+    backbone = []
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter in in_encoders:
+            backbone.append(parameter)
+        else:
+            new.append(parameter)
+
+    groups: list[dict[str, Any]] = []
+    if new:
+        groups.append({"params": new, "lr": lr, "name": "new"})
+    if backbone:
+        groups.append({"params": backbone, "lr": backbone_lr, "name": "backbone"})
+    return groups

@@ -1,20 +1,21 @@
-"""Checks of arguments."""
+"""Checks of arguments. Each takes keywords, so that an error names the argument."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from types import UnionType
 
 
-def expected(kinds: Any, **values: object) -> None:
-    """Raises TypeError for the first value of another type; a bool is no number."""
+def expected(kinds: type | UnionType, **values: object) -> None:
+    """Raises TypeError for the first value of another type. A bool is not taken for a number."""
     for name, value in values.items():
-        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+        unwanted_bool = isinstance(value, bool) and kinds is not bool
+        if unwanted_bool or not isinstance(value, kinds):
             raise TypeError(f"{name}: expected {kinds!r}, got {value!r}")
 
 
 def counted(**numbers: int) -> None:
-    """Raises ValueError for the first that is no whole number from 1 on."""
+    """Raises ValueError for the first value that is not a whole number of at least 1."""
     for name, value in numbers.items():
         if not whole(value) or value < 1:
             raise ValueError(f"{name}: expected a whole number from 1 on, got {value!r}")
@@ -26,7 +27,7 @@ def whole(value: object) -> bool:
 
 
 def rate(**numbers: float) -> None:
-    """Raises TypeError or ValueError for the first that is no finite number from 0 on."""
+    """Raises TypeError or ValueError for the first value that is not a finite number of at least 0."""
     expected(int | float, **numbers)
     for name, value in numbers.items():
         if not 0 <= value < math.inf:

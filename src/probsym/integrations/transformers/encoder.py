@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,24 +16,25 @@ from torch.utils.checkpoint import checkpoint
 from probsym.integrations.transformers.checks import counted, whole
 
 MASKED = -1e4  # its exponential is 0 in every precision, and a row of nothing else gives no NaN
-MASKS = ("attention_mask", "attn_mask", "relative_position_bias")
+MASK_NAMES = ("attention_mask", "attn_mask", "relative_position_bias")
 
 
 class Encoder(nn.Module):
-    """The part of a transformer between tokens and tokens, and nothing that it does not use.
+    """The part of a transformer that maps tokens to tokens.
 
         h = start([prefix, tokens + position]),  h <- block(h, mask + bias) for each block,  h <- norm(h)
 
-    One of a user's own blocks is a backbone of `GraphTransformer` too.
+    An Encoder of your own blocks can be the backbone of a `GraphTransformer` too.
 
     Args:
-        blocks: called as block(h, attention_mask=...), or attn_mask=..., relative_position_bias=..., with an additive
-            mask that broadcasts on (B, heads, P + T, P + T); blocks that take none see padded tokens too.
-        position: (T, W), tokens of a call take the first ones; None where blocks know places, or need not.
+        blocks: called as block(h, attention_mask=...), or with attn_mask=... or relative_position_bias=..., and an
+            additive mask that broadcasts with (B, heads, P + T, P + T). Blocks that take no mask see padded tokens too.
+        position: (T, W); a call with fewer tokens takes the first ones. None if the blocks need no positions.
         prefix: (P, W), class and register tokens with their positions, or None.
         start, norm: modules before the first and after the last block.
-        biases: relative position biases, called as bias(P + T) -> (1, heads, P + T, P + T); one, or one a block.
-        width: size W of a token; needed where neither position nor prefix says.
+        biases: relative position biases, called as bias(P + T) -> (1, heads, P + T, P + T); one for all blocks, or one
+            per block.
+        width: size W of a token; needed only without position and prefix.
 
     Raises:
         ValueError: no blocks; no width, or several.
@@ -53,17 +54,17 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         if not len(self.blocks):
             raise ValueError("blocks: expected at least one")
-        self.width = _agreed(width, *(table.shape[-1] for table in (position, prefix) if table is not None))
-        self.position = None if position is None else nn.Parameter(position.detach().clone())
-        self.prefix = None if prefix is None else nn.Parameter(prefix.detach().clone())
-        self.start, self.norm = nn.Sequential(*start), nn.Sequential(*norm)
+        self.width = _token_width(width, position, prefix)
+        self.position = _parameter(position)
+        self.prefix = _parameter(prefix)
+        self.start = nn.Sequential(*start)
+        self.norm = nn.Sequential(*norm)
         self.biases = nn.ModuleList(biases)
         self.checkpointing = False
-        accepted = inspect.signature(self.blocks[0].forward).parameters
-        self.mask_name = next((name for name in MASKS if name in accepted), None)
+        self.mask_name = _mask_name(self.blocks[0])
 
     def shortened(self, length: int, layers: int | None) -> Encoder:
-        """A copy with the first blocks, for up to `length` tokens."""
+        """A copy with the first `layers` blocks (None: all), for at most `length` tokens."""
         if self.position is not None and len(self.position) < length:
             raise ValueError(f"backbone: expected positions of {length} tokens, got {len(self.position)}")
         encoder = deepcopy(self)
@@ -73,67 +74,127 @@ class Encoder(nn.Module):
         return encoder
 
     def forward(self, tokens: Tensor, counting: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T, W), masked where they are not `counting` (B or 1, T) -> prefix (B, P, W), tokens (B, T, W)."""
-        h = tokens if self.position is None else tokens + self.position[: tokens.shape[1]]
+        """Tokens (B, T, W), hidden from each other where `counting` (B or 1, T) is False.
+
+        Returns the prefix (B, P, W) and the tokens (B, T, W).
+        """
+        # 1. Positions, and the prefix in front.
+        h = tokens
+        if self.position is not None:
+            h = h + self.position[: tokens.shape[1]]
         if self.prefix is not None:
             h = torch.cat([self.prefix.expand(len(h), -1, -1), h], 1)
-        length = h.shape[1] - tokens.shape[1]
+        prefix_length = h.shape[1] - tokens.shape[1]
         h = self.start(h)
-        mask = None if counting is None else self._additive(counting, length, h)
-        shared = self.biases[0](h.shape[1]) if len(self.biases) == 1 else None
-        for i, block in enumerate(self.blocks if len(h) else ()):  # attention cannot reshape an empty batch
-            bias = self.biases[i](h.shape[1]) if len(self.biases) > 1 else shared
-            h = self._call(block, h, bias if mask is None else mask if bias is None else mask + bias)
+
+        # 2. The blocks, with what is added to their attention scores.
+        mask = None
+        if counting is not None:
+            mask = self._additive_mask(counting, prefix_length, h)
+        bias = None
+        if len(self.biases) == 1:
+            bias = self.biases[0](h.shape[1])
+        blocks = list(self.blocks)
+        if len(h) == 0:  # attention cannot reshape an empty batch
+            blocks = []
+        for i, block in enumerate(blocks):
+            if len(self.biases) > 1:
+                bias = self.biases[i](h.shape[1])
+            h = self._call(block, h, _sum_of_given(mask, bias))
+
         h = self.norm(h)
-        return h[:, :length], h[:, length:]
+        return h[:, :prefix_length], h[:, prefix_length:]
 
     def _call(self, block: nn.Module, h: Tensor, mask: Tensor | None) -> Tensor:
-        options: dict[str, Any] = {} if self.mask_name is None else {self.mask_name: mask}
+        options: dict[str, Tensor | None] = {}
+        if self.mask_name is not None:
+            options[self.mask_name] = mask
         if self.checkpointing and torch.is_grad_enabled():
-            h = checkpoint(block, h, use_reentrant=False, **options)
+            output = checkpoint(partial(block, **options), h, use_reentrant=False)
         else:
-            h = block(h, **options)
-        return h[0] if isinstance(h, tuple) else h
+            output = block(h, **options)
+        if isinstance(output, tuple):  # (tokens, attention weights, ...)
+            return output[0]
+        return output
 
     @torch.no_grad()
     def reads_masks(self, most: int) -> bool:
         """Whether masked tokens leave the others alone, and a mask that hides nothing changes nothing.
 
-        Tried in evaluation mode on a few tokens, at most `most`.
+        Tried in evaluation mode on at most `most` tokens.
         """
-        weight, count = next(self.blocks.parameters()), min(most, 4)
+        weight = next(self.blocks.parameters())
+        count = min(most, 4)
         if count < 2 or weight.is_meta:
             return True
+
+        # 1. Two inputs that differ in their last token alone.
         tokens = torch.randn(1, count, self.width, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1)
         tokens[1, -1] = -tokens[1, -1]
-        tokens, every = tokens.to(weight), torch.ones(1, count, dtype=torch.bool, device=weight.device)
-        most_of_them, was = torch.arange(count, device=weight.device) < count - 1, self.training
+        tokens = tokens.to(weight)
+        all_tokens = torch.ones(1, count, dtype=torch.bool, device=weight.device)
+        but_the_last = all_tokens.clone()
+        but_the_last[:, -1] = False
+
+        # 2. With the last token masked the others have to agree; with nothing masked the mask must not matter.
+        was_training = self.training
         self.eval()
-        one, other = torch.cat(self(tokens, most_of_them & every), 1)[:, :-1]
-        masked, plain = torch.cat(self(tokens, every), 1), torch.cat(self(tokens), 1)
-        self.train(was)
-        error = torch.maximum((one - other).abs().max(), (masked - plain).abs().max())
+        first_input, second_input = torch.cat(self(tokens, but_the_last), 1)[:, :-1]
+        masked = torch.cat(self(tokens, all_tokens), 1)
+        plain = torch.cat(self(tokens), 1)
+        self.train(was_training)
+        error = torch.maximum((first_input - second_input).abs().max(), (masked - plain).abs().max())
         return bool(error <= torch.finfo(weight.dtype).eps ** (2 / 3) * plain.abs().max())
 
     @staticmethod
-    def _additive(counting: Tensor, prefix: int, h: Tensor) -> Tensor:
-        counting = nn.functional.pad(counting, (prefix, 0), value=True)
+    def _additive_mask(counting: Tensor, prefix_length: int, h: Tensor) -> Tensor:
+        """0 where tokens count, a large negative number elsewhere: (B, 1, P + T, P + T). The prefix always counts."""
+        counting = nn.functional.pad(counting, (prefix_length, 0), value=True)
         mask = torch.zeros(counting.shape, dtype=h.dtype, device=h.device).masked_fill(~counting, MASKED)
         return mask[:, None, None].expand(len(h), 1, h.shape[1], h.shape[1])
 
 
-def _agreed(*sizes: int | None) -> int:
-    """The one size of tokens that is given, and that of all tables."""
-    found = {size for size in sizes if size is not None}
-    if len(found) != 1:
-        raise ValueError(f"width: expected one size, of position and prefix or given as width; got {sorted(found)}")
-    (size,) = found
+def _sum_of_given(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    if mask is None:
+        return bias
+    if bias is None:
+        return mask
+    return mask + bias
+
+
+def _parameter(table: Tensor | None) -> nn.Parameter | None:
+    """A copy of a table that can be trained."""
+    if table is None:
+        return None
+    return nn.Parameter(table.detach().clone())
+
+
+def _mask_name(block: nn.Module) -> str | None:
+    """What a block calls its mask; None if it takes none."""
+    accepted = inspect.signature(block.forward).parameters
+    for name in MASK_NAMES:
+        if name in accepted:
+            return name
+    return None
+
+
+def _token_width(width: int | None, position: Tensor | None, prefix: Tensor | None) -> int:
+    """The size of a token, on which all that is given agrees."""
+    sizes = set()
+    if width is not None:
+        sizes.add(width)
+    for table in (position, prefix):
+        if table is not None:
+            sizes.add(table.shape[-1])
+    if len(sizes) != 1:
+        raise ValueError(f"width: expected one size, of position and prefix or given as width; got {sorted(sizes)}")
+    (size,) = sizes
     counted(width=size)
     return size
 
 
 def first(blocks: list[nn.Module], layers: int | None) -> list[nn.Module]:
-    """The first blocks; None is all of them."""
+    """The first `layers` blocks; all of them for None."""
     if layers is not None and not (whole(layers) and 1 <= layers <= len(blocks)):
         raise ValueError(
             f"layers: expected a whole number from 1 to {len(blocks)}, the layers of the backbone; got {layers!r}"
@@ -142,10 +203,11 @@ def first(blocks: list[nn.Module], layers: int | None) -> list[nn.Module]:
 
 
 class RelativeBias(nn.Module):
-    """A learned bias by the difference of two places on the grid, with its own entries for the class token.
+    """A learned bias for each difference of two places on the grid, with entries of its own for the class token.
 
     Args:
-        table: (entries, heads). index: (1 + T, 1 + T), which entry.
+        table: (entries, heads).
+        index: (1 + T, 1 + T), the entry of each pair of tokens.
     """
 
     index: Tensor
@@ -166,10 +228,12 @@ def resized_plane(table: Tensor, plane: tuple[int, int], antialias: bool = False
     Raises:
         ValueError: the table has fewer entries than asked for and is no square, so that it cannot be interpolated.
     """
-    side, wanted = math.isqrt(len(table)), plane[0] * plane[1]
-    if plane == (side, side) and side * side == len(table):
+    side = math.isqrt(len(table))
+    is_square = side * side == len(table)
+    wanted = plane[0] * plane[1]
+    if is_square and plane == (side, side):
         return table
-    if side * side != len(table):
+    if not is_square:
         if wanted <= len(table):
             return table[:wanted]
         raise ValueError(
@@ -177,15 +241,12 @@ def resized_plane(table: Tensor, plane: tuple[int, int], antialias: bool = False
             f"and cannot be interpolated to {plane[0]} x {plane[1]}; got {wanted}"
         )
     image = table.detach().mT.unflatten(1, (side, side)).unsqueeze(0).float()
-    return (
-        interpolate(image, plane, mode="bicubic", align_corners=False, antialias=antialias)[0]
-        .flatten(1)
-        .mT.to(table.dtype)
-    )
+    resized = interpolate(image, plane, mode="bicubic", align_corners=False, antialias=antialias)[0]
+    return resized.flatten(1).mT.to(table.dtype)
 
 
 def resized_line(table: Tensor, length: int) -> Tensor:
-    """The first entries of a table (M, W), or, where it is too short, all of them stretched over `length` places."""
+    """The first entries of a table (M, W). A table that is too short is stretched over `length` places."""
     if length <= len(table):
         return table[:length]
     line = table.detach().mT.unsqueeze(0).float()
@@ -197,13 +258,25 @@ def relative_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> 
 
     The last three entries are class token to token, token to class token, class token to itself.
     """
-    places, special = table.detach()[:-3], table.detach()[-3:]
+    differences = table.detach()[:-3]
+    special = table.detach()[-3:]
+    rows, columns = new
+
+    # 1. The table on the new grid: as an image, one pixel for each difference of two places.
     if old != new:
-        image = places.mT.unflatten(1, (2 * old[0] - 1, 2 * old[1] - 1)).unsqueeze(0).float()
-        size = (2 * new[0] - 1, 2 * new[1] - 1)
-        places = interpolate(image, size, mode="bilinear", align_corners=False)[0].flatten(1).mT.to(table.dtype)
-    row, column = (place.flatten() for place in torch.meshgrid(*map(torch.arange, new), indexing="ij"))
-    difference = (row[:, None] - row + new[0] - 1) * (2 * new[1] - 1) + column[:, None] - column + new[1] - 1
-    index = nn.functional.pad(difference, (1, 0, 1, 0))
-    index[0], index[:, 0], index[0, 0] = len(places), len(places) + 1, len(places) + 2
-    return RelativeBias(torch.cat([places, special]), index)
+        image = differences.mT.unflatten(1, (2 * old[0] - 1, 2 * old[1] - 1)).unsqueeze(0).float()
+        resized = interpolate(image, (2 * rows - 1, 2 * columns - 1), mode="bilinear", align_corners=False)[0]
+        differences = resized.flatten(1).mT.to(table.dtype)
+
+    # 2. The entry of each pair of places, numbered row by row of that image.
+    row = torch.arange(rows).repeat_interleave(columns)
+    column = torch.arange(columns).repeat(rows)
+    down = row[:, None] - row + rows - 1
+    right = column[:, None] - column + columns - 1
+    index = nn.functional.pad(down * (2 * columns - 1) + right, (1, 0, 1, 0))
+
+    # 3. The class token, in front of the others, has the special entries behind them.
+    index[0] = len(differences)
+    index[:, 0] = len(differences) + 1
+    index[0, 0] = len(differences) + 2
+    return RelativeBias(torch.cat([differences, special]), index)

@@ -1,4 +1,4 @@
-"""Where each family of transformers keeps its parts, and how to take an `Encoder` out of it."""
+"""Where each family of transformers keeps its parts, and how to make an `Encoder` of them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ class Family:
     """Dotted attribute paths of a family's parts.
 
     Args:
-        blocks: where the list of blocks may lie, the first that is there counts.
-        positions: table of positions, (M, W) or (1, M, W); may be None where there are biases.
-        patches: number of positions on a square grid; none if the positions are those of a line.
-        prefix: tokens before the others, in order. The first ones have positions, those that the table has over.
+        blocks: where the list of blocks may be; the first path that exists counts.
+        positions: table of positions, (M, W) or (1, M, W); may be None if there are biases.
+        patches: number of positions on a square grid; empty if the positions form a line.
+        prefix: tokens before the others, in order. If the table has more entries than patches, the first tokens of the
+            prefix have those positions.
         start, norm: what comes before the first and after the last block; absent ones are left out.
         shift: an embedding whose row 0 is added to every token (token type 0 of BERT).
-        bias: relative position bias of the whole model; `block_bias`: of each block.
-        marks: further attributes by which the family is known.
-        leaves: parts with weights that an `Encoder` does without: embeddings of words and pixels, poolers. A model with
-            any other weights is a look-alike that computes something more, and is refused.
-        foreign: attributes of look-alikes that have no weights, or have them inside their blocks.
-        antialias: whether positions are low-pass filtered where the new grid is coarser.
+        bias: relative position bias of the whole model. block_bias: that of each block, a path inside the block.
+        marks: further attributes by which the family is recognized.
+        leaves: parts with weights that an `Encoder` does not need: embeddings of words and pixels, poolers. A model
+            with any other weights is a look-alike that computes something more, and is refused.
+        foreign: attributes by which look-alikes are recognized that have no further weights, or have them in blocks.
+        antialias: whether positions are low-pass filtered if the new grid is coarser.
         lora: names of the linear maps that LoRA adapts by default.
     """
 
@@ -51,62 +52,97 @@ class Family:
     lora: tuple[str, ...] = ()
 
     def lacks(self, model: nn.Module) -> list[str]:
-        """What was looked for and is not there, or is there and must not be."""
-        lacking = [] if any(found(model, path) for path in self.blocks) else [" or ".join(self.blocks)]
-        for path in filter(None, (self.positions, self.patches, *self.marks)):
+        """Paths that the family needs and the model lacks; "no PATH" for what the model has and the family must not."""
+        lacking = []
+
+        # 1. What the encoder is made of, and what else the family is recognized by.
+        if not existing(model, self.blocks):
+            lacking.append(" or ".join(self.blocks))
+        for path in (self.positions, self.patches, *self.marks):
+            if not path:
+                continue
             value = read(model, path)
             if value is ABSENT or (value is None and not self.block_bias):
                 lacking.append(path)
             elif path == self.positions and not isinstance(value, Tensor | nn.Embedding | None):
                 lacking.append(f"{path} as a tensor or an embedding")
-        lacking += [f"no {path}" for path in self.foreign if found(model, path)]
-        return lacking or [f"no {name}" for name, _ in model.named_parameters() if not within(name, self.known())]
 
-    def known(self) -> tuple[str, ...]:
-        """All paths whose weights an encoder takes over, or may leave behind."""
-        return (*self.reads(), *self.leaves)
+        # 2. What look-alikes have.
+        for path in existing(model, self.foreign):
+            lacking.append(f"no {path}")
+        if lacking:
+            return lacking
+
+        # 3. Weights that neither go into the encoder nor can be left behind.
+        known = (*self.reads(), *self.leaves)
+        for name, _ in model.named_parameters():
+            if not within(name, known):
+                lacking.append(f"no {name}")
+        return lacking
 
     def reads(self) -> tuple[str, ...]:
-        """All paths whose weights an encoder takes over."""
-        single = (self.positions, self.shift, self.bias)
-        return tuple(path for path in (*self.blocks, *self.prefix, *self.start, *self.norm, *single) if path)
+        """All paths whose weights go into an encoder."""
+        paths = (*self.blocks, *self.prefix, *self.start, *self.norm, self.positions, self.shift, self.bias)
+        return tuple(path for path in paths if path)
 
     def encoder(self, model: nn.Module, tokens: ImagePatches | NodeTokens, layers: int | None) -> Encoder:
-        """Copies of the family's parts in an Encoder for these tokens; `model` stays as it is."""
-        path = next(path for path in self.blocks if found(model, path))
-        blocks = first(list(read(model, path)), layers)
-        around = ([read(model, path) for path in paths if found(model, path)] for paths in (self.start, self.norm))
-        blocks, start, norm = deepcopy((blocks, *around))
+        """An Encoder for these tokens with copies of the family's parts; `model` stays as it is."""
+        blocks = first(list(read(model, existing(model, self.blocks)[0])), layers)
+        start = [read(model, path) for path in existing(model, self.start)]
+        norm = [read(model, path) for path in existing(model, self.norm)]
+        blocks, start, norm = deepcopy((blocks, start, norm))
         prefix, position = self._positions(model, tokens)
         return Encoder(blocks, position, prefix, start, norm, self._biases(model, blocks, tokens))
 
     def _positions(self, model: nn.Module, tokens: ImagePatches | NodeTokens) -> tuple[Tensor | None, Tensor | None]:
-        """Prefix (P, W) with its positions, and the positions (T, W) of the tokens."""
-        parts = [read(model, path).detach() for path in self.prefix if found(model, path)]
-        prefix = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]) if parts else None
+        """The prefix (P, W) with its positions, and the positions (T, W) of the tokens."""
+        prefix = None
+        parts = []
+        for path in existing(model, self.prefix):
+            part = read(model, path).detach()
+            parts.append(part.reshape(-1, part.shape[-1]))
+        if parts:
+            prefix = torch.cat(parts)
+
         table = read(model, self.positions)
         if table is None:
             return prefix, None
-        table, skipped = _table(table)
+        table, first_used = _table(table)
+
+        # Positions of a line (text).
         if not self.patches:
-            table = resized_line(table[skipped:], tokens.length)
-            return prefix, table + read(model, self.shift).weight.detach()[0] if found(model, self.shift) else table
+            position = resized_line(table[first_used:], tokens.length)
+            if self.shift and exists(model, self.shift):
+                position = position + read(model, self.shift).weight.detach()[0]
+            return prefix, position
+
+        # Positions of a square (images), after those of the prefix.
         ahead = len(table) - int(read(model, self.patches))
         if prefix is not None:
             prefix = torch.cat([prefix[:ahead] + table[:ahead], prefix[ahead:]])
-        return prefix, resized_plane(table[ahead:], tokens.plane, self.antialias)[: tokens.length]
+        position = resized_plane(table[ahead:], tokens.plane, self.antialias)
+        return prefix, position[: tokens.length]
 
     def _biases(self, model: nn.Module, blocks: list[nn.Module], tokens: ImagePatches | NodeTokens) -> list[nn.Module]:
-        given = [read(model, self.bias)] if found(model, self.bias) else []
-        inner, _, name = self.block_bias.rpartition(".")
-        for owner in (read(block, inner) if inner else block for block in blocks):
-            if found(owner, name):
-                given.append(getattr(owner, name))
-                setattr(owner, name, None)  # the encoder adds it to the mask instead
-                setattr(owner, f"has_{name}", False)  # what Data2Vec asks
-        return [
-            relative_bias(bias.relative_position_bias_table, tuple(bias.window_size), tokens.plane) for bias in given
-        ]
+        """Relative position biases on the grid of the tokens. Those of blocks are taken out of the (copied) blocks."""
+        biases = []
+        if self.bias and exists(model, self.bias):
+            biases.append(read(model, self.bias))
+        if self.block_bias:
+            inner, _, name = self.block_bias.rpartition(".")
+            for block in blocks:
+                owner = block
+                if inner:
+                    owner = read(block, inner)
+                if exists(owner, name):
+                    biases.append(getattr(owner, name))
+                    setattr(owner, name, None)  # the encoder adds it to the mask instead
+                    setattr(owner, f"has_{name}", False)  # Data2Vec asks for this attribute
+
+        resized: list[nn.Module] = []
+        for bias in biases:
+            resized.append(relative_bias(bias.relative_position_bias_table, tuple(bias.window_size), tokens.plane))
+        return resized
 
 
 VISION: dict[str, Any] = {
@@ -174,18 +210,27 @@ FAMILIES: dict[str, Family] = {
 
 
 def read(model: Any, path: str) -> Any:
-    """The attribute at a dotted path, `ABSENT` if there is none."""
+    """The attribute at a dotted path, in which a number is an index; `ABSENT` if there is none."""
+    value = model
     for name in path.split("."):
-        model = model[int(name)] if name.isdigit() else getattr(model, name, ABSENT)
-        if model is ABSENT:
+        if name.isdigit():
+            value = value[int(name)]
+        else:
+            value = getattr(value, name, ABSENT)
+        if value is ABSENT:
             return ABSENT
-    return model
+    return value
 
 
-def found(model: Any, path: str) -> bool:
-    """Whether there is something other than None."""
-    value = read(model, path) if path else None
+def exists(model: Any, path: str) -> bool:
+    """Whether there is something other than None at a dotted path."""
+    value = read(model, path)
     return value is not ABSENT and value is not None
+
+
+def existing(model: Any, paths: tuple[str, ...]) -> list[str]:
+    """The paths at which there is something."""
+    return [path for path in paths if exists(model, path)]
 
 
 def within(name: str, paths: tuple[str, ...]) -> bool:
@@ -194,16 +239,19 @@ def within(name: str, paths: tuple[str, ...]) -> bool:
 
 
 def trunk(model: nn.Module) -> nn.Module:
-    """The model beneath the head of a task, and of two towers that of images."""
+    """The model without the head of a task. Of two towers (CLIP), the one of images."""
     model = getattr(model, "base_model", model)
     return getattr(model, "vision_model", model)
 
 
 def taken_over(model: nn.Module) -> tuple[str, ...]:
-    """Paths of all weights of a model that its encoder takes over."""
+    """Paths of all weights of a model that go into its encoder."""
     inner = trunk(model)
-    ahead = next(name for name, module in model.named_modules() if module is inner)
-    return tuple(f"{ahead}.{path}".removeprefix(".") for path in family_of(inner).reads())
+    paths = family_of(inner).reads()
+    for name, module in model.named_modules():
+        if module is inner and name:
+            return tuple(f"{name}.{path}" for path in paths)
+    return paths
 
 
 def encoder_of(
@@ -223,14 +271,15 @@ def family_of(model: nn.Module) -> Family:
     Raises:
         TypeError: no family fits; lists the attributes that were looked for.
     """
-    lacking = {name: family.lacks(model) for name, family in FAMILIES.items()}
-    fitting = [name for name, paths in lacking.items() if not paths]
-    if fitting:
-        return FAMILIES[fitting[0]]
-    looked = "; ".join(f"{name}: {', '.join(shortened(paths))}" for name, paths in lacking.items())
+    reasons = []
+    for name, family in FAMILIES.items():
+        lacking = family.lacks(model)
+        if not lacking:
+            return family
+        reasons.append(f"{name}: {', '.join(shortened(lacking))}")
     raise TypeError(
         f"backbone: {type(model).__name__} has the interface of no known family. Looked for, and not found "
-        f"('no': found, and an encoder would leave it out): {looked}. "
+        f"('no': found, and an encoder would leave it out): {'; '.join(reasons)}. "
         "A new family is one more row of probsym.integrations.transformers.FAMILIES; blocks of any other kind come in "
         "an Encoder"
     )
@@ -238,11 +287,16 @@ def family_of(model: nn.Module) -> Family:
 
 def shortened(names: list[str], most: int = 6) -> list[str]:
     """The first names, and how many more there are."""
-    return names if len(names) <= most else [*names[:most], f"and {len(names) - most} more"]
+    if len(names) <= most:
+        return names
+    return [*names[:most], f"and {len(names) - most} more"]
 
 
 def _table(table: Tensor | nn.Embedding) -> tuple[Tensor, int]:
-    """A table (M, W), and its first row in use (RoBERTa counts from behind its padding row)."""
+    """A table (M, W), and its first row in use: RoBERTa starts after its padding row."""
     if isinstance(table, nn.Embedding):
-        return table.weight.detach(), 0 if table.padding_idx is None else table.padding_idx + 1
+        first_used = 0
+        if table.padding_idx is not None:
+            first_used = table.padding_idx + 1
+        return table.weight.detach(), first_used
     return table.detach().reshape(-1, table.shape[-1]), 0

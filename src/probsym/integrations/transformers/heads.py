@@ -1,4 +1,4 @@
-"""What a graph transformer predicts: one vector a graph, a node or a pair of nodes."""
+"""What a graph transformer predicts: one vector per graph, per node or per pair of nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probsym.reps import NodeAxis, Rep
 
 @dataclass(frozen=True)
 class GraphHead:
-    """(B, channels), linear in the pooled token: the class token where the backbone has one, else the mean."""
+    """(B, channels), linear in the class token, or in the mean of the tokens if the backbone has no class token."""
 
     channels: int
 
@@ -61,7 +61,10 @@ class PairHead:
 
 
 class Pooled(nn.Module):
-    """Called, as all decoders, with prefix (B, P, W), tokens (B, T, W), which of them count (B, T), mask (B, N), N."""
+    """One output per graph.
+
+    Every decoder is called with prefix (B, P, W), tokens (B, T, W), which of them count (B, T), mask (B, N), and N.
+    """
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
@@ -70,7 +73,9 @@ class Pooled(nn.Module):
     def forward(self, prefix: Tensor, tokens: Tensor, counting: Tensor | None, mask: Tensor | None, n: int) -> Tensor:
         if prefix.shape[1]:
             return self.graph(prefix[:, 0])
-        return self.graph(mean(tokens, None if counting is None else counting.expand(tokens.shape[:2])))
+        if counting is not None:
+            counting = counting.expand(tokens.shape[:2])
+        return self.graph(mean(tokens, counting))
 
 
 class PerNode(nn.Module):

@@ -23,28 +23,36 @@ from probsym.reps import NodeAxis, Rep
 
 Tokens = ImagePatches | NodeTokens
 Head = GraphHead | NodeHead | PairHead
-KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ImagePatches, NodeTokens, GraphHead, NodeHead, PairHead)}
+# Tokens and heads by the names under which config.json holds them.
+TOKEN_KINDS: dict[str, type[ImagePatches] | type[NodeTokens]] = {"ImagePatches": ImagePatches, "NodeTokens": NodeTokens}
+HEAD_KINDS: dict[str, type[GraphHead] | type[NodeHead] | type[PairHead]] = {
+    "GraphHead": GraphHead,
+    "NodeHead": NodeHead,
+    "PairHead": PairHead,
+}
 
 
 class GraphTransformer(nn.Module):
-    """A token-in token-out transformer on graphs: embed, encode, decode (Kim et al., arXiv 2306.02866, section 4).
+    """A transformer from tokens to tokens on graphs: embed, encode, decode (Kim et al., arXiv 2306.02866, section 4).
 
         y = head(encoder(tokens(x, edge)))
 
-    It knows no symmetry: symmetrize it over S_n. Of the backbone the blocks, the norms, the class token and the
-    position embeddings (interpolated to the tokens) are kept; its own embeddings and head are left behind.
+    It is not equivariant: symmetrize it over S_n. It keeps the backbone's blocks, norms, class token and position
+    embeddings (interpolated to the tokens). The backbone's own embeddings and head are not used.
 
     Args:
         backbone: a Hugging Face model (ViT, DeiT, DINOv2, BEiT, Data2Vec, CLIP, SigLIP; BERT, RoBERTa, DistilBERT and
             alike), a timm ViT, or an `Encoder` of any other blocks. Its parts are copied.
-        tokens: `ImagePatches` or `NodeTokens`. head: `GraphHead`, `NodeHead` or `PairHead`.
+        tokens: `ImagePatches` or `NodeTokens`.
+        head: `GraphHead`, `NodeHead` or `PairHead`.
         node_channels, edge_channels: sizes of the last axes of x and edge.
-        layers: keep the first blocks only.
-        frozen: train the tokens and the head alone. lora: train low-rank updates of the backbone instead; rank, or
-            arguments of `peft.LoraConfig` (target_modules among them for an `Encoder`).
+        layers: keep only the first blocks.
+        frozen: train only the tokens and the head.
+        lora: train low-rank updates of the backbone instead of its weights: a rank, or arguments of `peft.LoraConfig`
+            (target_modules among them for an `Encoder`).
         checkpointing: compute each block again in backward instead of keeping its activations.
-        patch_dropout: share of the tokens of each row of a batch that a training step leaves out, at random: no token
-            sees them, and means over tokens do without them. Node and pair outputs are still read from them.
+        patch_dropout: share of the tokens of each row of a batch that a training step leaves out, at random. No token
+            attends to them, and means over tokens skip them. Node and pair outputs are still read from them.
         dtype: of the weights.
 
     Raises:
@@ -81,53 +89,57 @@ class GraphTransformer(nn.Module):
         expected(bool, frozen=frozen, checkpointing=checkpointing)
         expected(torch.dtype, dtype=dtype)
         counted(node_channels=node_channels, edge_channels=edge_channels)
-        self.tokens, self.head = tokens, head
+        self.tokens = tokens
+        self.head = head
         self.channels = {"x": node_channels, "edge": edge_channels}
         self.recipe = sources.recipe_of(backbone)
         self.options: dict[str, Any] = {
-            "layers": layers, "frozen": frozen, "lora": lora, "checkpointing": checkpointing,
+            "layers": layers,
+            "frozen": frozen,
+            "lora": lora,
+            "checkpointing": checkpointing,
             "patch_dropout": patch_dropout,
-        }  # fmt: skip
-        self.encoder = self._encoder(backbone, layers, frozen, lora)
-        self.encoder.checkpointing = checkpointing
-        self.patch_dropout = self._share(patch_dropout)
-        width = self.encoder.width
-        self.embedding = tokens.embedding(width, node_channels, edge_channels)
-        self.decoder = head.decoder(tokens, width)
-        self.to(dtype).train()
+        }
 
-    def _encoder(self, backbone: nn.Module, layers: int | None, frozen: bool, lora: LoRA) -> Encoder:
-        encoder, targets = encoder_of(backbone, self.tokens, layers)
+        # 1. The encoder: a copy of the parts of the backbone, all of them trained, some updates, or none.
+        encoder, lora_targets = encoder_of(backbone, tokens, layers)
         self._check_masking(encoder, type(backbone).__name__)
         if frozen and lora is not None:
             raise ValueError(f"lora: expected None for a frozen backbone, which does not learn; got {lora!r}")
         if frozen:
             encoder.requires_grad_(False)
         if lora is not None:
-            adaptation.add_lora(encoder, lora, targets)
-        return encoder
+            adaptation.add_lora(encoder, lora, lora_targets)
+        encoder.checkpointing = checkpointing
+        self.encoder = encoder
 
-    def _share(self, patch_dropout: float) -> float:
+        # 2. Dropout of tokens, which blocks without a mask would still see.
         expected(float | int, patch_dropout=patch_dropout)
         if not 0 <= patch_dropout < 1:
             raise ValueError(f"patch_dropout: expected a share from 0 on and below 1, got {patch_dropout}")
-        if patch_dropout and self.encoder.mask_name is None:
+        if patch_dropout and encoder.mask_name is None:
             raise ValueError("patch_dropout: expected 0 for a backbone whose blocks take no mask")
-        return patch_dropout
+        self.patch_dropout = patch_dropout
+
+        # 3. What leads from graphs to tokens and back.
+        self.embedding = tokens.embedding(encoder.width, node_channels, edge_channels)
+        self.decoder = head.decoder(tokens, encoder.width)
+        self.to(dtype)
+        self.train()
 
     def _check_masking(self, encoder: Encoder, name: str) -> None:
-        """Padding must not reach the other tokens; a look-alike may read the mask in another way."""
+        """Padding must not reach the other tokens. A look-alike may understand the mask in another way."""
         if encoder.mask_name is None:
             message = f"backbone: the blocks of {name} take no mask, so that outputs of a graph depend on its padding"
-            warnings.warn(message, stacklevel=4)
+            warnings.warn(message, stacklevel=3)
             return
         try:
-            read = encoder.reads_masks(self.tokens.length)
+            reads_masks = encoder.reads_masks(self.tokens.length)
         except Exception as error:  # whatever foreign blocks raise
             raise TypeError(
                 f"backbone: the blocks of {name} cannot be called with tokens and a mask: {error}"
             ) from error
-        if not read:
+        if not reads_masks:
             raise TypeError(
                 f"backbone: the blocks of {name} see masked tokens, or attend causally where nothing is masked; "
                 f"{encoder.mask_name} means something else to them"
@@ -151,10 +163,12 @@ class GraphTransformer(nn.Module):
     ) -> GraphTransformer:
         """A backbone by name with new tokens and a new head, or a whole model that `save_pretrained` wrote.
 
-        In training mode, as every new module: call `eval()` before predicting, or the backbone's dropout stays on.
+        The model is in training mode, as every new module. Call `eval()` before predicting, or the backbone's dropout
+        stays on.
 
         Args:
-            source: hub name, folder in Hugging Face layout, or `timm:NAME`. Of CLIP and alike the image tower is taken.
+            source: hub name, folder in Hugging Face layout, or `timm:NAME`. Of CLIP and its kind the image tower is
+                taken.
             tokens, head, node_channels, edge_channels: as for the class; not given for a saved GraphTransformer.
             pretrained: False takes the same architecture with random weights.
             attention: transformers' name of an implementation of attention, such as "eager", "sdpa"; None is its
@@ -167,18 +181,27 @@ class GraphTransformer(nn.Module):
             TypeError: those of the class; a source that is no name.
         """
         expected(bool, pretrained=pretrained)
-        given = {"tokens": tokens, "head": head, "node_channels": node_channels, "edge_channels": edge_channels}
-        known = [name for name, value in {**given, **options, "attention": attention}.items() if value is not None]
+        needed = {"tokens": tokens, "head": head, "node_channels": node_channels, "edge_channels": edge_channels}
+
+        # 1. A whole model knows all of its arguments.
         if saving.is_saved(source):
-            if known:
-                raise ValueError(f"source: {str(source)!r} is a whole GraphTransformer; leave out {', '.join(known)}")
+            unwanted = []
+            for name, value in {**needed, **options, "attention": attention}.items():
+                if value is not None:
+                    unwanted.append(name)
+            if unwanted:
+                raise ValueError(
+                    f"source: {str(source)!r} is a whole GraphTransformer; leave out {', '.join(unwanted)}"
+                )
             return saving.load(source, cls.from_description, pretrained)
-        absent = [name for name, value in given.items() if value is None]
-        if absent:
-            raise ValueError(f"source: {str(source)!r} is a backbone; give {', '.join(absent)} too")
+
+        # 2. A backbone gets new tokens and a new head.
+        if tokens is None or head is None or node_channels is None or edge_channels is None:
+            missing = [name for name, value in needed.items() if value is None]
+            raise ValueError(f"source: {str(source)!r} is a backbone; give {', '.join(missing)} too")
         opened = sources.open_source(source, pretrained, attention)
         opened.check(taken_over(opened.model))
-        model = cls(opened.model, **given, **options)  # type: ignore[arg-type]
+        model = cls(opened.model, tokens, head, node_channels, edge_channels, **options)
         model.recipe = opened.recipe
         return model
 
@@ -211,27 +234,36 @@ class GraphTransformer(nn.Module):
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> GraphTransformer:
         """The model of a `description`, with random weights."""
-        given = {key: value for key, value in description.items() if key in signature(cls).parameters}
-        parts = {key: _part(**given[key]) for key in ("tokens", "head")}
-        backbone, dtype = sources.rebuild(description["backbone"]), getattr(torch, description["dtype"])
-        model = cls(**{**given, **parts, "backbone": backbone, "dtype": dtype})
+        arguments = {}
+        for name in signature(cls).parameters:
+            if name in description:
+                arguments[name] = description[name]
+        tokens = dict(description["tokens"])
+        arguments["tokens"] = TOKEN_KINDS[tokens.pop("kind")](**tokens)
+        head = dict(description["head"])
+        arguments["head"] = HEAD_KINDS[head.pop("kind")](**head)
+        arguments["backbone"] = sources.rebuild(description["backbone"])
+        arguments["dtype"] = getattr(torch, description["dtype"])
+        model = cls(**arguments)
         model.recipe = description["backbone"]
         return model
 
     def forward(self, x: Tensor, edge: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, N, Cx), edge (B, N, N, Ce), mask (B, N) bool -> (B, C), (B, N, C) or (B, N, N, C).
 
-        Padded nodes are last and their entries zero, as the Symmetrizer leaves them. That is not looked for here: a
-        node that is masked between others is absent from its place, and the places of the others stay.
+        Padded nodes are last and their entries zero, as the Symmetrizer leaves them. That is not checked here: a node
+        that is masked between others is absent from its place, and the places of the others stay.
 
         Raises:
-            ValueError: more nodes than `max_nodes`; shapes that do not fit. TypeError: a mask that is not bool.
+            ValueError: more nodes than `max_nodes`; shapes that do not fit.
+            TypeError: a mask that is not bool.
         """
         self._check(x, edge, mask)
         tokens, counting = self.embedding(x.to(self.dtype), edge.to(self.dtype), mask)
         if self.training and self.patch_dropout:
-            every = torch.ones((), dtype=torch.bool, device=x.device) if counting is None else counting
-            counting = kept(every.expand(tokens.shape[:2]), self.patch_dropout)
+            if counting is None:
+                counting = torch.ones((), dtype=torch.bool, device=x.device)
+            counting = kept(counting.expand(tokens.shape[:2]), self.patch_dropout)
         prefix, tokens = self.encoder(tokens, counting)
         return self.decoder(prefix, tokens, counting, mask, x.shape[1])
 
@@ -241,12 +273,12 @@ class GraphTransformer(nn.Module):
         b, n = x.shape[:2]
         if n > self.tokens.max_nodes:
             raise ValueError(f"x: expected at most max_nodes = {self.tokens.max_nodes} nodes, got {n}")
-        shapes = {"x": (b, n, self.channels["x"]), "edge": (b, n, n, self.channels["edge"]), "mask": (b, n)}
-        for name, value in (("x", x), ("edge", edge), ("mask", mask)):
-            if value is not None and value.shape != shapes[name]:
-                raise ValueError(f"{name}: expected shape {shapes[name]}, got {tuple(value.shape)}")
-        if mask is not None and mask.dtype != torch.bool:
-            raise TypeError(f"mask: expected torch.bool, got {mask.dtype}")
+        _check_shape("x", x, (b, n, self.channels["x"]))
+        _check_shape("edge", edge, (b, n, n, self.channels["edge"]))
+        if mask is not None:
+            _check_shape("mask", mask, (b, n))
+            if mask.dtype != torch.bool:
+                raise TypeError(f"mask: expected torch.bool, got {mask.dtype}")
 
     def inputs(self, nodes: NodeAxis) -> dict[str, Rep]:
         """Reps of the inputs on a node axis, for `ps.symmetrize`."""
@@ -257,9 +289,10 @@ class GraphTransformer(nn.Module):
         return self.head.rep(nodes)
 
     def parameter_groups(self, lr: float = 1e-4, backbone_lr: float = 1e-5) -> list[dict[str, Any]]:
-        """See `parameter_groups`."""
+        """See `probsym.integrations.transformers.parameter_groups`."""
         return adaptation.parameter_groups(self, lr, backbone_lr)
 
 
-def _part(kind: str, **fields: Any) -> Tokens | Head:
-    return KINDS[kind](**fields)
+def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}")

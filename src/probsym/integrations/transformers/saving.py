@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from probsym.files import read_json, read_tensors, write
 from probsym.integrations.transformers.sources import Source, config_dict
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
 MODEL_TYPE = "probsym-graph-transformer"
 FORMAT = 1
 M = TypeVar("M", bound=nn.Module)
@@ -29,11 +30,16 @@ def save(weights: dict[str, Tensor], description: dict[str, Any], folder: Source
 
 
 def save_config(description: dict[str, Any], folder: Path) -> None:
-    write(folder / CONFIG, json.dumps({"model_type": MODEL_TYPE, "format": FORMAT, **description}, indent=2))
+    config = {"model_type": MODEL_TYPE, "format": FORMAT, **description}
+    write(folder / CONFIG, json.dumps(config, indent=2))
 
 
 def refuse(folder: Source, overwrite: bool) -> Path:
-    """The folder, if nothing in it would be overwritten unasked."""
+    """The folder as a path.
+
+    Raises:
+        FileExistsError: it holds a saved model, and `overwrite` is false.
+    """
     folder = Path(folder)
     if (folder / CONFIG).exists() and not overwrite:
         raise FileExistsError(f"{folder / CONFIG} exists: pass overwrite=True to replace the saved model")
@@ -41,12 +47,12 @@ def refuse(folder: Source, overwrite: bool) -> Path:
 
 
 def is_saved(source: Source) -> bool:
-    """Whether a source is a model of ours, not a backbone."""
+    """Whether a source is a model that probsym saved, and not a backbone."""
     return config_dict(source).get("model_type") == MODEL_TYPE
 
 
 def load(source: Source, build: Callable[[dict[str, Any]], M], weights: bool = True) -> M:
-    """The GraphTransformer that `build` makes of config.json, with the saved weights.
+    """The GraphTransformer that `build` makes of config.json, with the saved weights unless `weights` is false.
 
     Raises:
         ValueError: another model, or the weights do not fit; names them.
@@ -83,11 +89,13 @@ def opened(source: Source, architecture: str) -> tuple[Path, dict[str, Any]]:
         ValueError: a model of another kind.
     """
     config = config_dict(source)
-    named = config.get("architectures")
-    found = named[0] if isinstance(named, list) and named else "model of another kind"
-    if not is_saved(source) or found != architecture:
+    names = config.get("architectures")
+    kind = "model of another kind"
+    if isinstance(names, list) and names:
+        kind = names[0]
+    if config.get("model_type") != MODEL_TYPE or kind != architecture:
         raise ValueError(
-            f"source: expected a {architecture} that was saved as such, got {str(source)!r}, a {found} (backbones and "
+            f"source: expected a {architecture} that was saved as such, got {str(source)!r}, a {kind} (backbones and "
             "GraphTransformers are for GraphTransformer.from_pretrained, Symmetrizers for load_pretrained)"
         )
     folder = _local(source)

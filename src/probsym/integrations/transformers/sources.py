@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections.abc import Callable
@@ -30,14 +29,20 @@ IMPLEMENTATIONS = (
 
 @dataclass(frozen=True)
 class Opened:
-    """A backbone, how to build it again without weights, and the names of weights that its files do not hold."""
+    """A backbone.
+
+    Args:
+        model: with its weights.
+        recipe: how to build it again without weights, as JSON.
+        missing: names of weights that its files do not hold.
+    """
 
     model: nn.Module
     recipe: dict[str, Any]
     missing: tuple[str, ...] = ()
 
     def check(self, read: tuple[str, ...]) -> None:
-        """Raises ValueError where a weight at or below one of the paths that are read is missing."""
+        """Raises ValueError if a weight at or below one of the paths `read` is missing."""
         missing = [name for name in self.missing if within(name, read)]
         if missing:
             raise ValueError(f"source: its files lack {len(missing)} weights of the backbone: {', '.join(missing)}")
@@ -71,13 +76,18 @@ def rebuild(recipe: dict[str, Any]) -> nn.Module:
 def recipe_of(model: nn.Module) -> dict[str, Any] | None:
     """The recipe of a module that the caller built; None if it has no Hugging Face config."""
     config: Any = getattr(model, "config", None)
-    return _recipe(config) if hasattr(config, "to_diff_dict") else None
+    if not hasattr(config, "to_diff_dict"):
+        return None
+    return _recipe(config)
 
 
 def _split(source: Source) -> tuple[Library, str]:
+    """The library of a source, and what it calls the model."""
     expected(str | os.PathLike, source=source)
     library, colon, name = str(source).partition(":")
-    return (LIBRARIES[library], name) if colon and library in LIBRARIES else (LIBRARIES["transformers"], str(source))
+    if colon and library in LIBRARIES:
+        return LIBRARIES[library], name
+    return LIBRARIES["transformers"], str(source)
 
 
 def _recipe(config: Any) -> dict[str, Any]:
@@ -106,32 +116,35 @@ def _config_on_hub(name: str) -> dict[str, Any]:
 
 
 def refuse_foreign_kernels(config: dict[str, Any], where: str) -> None:
-    """Refuse a config that names an implementation which transformers would fetch: code that is run.
+    """Refuse a config that names an implementation which transformers would download and run.
 
     Raises:
         ValueError: names the entry.
     """
-    left: list[Any] = [config]
-    while left:
-        held = left.pop()
-        if isinstance(held, dict):
-            for key, value in held.items():
+    unread: list[Any] = [config]  # a list instead of recursion, since a config may be nested deeply on purpose
+    while unread:
+        part = unread.pop()
+        if isinstance(part, dict):
+            for key, value in part.items():
                 if "_implementation" in str(key):
                     _check_implementations(value, f"{where}: {key}")
-                left.append(value)
-        elif isinstance(held, list):
-            left += held
+                unread.append(value)
+        elif isinstance(part, list):
+            unread.extend(part)
 
 
 def _check_implementations(value: Any, where: str) -> None:
-    """One implementation, or one for each part of the model."""
-    for name in value.values() if isinstance(value, dict) else [value]:
+    """One implementation, or a dict with one for each part of the model."""
+    names = [value]
+    if isinstance(value, dict):
+        names = list(value.values())
+    for name in names:
         if name is not None and name not in IMPLEMENTATIONS:
             raise ValueError(f"{where}: expected one of {', '.join(map(repr, IMPLEMENTATIONS))}, got {name!r}")
 
 
 def _open_on_hub(name: str, pretrained: bool, attention: str | None) -> Opened:
-    """Weights from safetensors only, classes from transformers only: nothing that the source holds is executed."""
+    """Weights only from safetensors, classes only from transformers: nothing that the source holds is executed."""
     from transformers import AutoConfig, AutoModel
 
     _config_on_hub(name)
@@ -147,7 +160,7 @@ def _open_on_hub(name: str, pretrained: bool, attention: str | None) -> Opened:
     except Exception as error:  # files that do not fit can fail anywhere in transformers
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"source: {name!r} is no model that transformers can load: {reason}") from error
-    for weight, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+    for weight, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if bool(tensor.isnan().any()):
             raise ValueError(f"source: {name!r}: {weight}: expected numbers, got NaN")
     return Opened(model, _recipe(config), tuple(sorted(report["missing_keys"])))
@@ -157,7 +170,13 @@ def _rebuild_by_transformers(recipe: dict[str, Any]) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
     refuse_foreign_kernels(recipe, "backbone")
-    return AutoModel.from_config(AutoConfig.for_model(**recipe["config"]), dtype=torch.float32, trust_remote_code=False)
+    config = AutoConfig.for_model(**recipe["config"])
+    return AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
+def _no_config(name: str) -> dict[str, Any]:
+    """timm names an architecture, and keeps no config beside it."""
+    return {}
 
 
 def _open_in_timm(name: str, pretrained: bool, attention: str | None) -> Opened:
@@ -180,7 +199,13 @@ def _rebuild_by_timm(recipe: dict[str, Any]) -> nn.Module:
 
 @dataclass(frozen=True)
 class Library:
-    """How a library opens a model by name (with weights or without), reads its config, rebuilds it from a recipe."""
+    """What a library of models can do.
+
+    Args:
+        open: called with a name, whether with weights, and the implementation of attention.
+        config: config.json of a name.
+        rebuild: the architecture of a recipe, with random weights.
+    """
 
     open: Callable[[str, bool, str | None], Opened]
     config: Callable[[str], dict[str, Any]]
@@ -189,5 +214,5 @@ class Library:
 
 LIBRARIES: dict[str, Library] = {
     "transformers": Library(_open_on_hub, _config_on_hub, _rebuild_by_transformers),
-    "timm": Library(_open_in_timm, lambda name: {}, _rebuild_by_timm),
+    "timm": Library(_open_in_timm, _no_config, _rebuild_by_timm),
 }

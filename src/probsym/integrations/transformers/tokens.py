@@ -1,4 +1,4 @@
-"""Graph to tokens and back: image patches of the adjacency, or one token a node."""
+"""Graph to tokens and back: image patches of the adjacency, or one token per node."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from torch.nn.functional import linear, pad
 from probsym.integrations.transformers.checks import counted
 
 
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
 @dataclass(frozen=True)
 class ImagePatches:
-    """The edge tensor as an image, cut into patches (Kim et al., arXiv 2306.02866, section 4): one token a patch.
+    """The edge tensor as an image, cut into patches (Kim et al., arXiv 2306.02866, section 4): one token per patch.
 
         t_rc = Conv2d(edge)_rc + Conv1d(x)_rc               r, c = 1 .. grid
 
-    The image of n <= max_nodes nodes is padded to grid * patch pixels a side; what `max_nodes` leaves over is split
+    The image of n <= max_nodes nodes is padded to grid * patch pixels per side. What `max_nodes` leaves over is split
     evenly between both ends. Row r of the grid shows `patch` nodes, and the 1-d convolution deals these out over the
-    tokens of the row, ceil(patch / grid) nodes each; node outputs come back from the same tokens. With 14 x 14 patches
-    of 14 that is one node a token. Rows of the grid below the last node are left out.
+    tokens of the row, ceil(patch / grid) nodes each. Node outputs come back from the same tokens. With 14 x 14 patches
+    of 14 that is one node per token. Rows of the grid below the last node are left out.
 
     Args:
-        max_nodes: largest number of nodes. patch: pixels (nodes) a patch and side.
-        grid: patches a side; None takes as many as `max_nodes` needs.
+        max_nodes: largest number of nodes.
+        patch: pixels (nodes) per side of a patch.
+        grid: patches per side; None takes as many as `max_nodes` needs.
 
     Raises:
         ValueError: a number below 1, or a grid that is too small.
@@ -36,16 +42,16 @@ class ImagePatches:
 
     max_nodes: int
     patch: int
-    grid: int = None  # type: ignore[assignment]
+    grid: int = None  # type: ignore[assignment]  # a number once the object is made
 
     def __post_init__(self) -> None:
         counted(max_nodes=self.max_nodes, patch=self.patch)
         if self.grid is None:
-            object.__setattr__(self, "grid", -(-self.max_nodes // self.patch))
+            object.__setattr__(self, "grid", ceil_div(self.max_nodes, self.patch))
         counted(grid=self.grid)
         if self.grid * self.patch < self.max_nodes:
             raise ValueError(
-                f"grid: expected at least {-(-self.max_nodes // self.patch)} patches of {self.patch} for "
+                f"grid: expected at least {ceil_div(self.max_nodes, self.patch)} patches of {self.patch} for "
                 f"{self.max_nodes} nodes, got {self.grid}"
             )
 
@@ -66,12 +72,12 @@ class ImagePatches:
 
     @property
     def share(self) -> int:
-        """Nodes a token."""
-        return -(-self.patch // self.grid)
+        """Nodes per token."""
+        return ceil_div(self.patch, self.grid)
 
     def rows(self, nodes: int) -> int:
-        """Rows of the grid that n nodes reach."""
-        return -(-(self.margin + nodes) // self.patch)
+        """Rows of the grid that this many nodes reach."""
+        return ceil_div(self.margin + nodes, self.patch)
 
     def embedding(self, width: int, node_channels: int, edge_channels: int) -> nn.Module:
         return PatchEmbedding(self, width, node_channels, edge_channels)
@@ -93,11 +99,13 @@ class PatchEmbedding(nn.Module):
         self.nodes = nn.Conv1d(node_channels, width, spec.share, spec.share, bias=False)
 
     def forward(self, x: Tensor, edge: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        spec, n = self.spec, x.shape[1]
+        spec = self.spec
+        n = x.shape[1]
         rows = spec.rows(n)
-        before, right = spec.margin, spec.grid * spec.patch - n - spec.margin
+        # The image has all columns of the grid, and as many rows as the nodes reach.
+        right = spec.grid * spec.patch - n - spec.margin
         below = rows * spec.patch - n - spec.margin
-        image = pad(edge, (0, 0, before, right, before, below))
+        image = pad(edge, (0, 0, spec.margin, right, spec.margin, below))
         dealt = deal(spec, x, rows).unflatten(2, (spec.grid, spec.share))
         tokens = strided(self.pairs, patches(image, spec.patch)) + strided(self.nodes, dealt.mT)
         return tokens.flatten(1, 2), self._counting(n, rows, mask, x.device)
@@ -109,10 +117,12 @@ class PatchEmbedding(nn.Module):
             if rows == spec.grid and spec.margin < spec.patch:
                 return None
             mask = torch.ones(1, n, dtype=torch.bool, device=device)
-        held = deal(spec, mask.unsqueeze(-1), rows).squeeze(-1).unflatten(-1, (spec.grid, spec.share)).any(-1)
-        row = held.any(-1)
+        dealt = deal(spec, mask.unsqueeze(-1), rows).squeeze(-1)
+        holds_node = dealt.unflatten(-1, (spec.grid, spec.share)).any(-1)  # (B, R, grid)
+        row = holds_node.any(-1)  # (B, R), rows that show nodes, and in the same order the columns that do
         column = pad(row, (0, spec.grid - rows))
-        return (row.unsqueeze(2) & (column.unsqueeze(1) | held)).flatten(1)
+        shows_pair = row.unsqueeze(2) & column.unsqueeze(1)
+        return (shows_pair | holds_node).flatten(1)
 
 
 def patches(image: Tensor, patch: int) -> Tensor:
@@ -121,20 +131,21 @@ def patches(image: Tensor, patch: int) -> Tensor:
 
 
 def strided(convolution: nn.Conv1d | nn.Conv2d, seen: Tensor) -> Tensor:
-    """A convolution whose stride is its kernel, of all that it sees (B, R, grid, C, *kernel): (B, R, grid, width).
+    """A convolution whose stride is its kernel, on patches (B, R, grid, C, *kernel): (B, R, grid, width).
 
-    One matrix product gives the same numbers; convolutions in bfloat16 are many times slower on CPUs.
+    It is one matrix product. The convolution itself is many times slower in bfloat16 on CPUs.
     """
     return linear(seen.flatten(3), convolution.weight.flatten(1), convolution.bias)
 
 
 def transposed(convolution: nn.ConvTranspose1d | nn.ConvTranspose2d, tokens: Tensor) -> Tensor:
-    """The same of a transposed convolution: tokens (..., width) to what each gives, (..., *kernel, C)."""
+    """A transposed convolution whose stride is its kernel: tokens (..., width) to patches (..., *kernel, C)."""
     weight = convolution.weight
-    weight = weight.flatten(1).unflatten(1, weight.shape[1:])  # lays the gradient out as the weight, as DDP expects
+    # This changes nothing but the memory layout of the gradient, which DDP expects to be that of the weight.
+    weight = weight.flatten(1).unflatten(1, weight.shape[1:])
     weight = weight.movedim((0, 1), (-1, -2))
-    given = linear(tokens, weight.flatten(0, -2)).unflatten(-1, weight.shape[:-1])
-    return given + convolution.bias
+    patch = linear(tokens, weight.flatten(0, -2)).unflatten(-1, weight.shape[:-1])
+    return patch + convolution.bias
 
 
 def deal(spec: ImagePatches, x: Tensor, rows: int) -> Tensor:
@@ -159,8 +170,8 @@ class PatchToNodes(nn.Module):
 
     def forward(self, tokens: Tensor, n: int) -> Tensor:
         spec = self.spec
-        given = transposed(self.nodes, gridded(spec, tokens))
-        y = given.flatten(2, 3)[:, :, : spec.patch]
+        y = transposed(self.nodes, gridded(spec, tokens))  # (B, R, grid, share, C)
+        y = y.flatten(2, 3)[:, :, : spec.patch]  # the nodes of each row
         return y.flatten(1, 2)[:, spec.margin : spec.margin + n]
 
 
@@ -173,14 +184,15 @@ class PatchToPairs(nn.Module):
         self.pairs = nn.ConvTranspose2d(width, channels, spec.patch, spec.patch)
 
     def forward(self, tokens: Tensor, n: int) -> Tensor:
-        part = slice(self.spec.margin, self.spec.margin + n)
-        given = transposed(self.pairs, gridded(self.spec, tokens))  # (B, R, grid, patch, patch, C)
-        return given.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, part, part]
+        nodes = slice(self.spec.margin, self.spec.margin + n)
+        y = transposed(self.pairs, gridded(self.spec, tokens))  # (B, R, grid, patch, patch, C)
+        image = y.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return image[:, nodes, nodes]
 
 
 @dataclass(frozen=True)
 class NodeTokens:
-    """One token a node: its features and its row of the (permuted) edge tensor, both linear.
+    """One token per node: linear in the node's features and in its row of the (permuted) edge tensor.
 
         t_i = W x_i + b + sum_j W_j edge_ij                 j = 1 .. n <= max_nodes
 
@@ -253,11 +265,15 @@ class TokenToRow(nn.Module):
 
     def forward(self, tokens: Tensor, n: int) -> Tensor:
         size = n * self.channels
-        return linear(tokens, self.rows.weight[:size], self.rows.bias[:size]).unflatten(-1, (n, self.channels))
+        row = linear(tokens, self.rows.weight[:size], self.rows.bias[:size])
+        return row.unflatten(-1, (n, self.channels))
 
 
 def kept(counting: Tensor, share: float) -> Tensor:
-    """The tokens (B, T) that count, less a random share of those of each row, rounded down."""
-    places = torch.rand(counting.shape, device=counting.device).masked_fill(~counting, 2).argsort(-1).argsort(-1)
+    """The tokens (B, T) that count, without a random share of those of each row, rounded down."""
+    # Rank the tokens at random, those that do not count behind all others, and keep the first ones.
+    order = torch.rand(counting.shape, device=counting.device).masked_fill(~counting, 2)
+    rank = order.argsort(-1).argsort(-1)
     number = counting.sum(-1, keepdim=True)
-    return counting & (places < number - (share * number).floor())
+    dropped = (share * number).floor()
+    return counting & (rank < number - dropped)
