@@ -30,6 +30,8 @@ from probsym.testing.elements import (
 )  # fmt: skip
 from probsym.testing.statistics import two_sample
 
+COSINES = 8  # random functions of each image whose means are compared
+
 
 @torch.no_grad()
 def assert_distribution(
@@ -67,7 +69,9 @@ def assert_distribution(
     >>> assert_distribution(p, {"pos": torch.randn(2, 5, 3)}, {"pos": ps.Rep(nodes, space)})
     """
     if isinstance(p, Symmetrizer):
-        p, reps = p.distribution, p.inputs if reps is None else reps
+        if reps is None:
+            reps = p.inputs
+        p = p.distribution
     if reps is None:
         raise TypeError("assert_distribution: expected reps, the Reps of the inputs, got None")
     given = bind(as_spec(reps, "reps", untouched=True), inputs)
@@ -102,7 +106,11 @@ class _Checks:
     def __init__(
         self, p: EquivariantDistribution, x: Inputs, tolerance: float, alpha: float, generator: torch.Generator
     ) -> None:
-        self.p, self.x, self.tolerance, self.alpha, self.generator = p, x, tolerance, alpha, generator
+        self.p = p
+        self.x = x
+        self.tolerance = tolerance
+        self.alpha = alpha
+        self.generator = generator
         self.seen = probes(slots_of(p.group), stored_factors(p.group, x), generator)
 
     def fail(self, law: str) -> None:
@@ -110,19 +118,25 @@ class _Checks:
 
     def own(self, h: Element, k: int) -> Element:
         """The part of h in the group of p, (k, B)."""
-        return expand_samples(self.p.group.join(*(h[f] for f in self.p.group.factors)), k)
+        parts = [h[f] for f in self.p.group.factors]
+        return expand_samples(self.p.group.join(*parts), k)
 
     def others(self) -> str:
-        left = [f for f in self.x.group.factors if f not in self.p.group.factors]
-        return f" (invariance to {', '.join(map(repr, left))} included)" if left else ""
+        """The factors of the inputs that p does not cover, for messages."""
+        uncovered = [repr(f) for f in self.x.group.factors if f not in self.p.group.factors]
+        if not uncovered:
+            return ""
+        return f" (invariance to {', '.join(uncovered)} included)"
 
     def transported(self, noise: Any) -> Element:
         g = self.p.transport(self.x, noise)
         if g.group != self.p.group:
             self.fail(f"expected elements of {self.p.group!r}, got {g.group!r}")
-        once, twice = images(g, self.seen), images(self.p.transport(self.x, noise), self.seen)
-        if not all(bool(y.isfinite().all()) for y in once):
-            self.fail("elements must be finite")
+        once = images(g, self.seen)
+        twice = images(self.p.transport(self.x, noise), self.seen)
+        for image in once:
+            if not bool(image.isfinite().all()):
+                self.fail("elements must be finite")
         if distance(once, twice) > 0:
             self.fail("transport must be deterministic: draw all randomness in noise")
         if len(g.shape) != 2 or g.shape[1] != self.x.count:
@@ -142,9 +156,9 @@ class _Checks:
         """noise(hx) and h noise(x) have the same coordinate means, squares and cosines."""
         # 1. both sides: the noise at hx, which the identity only masks, and the moved noise at x
         identity = identity_element(h.group, self.x)
-        there, here = self.x.act(h), self.x
-        a = self.p.move_noise(there, identity, self.p.noise(there, (samples,), self.generator))
-        b = self.p.move_noise(here, h, self.p.noise(here, (samples,), self.generator))
+        moved = self.x.act(h)
+        a = self.p.move_noise(moved, identity, self.p.noise(moved, (samples,), self.generator))
+        b = self.p.move_noise(self.x, h, self.p.noise(self.x, (samples,), self.generator))
 
         # 2. the same means of some functions of every coordinate
         reps = self.p.noise_rep(self.x)
@@ -155,68 +169,97 @@ class _Checks:
     def support(self, x: Inputs) -> Support | None:
         """None where the elements are too many to be listed."""
         try:
-            found = self.p.support(x, self.generator)
+            support = self.p.support(x, self.generator)
         except TypeError:
             return None
-        total = found.weight.sum(0)
+        total = support.weight.sum(0)
         if not torch.allclose(total, torch.ones_like(total), atol=self.tolerance):
             self.fail(f"the weights of support must sum to one, got {total.tolist()}")
-        element = found.element.map(lambda tensor, _: doubled(tensor))
-        return replace(found, element=element)
+        element = support.element.map(lambda tensor, _: doubled(tensor))
+        return replace(support, element=element)
 
     def support_moves(self, h: Element) -> None:
         """support(hx) = h support(x) as measures, on the inputs where both list all elements."""
-        here, there = self.support(self.x), self.support(self.x.act(h))
+        here = self.support(self.x)
+        there = self.support(self.x.act(h))
         if here is None or there is None:
             return
         if not bool((here.exact == there.exact).all()):
             self.fail(f"support(hx) is exact for {there.exact.tolist()}, but support(x) for {here.exact.tolist()}")
         moved = self.own(h, len(here.weight)) @ here.element
         for left, right in zip(self.means(there), self.means(here, moved), strict=True):
-            gap = float((left - right).abs().max()) if left.numel() else 0.0
+            gap = _largest(left - right)
             if not gap <= self.tolerance:
                 self.fail(f"support(hx) = h support(x) fails{self.others()}: difference {gap:.1e}")
 
     def support_agrees(self, samples: int = 1024) -> None:
         """`support` and `transport` have the same means of random cosines (Hoeffding's inequality)."""
-        found = self.support(self.x)
-        if found is None or _degenerate(found):
+        support = self.support(self.x)
+        if support is None or _degenerate(support):
             return
+
+        # 1. the same number of equally likely draws
         g = self.p.transport(self.x, self.p.noise(self.x, (samples,), self.generator))
-        uniform = Support(g, torch.full((samples, self.x.count), 1 / samples, dtype=torch.float64), found.exact, {})
-        for listed, drawn in zip(self.means(found), self.means(uniform), strict=True):
-            limit = math.sqrt(2 * math.log(2 * len(self.seen) * max(listed.numel(), 1) / self.alpha) / samples)
-            gap = float((listed - drawn).abs().max()) if listed.numel() else 0.0
+        weight = torch.full((samples, self.x.count), 1 / samples, dtype=torch.float64)
+        uniform = Support(g, weight, support.exact, {})
+
+        # 2. Hoeffding for each coordinate, with a union bound over all of them
+        for listed, drawn in zip(self.means(support), self.means(uniform), strict=True):
+            comparisons = len(self.seen) * max(listed.numel(), 1)
+            limit = math.sqrt(2 * math.log(2 * comparisons / self.alpha) / samples)
+            gap = _largest(listed - drawn)
             if gap > limit:
                 self.fail(f"support and transport disagree: difference {gap:.2f}, allowed {limit:.2f} by chance")
 
     def means(self, support: Support, element: Element | None = None) -> list[Tensor]:
-        """Means of 8 random cosines of the images of each probe, for every exact input (ragged: node).
+        """Means of `COSINES` random cosines of the images of each probe, for every exact input (ragged: node).
 
         Where anything is degenerate, of the images themselves: a finite set may stand for a continuous stabilizer.
         """
-        g, linear = support.element if element is None else element, _degenerate(support)
-        found: list[Tensor] = []
+        g = support.element
+        if element is not None:
+            g = element
+        linear = _degenerate(support)
+        means: list[Tensor] = []
         for rep, probe in self.seen.items():
+            # 1. nothing acts on edges, and node numbers of a ragged batch belong to no input
             slot = rep.slots[0]
-            if slot is not None and slot.role == "edges":  # nothing acts
+            if slot is not None and slot.role == "edges":
                 continue
-            weight, exact = support.weight.double(), support.exact
+            if rep.labelled is not None and rep.batch_dims() == 0:
+                continue
+
+            # 2. one weight per input, or per node of a ragged batch
+            weight = support.weight.double()
+            exact = support.exact
             if rep.ragged is not None:
                 layout = self.x.layouts[rep.ragged]
-                weight, exact = (layout.spread(t, t.ndim - 1) for t in (weight, exact))
-            y = as_real(rep.act(g, probe, 0))
-            if rep.labelled is not None and rep.batch_dims() == 0:  # node numbers of a ragged batch belong to no input
-                continue
-            y = y.flatten(2)
-            mix = torch.randn(y.shape[-1], 8, dtype=torch.float64, generator=torch.Generator().manual_seed(len(found)))
-            y = y if linear else (y @ mix.to(y.device)).cos()
-            found.append((weight[..., None] * y).sum(0)[exact])
-        return found
+                weight = layout.spread(weight, weight.ndim - 1)
+                exact = layout.spread(exact, exact.ndim - 1)
+
+            # 3. the mean of the images, or of cosines of them
+            y = as_real(rep.act(g, probe, 0)).flatten(2)
+            if not linear:
+                generator = torch.Generator().manual_seed(len(means))
+                mix = torch.randn(y.shape[-1], COSINES, dtype=torch.float64, generator=generator)
+                y = (y @ mix.to(y.device)).cos()
+            means.append((weight[..., None] * y).sum(0)[exact])
+        return means
 
 
 def _degenerate(support: Support) -> bool:
-    return any(bool(support.diagnostics[name]) for name in support.diagnostics if name != "entropy")
+    """Whether a support counts inputs that were degenerate in any way."""
+    for name in support.diagnostics:
+        if name != "entropy" and bool(support.diagnostics[name]):
+            return True
+    return False
+
+
+def _largest(difference: Tensor) -> float:
+    """The largest absolute value; zero where there is none."""
+    if not difference.numel():
+        return 0.0
+    return float(difference.abs().max())
 
 
 def _statistics(eps: Tensor) -> Tensor:
@@ -226,7 +269,7 @@ def _statistics(eps: Tensor) -> Tensor:
 
 def _flat(noise: Any, reps: Any) -> Tensor:
     """Noise of sample shape (S,) as one tensor (S, F)."""
-    parts = []
+    parts: list[Tensor] = []
     for path in leaves(reps):
         eps = noise
         for key in path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,20 +12,24 @@ from probsym.distributions.geometry import centred, centroid, is_point, size, sp
 from probsym.groups import Element, Group, Slot
 from probsym.reps import Inputs, NodeAxis, Rep
 
-SLOTS = ("defining", "vector", "det", "labels", "edges", "regular")
-IMAGE = 5  # pixels along the axes of a slot that takes any size
+SLOT_NAMES = ("defining", "vector", "det", "labels", "edges", "regular")  # attributes of groups that are slots
+IMAGE_PIXELS = 5  # along the axes of a slot that takes any size
 
 
 def seeded(generator: torch.Generator | None, device: Any = "cpu") -> torch.Generator:
     """The generator, or a fresh one that always starts the same."""
-    return torch.Generator(device).manual_seed(0) if generator is None else generator
+    if generator is None:
+        return torch.Generator(device).manual_seed(0)
+    return generator
 
 
 def bind(reps: Any, inputs: Any) -> Inputs:
     """Inputs as the checkers take them: a dict of keywords, a tuple of positions, or the single argument."""
     if isinstance(inputs, dict) and isinstance(reps, dict):
         return Inputs.bind(reps, (), inputs)
-    return Inputs.bind(reps, inputs if isinstance(inputs, tuple) else (inputs,), {})
+    if isinstance(inputs, tuple):
+        return Inputs.bind(reps, inputs, {})
+    return Inputs.bind(reps, (inputs,), {})
 
 
 # ---------------------------------------------------------------- storage
@@ -32,7 +37,13 @@ def bind(reps: Any, inputs: Any) -> Inputs:
 
 def stored_alone(group: Group, sizes: dict[Group, Any]) -> dict[Group, Any]:
     """The verbs of every factor without a call: node axes are dense and have the given number of nodes."""
-    return {f: f.stored(sizes.get(f)) if isinstance(f, NodeAxis) else f for f in group.factors}
+    stored: dict[Group, Any] = {}
+    for f in group.factors:
+        if isinstance(f, NodeAxis):
+            stored[f] = f.stored(sizes.get(f))
+        else:
+            stored[f] = f
+    return stored
 
 
 def stored_factors(group: Group, x: Inputs) -> dict[Group, Any]:
@@ -85,10 +96,9 @@ def draw_elements(
 def anchor_size(factor: Group) -> int:
     """Coordinates of the origin of an anchored group."""
     slot = factor.feature_slots[0]
-    found = None if slot is None else slot.sizes[0]
-    if found is None:
+    if slot is None or slot.sizes[0] is None:
         raise TypeError(f"{factor!r} is anchored: the first of its feature_slots has to tell its sizes")
-    return found
+    return slot.sizes[0]
 
 
 def random_elements(group: Group, x: Inputs, generator: torch.Generator) -> Element:
@@ -97,17 +107,22 @@ def random_elements(group: Group, x: Inputs, generator: torch.Generator) -> Elem
     for f in group.factors:
         if not (f.anchored and f in x.group.factors):
             continue
-        clouds = [leaf for leaf in spatial(x, f) if is_point(leaf, f)]
-        extents += [size(*centred(x, leaf, f, centroid(x, f))) for leaf in clouds]
-    length = torch.stack(extents).amax(0) if extents else 1.0
+        for leaf in spatial(x, f):
+            if is_point(leaf, f):
+                extents.append(size(*centred(x, leaf, f, centroid(x, f))))
+    length: Tensor | float = 1.0
+    if extents:
+        length = torch.stack(extents).amax(0)
     return draw_elements(group, (x.count,), stored_factors(group, x), generator, length)
 
 
 def identity_element(group: Group, x: Inputs) -> Element:
     """The identity (B,)."""
     stored = stored_factors(group, x)
-    options: dict[str, Any] = {"dtype": torch.float64, "device": x.device}
-    return group.join(*(stored[f].identity((x.count,), **options) for f in group.factors))
+    parts: list[Element] = []
+    for f in group.factors:
+        parts.append(stored[f].identity((x.count,), dtype=torch.float64, device=x.device))
+    return group.join(*parts)
 
 
 def centering_element(group: Group, x: Inputs) -> Element:
@@ -135,15 +150,15 @@ def expand_samples(g: Element, k: int) -> Element:
 
 
 def slots_of(group: Group) -> tuple[Slot, ...]:
-    """The ways in which the factors are known to act."""
-    found: dict[Slot, None] = {}
+    """The ways in which the factors are known to act, each once."""
+    slots: dict[Slot, None] = {}  # a set in order
     for f in group.factors:
-        for name in SLOTS:
+        for name in SLOT_NAMES:
             try:
-                found[getattr(f, name)] = None
+                slots[getattr(f, name)] = None
             except TypeError:
-                continue
-    return tuple(found)
+                continue  # this group does not act so
+    return tuple(slots)
 
 
 def probes(slots: tuple[Slot, ...], stored: dict[Group, Any], generator: torch.Generator) -> dict[Rep, Tensor]:
@@ -156,7 +171,9 @@ def probe(slot: Slot, stored: Any, generator: torch.Generator) -> Tensor:
     options: dict[str, Any] = {"generator": generator, "device": generator.device}
     if slot.role == "labels":
         nodes = stored.layout.size
-        return torch.randint(-1, nodes, (2, 3), **options) if nodes else torch.full((2, 3), -1)
+        if not nodes:
+            return torch.full((2, 3), -1)
+        return torch.randint(-1, nodes, (2, 3), **options)
     if slot.role == "edges":
         return torch.randn(3, 2, dtype=torch.float64, **options)
     kind = torch.complex128 if slot.is_complex else torch.float64
@@ -167,14 +184,14 @@ def probe_sizes(slot: Slot, stored: Any) -> tuple[int, ...]:
     """Sizes of the axes of a slot: its own or the number of nodes. A slot that tells none gets a guess."""
     if slot.role == "nodes":
         return (stored.layout.size,)
-    sizes = slot.sizes
-    if None not in sizes:
-        return sizes  # type: ignore[return-value]
+    known = tuple(length for length in slot.sizes if length is not None)
+    if len(known) == len(slot.sizes):
+        return known
     # the noise of a group often lies on such axes as the slot takes; images may have any size
     noise = stored.draw_noise((), generator=torch.Generator()).shape
     if len(noise) >= slot.num_axes:
         return tuple(noise[: slot.num_axes])
-    return (IMAGE,) * slot.num_axes
+    return (IMAGE_PIXELS,) * slot.num_axes
 
 
 # ---------------------------------------------------------------- numbers
@@ -184,17 +201,23 @@ def doubled(y: Tensor) -> Tensor:
     """Real and complex numbers in double precision; integers stay."""
     if y.is_complex():
         return y.to(torch.complex128)
-    return y.double() if y.is_floating_point() else y
+    if y.is_floating_point():
+        return y.double()
+    return y
 
 
 def precise(y: Tensor) -> Tensor:
     """Any numbers as float64, complex ones as complex128."""
-    return y.to(torch.complex128) if y.is_complex() else y.double()
+    if y.is_complex():
+        return y.to(torch.complex128)
+    return y.double()
 
 
 def as_real(y: Tensor) -> Tensor:
     """Any numbers as float64; of complex ones both parts, along a new last axis."""
-    return torch.view_as_real(precise(y)) if y.is_complex() else y.double()
+    if y.is_complex():
+        return torch.view_as_real(precise(y))
+    return y.double()
 
 
 def images(g: Element, seen: dict[Rep, Tensor]) -> list[Tensor]:
@@ -212,8 +235,11 @@ def distance(a: list[Tensor], b: list[Tensor]) -> float:
     worst = 0.0
     for left, right in zip(a, b, strict=True):
         if left.shape != right.shape:
-            return float("inf")
-        if left.numel():
-            gap = float((left - right).abs().max() / right.abs().max().clamp_min(1))
-            worst = max(worst, gap if gap == gap else float("inf"))
+            return math.inf
+        if not left.numel():
+            continue
+        gap = float((left - right).abs().max() / right.abs().max().clamp_min(1))
+        if math.isnan(gap):
+            return math.inf
+        worst = max(worst, gap)
     return worst

@@ -15,13 +15,14 @@ from probsym.estimators.designs import as_design
 from probsym.reps import Inputs, leaves
 from probsym.reps.containers import lookup
 from probsym.symmetrizer import Symmetrizer
-from probsym.testing.elements import doubled, seeded
+from probsym.testing.elements import doubled, precise, seeded
 from probsym.testing.statistics import family_wise
 
 COORDINATES = 64  # of the outputs, drawn at random, on which an estimator is judged
-REFERENCE = 20_000  # samples where no exact reference is known
-CHUNK = 500
-SHORTFALL = 1.5  # times the squared standard error: what the variance may be
+REFERENCE_SAMPLES = 20_000  # where no exact reference is known
+SAMPLES_AT_ONCE = 500
+LARGEST_VARIANCE_RATIO = 1.5  # of the variance of an estimate to its squared standard error
+STDERR_TOLERANCE = 1e-6  # absolute, between standard errors of the same samples in other chunks
 BLOCKS = 4  # of a design in each estimate
 
 
@@ -66,7 +67,8 @@ def assert_estimator(
     """
     runs = _Runs(phi, inputs, seeded(generator), tolerance, repr(estimator))
     whole = runs.x
-    part = whole.select(torch.arange(whole.count, device=whole.device) < (whole.count + 1) // 2)
+    first_half = torch.arange(whole.count, device=whole.device) < (whole.count + 1) // 2
+    part = whole.select(first_half)
     for x, of in ((whole, ""), (part, " on a part of the batch")):
         runs.shapes(estimator, x, of)
         runs.mean_and_error(estimator, x, repeats, alpha / 2, of)
@@ -126,16 +128,21 @@ class _Runs:
             raise TypeError(f"phi: expected a Symmetrizer, got {type(phi).__name__}")
         if isinstance(inputs, dict) and isinstance(phi.inputs, dict):
             bound = phi.bind((), inputs)
+        elif isinstance(inputs, tuple):
+            bound = phi.bind(inputs, {})
         else:
-            bound = phi.bind(inputs if isinstance(inputs, tuple) else (inputs,), {})
+            bound = phi.bind((inputs,), {})
         if bound.count < 2:
             raise ValueError(f"inputs: expected at least two, so that they have parts, got {bound.count}")
+
         # lazy nets see the inputs as they were given; a copy leaves the caller's precision and mode alone
         self.phi = copy.deepcopy(phi).eval()
         self.phi.sample(*bound.args, generator=seeded(None, bound.device), **bound.kwargs)
         self.phi._apply(doubled)
         self.x = bound.map(lambda leaf: doubled(leaf.value))
-        self.generator, self.tolerance, self.name = generator, tolerance, name
+        self.generator = generator
+        self.tolerance = tolerance
+        self.name = name
         self.paths = list(leaves(phi.output))
 
     def fail(self, law: str) -> None:
@@ -149,8 +156,7 @@ class _Runs:
 
     def flat(self, values: Any) -> Tensor:
         """All outputs as one vector."""
-        kinds = [y.flatten() for y in self.outputs(values)]
-        return torch.cat([y.to(torch.complex128) if y.is_complex() else y.double() for y in kinds])
+        return torch.cat([precise(y.flatten()) for y in self.outputs(values)])
 
     def seeds(self, count: int) -> Iterator[torch.Generator]:
         for _ in range(count):
@@ -162,22 +168,31 @@ class _Runs:
     def shapes(self, estimator: Estimator, x: Inputs, of: str) -> None:
         first = self.estimate(estimator, x, seeded(None, x.device))
         again = self.estimate(estimator, x, seeded(None, x.device))
-        sample = self.phi.sample(*x.args, generator=seeded(None, x.device), **x.kwargs)
-        for one, mean, twin in zip(
-            self.outputs(sample), self.outputs(first.mean), self.outputs(again.mean), strict=True
-        ):
-            if mean.shape != one.shape[1:] or mean.dtype != one.dtype:
-                self.fail(f"the mean must be as the output is{of}: expected {one.dtype} {tuple(one.shape[1:])}, "
-                          f"got {mean.dtype} {tuple(mean.shape)}")  # fmt: skip
-            if not torch.equal(mean, twin):
+        samples = self.phi.sample(*x.args, generator=seeded(None, x.device), **x.kwargs)
+        for path in self.paths:
+            # 1. the mean: as one sample, and the same for the same seed
+            mean = lookup(first.mean, path, "output ")
+            sample = lookup(samples, path, "output ")[0]
+            if mean.shape != sample.shape or mean.dtype != sample.dtype:
+                self.fail(
+                    f"the mean must be as the output is{of}: expected {sample.dtype} {tuple(sample.shape)}, "
+                    f"got {mean.dtype} {tuple(mean.shape)}"
+                )
+            if not torch.equal(mean, lookup(again.mean, path, "output ")):
                 self.fail(f"the same seed must give the same estimate{of}")
-        if first.stderr is not None:
-            for mean, error in zip(self.outputs(first.mean), self.outputs(first.stderr), strict=True):
-                if error.shape != mean.shape or error.is_complex():
-                    self.fail(f"stderr must be real and of the shape of the mean{of}: got {error.dtype} "
-                              f"{tuple(error.shape)}")  # fmt: skip
-                if not bool((error >= 0).all()):
-                    self.fail(f"stderr must not be negative or NaN{of}")
+
+            # 2. the standard error, where there is one
+            if first.stderr is None:
+                continue
+            error = lookup(first.stderr, path, "output ")
+            if error.shape != mean.shape or error.is_complex():
+                self.fail(
+                    f"stderr must be real and of the shape of the mean{of}: got {error.dtype} {tuple(error.shape)}"
+                )
+            if not bool((error >= 0).all()):
+                self.fail(f"stderr must not be negative or NaN{of}")
+
+        # 3. how many samples each input took
         counts = first.samples
         if tuple(counts.shape) != (x.count,) or counts.is_floating_point() or bool((counts < 1).any()):
             self.fail(f"samples must be a positive integer for each of the {x.count} inputs{of}, got {counts}")
@@ -186,13 +201,14 @@ class _Runs:
 
     def reference(self, x: Inputs) -> tuple[Tensor, Tensor]:
         """The average over p and the variance of what is known of it."""
+        estimate: Estimate | None
         try:
-            found = self.estimate(Exact(), x, seeded(None, x.device))
-        except TypeError:
-            found = None
-        if found is None or bool((self.flat(found.stderr) > 0).any()):
-            found = self.estimate(MonteCarlo(REFERENCE, CHUNK), x, next(self.seeds(1)))
-        return self.flat(found.mean), self.flat(found.stderr).square()
+            estimate = self.estimate(Exact(), x, seeded(None, x.device))
+        except TypeError:  # the support is infinite
+            estimate = None
+        if estimate is None or bool((self.flat(estimate.stderr) > 0).any()):
+            estimate = self.estimate(MonteCarlo(REFERENCE_SAMPLES, SAMPLES_AT_ONCE), x, next(self.seeds(1)))
+        return self.flat(estimate.mean), self.flat(estimate.stderr).square()
 
     def mean_and_error(self, estimator: Estimator, x: Inputs, repeats: int, alpha: float, of: str) -> None:
         truth, doubt = self.reference(x)
@@ -205,15 +221,18 @@ class _Runs:
         means: list[Tensor] = []
         errors: list[Tensor] = []
         for generator in self.seeds(repeats):
-            found = self.estimate(estimator, x, generator)
-            means.append(self.flat(found.mean)[chosen])
-            if found.stderr is not None:
-                errors.append(self.flat(found.stderr)[chosen])
+            estimate = self.estimate(estimator, x, generator)
+            means.append(self.flat(estimate.mean)[chosen])
+            if estimate.stderr is not None:
+                errors.append(self.flat(estimate.stderr)[chosen])
         gap = torch.stack(means) - truth
         slack = self.tolerance * (1 + truth.abs())
 
         # 2. their mean is the average
-        parts = torch.view_as_real(gap) if gap.is_complex() else gap.unsqueeze(-1)
+        if gap.is_complex():
+            parts = torch.view_as_real(gap)
+        else:
+            parts = gap.unsqueeze(-1)
         variance = parts.var(0) / repeats + doubt.unsqueeze(-1)
         p = _tail((parts.mean(0).abs() - slack.unsqueeze(-1)).clamp_min(0), variance)
         if family_wise(p) < alpha:
@@ -228,9 +247,10 @@ class _Runs:
             return
         stderr = torch.stack(errors)
         deviation = (gap - gap.mean(0)).abs().square() * (repeats / (repeats - 1))
-        promised = SHORTFALL * stderr.square() + slack.square()
+        promised = LARGEST_VARIANCE_RATIO * stderr.square() + slack.square()
         excess = torch.where(stderr.isfinite(), deviation - promised, 0.0)
-        if bool((excess.mean(0)[(stderr == 0).all(0)] > 0).any()):
+        claimed_exact = (stderr == 0).all(0)
+        if bool((excess.mean(0)[claimed_exact] > 0).any()):
             self.fail(f"stderr is zero, but the estimate is random{of}")
         p = _tail(excess.mean(0).clamp_min(0), excess.var(0) / repeats)
         if family_wise(p) < alpha:
@@ -244,6 +264,8 @@ class _Runs:
 
     def blocks(self, design: Any) -> int:
         made = as_design(design)
+
+        # 1. whole blocks
         block = made.block_size(self.phi.distribution, self.x)
         if not isinstance(block, int) or block < 1:
             self.fail(f"block_size must be a positive integer, got {block!r}")
@@ -251,6 +273,8 @@ class _Runs:
             samples = self.estimate(MonteCarlo(count * block, design=design), self.x, next(self.seeds(1))).samples
             if not bool((samples == count * block).all()):
                 self.fail(f"{count} blocks must take {count * block} samples, got {samples.tolist()}")
+
+        # 2. nothing else
         if block > 1:
             try:
                 self.estimate(MonteCarlo(block + 1, design=design), self.x, next(self.seeds(1)))
@@ -258,6 +282,8 @@ class _Runs:
                 pass
             else:
                 self.fail(f"{block + 1} samples are not whole blocks of {block}, and must be refused")
+
+        # 3. weights
         weights = made.weights(self.phi.distribution, self.x)
         if weights is not None:
             if bool((weights < 0).any()) or not torch.allclose(weights.mean(0), torch.ones_like(weights[0])):
@@ -269,9 +295,13 @@ class _Runs:
         whole = self.estimate(MonteCarlo(k, design=design), self.x, seeded(None, self.x.device))
         for chunk in sorted({1, block, max(k - 1, 1)}):
             parts = self.estimate(MonteCarlo(k, chunk, design), self.x, seeded(None, self.x.device))
-            for name, a, b in (("mean", whole.mean, parts.mean), ("stderr", whole.stderr, parts.stderr)):
-                left, right = self.flat(a), self.flat(b)
-                if not torch.allclose(left, right, atol=1e-6 if name == "stderr" else self.tolerance, equal_nan=True):
+            # the standard error is a root, which makes more of rounding
+            comparisons = (
+                ("mean", whole.mean, parts.mean, self.tolerance),
+                ("stderr", whole.stderr, parts.stderr, STDERR_TOLERANCE),
+            )
+            for name, all_at_once, in_chunks, tolerance in comparisons:
+                if not torch.allclose(self.flat(all_at_once), self.flat(in_chunks), atol=tolerance, equal_nan=True):
                     self.fail(f"the {name} must not depend on the chunk: {chunk} samples at once differ from {k}")
 
 
