@@ -48,7 +48,11 @@ class Rebatch:
         """The same for a list."""
         if self.keep is None:
             return values * self.times
-        return [value for value, kept in zip(values, self.keep.tolist(), strict=True) if kept]
+        kept: list[Any] = []
+        for value, keep in zip(values, self.keep.tolist(), strict=True):
+            if keep:
+                kept.append(value)
+        return kept
 
 
 class Later(dict[Any, Any]):
@@ -72,20 +76,28 @@ def beside_batch(holder: Any, markers: Iterable[Any], after: Layout, change: Reb
 
     `ptr`, the numbers of nodes and graphs, and for every entry x with PyG's `follow_batch` also `x_batch` and `x_ptr`.
     """
-    found: dict[str, Any] = {}
+    rewritten: dict[str, Any] = {}
+
+    # 1. entries of the whole batch
     if isinstance(containers.read(holder, "ptr"), Tensor):
-        found["ptr"] = torch.nn.functional.pad(after.sizes.cumsum(0), (1, 0))
+        rewritten["ptr"] = torch.nn.functional.pad(after.sizes.cumsum(0), (1, 0))
     if isinstance(containers.read(holder, "_num_graphs"), int):
-        found["_num_graphs"] = after.count
+        rewritten["_num_graphs"] = after.count
+
+    # 2. entries that stand beside another one
     for name, value in containers.entries(holder):
         if name == "num_nodes" and isinstance(value, int):
-            found[name] = after.size
-        stem, _, end = str(name).rpartition("_")
-        if name in markers or end not in ("batch", "ptr") or not isinstance(value, Tensor):
+            rewritten[name] = after.size
+        if name in markers or not isinstance(value, Tensor):
             continue
-        if stem and containers.read(holder, stem) is not None:
-            found[name] = change.numbers(value) if end == "batch" else change.starts(value)
-    return found
+        stem, _, end = str(name).rpartition("_")
+        if end not in ("batch", "ptr") or not stem or containers.read(holder, stem) is None:
+            continue
+        if end == "batch":
+            rewritten[name] = change.numbers(value)
+        else:
+            rewritten[name] = change.starts(value)
+    return rewritten
 
 
 def separated(holder: Any, declared: Iterable[Any], labels: Mapping[Any, Layout], change: Rebatch) -> dict[str, Any]:
@@ -95,23 +107,30 @@ def separated(holder: Any, declared: Iterable[Any], labels: Mapping[Any, Layout]
     Args:
         declared: names of entries that have a Rep. labels: layout of the nodes for those that hold node numbers.
     """
-    slices, raised = containers.read(holder, "_slice_dict"), containers.read(holder, "_inc_dict")
+    slices = containers.read(holder, "_slice_dict")
+    raised = containers.read(holder, "_inc_dict")
     if not isinstance(slices, Mapping) or not isinstance(raised, Mapping):
         return {}
-    found: dict[str, Any] = {}
+    rewritten: dict[str, Any] = {}
     counted = containers.read(holder, "_num_nodes")
     if isinstance(counted, list):
-        found["_num_nodes"] = change.each_of(counted)
-    starts, offsets = Later(), Later()
+        rewritten["_num_nodes"] = change.each_of(counted)
+    starts = Later()
+    offsets = Later()
     for name, old in slices.items():
         value = containers.read(holder, name)
         if isinstance(value, list) and len(value) == change.count and not any(isinstance(v, Tensor) for v in value):
-            found[name] = change.each_of(value)
+            rewritten[name] = change.each_of(value)  # one entry per graph, such as names
         elif isinstance(value, Tensor) and (name not in declared or not isinstance(old, Tensor)):
             continue  # passed as it is: it belongs to no graph in particular
-        starts[name] = _later(change.starts, old) if isinstance(value, Tensor) else _later(_same, old)
+        if isinstance(value, Tensor):
+            starts[name] = _later(change.starts, old)
+        else:
+            starts[name] = _later(_same, old)
         offsets[name] = _later(_raised, raised.get(name), labels.get(name), change)
-    return {**found, "_slice_dict": starts, "_inc_dict": offsets}
+    rewritten["_slice_dict"] = starts
+    rewritten["_inc_dict"] = offsets
+    return rewritten
 
 
 def _later(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:

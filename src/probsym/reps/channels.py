@@ -21,9 +21,14 @@ def refuse_channels_first(name: str, rep: Rep, shape: tuple[int, ...]) -> None:
     >>> refuse_channels_first("argument 'x'", Rep(D(1)), (2, 8, 6, 3))         # rows, columns, channels
     >>> refuse_channels_first("argument 'x'", Rep(None, D(1)), (2, 3, 8, 8))   # channels, rows, columns
     """
-    last = rep.slots[-1] if rep.slots else None
+    # 1. only slots of two axes, rows and columns, that stand last are in doubt
+    if not rep.slots:
+        return
+    last = rep.slots[-1]
     if last is None or last.num_axes != 2:
         return
+
+    # 2. without channels there is nothing to confuse, and few channels behind many rows are what they seem
     start = rep.batch_dims() + rep.ndim
     rows, columns = shape[start - 2 : start]
     channels = shape[start:]
@@ -31,8 +36,10 @@ def refuse_channels_first(name: str, rep: Rep, shape: tuple[int, ...]) -> None:
         return
     if len(channels) == 1 and channels[0] != columns and rows >= min(columns, channels[0]):
         return
+
+    # 3. the two ways to say it
     named = ", ".join(["None"] * len(channels))
-    shown = "" if len(rep.slots) == 1 else ", ".join(map(repr, rep.slots[:-1])) + ", "
+    shown = "".join(f"{slot!r}, " for slot in rep.slots[:-1])
     raise ValueError(
         f"{name}: {rep!r} takes axes {start - 2} and {start - 1} for the rows and columns of an image, but shape "
         f"{tuple(shape)} looks as if channels came first: declare Rep({shown}{named}, {last!r}) if they do, and "
@@ -50,4 +57,7 @@ def plain_images(inputs: Iterable[tuple[Rep, tuple[int, ...]]], rep: Rep, shape:
     True
     """
     start = rep.batch_dims() + rep.ndim
-    return any(known == rep and len(size) == start and size[1:] == shape[1:start] for known, size in inputs)
+    for known, size in inputs:
+        if known == rep and len(size) == start and size[1:] == shape[1:start]:
+            return True
+    return False

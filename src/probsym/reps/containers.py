@@ -39,11 +39,12 @@ class Undeclared:
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
-        parts = [*args, *(kwargs or {}).values()]
-        while not isinstance(parts[0], cls):  # tensors may come in lists, as in torch.cat
-            first = parts.pop(0)
-            parts += first if isinstance(first, tuple | list) else []
-        parts[0].refuse()
+        arguments = [*args, *(kwargs or {}).values()]
+        while not isinstance(arguments[0], cls):
+            first = arguments.pop(0)
+            if isinstance(first, tuple | list):  # tensors may come in lists, as in torch.cat
+                arguments += first
+        arguments[0].refuse()
 
     def __repr__(self) -> str:
         return "<no Rep>"
@@ -89,18 +90,31 @@ def leaves(spec: Spec, path: Path = ()) -> dict[Path, Rep]:
     if isinstance(spec, Rep):
         return {path: spec}
     items = spec.items() if isinstance(spec, dict) else enumerate(spec)
-    return {p: rep for key, child in items for p, rep in leaves(child, (*path, key)).items()}
+    reps: dict[Path, Rep] = {}
+    for key, child in items:
+        reps.update(leaves(child, (*path, key)))
+    return reps
 
 
 def group_of(*specs: Spec) -> Group:
     """The product of all groups that act in the specs."""
-    return product(rep.group for spec in specs for rep in leaves(spec).values())
+    groups: list[Group] = []
+    for spec in specs:
+        for rep in leaves(spec).values():
+            groups.append(rep.group)
+    return product(groups)
 
 
 def dotted(path: Path, root: str) -> str:
-    """A path as a person would write it."""
-    head, rest = (str(path[0]), path[1:]) if path and isinstance(path[0], str) else (root, path)
-    return head.rstrip() if not rest else head + "".join(f"[{key!r}]" for key in rest)
+    """A path as a person would write it: `x`, `batch['x']`, or `root` in front of a position."""
+    head, rest = root, path
+    if path and isinstance(path[0], str):
+        head, rest = path[0], path[1:]
+    if not rest:
+        return head.rstrip()
+    for key in rest:
+        head += f"[{key!r}]"
+    return head
 
 
 def lookup(value: Any, path: Path, name: str) -> Any:
@@ -110,10 +124,9 @@ def lookup(value: Any, path: Path, name: str) -> Any:
         ValueError: it is not there; names the argument.
     """
     for depth, key in enumerate(path):
-        found = read(value, key)
-        if found is None:
+        value = read(value, key)
+        if value is None:
             raise ValueError(f"{dotted(path[: depth + 1], name)} is missing: it is declared, but was not given")
-        value = found
     return value
 
 
@@ -126,7 +139,9 @@ def read(value: Any, key: Any) -> Any:
     if isinstance(value, tuple) and key in getattr(value, "_fields", ()):
         return getattr(value, key)
     if isinstance(value, tuple | list):
-        return value[key] if isinstance(key, int) and -len(value) <= key < len(value) else None
+        if isinstance(key, int) and -len(value) <= key < len(value):
+            return value[key]
+        return None
     return getattr(value, str(key), None)
 
 
@@ -138,28 +153,40 @@ def entries(value: Any, declared: bool = False) -> Iterable[tuple[Any, Any]]:
         return enumerate(value)
     if hasattr(value, "stores") and hasattr(value, "to_dict"):  # PyG
         return value.to_dict().items()
-    if hasattr(value, "__dict__") and (declared or (dataclasses.is_dataclass(value) and not isinstance(value, type))):
+    if not hasattr(value, "__dict__"):
+        return ()
+    if declared or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
         return vars(value).items()
     return ()
 
 
 def exchange(value: Any, changes: Mapping[Path, Any]) -> Any:
     """A shallow copy of nested containers with the entries at several paths exchanged; each is copied once."""
+    # 1. the changes of each entry of this container
     if () in changes:
         return changes[()]
     parts: dict[Any, dict[Path, Any]] = {}
     for path, new in changes.items():
         parts.setdefault(path[0], {})[path[1:]] = new
     children = {key: exchange(read(value, key), part) for key, part in parts.items()}
+
+    # 2. a container of the same type
     if isinstance(value, MAPPINGS):
         return {**value, **children}
     if isinstance(value, tuple | list):
-        items = [children.get(i, item) for i, item in enumerate(value)]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return sequence_like(value, children)
     changed = copy.copy(value)
     for key, child in children.items():
         setattr(changed, str(key), child)
     return changed
+
+
+def sequence_like(value: tuple[Any, ...] | list[Any], changed: Mapping[int, Any]) -> Any:
+    """A tuple, list or namedtuple of the type of `value`, with the entries at some places exchanged."""
+    items = [changed.get(i, item) for i, item in enumerate(value)]
+    if hasattr(value, "_fields"):  # a namedtuple takes its entries one by one
+        return type(value)(*items)
+    return type(value)(items)
 
 
 def search(value: Any, key: Any, path: Path = ()) -> Path | None:
@@ -168,9 +195,16 @@ def search(value: Any, key: Any, path: Path = ()) -> Path | None:
         return None
     if isinstance(read(value, key), Tensor):
         return (*path, key)
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, tuple | list) else ()
-    found = (search(child, key, (*path, k)) for k, child in items)
-    return next((p for p in found if p is not None), None)
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, tuple | list):
+        items = enumerate(value)
+    for name, child in items:
+        place = search(child, key, (*path, name))
+        if place is not None:
+            return place
+    return None
 
 
 def build(spec: Spec, fn: Callable[[Path, Rep], Any], path: Path = ()) -> Any:

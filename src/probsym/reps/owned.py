@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from probsym.kernels.values import readable
+from probsym.reps.containers import sequence_like
 
 CONTAINERS = (dict, tuple, list, Mapping)  # ordinary dicts first: to ask for any Mapping takes long
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
 
 
 def owned(value: Any, given: Any) -> Any:
@@ -29,16 +31,19 @@ def owned(value: Any, given: Any) -> Any:
 def _owned(value: Any, given: Any) -> tuple[Any, bool]:
     """The same, and whether anything had to be copied; compilers cannot follow `is` between containers."""
     if isinstance(value, Tensor):
-        shared = isinstance(given, Tensor) and share_memory(value, given)
-        return (value.clone(), True) if shared else (value, False)
+        if isinstance(given, Tensor) and share_memory(value, given):
+            return value.clone(), True
+        return value, False
     if not isinstance(value, CONTAINERS) and value is given:
         return value, False
-    changed = {}
+    changed: dict[Any, Any] = {}
     for key, entry, counterpart in _pairs(value, given):
         new, copied = _owned(entry, counterpart)
         if copied:
             changed[key] = new
-    return (_with_entries(value, changed), True) if changed else (value, False)
+    if not changed:
+        return value, False
+    return _with_entries(value, changed), True
 
 
 def share_memory(a: Tensor, b: Tensor) -> bool:
@@ -52,8 +57,9 @@ def arranged(rows: Tensor, given: Tensor) -> Tensor:
     """`rows` in contiguous memory, so that each has its own and `view` works; channels last if `given` is."""
     if rows.is_contiguous():
         return rows
-    for order, ndim in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
-        if rows.ndim == given.ndim == ndim and all(t.is_contiguous(memory_format=order) for t in (rows, given)):
+    order = CHANNELS_LAST.get(rows.ndim)
+    if order is not None and given.ndim == rows.ndim:
+        if rows.is_contiguous(memory_format=order) and given.is_contiguous(memory_format=order):
             return rows
     return rows.contiguous()
 
@@ -61,12 +67,17 @@ def arranged(rows: Tensor, given: Tensor) -> Tensor:
 def _pairs(value: Any, given: Any) -> list[tuple[Any, Any, Any]]:
     """(key, entry, its counterpart) of a container or an object."""
     if isinstance(value, tuple | list):
-        # a list of names that PyG keeps for each graph is longer for several samples
-        return [(i, entry, given[i] if i < len(given) else None) for i, entry in enumerate(value)]
+        pairs: list[tuple[Any, Any, Any]] = []
+        for i, entry in enumerate(value):
+            # a list of names that PyG keeps for each graph is longer for several samples
+            counterpart = given[i] if i < len(given) else None
+            pairs.append((i, entry, counterpart))
+        return pairs
     if isinstance(value, Mapping):
-        return [(key, entry, given.get(key)) for key, entry in value.items()]
-    before = _attributes(given)
-    return [(name, entry, before.get(name)) for name, entry in _attributes(value).items()]
+        entries, before = value, given
+    else:
+        entries, before = _attributes(value), _attributes(given)
+    return [(name, entry, before.get(name)) for name, entry in entries.items()]
 
 
 def _attributes(value: Any) -> Mapping[str, Any]:
@@ -79,8 +90,7 @@ def _attributes(value: Any) -> Mapping[str, Any]:
 def _with_entries(value: Any, changed: dict[Any, Any]) -> Any:
     """`value` with some entries exchanged; what is still the caller's is copied first."""
     if isinstance(value, tuple | list):
-        items = [changed.get(i, item) for i, item in enumerate(value)]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return sequence_like(value, changed)
     if isinstance(value, Mapping):
         if type(value) is dict or not isinstance(value, MutableMapping):
             return {**value, **changed}

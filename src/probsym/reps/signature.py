@@ -33,7 +33,11 @@ def positional_names(model: nn.Module) -> list[str]:
         parameters = inspect.signature(model.forward).parameters.values()
     except (TypeError, ValueError):
         return []
-    return [p.name for p in parameters if p.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    names: list[str] = []
+    for parameter in parameters:
+        if parameter.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            names.append(parameter.name)
+    return names
 
 
 class Signature:
@@ -51,22 +55,32 @@ class Signature:
     """
 
     def __init__(self, declared: Spec) -> None:
-        positional = declared if isinstance(declared, tuple) else (declared,)
-        self.spec: Spec = {"kwargs": declared} if isinstance(declared, dict) else {"args": positional}
-        self.entries = tuple(
-            Declared(path, containers.dotted(path[1:], "argument "), rep)
-            for path, rep in containers.leaves(self.spec).items()
-        )
-        if not self.entries:
+        # 1. the Reps in the containers of a call
+        self.spec: Spec
+        if isinstance(declared, dict):
+            self.spec = {"kwargs": declared}
+        elif isinstance(declared, tuple):
+            self.spec = {"args": declared}
+        else:
+            self.spec = {"args": (declared,)}
+
+        # 2. every declared argument
+        entries: list[Declared] = []
+        for path, rep in containers.leaves(self.spec).items():
+            entries.append(Declared(path, containers.dotted(path[1:], "argument "), rep))
+        if not entries:
             raise ValueError("inputs: expected at least one Rep, got none")
+        self.entries = tuple(entries)
+        self.paths = frozenset(entry.path for entry in entries)
+
+        # 3. what acts on them
+        self.group: Group = containers.group_of(self.spec)
         node_axes: dict[Any, None] = {}  # a set in order
         for entry in self.entries:
             for slot, _ in entry.rep.axes:
                 if slot.group.on_nodes:
                     node_axes[slot.group] = None
         self.node_axes: tuple[NodeAxis, ...] = tuple(node_axes)
-        self.paths = frozenset(entry.path for entry in self.entries)
-        self.group: Group = containers.group_of(self.spec)
 
     def with_markers_named(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], model: nn.Module
@@ -94,14 +108,17 @@ class Signature:
                     f"argument {place}: the model calls it {key!r}, which {axis!r} names as its {kind}, but it stands "
                     f"among the declared arguments: pass it by name, or give its position instead, {kind}={place}"
                 )
-            return args[:declared], {**dict(zip(names[declared:], args[declared:], strict=False)), **kwargs}
+            by_name = dict(zip(names[declared:], args[declared:], strict=False))
+            return args[:declared], {**by_name, **kwargs}
         return args, kwargs
 
     def naming(self, whose: Mapping[Path, Path]) -> Signature:
         """The same signature, in which the Reps on edges at these paths name whose edges they are."""
+        entries: list[Declared] = []
+        for entry in self.entries:
+            if entry.path in whose:
+                entry = entry._replace(rep=entry.rep.naming(whose[entry.path]))
+            entries.append(entry)
         named = copy.copy(self)
-        named.entries = tuple(
-            entry._replace(rep=entry.rep.naming(whose[entry.path])) if entry.path in whose else entry
-            for entry in self.entries
-        )
+        named.entries = tuple(entries)
         return named

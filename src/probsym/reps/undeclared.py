@@ -33,18 +33,20 @@ def guarded(values: dict[str, Any], spec: Spec, markers: list[Path], missing: li
     Raises:
         ValueError: an argument is a tensor, or holds one, and is not declared.
     """
-    found = list(_undeclared(values, spec, ()))
-    if not found:
-        return values
     changes: dict[Path, Undeclared] = {}
-    for path, value in found:
+    for path, value in _undeclared(values, spec, ()):
+        # masks and batch vectors are read by name, and PyG's own entries are rewritten for every call
         if path in markers or _is_bookkeeping(values, path, markers):
             continue
+
+        # refused at once: whole arguments, entries of containers in which nothing is declared, and under a compiler
         refusal = Undeclared(_message(path, value, spec, missing))
         if len(path) == 2 or not _inner(_inner(spec, path[0]), path[1]) or recorded():
             refusal.refuse()
         changes[path] = refusal
-    return containers.exchange(values, changes) if changes else values
+    if not changes:
+        return values
+    return containers.exchange(values, changes)
 
 
 def _undeclared(value: Any, spec: Spec, path: Path) -> Iterator[tuple[Path, Any]]:
@@ -69,9 +71,11 @@ def _inner(spec: Spec, key: Any) -> Spec:
 
 
 def _is_bookkeeping(values: dict[str, Any], path: Path, markers: list[Path]) -> bool:
-    """Whether an entry beside a batch vector is one of PyG's own, which are rewritten for every call."""
-    beside = any(marker[:-1] == path[:-1] for marker in markers)
-    return beside and is_bookkeeping(containers.lookup(values, path[:-1], "argument "), path[-1])
+    """Whether an entry beside a batch vector is one of PyG's own."""
+    for marker in markers:
+        if marker[:-1] == path[:-1]:
+            return is_bookkeeping(containers.lookup(values, path[:-1], "argument "), path[-1])
+    return False
 
 
 def is_bookkeeping(holder: Any, key: Any) -> bool:
@@ -83,9 +87,14 @@ def is_bookkeeping(holder: Any, key: Any) -> bool:
 
 
 def _message(path: Path, value: Any, spec: Spec, missing: list[str]) -> str:
+    """Why a tensor is refused, and the ways out."""
     name = repr(path[1]) if len(path) == 2 else containers.dotted(path[1:], "")
-    place = "inputs" + "".join(f"[{key!r}]" for key in path[1:-1])
-    entry = f", {path[-1]!r}: ps.Rep()," if isinstance(path[-1], str) else ""
+    place = "inputs"
+    for key in path[1:-1]:
+        place += f"[{key!r}]"
+    entry = ""
+    if isinstance(path[-1], str):
+        entry = f", {path[-1]!r}: ps.Rep(),"
     text = (
         f"argument {name} has no Rep (a tensor of shape {tuple(value.shape)}), so it would neither be moved nor "
         f"repeated with the rest: declare it Rep() in {place}{entry} if it has one row per input on which nothing "

@@ -25,15 +25,20 @@ def without_padding(x: Inputs) -> Inputs:
     """The same call with zeros where there is no node and no edge, whatever stood there: NaN times zero is NaN."""
     changes: dict[Path, Tensor] = {}
     for path, leaf in x.leaves.items():
-        value, lead = leaf.value, leaf.rep.batch_dims()
+        value = leaf.value
+        batch_dims = leaf.rep.batch_dims()
         for axis, places in leaf.rep.nodes:
-            value = x.layouts[axis].clear(value, lead, *(lead + place for place in places))
+            value = x.layouts[axis].clear(value, batch_dims, *(batch_dims + place for place in places))
         for slot, place in leaf.rep.axes:
-            absent = _absent_edges(x, leaf, slot, lead + place) if slot.role == "edges" else None
-            if absent is not None:
-                after = value.ndim - lead - place - 1
-                view = absent.reshape(*absent.shape[:lead], *[1] * place, absent.shape[-1], *[1] * after)
-                value = value.masked_fill(view, 0)
+            if slot.role != "edges":
+                continue
+            absent = _absent_edges(x, leaf, slot, batch_dims + place)
+            if absent is None:
+                continue
+            # (B, E) or (E,) with axes of length one for all others
+            shape = [*absent.shape[:batch_dims], *[1] * (value.ndim - batch_dims)]
+            shape[batch_dims + place] = absent.shape[-1]
+            value = value.masked_fill(absent.reshape(shape), 0)
         if value is not leaf.value:
             changes[path] = value
     if not changes:
@@ -48,15 +53,16 @@ def _absent_edges(x: Inputs, leaf: Leaf, slot: Any, axis: int) -> Tensor | None:
     if layout.ragged:
         paths = [layout.edges_of(slot, rows)] if layout.edges else []
     else:
-        paths = [
-            path
-            for path, other in x.leaves.items()
-            if other.rep.labelled == slot.group and slot.means(path) and other.value.shape[2:] == (rows,)
-        ]
+        paths = []
+        for path, other in x.leaves.items():
+            if other.rep.labelled == slot.group and slot.means(path) and other.value.shape[2:] == (rows,):
+                paths.append(path)
     if len(paths) != 1:
         return None
     absent = (x.leaves[paths[0]].value < 0).any(-2)
-    return None if may_peek(absent) and not bool(absent.any()) else absent
+    if may_peek(absent) and not bool(absent.any()):
+        return None
+    return absent
 
 
 # ---------------------------------------------------------------- checks
@@ -89,15 +95,24 @@ def check_values(x: Inputs) -> None:
 
 def _finite_sum(value: Tensor) -> Tensor | bool:
     """Whether the sum is finite: then all values are; where it overflows they may be."""
-    total = value.sum(dtype=torch.float32) if value.dtype in (torch.float16, torch.bfloat16) else value.sum()
-    return cmath.isfinite(total.item()) if total.is_cpu else torch.isfinite(total)
+    if value.dtype in (torch.float16, torch.bfloat16):
+        total = value.sum(dtype=torch.float32)
+    else:
+        total = value.sum()
+    if total.is_cpu:
+        return cmath.isfinite(total.item())
+    return torch.isfinite(total)
 
 
 def _all(flags: list[Tensor | bool]) -> bool:
     """Whether all are true; those on a GPU are waited for once."""
-    waiting = [flag for flag in flags if isinstance(flag, Tensor) and not flag.is_cpu]
-    known = [flag for flag in flags if not isinstance(flag, Tensor) or flag.is_cpu]
-    return all(known) and (not waiting or bool(torch.stack(waiting).all()))
+    on_gpu: list[Tensor] = []
+    for flag in flags:
+        if isinstance(flag, Tensor) and not flag.is_cpu:
+            on_gpu.append(flag)
+        elif not flag:
+            return False
+    return not on_gpu or bool(torch.stack(on_gpu).all())
 
 
 def _find_fault(x: Inputs) -> None:
@@ -118,11 +133,13 @@ def _find_fault(x: Inputs) -> None:
 
 def _first_bad(x: Inputs, leaf: Leaf) -> str:
     """Which input of the batch holds the first of them."""
-    rows = (~torch.isfinite(leaf.value)).flatten(1).any(1) if leaf.value.ndim > 1 else ~torch.isfinite(leaf.value)
-    row = int(rows.nonzero()[0])
+    if x.count < 2:
+        return ""
+    bad = ~torch.isfinite(leaf.value)
+    row = int(bad.nonzero()[0, 0])
     if leaf.rep.batch_dims() == 0:
         row = int(x.owner(leaf)[row])
-    return f" in input {row} of {x.count}" if x.count > 1 else ""
+    return f" in input {row} of {x.count}"
 
 
 def _holes(mask: Tensor) -> Tensor:
@@ -156,7 +173,8 @@ def _apart(labels: Tensor, layout: Layout) -> Tensor:
 
 
 def _check_labels(leaf: Leaf, layout: Layout) -> None:
-    labels, most = leaf.value, int(leaf.value.max())
+    labels = leaf.value
+    most = int(labels.max())
     if most >= layout.size:
         raise ValueError(f"{leaf.name}: expected node numbers below {layout.size}, got {most}")
     if layout.batch is None or labels.ndim < 2:
