@@ -17,7 +17,7 @@ from probsym.reps import Inputs, Rep, build
 
 Noise = Any  # nested dict / tuple of tensors, shaped like `noise_rep`
 
-PAGE = 64  # samples whose noise is drawn together
+SAMPLES_PER_PAGE = 64  # samples whose noise is drawn together
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class EquivariantDistribution(nn.Module, ABC):
         """
 
     def noise_pages(
-        self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = PAGE
+        self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = SAMPLES_PER_PAGE
     ) -> Iterator[Noise]:
         """The noise of k independent samples, at most `page` at a time, so that nobody has to hold all of it."""
         for start in range(0, k, page):
@@ -340,7 +340,7 @@ class ProductDistribution(EquivariantDistribution):
 
     def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
         elements: list[Element] = []
-        found: list[dict[str, Tensor]] = []
+        of_parts: list[dict[str, Tensor]] = []
         for part, eps in zip(self.members, noise, strict=True):
             if diagnostics is None:
                 elements.append(part.transport(x, eps))
@@ -348,9 +348,9 @@ class ProductDistribution(EquivariantDistribution):
             # of the kind that was given, so that what costs something waits here as well
             own = Diagnostics() if isinstance(diagnostics, Diagnostics) else dict[str, Tensor]()
             elements.append(part.transport(x, eps, own))
-            found.append(own)
+            of_parts.append(own)
         if diagnostics is not None:
-            fill(diagnostics, added(found))
+            fill(diagnostics, added(of_parts))
         return self.group.join(*elements)
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:

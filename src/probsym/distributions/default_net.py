@@ -21,7 +21,7 @@ from probsym.nets.rounding import uncertain
 from probsym.reps import Inputs, NodeAxis, Signature, leaves
 
 BUILDING = threading.RLock()
-SMALL = 16  # times the eps of scores: rounding that their common size, which they are lifted by, covers already
+COVERED_ROUNDING_IN_EPS = 16  # of scores: their common size, which they are lifted by, covers as much already
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class DefaultNet(nn.Module):
         packed = isinstance(seen.mask, Segments)
         eps = torch.finfo(x.dtype).eps
         error = torch.finfo(scores.dtype).eps
-        known = error <= eps and (seen.rounding is None or _below(seen.rounding, SMALL * eps))
+        known = error <= eps and (seen.rounding is None or _below(seen.rounding, COVERED_ROUNDING_IN_EPS * eps))
         scores = scores.to(x.dtype)
         if not known:
             rounding = scores.new_zeros(x.count) if seen.rounding is None else seen.rounding.to(x.dtype)
@@ -155,7 +155,9 @@ class DefaultNet(nn.Module):
                 share = uncertain(scores, rounding + error) / tolerance(x.dtype)
                 shift = mean(scores.abs(), seen.mask) * share
             scores = scores + spread(shift, seen.mask)
-        return scores.squeeze(0) if packed else layout.unpad(scores, 0)
+        if packed:
+            return scores.squeeze(0)
+        return layout.unpad(scores, 0)
 
 
 def _below(x: Tensor, limit: float) -> bool:
@@ -182,29 +184,33 @@ def _views(spec: Any, group: Group) -> tuple[_View, ...]:
 
 def _carrier(spec: Any, space: Group) -> NodeAxis | None:
     """The node axis whose nodes have points or vectors of a space; one that is permuted before one that is not."""
-    found: list[NodeAxis] = []
+    axes: list[NodeAxis] = []
     for rep in leaves(spec).values():
         if space not in rep.group.factors:
             continue
         for slot, _ in rep.axes:
             if slot.role in ("nodes", "labels", "edges"):
-                found.append(slot.group)  # type: ignore[arg-type]
-    for axis in found:
+                axes.append(slot.group)  # type: ignore[arg-type]
+    for axis in axes:
         if not axis.trivial:
             return axis
-    return found[0] if found else None
+    if not axes:
+        return None
+    return axes[0]
 
 
 def _net(spec: Any, view: _View, viewpoint: Viewpoint, version: int) -> nn.Module:
+    """The net of one view, see `DefaultNet`."""
     if view.space is not None and (viewpoint.paired or version == 1):
         return InvariantWeights(scores=view.scores)
     if view.space is not None:
         return MomentWeights(scores=view.scores, messages=viewpoint.labelled)
-    paired = any(
-        rep.labelled == view.axis or sum(slot.group == view.axis for slot, _ in rep.axes) > 1
-        for rep in leaves(spec).values()
-    )
-    return GIN() if paired else DeepSets()
+    # an axis of nodes alone: GIN where an input tells of edges or pairs of them
+    for rep in leaves(spec).values():
+        own_axes = [slot for slot, _ in rep.axes if slot.group == view.axis]
+        if rep.labelled == view.axis or len(own_axes) > 1:
+            return GIN()
+    return DeepSets()
 
 
 def _called(net: nn.Module, seen: NodeFeatures) -> tuple[Tensor | None, Tensor | None]:
@@ -223,7 +229,9 @@ def _single(seen: NodeFeatures) -> NodeFeatures:
     """One node with as many features, all zero, and no edges."""
 
     def zeros(x: Tensor | None, *front: int) -> Tensor | None:
-        return None if x is None else torch.zeros(*front, *x.shape[len(front) :], dtype=x.dtype, device=x.device)
+        if x is None:
+            return None
+        return torch.zeros(*front, *x.shape[len(front) :], dtype=x.dtype, device=x.device)
 
     edges = None
     if seen.edges is not None:
@@ -249,4 +257,6 @@ def _cast(seen: NodeFeatures, dtype: torch.dtype) -> NodeFeatures:
             changed[name] = value.to(dtype)
     if seen.edges is not None and seen.edges.kind.dtype != dtype:
         changed["edges"] = replace(seen.edges, kind=seen.edges.kind.to(dtype))
-    return replace(seen, **changed) if changed else seen
+    if not changed:
+        return seen
+    return replace(seen, **changed)

@@ -15,10 +15,10 @@ class Diagnostics(dict[str, Tensor]):
     Iterating over keys, `in` and `len` compute nothing; values, items, comparisons, conversion to a dict and copies
     compute everything. Pickles and deep copies are plain dicts.
 
-    >>> found = Diagnostics(degenerate=torch.tensor(2), entropy=lambda: torch.tensor(0.5))
-    >>> list(found), found.computed()
+    >>> diagnostics = Diagnostics(degenerate=torch.tensor(2), entropy=lambda: torch.tensor(0.5))
+    >>> list(diagnostics), diagnostics.computed()
     (['degenerate', 'entropy'], {'degenerate': tensor(2)})
-    >>> found["entropy"], found == {"degenerate": torch.tensor(2), "entropy": torch.tensor(0.5)}
+    >>> diagnostics["entropy"], diagnostics == {"degenerate": torch.tensor(2), "entropy": torch.tensor(0.5)}
     (tensor(0.5000), True)
     """
 
@@ -31,11 +31,18 @@ class Diagnostics(dict[str, Tensor]):
 
     def later(self, key: str) -> Any:
         """The value, or a function of no arguments that computes it once."""
-        return (lambda: self[key]) if callable(super().__getitem__(key)) else self[key]
+        if callable(super().__getitem__(key)):
+            return lambda: self[key]
+        return self[key]
 
     def computed(self) -> dict[str, Tensor]:
         """What is known without a computation."""
-        return {key: self[key] for key in self if not callable(super(Diagnostics, self).__getitem__(key))}
+        known: dict[str, Tensor] = {}
+        for key in self:
+            value = super().__getitem__(key)
+            if not callable(value):
+                known[key] = value
+        return known
 
     # dict(self) and {**self} would take what is stored as it is, if __iter__ were that of dict
     def __iter__(self) -> Iterator[str]:
@@ -106,34 +113,41 @@ def fill(diagnostics: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
 
 
 def merged(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One dict of several, later ones first in rank, without a computation."""
-    found: dict[str, Any] = {}
+    """One dict of several, without a computation; of the same key the last one counts."""
+    values: dict[str, Any] = {}
     for part in parts:
         for key in part:
-            found[key] = part.later(key) if isinstance(part, Diagnostics) else part[key]
-    return gathered(found)
+            values[key] = part.later(key) if isinstance(part, Diagnostics) else part[key]
+    return gathered(values)
 
 
 def gathered(values: dict[str, Any]) -> dict[str, Tensor]:
     """A plain dict unless there is something to compute: compilers know those better."""
-    return Diagnostics(values) if any(callable(value) for value in values.values()) else values
+    for value in values.values():
+        if callable(value):
+            return Diagnostics(values)
+    return values
 
 
 def added(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The sums of what has the same key, without a computation."""
-    every = list(parts)
-    keys = dict.fromkeys(key for part in every for key in part)
-    return gathered({key: _total(key, [part for part in every if key in part]) for key in keys})
+    by_key: dict[str, list[Mapping[str, Tensor]]] = {}
+    for part in parts:
+        for key in part:
+            by_key.setdefault(key, []).append(part)
+    return gathered({key: _total(key, owners) for key, owners in by_key.items()})
 
 
 def _total(key: str, parts: list[Mapping[str, Tensor]]) -> Any:
     """The sum of the values of one key, or a function that computes it."""
 
     def total() -> Tensor:
-        found = parts[0][key]
+        value = parts[0][key]
         for part in parts[1:]:
-            found = found + part[key]
-        return found
+            value = value + part[key]
+        return value
 
-    waits = any(isinstance(part, Diagnostics) and callable(part.later(key)) for part in parts)
-    return total if waits else total()
+    for part in parts:
+        if isinstance(part, Diagnostics) and callable(part.later(key)):
+            return total
+    return total()

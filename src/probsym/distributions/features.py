@@ -53,7 +53,7 @@ def node_features(x: Inputs, axis: NodeAxis | None, space: Group | None) -> Node
 class Viewpoint:
     """The nodes of `axis` and one space, from which `read` sees the inputs of a call.
 
-    Without an axis there is one node an input, and axes that nothing permutes become channels.
+    Without an axis there is one node per input, and axes that nothing permutes become channels.
 
     Attributes:
         paired: whether an input holds pairs of the nodes. labelled: whether one is a list of edges between them.
@@ -146,8 +146,12 @@ class _Seat:
     ) -> Tensor:
         """The features, (B, N, ...) or packed (1, sum N, ...); adds to the origins and to the rounding of vectors."""
         own = packed is not None and packed_layout(x, leaf) is packed and not self.pooled
-        layout = packed if own else None
-        value = leaf.value.to(x.dtype).unsqueeze(0) if own else dense(x, leaf)
+        if own:
+            layout = packed
+            value = leaf.value.to(x.dtype).unsqueeze(0)
+        else:
+            layout = None
+            value = dense(x, leaf)
 
         # 1. points and vectors are centred and scaled
         for space, points in self.directed:
@@ -173,7 +177,9 @@ class _Seat:
 
         # 4. what belongs to the whole input belongs to each of its nodes
         if self.pooled:
-            return value.unsqueeze(1) if packed is None else packed.spread(value, 0).unsqueeze(0)
+            if packed is None:
+                return value.unsqueeze(1)
+            return packed.spread(value, 0).unsqueeze(0)
         if packed is None or own:
             return value
         return packed.unpad(value, 0).unsqueeze(0)
@@ -182,7 +188,9 @@ class _Seat:
 def _seat(rep: Rep, axis: NodeAxis | None, space: Group | None) -> _Seat | None:
     """How a net at the nodes of `axis`, with an eye for `space`, sees an input; None for what it cannot see."""
     if rep.labelled is not None:
-        return _Seat("pairs", labels=True) if rep.labelled == axis else None
+        if rep.labelled != axis:
+            return None
+        return _Seat("pairs", labels=True)
 
     # 1. the slots by what they hold, with their places behind the batch
     own_nodes: list[int] = []
@@ -227,10 +235,13 @@ def _length(value: Tensor, axis: int) -> Tensor:
     return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
 
 
-def _joined(found: list[Tensor]) -> Tensor | None:
-    if not found:
+def _joined(parts: list[Tensor]) -> Tensor | None:
+    """Features of all inputs as channels of one tensor; None where there are none."""
+    if not parts:
         return None
-    return torch.cat(found, -1) if len(found) > 1 else found[0]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts, -1)
 
 
 def _broadcast(value: Tensor, nodes: int) -> Tensor:
@@ -243,15 +254,19 @@ def _broadcast(value: Tensor, nodes: int) -> Tensor:
 def _mean(value: Tensor, mask: Tensor | None, axis: int) -> Tensor:
     """Mean over the nodes of an axis that exist; zero where there are none."""
     if mask is None:
-        return value.mean(axis, keepdim=True) if value.shape[axis] else value.sum(axis, keepdim=True)
+        if not value.shape[axis]:
+            return value.sum(axis, keepdim=True)
+        return value.mean(axis, keepdim=True)
     view = mask.reshape(mask.shape[0], *[1] * (axis - 1), mask.shape[-1], *[1] * (value.ndim - axis - 1))
     return (value * view).sum(axis, keepdim=True) / view.sum(axis, keepdim=True).clamp_min(1)
 
 
 def _chained(lists: list[EdgeList]) -> EdgeList | None:
     """One list of all edges; those of each list are a kind of their own."""
-    if len(lists) < 2:
-        return lists[0] if lists else None
+    if not lists:
+        return None
+    if len(lists) == 1:
+        return lists[0]
     kinds: list[Tensor] = []
     for place, edges in enumerate(lists):
         kinds.append(torch.nn.functional.pad(edges.kind, (place, len(lists) - 1 - place)))
@@ -286,26 +301,26 @@ def adjacency(x: Inputs, leaf: Leaf) -> Tensor:
     return counts.reshape(x.count, n, n, 1)
 
 
-def check_features(found: Any, x: Inputs, group: Group) -> dict[Group, Any]:
+def check_features(features: Any, x: Inputs, group: Group) -> dict[Group, Any]:
     """The features of a net by factor, checked; a lone tensor serves a single factor, E(d) gets the centroid.
 
     Raises:
         TypeError, ValueError: a factor is missing, or the type, dtype or shape of its features does not fit; names the
             factor and what was expected.
     """
-    if not isinstance(found, Mapping):
+    if not isinstance(features, Mapping):
         if len(group.factors) > 1:
-            raise TypeError(f"net: expected a dict of features by factor, got {type(found).__name__}")
-        found = {group.factors[0]: found}
+            raise TypeError(f"net: expected a dict of features by factor, got {type(features).__name__}")
+        features = {group.factors[0]: features}
     checked: dict[Group, Any] = {}
     for f in group.factors:
         slots = f.feature_slots
-        if f not in found:
+        if f not in features:
             if slots:
-                raise ValueError(f"net: expected features for {f!r}, got only {', '.join(map(repr, found))}")
+                raise ValueError(f"net: expected features for {f!r}, got only {', '.join(map(repr, features))}")
             checked[f] = torch.zeros(x.count, dtype=x.dtype, device=x.device)  # nothing to choose
             continue
-        value = found[f]
+        value = features[f]
         if not f.anchored:
             checked[f] = _checked(value, f, x, slots)
             continue
@@ -342,12 +357,11 @@ def _checked(value: Any, factor: Group, x: Inputs, slots: tuple[Slot | None, ...
             wanted_sizes.append(layout.size)
         else:
             wanted_sizes += slot.sizes
-    fits = len(wanted_sizes) == value.ndim
-    fits = fits and all(n is None or n == m for n, m in zip(wanted_sizes, value.shape, strict=True))
-    if not fits:
+    if not _fits(value, wanted_sizes):
         shown = ", ".join("M" if n is None else str(n) for n in wanted_sizes)
-        comma = "," if len(wanted_sizes) == 1 else ""
-        raise ValueError(f"net: expected features of {factor!r} of shape ({shown}{comma}), got {tuple(value.shape)}")
+        if len(wanted_sizes) == 1:
+            shown += ","
+        raise ValueError(f"net: expected features of {factor!r} of shape ({shown}), got {tuple(value.shape)}")
 
     # 3. in the precision of the inputs
     if value.is_complex():
@@ -363,6 +377,16 @@ def _checked(value: Any, factor: Group, x: Inputs, slots: tuple[Slot | None, ...
     if layout is not None:
         return _raised_scores(wide, eps, layout)
     return wide
+
+
+def _fits(value: Tensor, sizes: list[int | None]) -> bool:
+    """Whether a tensor has axes of these sizes; None for any size."""
+    if len(sizes) != value.ndim:
+        return False
+    for wanted, size in zip(sizes, value.shape, strict=True):
+        if wanted is not None and wanted != size:
+            return False
+    return True
 
 
 def _settled_columns(columns: Tensor, eps: float) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,11 @@ from probsym.reps import Inputs, Layout, Leaf, NodeAxis
 
 def spatial(x: Inputs, space: Group) -> list[Leaf]:
     """The inputs with one axis of `space` that holds points or vectors, and no other slot of it."""
-    return [leaf for leaf in x.leaves.values() if _roles(leaf, space) in (["point"], ["vector"])]
+    seen: list[Leaf] = []
+    for leaf in x.leaves.values():
+        if _roles(leaf, space) in (["point"], ["vector"]):
+            seen.append(leaf)
+    return seen
 
 
 def is_point(leaf: Leaf, space: Group) -> bool:
@@ -25,6 +28,7 @@ def is_point(leaf: Leaf, space: Group) -> bool:
 
 
 def _roles(leaf: Leaf, space: Group) -> list[str | None]:
+    """What the slots of a space hold on the axes of an input."""
     return [slot.role for slot, _ in leaf.rep.axes if slot.group == space]
 
 
@@ -38,14 +42,19 @@ def space_slot(leaf: Leaf) -> Slot | None:
 
 def place_of(leaf: Leaf, space: Group) -> int:
     """The place of the first axis of a space, after the batch."""
-    return next(place for slot, place in leaf.rep.axes if slot.group == space)
+    for slot, place in leaf.rep.axes:
+        if slot.group == space:
+            return place
+    raise ValueError(f"{leaf.name}: expected an axis of {space!r}, got {leaf.rep!r}")
 
 
 def dense(x: Inputs, leaf: Leaf) -> Tensor:
     """The value with ragged node axes padded: (B, ...) always, in at least float32."""
     value = leaf.value.to(x.dtype)
     axis = leaf.rep.ragged
-    return value if axis is None else x.layouts[axis].pad(value, 0)
+    if axis is None:
+        return value
+    return x.layouts[axis].pad(value, 0)
 
 
 def columns(x: Inputs, leaf: Leaf, space: Group) -> tuple[Tensor, Tensor | None]:
@@ -63,7 +72,8 @@ def columns(x: Inputs, leaf: Leaf, space: Group) -> tuple[Tensor, Tensor | None]
         mask = x.layouts[nodes].padded_mask()
         if mask is None:
             continue
-        axis = axis + 1 - (axis + 1 > place)  # its place among the axes after (B, D)
+        # its place in (B, ...) without the axis of the space
+        axis = axis + 1 if axis + 1 < place else axis
         mask = mask.reshape(mask.shape[0], *[1] * (axis - 1), mask.shape[-1], *[1] * (len(rest) - axis))
         present = mask if present is None else present & mask
     if present is not None:
@@ -77,16 +87,23 @@ def centroid(x: Inputs, space: Group) -> Tensor:
     Raises:
         ValueError: no input holds points of `space`.
     """
-    clouds = [leaf for leaf in spatial(x, space) if is_point(leaf, space) and not leaf.rep.on_edges]
+    # 1. the points of nodes; those on edges do not count
+    clouds: list[Leaf] = []
+    for leaf in spatial(x, space):
+        if is_point(leaf, space) and not leaf.rep.on_edges:
+            clouds.append(leaf)
     if not clouds:
         raise ValueError(
             f"{space!r} moves points, but no input is declared as points: expected one such as Rep(nodes, "
             f"{space.name or 'space'}); vectors alone need a group without translations, such as O(3) or SO(3)"
         )
+
+    # 2. their sum over their number
     total, number = _sum(x, clouds[0], space)
     for leaf in clouds[1:]:
         more, points = _sum(x, leaf, space)
-        total, number = total + more, number + points
+        total = total + more
+        number = number + points
     if isinstance(number, int):
         return total / max(number, 1)
     return total / number.clamp_min(1).unsqueeze(-1)
@@ -134,19 +151,19 @@ def _number(value: Tensor, axis: int, present: Tensor | None) -> Tensor | int:
 def presence(x: Inputs, leaf: Leaf) -> Tensor | None:
     """Which entries of `dense` exist, shaped to broadcast on it; None for all."""
     ndim = 1 + leaf.rep.ndim + len(leaf.channels)
-    found: Tensor | None = None
+    present: Tensor | None = None
     for axis, places in leaf.rep.nodes:
         mask = x.layouts[axis].padded_mask()
         if mask is None:
             continue
         for place in places:
             view = mask.reshape(mask.shape[0], *[1] * place, mask.shape[1], *[1] * (ndim - place - 2))
-            found = view if found is None else found & view
-    return found
+            present = view if present is None else present & view
+    return present
 
 
 def unit(
-    x: Inputs, leaf: Leaf, value: Tensor, space: Group, origin: Tensor | None, layout: Any = None
+    x: Inputs, leaf: Leaf, value: Tensor, space: Group, origin: Tensor | None, layout: Layout | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Points and vectors about the origins (B, D), scaled to root mean square length one, and their rounding (B,).
 
@@ -188,17 +205,26 @@ def unit(
     return value, torch.where(real, rounding, eps)
 
 
-def _scaled(x: Inputs, value: Tensor, number: Tensor | int, layout: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+def _scaled(
+    x: Inputs, value: Tensor, number: Tensor | int, layout: Layout | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """A value divided by its root mean square length, which is `extent` (B,), times `scale` if there is one."""
-    count = number.clamp_min(1) if isinstance(number, Tensor) else max(number, 1)
-    # not `vector_norm`, whose second derivative is NaN at zero
+    count: Tensor | int
+    if isinstance(number, Tensor):
+        count = number.clamp_min(1)
+    else:
+        count = max(number, 1)
+
+    # 1. by its root mean square at once, where no square leaves the range of its dtype; not by `vector_norm`, whose
+    # second derivative is NaN at zero
     square = _over_inputs(value.square(), layout, x.count) / count
     if may_peek(square) and square.numel():
         least, largest = torch.aminmax(square.detach())
-        # squares of smaller and larger coordinates leave the range of their dtype
         if float(least) > torch.finfo(square.dtype).tiny ** 0.5 and float(largest) < math.inf:
             extent = square.sqrt()
             return value / _laid_out(extent, value, layout), extent, None
+
+    # 2. otherwise first by its largest entry
     scale = _over_inputs(value.detach().abs(), layout, x.count, largest=True)
     scale = torch.where(scale > 0, scale, 1.0)
     value = value / _laid_out(scale, value, layout)
@@ -206,27 +232,43 @@ def _scaled(x: Inputs, value: Tensor, number: Tensor | int, layout: Any) -> tupl
     return value / _laid_out(extent, value, layout), extent, scale
 
 
-def _laid_out(each: Tensor, value: Tensor, layout: Any, axis: int = 0) -> Tensor:
+def _laid_out(each: Tensor, value: Tensor, layout: Layout | None, axis: int = 0) -> Tensor:
     """Numbers (B,) of each input, or vectors (B, D) that lie along an axis, to be broadcast on the value."""
     shape = [1] * value.ndim
     if each.ndim == 2:
         shape[axis] = each.shape[1]
-    shape[0 if layout is None else 1] = -1
-    return (each if layout is None else each.index_select(0, layout.batch)).reshape(shape)
+    if layout is None:
+        shape[0] = -1
+        return each.reshape(shape)
+    # a ragged batch (1, sum N, ...): every node has the numbers of its graph
+    shape[1] = -1
+    return each.index_select(0, _graph_of(layout)).reshape(shape)
 
 
-def _over_inputs(value: Tensor, layout: Any, count: int, largest: bool = False) -> Tensor:
+def _graph_of(layout: Layout) -> Tensor:
+    """The graph of every node of a ragged batch."""
+    if layout.batch is None:
+        raise ValueError("expected a ragged batch, got nodes without a batch vector")
+    return layout.batch
+
+
+def _over_inputs(value: Tensor, layout: Layout | None, count: int, largest: bool = False) -> Tensor:
     """Sum or largest of all entries of each input: (B, ...), or in a ragged batch (1, sum N, ...), to (B,)."""
-    flat = value.flatten(1) if layout is None else value[0].flatten(1)
-    if not flat.shape[1]:
-        return flat.sum(1) if layout is None else flat.new_zeros(count)
-    each = flat.amax(1) if largest else flat.sum(1)
+    # 1. over the entries of each row: an input, or a node of a ragged batch
+    rows = value if layout is None else value[0]
+    rows = rows.flatten(1)
+    if largest and rows.shape[1]:
+        each = rows.amax(1)
+    else:
+        each = rows.sum(1)
     if layout is None:
         return each
-    total = each.new_zeros(count)
+
+    # 2. over the nodes of each graph
+    over_graphs = each.new_zeros(count)
     if largest:
-        return total.scatter_reduce(0, layout.batch, each, "amax")
-    return total.index_add(0, layout.batch, each)
+        return over_graphs.scatter_reduce(0, _graph_of(layout), each, "amax")
+    return over_graphs.index_add(0, _graph_of(layout), each)
 
 
 def moderate(value: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -246,12 +288,9 @@ def moderate(value: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def exists(value: Tensor, present: Tensor | None) -> Tensor:
     """Which of the columns (B, D, M) exist, as a tensor (B, M)."""
-    shape = (value.shape[0], value.shape[-1])
-    return torch.ones(shape, dtype=torch.bool, device=value.device) if present is None else present
-
-
-def _kept(value: Tensor, present: Tensor | None) -> Tensor:
-    return value if present is None else value * present[:, None]
+    if present is not None:
+        return present
+    return torch.ones(value.shape[0], value.shape[-1], dtype=torch.bool, device=value.device)
 
 
 def size(value: Tensor, present: Tensor | None) -> Tensor:
@@ -279,7 +318,9 @@ def centred(x: Inputs, leaf: Leaf, space: Group, origin: Tensor | None) -> tuple
     value, present = columns(x, leaf, space)
     if origin is not None and is_point(leaf, space):
         value = value - origin[..., None]
-    return _kept(value, present), present
+    if present is not None:
+        value = value * present[:, None]
+    return value, present
 
 
 def node_axes(leaf: Leaf) -> list[tuple[NodeAxis, int]]:

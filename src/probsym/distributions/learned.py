@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.distributions.base import PAGE, Noise, ProjectedDistribution, Support, draw_options
+from probsym.distributions.base import SAMPLES_PER_PAGE, Noise, ProjectedDistribution, Support, draw_options
 from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.diagnostics import gathered, lazily, merged
 from probsym.distributions.features import check_features
@@ -116,6 +116,7 @@ class NetDistribution(ProjectedDistribution):
         Both cost something, the entropy more than the elements themselves. They are computed when they are read, of at
         most 64 samples.
         """
+        # 1. how they are computed
         first = {f: _first(f, z[f], x.layouts.get(f)) for f in self.group.factors}  # type: ignore[call-overload]
 
         def degenerate() -> Tensor:
@@ -123,29 +124,38 @@ class NetDistribution(ProjectedDistribution):
             return flags.reshape(math.prod(flags.shape[:-1]), x.count).any(0).sum()
 
         def entropy() -> Tensor:
-            found = [self.relaxation.entropy(first[f], x.layouts[f]) for f in self._sorted]  # type: ignore[index]
-            return torch.stack(found).sum()
+            entropies = [self.relaxation.entropy(first[f], x.layouts[f]) for f in self._sorted]  # type: ignore[index]
+            return torch.stack(entropies).sum()
 
         wanted = {"degenerate": degenerate}
         if self._sorted:
             wanted["entropy"] = entropy
-        # A compiler follows no function that waits to be called, and a transform's tensors do not outlive it.
-        tensors = [t for value in first.values() for t in (value if isinstance(value, tuple) else (value,))]
-        later = x.readable and readable(*tensors)
-        return gathered({name: lazily(compute) if later else compute() for name, compute in wanted.items()})
+
+        # 2. when: a compiler follows no function that waits to be called, and a transform's tensors do not outlive it
+        tensors: list[Tensor] = []
+        for value in first.values():
+            if isinstance(value, tuple):
+                tensors += value
+            else:
+                tensors.append(value)
+        if x.readable and readable(*tensors):
+            return gathered({name: lazily(compute) for name, compute in wanted.items()})
+        return {name: compute() for name, compute in wanted.items()}
 
 
 def _first(factor: Group, value: Any, layout: Layout | None) -> Any:
     """The features of the first samples, of which no more memory is held."""
     if isinstance(value, tuple):
         origin, vectors = value
-        return (origin[:PAGE] if origin.ndim > 2 else origin, _first(factor, vectors, layout))
+        if origin.ndim > 2:
+            origin = origin[:SAMPLES_PER_PAGE]
+        return origin, _first(factor, vectors, layout)
     packed = layout is not None and layout.ragged
     own = 0 if packed else 1
     for slot in factor.feature_slots:
         own += 1 if slot is None else slot.num_axes
-    if value.ndim > own and len(value) > PAGE:
-        return value[:PAGE].clone()
+    if value.ndim > own and len(value) > SAMPLES_PER_PAGE:
+        return value[:SAMPLES_PER_PAGE].clone()
     return value
 
 

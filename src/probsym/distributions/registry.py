@@ -18,7 +18,9 @@ def _learned(spec: Any, group: Group) -> EquivariantDistribution:
 
 
 def _haar(spec: Any, group: Group) -> EquivariantDistribution:
-    return Haar(group, origin=None if group.compact else "centroid")
+    if group.compact:
+        return Haar(group)
+    return Haar(group, origin="centroid")
 
 
 def _frame(spec: Any, group: Group) -> EquivariantDistribution:
@@ -60,4 +62,6 @@ def complete(p: EquivariantDistribution, group: Group) -> EquivariantDistributio
             f"distribution: expected one of {', '.join(map(repr, NAMES))} or a distribution, got {type(p).__name__}"
         )
     left = [f for f in group.factors if f.trivial and f not in p.group.factors]
-    return ProductDistribution(p, Haar(product(left))) if left else p
+    if not left:
+        return p
+    return ProductDistribution(p, Haar(product(left)))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from probsym.distributions import EquivariantDistribution, Noise
-from probsym.distributions.base import PAGE, joined, sliced
+from probsym.distributions.base import SAMPLES_PER_PAGE, joined, sliced
 from probsym.distributions.diagnostics import Diagnostics
 from probsym.estimators.estimator import Source
 from probsym.groups import Element, Group
@@ -124,7 +124,7 @@ class Design(ABC):
         """
         block = self.block_size(p, x)
         check_multiple(k, block, self)
-        page = max(PAGE // block, 1) * block  # samples in a page
+        page = max(SAMPLES_PER_PAGE // block, 1) * block  # samples in a page
         shared = self.samples_per_draw(p, x)
         if source.noise is None:
             for fresh in p.noise_pages(x, k // shared, source.generator, page // shared):
