@@ -26,10 +26,10 @@ from probsym.testing.elements import (
 )  # fmt: skip
 from probsym.testing.statistics import two_sample
 
-SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3, 1, 2))
-NODES = 4  # of a node axis that does not know its size
+BATCH_SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3, 1, 2))
+DEFAULT_NODES = 4  # of a node axis that does not know its size
 NEAR = 1e-4  # relative change of features whose elements are near one another
-FALLBACKS = 40  # draws that are compared: two of a fair coin agree in all of them once in 2^39
+FALLBACK_DRAWS = 40  # that are compared: two of a fair coin agree in all of them once in 2^39
 
 
 def assert_group(
@@ -73,7 +73,7 @@ def assert_group(
     """
     checks = _Checks(group, n, tuple(slots), tolerance, seeded(generator))
     checks.structure()
-    for shape in SHAPES:
+    for shape in BATCH_SHAPES:
         checks.axioms(shape)
         for f in group.factors:
             checks.projection(f, shape)
@@ -87,12 +87,15 @@ class _Checks:
     def __init__(
         self, group: Group, n: Any, slots: tuple[Slot, ...], tolerance: float, generator: torch.Generator
     ) -> None:
-        self.group, self.tolerance, self.generator = group, tolerance, generator
+        self.group = group
+        self.tolerance = tolerance
+        self.generator = generator
         self.sizes: dict[Group, Any] = {}
         for f in group.factors:
-            given = n.get(f) if isinstance(n, dict) else n
-            unknown = given is None and getattr(f, "size", 0) is None
-            self.sizes[f] = NODES if unknown else given
+            size = n.get(f) if isinstance(n, dict) else n
+            if size is None and getattr(f, "size", 0) is None:
+                size = DEFAULT_NODES
+            self.sizes[f] = size
         self.stored = stored_alone(group, self.sizes)
         self.seen = probes((*slots_of(group), *slots), self.stored, generator)
 
@@ -122,14 +125,23 @@ class _Checks:
         self.fail("a group must be frozen")
 
     def axioms(self, shape: tuple[int, ...]) -> None:
+        """The laws of a group and of its actions, for elements of one batch shape."""
         of = f" for batch shape {shape}"
-        e = self.group.join(*(self.stored[f].identity(shape, dtype=torch.float64) for f in self.group.factors))
+
+        # 1. the identity, and elements far from it and near it
+        e = self.group.join(*[self.stored[f].identity(shape, dtype=torch.float64) for f in self.group.factors])
         if tuple(e.shape) != shape:
             self.fail("the identity must have the batch shape that was asked for", of)
-        elements = [draw_elements(self.group, shape, self.stored, self.generator) for _ in range(3)]
-        elements += [self.near(shape) for _ in range(3)]
+        elements: list[Element] = []
+        for _ in range(3):
+            elements.append(draw_elements(self.group, shape, self.stored, self.generator))
+        for _ in range(3):
+            elements.append(self.near(shape))
+
         for i, a in enumerate(elements):
             b, c = elements[i - 1], elements[i - 2]
+
+            # 2. as a group
             if tuple(a.shape) != shape or tuple((a @ b).shape) != shape:
                 self.fail("elements must keep their batch shape", of)
             self.same("associativity (ab)c = a(bc)", self.act((a @ b) @ c), self.act(a @ (b @ c)), of)
@@ -137,18 +149,25 @@ class _Checks:
             self.same("identity a e = a", self.act(a @ e), self.act(a), of)
             self.same("inverse a^-1 a = e", self.act(a.inverse() @ a), self.act(e), of)
             self.same("inverse a a^-1 = e", self.act(a @ a.inverse()), self.act(e), of)
+
+            # 3. as it acts
             for rep, x in self.seen.items():
-                once, twice = rep.act(a @ b, x, 0), rep.act(a, rep.act(b, x, 0))
+                once = rep.act(a @ b, x, 0)
+                twice = rep.act(a, rep.act(b, x, 0))
                 self.same(f"action (ab)x = a(bx) on {rep!r}", [as_real(once)], [as_real(twice)], of)
                 left = rep.act(e, x, 0)
-                self.same(f"action e x = x on {rep!r}", [as_real(left)], [as_real(x.expand_as(left).to(left))], of)
+                right = x.expand_as(left).to(left)
+                self.same(f"action e x = x on {rep!r}", [as_real(left)], [as_real(right)], of)
+
+            # 4. as the group says its elements are
             self.membership(a, of)
 
     def near(self, shape: tuple[int, ...]) -> Element:
         """An element near the identity: project(z + small) project(z)^-1."""
         parts: dict[Group, Element] = {}
         for f in self.group.factors:
-            z, small = self.features(f, shape), self.features(f, shape)
+            z = self.features(f, shape)
+            small = self.features(f, shape)
             fallback = self.noise(f, shape)
             here = self.stored[f].project(self.anchored(f, z), fallback)
             there = self.stored[f].project(self.anchored(f, z + NEAR * small), fallback)
@@ -158,10 +177,10 @@ class _Checks:
     def membership(self, g: Element, of: str) -> None:
         """What the group says about its elements: orthogonal matrices, indices that are permutations."""
         for f in self.group.factors:
-            found = f.violation(g[f])
-            if found is None or not found.numel():
+            violation = f.violation(g[f])
+            if violation is None or not violation.numel():
                 continue
-            gap = float(found.abs().double().max())  # it may be complex, or negative
+            gap = float(violation.abs().double().max())  # it may be complex, or negative
             if not gap <= self.tolerance:
                 self.fail(f"{f!r} must hold its elements: violation {gap:.1e}, tolerance {self.tolerance:.0e}", of)
 
@@ -175,12 +194,15 @@ class _Checks:
 
     def anchored(self, f: Group, z: Tensor) -> Any:
         """Features as `project` takes them: with an origin, the first vector, where the group has an anchor."""
-        return (z[..., 0], z) if f.anchored else z
+        if f.anchored:
+            return z[..., 0], z
+        return z
 
     def projection(self, f: Group, shape: tuple[int, ...]) -> None:
         """Covariance of project, its gradient, and what `degenerate` says."""
         stored = self.stored[f]
-        of_features, of_noise = Rep(*f.feature_slots), Rep(*f.noise_slots)
+        of_features = Rep(*f.feature_slots)
+        of_noise = Rep(*f.noise_slots)
         seen = {rep: x for rep, x in self.seen.items() if rep.group == f}
         for kind, features in _degraded(self.features(f, shape)).items():
             fallback = self.noise(f, shape)
@@ -191,7 +213,8 @@ class _Checks:
             moved: Any = self.rounded(f, of_features.act(h, features))
             if f.anchored:
                 origin = self.noise(f, shape)[..., 0]
-                z, moved = (origin, z), (Rep(f).act(h, origin), moved)
+                z = (origin, z)
+                moved = (Rep(f).act(h, origin), moved)
 
             # 2. covariance; noise that stays cannot move along where z is degenerate
             of = f" for {kind} z of shape {shape}"
@@ -205,7 +228,7 @@ class _Checks:
 
             # 3. finite slopes, and an honest `degenerate`
             self.gradient(f, z, fallback, seen, of)
-            if shape == SHAPES[-1]:
+            if shape == BATCH_SHAPES[-1]:
                 self.judgement(f, z, shape, seen, of)
 
     def rounded(self, f: Group, z: Tensor) -> Tensor:
@@ -217,8 +240,13 @@ class _Checks:
         return z + 4 * torch.finfo(z.dtype).eps * extent * self.features(f, tuple(z.shape[: axes[0]]))
 
     def gradient(self, f: Group, z: Any, fallback: Tensor, seen: dict[Rep, Tensor], of: str) -> None:
-        leaves = tuple(part.clone().requires_grad_() for part in (z if isinstance(z, tuple) else (z,)))
-        g = self.stored[f].project(leaves if isinstance(z, tuple) else leaves[0], fallback)
+        """Finite slopes of where g sends the probes."""
+        if isinstance(z, tuple):
+            leaves = tuple([part.clone().requires_grad_() for part in z])
+            g = self.stored[f].project(leaves, fallback)
+        else:
+            leaves = (z.clone().requires_grad_(),)
+            g = self.stored[f].project(leaves[0], fallback)
         outputs = [y.sum() for y in images(g, seen) if y.requires_grad]
         if not outputs:
             return
@@ -231,10 +259,13 @@ class _Checks:
         """`degenerate` is true exactly where elements of different fallbacks differ."""
         # a generator of its own, so that the other checks do not depend on this one
         options: dict[str, Any] = {"generator": seeded(None, self.generator.device), "dtype": torch.float64}
-        fallbacks = self.stored[f].draw_noise((FALLBACKS, *shape), **options)
-        parts = z if isinstance(z, tuple) else (z,)
-        many = tuple(part.expand(FALLBACKS, *part.shape) for part in parts)
-        g = self.stored[f].project(many if isinstance(z, tuple) else many[0], fallbacks)
+        fallbacks = self.stored[f].draw_noise((FALLBACK_DRAWS, *shape), **options)
+        many: Any
+        if isinstance(z, tuple):
+            many = tuple([part.expand(FALLBACK_DRAWS, *part.shape) for part in z])
+        else:
+            many = z.expand(FALLBACK_DRAWS, *z.shape)
+        g = self.stored[f].project(many, fallbacks)
         drawn = torch.cat(images(g, seen), -1)
         differs = (drawn - drawn[0]).abs().amax((0, -1)) > self.tolerance
         said = self.stored[f].degenerate(z)
@@ -249,25 +280,35 @@ class _Checks:
         """haar, h haar and haar h have the same mean of linear and quadratic features."""
         h = expand_samples(draw_elements(self.group, (), self.stored, self.generator), samples)
         for side in ("left", "right"):
-            g, other = self.haar(samples), self.haar(samples)
+            g = self.haar(samples)
+            other = self.haar(samples)
             moved = h @ other if side == "left" else other @ h
-            a, b = torch.cat(self.act(g), -1), torch.cat(self.act(moved), -1)
+            a = torch.cat(self.act(g), -1)
+            b = torch.cat(self.act(moved), -1)
             p = two_sample(torch.cat([a, a.square()], -1), torch.cat([b, b.square()], -1), self.tolerance)
             if p < alpha:
                 self.fail(f"haar must be invariant on the {side}", f": p = {p:.1e}, false-alarm rate {alpha:.0e}")
 
     def haar(self, samples: int) -> Element:
-        n: Any = self.sizes if len(self.group.factors) > 1 else self.sizes[self.group]
+        # products take the sizes by factor
+        n: Any = self.sizes
+        if len(self.group.factors) == 1:
+            n = self.sizes[self.group]
         return self.group.haar((samples,), n=n, generator=self.generator, dtype=torch.float64)
 
 
 def _degraded(z: Tensor) -> dict[str, Tensor]:
     """Generic and degenerate features."""
-    constant = z[..., :1].expand_as(z) if z.ndim else z
+    constant = z
+    if z.ndim:
+        constant = z[..., :1].expand_as(z)
     pair = z.clone()
     if z.ndim and z.shape[-1] > 1:
         pair[..., 1] = pair[..., 0]
-    whole = torch.view_as_complex(torch.view_as_real(z).round()) if z.is_complex() else z.round()
+    if z.is_complex():
+        whole = torch.view_as_complex(torch.view_as_real(z).round())
+    else:
+        whole = z.round()
     return {
         "generic": z,
         "zero": torch.zeros_like(z),

@@ -11,17 +11,21 @@ from torch import Tensor, nn
 from probsym.distributions.geometry import centred, centroid, is_point, size, spatial
 from probsym.reps import Inputs, Leaf
 
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-COARSE = 2e-2  # below single precision
+RELATIVE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+COARSE_TOLERANCE = 2e-2  # below single precision
 VANISHED = 1e-3  # of what an output is in single precision, in double: less is rounding
+JITTER_IN_EPS = 2  # largest change of an entry
 
 
 def tolerance_of(x: Inputs, outputs: list[Tensor]) -> float:
     """Relative error that counts as rounding, by the coarsest of outputs and inputs whose entries are added up."""
     kinds = [x.dtype]
-    kinds += [_real(leaf.value.dtype) for leaf in x.leaves.values() if leaf.rep.requires_float]
-    kinds += [_real(y.dtype) for y in outputs]
-    return max(TOLERANCE.get(kind, COARSE) for kind in kinds if kind.is_floating_point)
+    for leaf in x.leaves.values():
+        if leaf.rep.requires_float:
+            kinds.append(_real(leaf.value.dtype))
+    for y in outputs:
+        kinds.append(_real(y.dtype))
+    return max(RELATIVE_TOLERANCE.get(kind, COARSE_TOLERANCE) for kind in kinds if kind.is_floating_point)
 
 
 def jittered(x: Inputs, generator: torch.Generator) -> Inputs:
@@ -44,8 +48,8 @@ def jittered(x: Inputs, generator: torch.Generator) -> Inputs:
         noise = torch.rand(value.shape, generator=generator, device=value.device, dtype=torch.float64)
         step = torch.finfo(_real(value.dtype)).eps * (2 * noise - 1) * extent.double()
         if value.is_complex():
-            return (value.to(torch.complex128) + 2 * step * (1 + 1j)).to(value.dtype)
-        return (value.double() + 2 * step).to(value.dtype)
+            return (value.to(torch.complex128) + JITTER_IN_EPS * step * (1 + 1j)).to(value.dtype)
+        return (value.double() + JITTER_IN_EPS * step).to(value.dtype)
 
     return x.map(changed)
 
@@ -74,7 +78,7 @@ def in_precision(f: Any, kind: torch.dtype) -> Any:
 def converted(x: Inputs, kind: torch.dtype) -> Inputs:
     """The inputs in another precision, undeclared tensors included."""
     moved = x.map(lambda leaf: _cast(leaf.value, kind))
-    args = tuple(_cast(value, kind) for value in moved.args)
+    args = tuple([_cast(value, kind) for value in moved.args])
     kwargs = {key: _cast(value, kind) for key, value in moved.kwargs.items()}
     return Inputs({"args": args, "kwargs": kwargs}, x.signature, x.layouts)
 
@@ -85,9 +89,13 @@ def _cast(value: Any, kind: torch.dtype) -> Any:
         return value
     if value.is_complex():
         return value.to(kind.to_complex())
-    return value.to(kind) if value.is_floating_point() else value
+    if value.is_floating_point():
+        return value.to(kind)
+    return value
 
 
 def _real(kind: torch.dtype) -> torch.dtype:
     """The dtype of the parts of complex numbers, and of real ones."""
-    return kind.to_real() if kind.is_complex else kind
+    if kind.is_complex:
+        return kind.to_real()
+    return kind

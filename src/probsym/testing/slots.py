@@ -11,7 +11,7 @@ from torch import Tensor
 from probsym.groups import Element, Slot
 from probsym.reps import Rep
 from probsym.testing.elements import as_real, distance, draw_elements, probe_sizes, seeded, stored_alone
-from probsym.testing.groups import NODES, SHAPES
+from probsym.testing.groups import BATCH_SHAPES, DEFAULT_NODES
 
 CHANNELS = 2
 
@@ -47,7 +47,7 @@ def assert_slot(
     checks = _Checks(slot, n, tolerance, seeded(generator))
     checks.structure()
     checks.sizes_agree()
-    for shape in SHAPES:
+    for shape in BATCH_SHAPES:
         checks.action(shape)
     checks.dtypes()
 
@@ -56,11 +56,15 @@ class _Checks:
     """The laws of one slot, with what all of them share."""
 
     def __init__(self, slot: Slot, n: int | None, tolerance: float, generator: torch.Generator) -> None:
-        self.slot, self.tolerance, self.generator = slot, tolerance, generator
-        group = slot.group
-        unknown = n is None and getattr(group, "size", 0) is None
-        self.stored = stored_alone(group, {group: NODES if unknown else n})
-        self.size = () if slot.role in ("labels", "edges") else probe_sizes(slot, self.stored[group])
+        self.slot = slot
+        self.tolerance = tolerance
+        self.generator = generator
+        if n is None and getattr(slot.group, "size", 0) is None:
+            n = DEFAULT_NODES
+        self.stored = stored_alone(slot.group, {slot.group: n})
+        self.size: tuple[int, ...] = ()
+        if slot.role not in ("labels", "edges"):
+            self.size = probe_sizes(slot, self.stored[slot.group])
 
     def fail(self, law: str, detail: str = "") -> None:
         raise AssertionError(f"{self.slot!r}: {law}{detail}")
@@ -104,7 +108,8 @@ class _Checks:
 
     def action(self, shape: tuple[int, ...]) -> None:
         e = self.stored[self.slot.group].identity(shape, dtype=torch.float64)
-        a, b = self.draw(shape), self.draw(shape)
+        a = self.draw(shape)
+        b = self.draw(shape)
         for front in ((), (3,)):
             of = f" for batch shape {shape} and {len(front)} axes before it"
             rep = Rep(*[None] * len(front), self.slot)
@@ -132,7 +137,7 @@ class _Checks:
             # 4. every sample by its own element
             if shape:
                 last = (-1,) * len(shape)
-                single = a.map(lambda tensor, _, last=last: tensor[last])  # type: ignore[misc]
+                single = a.map(lambda tensor, _: tensor[(-1,) * len(shape)])
                 self.same("every sample must be moved by its own element", moved[last], rep.act(single, x, 0), of)
 
             # 5. lengths
@@ -157,15 +162,18 @@ class _Checks:
         if self.slot.role == "labels":
             return
         x = self.tensor(*self.own_axes(), CHANNELS)
-        kinds = [torch.complex64] if self.slot.is_complex else [torch.float64, torch.float32, torch.bfloat16]
+        kinds = [torch.float64, torch.float32, torch.bfloat16]
+        if self.slot.is_complex:
+            kinds = [torch.complex64]
         for kind in kinds:
-            found = rep.act(g, x.to(kind), 0)
-            if found.dtype != kind and not (found.is_complex() and not kind.is_complex):
-                self.fail("outputs must have the dtype of the inputs", f": expected {kind}, got {found.dtype}")
+            moved = rep.act(g, x.to(kind), 0)
+            complex_of_real = moved.is_complex() and not kind.is_complex
+            if moved.dtype != kind and not complex_of_real:
+                self.fail("outputs must have the dtype of the inputs", f": expected {kind}, got {moved.dtype}")
         if self.slot.requires_float or self.slot.is_complex:
             return
         whole = (10 * x).long()
-        found = rep.act(g, whole, 0)
-        if found.dtype != torch.long:
-            self.fail("integers must stay integers where requires_float is false", f": got {found.dtype}")
-        self.same("integers must move as numbers do", found, rep.act(g, whole.double(), 0), "")
+        moved = rep.act(g, whole, 0)
+        if moved.dtype != torch.long:
+            self.fail("integers must stay integers where requires_float is false", f": got {moved.dtype}")
+        self.same("integers must move as numbers do", moved, rep.act(g, whole.double(), 0), "")

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-RADEMACHER = 1 / (2 * math.erfc(1.0))  # c = 1 / (4 Q(sqrt 2)) = 3.18
+RADEMACHER_CONSTANT = 1 / (2 * math.erfc(1.0))  # c = 1 / (4 Q(sqrt 2)) = 3.18
 
 
 def symmetric_p_value(d: Tensor, slack: Tensor | float = 0.0) -> Tensor:
@@ -34,13 +34,17 @@ def symmetric_p_value(d: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     excess = (d.sum(0).abs() - n * slack).clamp_min(0)
     size = d.square().sum(0).sqrt() + math.sqrt(n) * slack
     t = torch.where(size > 0, excess / torch.where(size > 0, size, 1.0), 0.0)
-    gaussian = RADEMACHER * torch.special.erfc(t / math.sqrt(2))
-    return torch.minimum(gaussian, 2 * (-t.square() / 2).exp()).clamp_max(1).where(excess.isfinite(), 0.0)
+    gaussian = RADEMACHER_CONSTANT * torch.special.erfc(t / math.sqrt(2))
+    hoeffding = 2 * (-t.square() / 2).exp()
+    p = torch.minimum(gaussian, hoeffding).clamp_max(1)
+    return p.where(excess.isfinite(), 0.0)
 
 
 def family_wise(p: Tensor) -> float:
     """Bonferroni: the smallest p-value times their number, at most one."""
-    return min(1.0, float(p.min()) * p.numel()) if p.numel() else 1.0
+    if not p.numel():
+        return 1.0
+    return min(1.0, float(p.min()) * p.numel())
 
 
 def two_sample(a: Tensor, b: Tensor, slack: Tensor | float = 0.0) -> float:
