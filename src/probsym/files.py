@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and the reading of files that may be damaged or made to harm."""
+"""Write files in one go, and read files that may be damaged or malicious."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from typing import Any
 from torch import Tensor
 
 LARGEST_JSON = 2**24  # bytes
-UNFINISHED = ".{}.????????.tmp"  # a file that `write` has not finished; mkstemp fills in eight characters
+UNFINISHED = ".{}.????????.tmp"  # name of a file while `write` is writing it; mkstemp fills in eight characters
 
 
 def write(path: Path, content: str | bytes | memoryview) -> None:
-    """Writes a file in one go: a reader, or a crash, sees the old one or the new one.
+    """Write a file in one go: a reader, or a crash, sees the old content or the new one, never a part.
 
     Text is written as UTF-8, whatever the locale.
     """
+    if isinstance(content, str):
+        content = content.encode("utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        os.chmod(name, 0o644)
+            file.write(content)
+        os.chmod(name, 0o644)  # mkstemp lets nobody else read the file
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -33,36 +35,38 @@ def write(path: Path, content: str | bytes | memoryview) -> None:
 
 
 def unfinished(path: Path) -> bool:
-    """Whether a path has the name of a file that a killed process was writing, or another process is writing now."""
+    """Whether a path is a file that `write` has not finished, because its process was killed or is still writing."""
     return fnmatch(path.name, UNFINISHED.format("*"))
 
 
 def clean(folder: Path, name: str = "*") -> None:
-    """Removes what killed processes had begun to write into a folder and those in it.
+    """Remove the files that killed processes did not finish, in a folder and in all folders below it.
+
+    No other process may be writing there.
 
     Args:
-        name: of the file that was to be written; all files unless given. No other process may be writing it now.
+        name: of the file that was to be written; all files unless given.
     """
     for path in folder.rglob(UNFINISHED.format(name)):
         path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """The JSON object in a file.
 
     Raises:
-        ValueError: the file is larger than 16 MiB, damaged, or holds something else; names it.
+        ValueError: the file is larger than 16 MiB, damaged, or holds something else; names the file.
     """
     size = path.stat().st_size
     if size > LARGEST_JSON:
         raise ValueError(f"{path}: expected at most {LARGEST_JSON} bytes, got {size}")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged file ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(found).__name__}")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

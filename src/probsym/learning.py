@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,21 +25,27 @@ from probsym.groups.whole import positive
 from probsym.kernels.precision import wide
 from probsym.symmetrizer import Symmetrizer
 
+# What `phi.sample` returns: a tensor (K, B, ...), or a dict or tuple of them.
+Outputs: TypeAlias = "Tensor | Mapping[str, Outputs] | tuple[Outputs, ...]"
 
-def mean(outputs: Any) -> Any:
-    """The mean over the samples of `phi.sample`: a tensor (K, B, ...), or a dict or tuple of them."""
+
+def mean(outputs: Outputs) -> Any:
+    """The mean over the samples of `phi.sample`, in the same containers: (K, B, ...) to (B, ...)."""
     if isinstance(outputs, Mapping):
         return {key: mean(value) for key, value in outputs.items()}
-    return tuple(mean(value) for value in outputs) if isinstance(outputs, tuple) else outputs.mean(0)
+    if isinstance(outputs, tuple):
+        return tuple(mean(value) for value in outputs)
+    return outputs.mean(0)
 
 
-def variance(outputs: Any) -> Tensor:
+def variance(outputs: Outputs) -> Tensor:
     """The variance of one sample, averaged over all entries; zero for one sample.
 
         1/(K - 1) sum_k (y_k - mean y)^2
 
-    The error of k samples is this over k, so a model that is penalised for it needs fewer; where it vanishes, the base
-    model is equivariant on the support of p. Unbiased, with a gradient to the base model and to p.
+    The squared error of a mean over k samples is this divided by k, so a model that is penalised for it needs fewer
+    samples. Where it vanishes, the base model is equivariant on the support of p. The estimate is unbiased and has a
+    gradient to the base model and to p.
 
     Args:
         outputs: of `phi.sample`: a tensor (K, B, ...), or a dict or tuple of them, whose variances are added.
@@ -52,6 +58,7 @@ def variance(outputs: Any) -> Tensor:
     if isinstance(outputs, tuple):
         return torch.stack([variance(value) for value in outputs]).sum()
     if len(outputs) < 2:
+        # No estimate. A zero with a gradient, so that `backward` works.
         return 0.0 * absolute_square(outputs).sum()
     return wide(outputs).var(0).mean()
 
@@ -60,22 +67,27 @@ def identity_distance(phi: Symmetrizer, call: Mapping[str, Any] | tuple[Any, ...
     """Mean distance of p's elements from the identity: a prior regulariser (Mondal et al., arXiv 2310.01647).
 
     Added to the loss, it lets a pretrained base model see inputs in the poses it was trained on. p stays equivariant:
-    of all poses that it may choose freely, it learns those of the training data.
+    among the poses that it may choose from, it learns those of the training data.
 
     Args:
-        phi: the symmetrized model. call: its arguments, a dict of keywords or a tuple.
+        phi: the symmetrized model.
+        call: its arguments, a dict of keywords or a tuple.
         noise: of `phi.draw_noise`; give the same to the model. With late noise the elements cost one pass of the net.
     """
-    x = phi.bind((), dict(call)) if isinstance(call, Mapping) else phi.bind(tuple(call), {})
-    return distance(phi.distribution.transport(x, noise)).mean()
+    if isinstance(call, Mapping):
+        x = phi.bind((), dict(call))
+    else:
+        x = phi.bind(tuple(call), {})
+    g = phi.distribution.transport(x, noise)
+    return distance(g).mean()
 
 
 def distance(g: Element) -> Tensor:
-    """How far group elements are from the identity, in [0, 1], summed over the factors; batch shape of g.
+    """How far group elements are from the identity: in [0, 1] per factor, summed over factors; batch shape of g.
 
-    O, SO, E, SE: |R - 1|^2 / (4 d), the translation does not count. S_n: the share of nodes that move, with the
+    O, SO, E, SE: |R - 1|^2 / (4 d), without the translation. S_n: the share of nodes that move, with the
     straight-through gradient of the scores. Signs: the share of signs that change. Other finite groups: 0 or 1, without
-    gradient. A group of one's own says it with `distance_to_identity`.
+    gradient. A group of your own defines `distance_to_identity`.
 
     Raises:
         TypeError: a group without a distance.
@@ -97,10 +109,11 @@ class SampleSchedule:
         k(step) = round(first (last / first)^(step / (total - 1))),    between first and last
 
     Args:
-        total: training steps. first, last: samples at the start and at the end.
+        total: training steps.
+        first, last: samples at the start and at the end.
 
     Raises:
-        ValueError: not integers of at least one, or first above last.
+        ValueError: not integers of at least one, or `first` is larger than `last`.
 
     >>> [SampleSchedule(5, last=16)(step) for step in range(5)]
     [1, 2, 4, 8, 16]
@@ -117,5 +130,6 @@ class SampleSchedule:
             raise ValueError(f"expected first <= last, got first={self.first}, last={self.last}")
 
     def __call__(self, step: int) -> int:
-        share = min(max(step / max(self.total - 1, 1), 0.0), 1.0)
+        last_step = max(self.total - 1, 1)
+        share = min(max(step / last_step, 0.0), 1.0)
         return round(self.first * (self.last / self.first) ** share)

@@ -50,8 +50,8 @@ def register(cls: type[T] | None = None, *, name: str | None = None) -> Any:
 
     Args:
         cls: the class; a subclass has to be registered itself.
-        name: what the file calls it, the name of the class unless given. Files keep this name, so that the class may
-            be renamed or moved.
+        name: what the file calls it; the name of the class unless given. Files hold only this name, so the class may
+            be renamed or moved later.
 
     Raises:
         ValueError: another class is registered under this name.
@@ -69,11 +69,12 @@ def register(cls: type[T] | None = None, *, name: str | None = None) -> Any:
         return lambda decorated: register(decorated, name=name)
     if not isinstance(cls, type):
         raise TypeError(f"register: expected a class, got {cls!r}")
-    name = cls.__name__ if name is None else name
+    if name is None:
+        name = cls.__name__
     other = _CLASSES.get(name)
     if other is not None and _path(other) != _path(cls):
         raise ValueError(f"register: the name {name!r} stands for {_path(other)}, pass another name= for {_path(cls)}")
-    # A class that is defined again, as a cell of a notebook is when it runs twice, takes the place of the former one.
+    # A class that is defined again, as in a cell of a notebook that runs twice, replaces the former one.
     _CLASSES[name] = cls
     _NAMES[cls] = name
     return cls
@@ -146,8 +147,10 @@ def _arguments(value: Any) -> Mapping[str, Any]:
 
 
 def _brief(value: Any) -> str:
-    """An object in one line; the repr of a module would list all that is in it."""
-    return type(value).__name__ if isinstance(value, torch.nn.Module) else repr(value)
+    """An object in one line. The repr of a module would list everything in it."""
+    if isinstance(value, torch.nn.Module):
+        return type(value).__name__
+    return repr(value)
 
 
 def rebuild(data: Json) -> Any:
@@ -177,7 +180,9 @@ def rebuild(data: Json) -> Any:
         raise ValueError(f"expected the description of a member, got {data!r}")
     name = data["member"]
     if name not in _CLASSES:
-        origin = f"import {data['from']}, where it was defined" if "from" in data else "a newer release may know it"
+        origin = "a newer release may know it"
+        if "from" in data:
+            origin = f"import {data['from']}, where it was defined"
         raise UnknownMember(
             f"no class is registered as {name!r}: {origin}, or register yours with "
             f"probsym.saving.register(cls, name={name!r})"

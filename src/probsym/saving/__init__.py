@@ -45,7 +45,8 @@ from probsym.members import NeedsObject, UnknownMember, describe, rebuild, regis
 from probsym.saving.first_format import upgrade
 from probsym.symmetrizer import Symmetrizer
 
-WEIGHTS, CONFIG = "model.safetensors", "probsym.json"
+WEIGHTS = "model.safetensors"
+CONFIG = "probsym.json"
 FORMAT = 2
 
 __all__ = ["load", "register", "save"]
@@ -146,7 +147,14 @@ def load(
         declared = _rebuilt(config)
         if distribution is None:
             distribution = _rebuilt_distribution(config)
-    phi = Symmetrizer(model, declared.inputs, declared.output, distribution, *declared[2:])
+    phi = Symmetrizer(
+        model,
+        declared.inputs,
+        declared.output,
+        distribution,
+        train_samples=declared.train_samples,
+        eval_samples=declared.eval_samples,
+    )
 
     # 3. The saved weights, in the dtype in which they were saved.
     own_names = {_plain_name(name): name for name in phi.state_dict()}
@@ -163,7 +171,7 @@ def load(
 
 
 def _described(phi: Symmetrizer) -> dict[str, Any]:
-    """Everything about a Symmetrizer but its weights and its base model, as JSON.
+    """Everything about a Symmetrizer except for its weights and its base model, as JSON.
 
     Raises:
         ValueError: a member is not registered; names the argument and the member.
@@ -190,8 +198,13 @@ def _is_net(value: Any) -> bool:
 
 
 def _rebuilt(config: dict[str, Any]) -> Declaration:
-    """All that a declaration says but the distribution."""
-    declared = Declaration(*(rebuild(config[name]) for name in Declaration._fields))
+    """Everything that a declaration says, except for the distribution."""
+    declared = Declaration(
+        inputs=rebuild(config["inputs"]),
+        output=rebuild(config["output"]),
+        train_samples=rebuild(config["train_samples"]),
+        eval_samples=rebuild(config["eval_samples"]),
+    )
     for name in ("train_samples", "eval_samples"):
         estimator = getattr(declared, name)
         if not isinstance(estimator, Estimator):
@@ -240,7 +253,9 @@ def _check_rebuilt(phi: Symmetrizer, config: dict[str, Any]) -> None:
     new = {_plain_name(name): tensor for name, tensor in again.state_dict().items()}
     for name in sorted(own.keys() | new.keys()):
         if name not in own or name not in new:
-            where = "only in the one that is loaded" if name in new else "only in the one that is saved"
+            where = "only in the one that is saved"
+            if name in new:
+                where = "only in the one that is loaded"
             raise ValueError(f"distribution: {name} would be {where}: {remedy}")
         if not is_lazy(new[name]) and own[name].shape != new[name].shape:
             shapes = f"{tuple(own[name].shape)} would be loaded as {tuple(new[name].shape)}"
@@ -253,7 +268,7 @@ class NeedsDistribution(ValueError):
 
 @contextmanager
 def _blamed(where: str, what: str = "damaged file") -> Iterator[None]:
-    """Whatever goes wrong with the content of a file is a ValueError that names it."""
+    """Turn whatever goes wrong with the content of a file into a ValueError that names the file."""
     try:
         yield
     except UnknownMember as error:
@@ -321,26 +336,28 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_digest(path: Path, expected: str | None) -> None:
-    """Refuse weights that are not those of the declaration beside them: a flipped bit, or a save that was cut off.
+    """Refuse weights that do not belong to the declaration beside them: a flipped bit, or a save that was cut off.
 
-    Folders of the first release do not know their digest.
+    Folders of the first release hold no digest.
     """
     if expected is None:
         return
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
         raise ValueError(f"{path}: damaged, or not the weights that {CONFIG} was written with (sha256 differs)")
 
 
 def _read_weights(path: Path, pairs: list[str]) -> dict[str, Tensor]:
-    """The tensors in a file; those named in `pairs` are complex numbers as pairs of real ones.
+    """The tensors in a file. Those named in `pairs` hold complex numbers as pairs of real ones.
 
     Raises:
         ValueError: the file is damaged, or an entry is NaN; names it.
     """
     weights = read_tensors(path)
-    for name in set(pairs) & set(weights):
+    for name in pairs:
+        if name not in weights:
+            continue  # `load_state_dict` says what is missing
         tensor = weights[name]
         if tensor.ndim == 0 or tensor.shape[-1] != 2 or not tensor.is_floating_point():
             raise ValueError(f"{path}: {name}: expected pairs of real numbers, got {tuple(tensor.shape)}")

@@ -27,6 +27,7 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _member(name: str, /, **arguments: Any) -> dict[str, Any]:
+    """A member as the second format writes it."""
     return {"member": name, "arguments": arguments}
 
 
@@ -52,7 +53,10 @@ def _slot(data: list[Any] | None) -> Any:
     name, group, *labels = data
     arguments = {"group": _group(group)}
     if labels:
-        arguments["of"] = _tuple(labels[0]) if isinstance(labels[0], list) else labels[0]
+        (of,) = labels
+        if isinstance(of, list):
+            of = _tuple(of)
+        arguments["of"] = of
     return _member(name, **arguments)
 
 
@@ -60,8 +64,7 @@ def _group(data: list[dict[str, Any]]) -> dict[str, Any]:
     """A list of factors."""
     factors = []
     for factor in data:
-        fields = {key: _value(value) for key, value in factor.items() if key != "family"}
-        factors.append(_member(factor["family"], **fields))
+        factors.append(_member(factor["family"], **_values(factor, without="family")))
     if len(factors) == 1:
         return factors[0]
     return _member("Product", parts=_tuple(factors))
@@ -69,8 +72,17 @@ def _group(data: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
     """An estimator or a design: its fields beside its class."""
-    fields = {key: _value(value) for key, value in data.items() if key != "kind"}
-    return _member(DESIGNS.get(data["kind"], data["kind"]), **fields)
+    kind = data["kind"]
+    return _member(DESIGNS.get(kind, kind), **_values(data, without="kind"))
+
+
+def _values(data: dict[str, Any], without: str) -> dict[str, Any]:
+    """The fields of an object, without the one that names its class."""
+    values = {}
+    for key, value in data.items():
+        if key != without:
+            values[key] = _value(value)
+    return values
 
 
 def _value(value: Any) -> Any:
@@ -83,6 +95,7 @@ def _value(value: Any) -> Any:
 
 
 def _distribution(data: dict[str, Any], inputs: Any) -> dict[str, Any]:
+    """A distribution, around the default net of the declared inputs where it has a net."""
     kind = data["kind"]
     if kind is None:
         return {"given": data.get("repr")}
@@ -90,7 +103,8 @@ def _distribution(data: dict[str, Any], inputs: Any) -> dict[str, Any]:
         parts = [_distribution(part, inputs) for part in data["parts"]]
         return _member(DISTRIBUTIONS[kind], parts=_tuple(parts))
 
-    arguments = {key: value for key, value in data.items() if key not in ("kind", "net", "relaxation")}
+    not_arguments = ("kind", "net", "relaxation")
+    arguments = {key: value for key, value in data.items() if key not in not_arguments}
     arguments["group"] = _group(data["group"])
     if "relaxation" in data:
         # Learned and Canonical were written only around the default net of the declared inputs.
