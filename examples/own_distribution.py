@@ -1,4 +1,4 @@
-"""A distribution of one's own: two hand-made ways to choose a pose, multiplied, checked, and used."""
+"""Distributions of your own: two hand-made ways to choose a pose, multiplied, checked, and used."""
 
 import torch
 from torch import nn
@@ -11,15 +11,18 @@ torch.manual_seed(0)
 
 
 class ByDistance(ProjectedDistribution):
-    """Number the points by their distance from the centroid; noise of size `spread` makes it a distribution."""
+    """Number the points by their distance from the centroid. Noise of size `spread` makes it a distribution."""
 
     def __init__(self, nodes: ps.S, space: ps.E, spread: float) -> None:
         super().__init__(nodes)
-        self.space, self.spread = space, spread
+        self.space = space
+        self.spread = spread
 
     def features(self, x, noise):
-        away = x.kwargs["pos"] - centroid(x, self.space)[:, None]
-        return {f: away.square().sum(-1) + self.spread * eps for f, eps in noise.items()}
+        (nodes,) = self.group.factors
+        offset = x.kwargs["pos"] - centroid(x, self.space)[:, None]
+        scores = offset.square().sum(-1) + self.spread * noise[nodes]
+        return {nodes: scores}
 
 
 class ByMoments(ProjectedDistribution):
@@ -28,14 +31,19 @@ class ByMoments(ProjectedDistribution):
     def features(self, x, noise):
         (space,) = self.group.factors
         origin = centroid(x, space)
-        away = x.kwargs["pos"] - origin[:, None]
-        size = away.square().sum(-1, keepdim=True)
-        moments = [(away * size**m / size.mean(1, keepdim=True) ** m).mean(1) for m in (1, 2, 3)]
-        return {space: (origin, torch.stack(moments, -1) + 0.1 * noise[space])}
+        offset = x.kwargs["pos"] - origin[:, None]
+        size = offset.square().sum(-1, keepdim=True)
+        size = size / size.mean(1, keepdim=True)
+        moments = []
+        for m in (1, 2, 3):
+            moments.append((offset * size**m).mean(1))
+        axes = torch.stack(moments, -1) + 0.1 * noise[space]
+        return {space: (origin, axes)}
 
 
 nodes, space = ps.S("nodes"), ps.E(3, "space")
-inputs, output = {"pos": ps.Rep(nodes, space)}, ps.Rep(nodes, space.vector)
+inputs = {"pos": ps.Rep(nodes, space)}
+output = ps.Rep(nodes, space.vector)
 p = ByDistance(nodes, space, spread=0.3) * ByMoments(space)
 x = {"pos": torch.randn(4, 6, 3, dtype=torch.float64)}
 ps.testing.assert_distribution(p, x, inputs)

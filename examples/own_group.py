@@ -1,4 +1,4 @@
-"""A group of one's own: cyclic shifts of a periodic axis, with everything the library does for its own groups."""
+"""A group of your own: cyclic shifts of a periodic axis, with everything the library does for its own groups."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,26 +20,29 @@ class Shift(Element):
 
 @dataclass(frozen=True)
 class Periodic(Slot):
-    """One axis with n entries, round the edges."""
+    """One axis with n entries that wraps around."""
 
     @property
     def sizes(self) -> tuple[int]:
         return (self.group.n,)
 
     def act(self, g: Shift, x: Tensor, axis: int, lead: int) -> Tensor:
-        shape, n = g.steps.shape, self.group.n
+        n = self.group.n
+        batch_dims = g.steps.shape
         # 1. The batch dims of g in front, the axis right behind them.
-        axis = axis + len(shape) - lead
-        x = x.expand(*shape, *x.shape[lead:]).movedim(axis, len(shape))
+        front = len(batch_dims)
+        axis = axis + front - lead
+        x = x.expand(*batch_dims, *x.shape[lead:]).movedim(axis, front)
         # 2. Entry i comes from i - steps.
         index = (torch.arange(n) - g.steps[..., None]) % n
-        index = index.reshape(*index.shape, *[1] * (x.ndim - len(shape) - 1)).expand_as(x)
-        return x.gather(len(shape), index).movedim(len(shape), axis)
+        other_axes = x.ndim - index.ndim
+        index = index.reshape(*index.shape, *[1] * other_axes).expand_as(x)
+        return x.gather(front, index).movedim(front, axis)
 
 
 @dataclass(frozen=True)
 class Shifts(FiniteGroup[Shift]):
-    """The cyclic group of order n; the elements and their product are all that it needs."""
+    """The cyclic group of order n. The elements and their product are all that it needs."""
 
     n: int
     name: str | None = None
@@ -66,7 +69,8 @@ for p in (ps.Haar(ring), ps.Canonical(nn.Identity(), ring), ps.Learned(nn.Identi
     report = ps.testing.assert_equivariant(phi, signal, generator=torch.Generator().manual_seed(0))
     print(type(p).__name__, report)
 
-# A finite group is listed, so that its average is exact.
-exact = ps.symmetrize(model, ps.Rep(ring), ps.Rep(ring), "haar").eval()
-mean = exact(signal, estimator=ps.Exact())
-print("Exact", torch.allclose(exact(signal.roll(1, -1), estimator=ps.Exact()), mean.roll(1, -1), atol=1e-6))
+# The elements of a finite group are listed, so its average can be computed exactly.
+phi = ps.symmetrize(model, ps.Rep(ring), ps.Rep(ring), "haar").eval()
+mean = phi(signal, estimator=ps.Exact())
+mean_of_shifted = phi(signal.roll(1, -1), estimator=ps.Exact())
+print("Exact", torch.allclose(mean_of_shifted, mean.roll(1, -1), atol=1e-6))
