@@ -74,11 +74,13 @@ def tables(printed: str) -> list[dict[str, Any]]:
 
 
 def processor() -> str:
-    """The name it gives itself; its architecture where it gives none."""
+    """The name of the processor, or its architecture if it has none."""
     known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    if known.exists():
+        for line in known.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def commit() -> str | None:

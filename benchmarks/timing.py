@@ -23,14 +23,16 @@ class Place:
 
     def put(self, what: Any) -> Any:
         """A module, a tensor or a dict of tensors, moved there."""
-        return {k: v.to(self.device) for k, v in what.items()} if isinstance(what, dict) else what.to(self.device)
+        if isinstance(what, dict):
+            return {name: tensor.to(self.device) for name, tensor in what.items()}
+        return what.to(self.device)
 
     def wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def memory(self) -> int:
-        """Bytes there are."""
+        """Bytes of memory of the device."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_properties(self.device).total_memory
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -42,7 +44,10 @@ place = Place()
 def alternate(
     functions: dict[str, Callable[[], object]], repeats: int = 15, warmup: int = 3, budget: float = 60.0
 ) -> dict[str, list[float]]:
-    """Seconds of each call, every function once a round; after `budget` seconds as soon as there are three rounds."""
+    """Seconds of each call, with every function once per round.
+
+    After `budget` seconds it ends as soon as there are three rounds, and warm-up rounds count from then on.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     began = time.perf_counter()
     for i in range(warmup + repeats):
@@ -67,7 +72,8 @@ def ratio(times: dict[str, list[float]], name: str, reference: str) -> tuple[flo
 
 def spread(times: dict[str, list[float]], name: str, reference: str) -> str:
     """A ratio as "median (lower quartile to upper quartile)"."""
-    return "{:.2f} ({:.2f} to {:.2f})".format(*ratio(times, name, reference))
+    median, lower, upper = ratio(times, name, reference)
+    return f"{median:.2f} ({lower:.2f} to {upper:.2f})"
 
 
 def milliseconds(values: list[float]) -> str:
@@ -77,6 +83,8 @@ def milliseconds(values: list[float]) -> str:
 def table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print a Markdown table, row by row as they come."""
     header = list(header)
-    print(f"\n### {title}\n\n| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", flush=True)
+    print(f"\n### {title}\n")
+    print("| " + " | ".join(header) + " |")
+    print("|---" * len(header) + "|", flush=True)
     for row in rows:
         print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
