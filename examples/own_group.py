@@ -26,13 +26,13 @@ class Periodic(Slot):
     def sizes(self) -> tuple[int]:
         return (self.group.n,)
 
-    def act(self, g: Shift, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: Shift, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         n = self.group.n
         batch_dims = g.steps.shape
         # 1. The batch dims of g in front, the axis right behind them.
         front = len(batch_dims)
-        axis = axis + front - lead
-        x = x.expand(*batch_dims, *x.shape[lead:]).movedim(axis, front)
+        axis = axis + front - shared_dims
+        x = x.expand(*batch_dims, *x.shape[shared_dims:]).movedim(axis, front)
         # 2. Entry i comes from i - steps.
         index = (torch.arange(n) - g.steps[..., None]) % n
         other_axes = x.ndim - index.ndim

@@ -216,10 +216,10 @@ class Turning(ps.SO):
 class Phase(type(ps.O(2).vector)):
     suffix = ".regular"
 
-    def act(self, g, x, axis, lead):
+    def act(self, g, x, axis, shared_dims):
         cos, sin = g.matrix[..., 0, 0], g.matrix[..., 1, 0]
         phase = torch.complex(cos, sin) if self.group.right else torch.complex(torch.ones_like(sin), sin)
-        return phase.reshape(*phase.shape, *[1] * (x.ndim - lead)) * x
+        return phase.reshape(*phase.shape, *[1] * (x.ndim - shared_dims)) * x
 
 
 def test_a_group_that_acts_on_phases_is_checked():

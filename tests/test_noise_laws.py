@@ -31,8 +31,8 @@ class FourVector(Slot):
     def sizes(self):
         return (4,)
 
-    def act(self, g, x, axis, lead):
-        return ps.groups.orthogonal.rotate(g.matrix, x, axis, lead)
+    def act(self, g, x, axis, shared_dims):
+        return ps.groups.orthogonal.rotate(g.matrix, x, axis, shared_dims)
 
 
 @dataclass(frozen=True)
@@ -243,8 +243,8 @@ class Spinor(Slot):
     def sizes(self):
         return (self.group.dim,)
 
-    def act(self, g, x, axis, lead):
-        return ps.groups.orthogonal.rotate(g.matrix, x, axis, lead)
+    def act(self, g, x, axis, shared_dims):
+        return ps.groups.orthogonal.rotate(g.matrix, x, axis, shared_dims)
 
 
 @dataclass(frozen=True)
@@ -309,8 +309,8 @@ class Halfway(Unitary):
 
 @dataclass(frozen=True)
 class RealPart(Spinor):
-    def act(self, g, x, axis, lead):
-        return ps.groups.orthogonal.rotate(g.matrix.real.to(x.dtype), x, axis, lead)
+    def act(self, g, x, axis, shared_dims):
+        return ps.groups.orthogonal.rotate(g.matrix.real.to(x.dtype), x, axis, shared_dims)
 
 
 @dataclass(frozen=True)

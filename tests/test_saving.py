@@ -158,8 +158,8 @@ def refused(phi: ps.Symmetrizer, folder, named: str) -> None:
 
 @dataclass(frozen=True)
 class OwnSlot(Slot):
-    def act(self, g, x, axis, lead):
-        return x.expand(*g.shape, *x.shape[lead:])
+    def act(self, g, x, axis, shared_dims):
+        return x.expand(*g.shape, *x.shape[shared_dims:])
 
 
 @dataclass(frozen=True, repr=False)

@@ -32,8 +32,8 @@ class Twice(Slot):
     group: ps.O
     scale: float = 1.0
 
-    def act(self, g: Any, x: torch.Tensor, axis: int, lead: int) -> torch.Tensor:
-        x = x.expand(*g.shape, *x.shape[lead:])
+    def act(self, g: Any, x: torch.Tensor, axis: int, shared_dims: int) -> torch.Tensor:
+        x = x.expand(*g.shape, *x.shape[shared_dims:])
         return (x.unflatten(-1, (2, self.group.dim)) @ g.matrix.mT).flatten(-2)
 
 

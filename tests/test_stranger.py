@@ -108,8 +108,8 @@ class Channels(Slot):
 
     sizes = (3,)
 
-    def act(self, g: Exchange, x: Tensor, axis: int, lead: int) -> Tensor:
-        return gather_nodes(x, (torch.arange(3) - g.steps.unsqueeze(-1)) % 3, axis, lead)
+    def act(self, g: Exchange, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        return gather_nodes(x, (torch.arange(3) - g.steps.unsqueeze(-1)) % 3, axis, shared_dims)
 
 
 @register(name="stranger/Colours")
@@ -164,10 +164,10 @@ class Event(Slot):
 
     sizes = (2,)
 
-    def act(self, g: Boost, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: Boost, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         cosh, sinh = g.rapidity.cosh(), g.rapidity.sinh()
         matrix = torch.stack([cosh, sinh, sinh, cosh], -1).unflatten(-1, (2, 2))
-        return rotate(matrix, x, axis, lead)
+        return rotate(matrix, x, axis, shared_dims)
 
 
 @register(name="stranger/Boosts")
@@ -272,8 +272,8 @@ class Spinor(Slot):
     def sizes(self) -> tuple[int, ...]:
         return (self.group.n,)
 
-    def act(self, g: UnitaryElement, x: Tensor, axis: int, lead: int) -> Tensor:
-        return rotate(g.matrix, x, axis, lead)
+    def act(self, g: UnitaryElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        return rotate(g.matrix, x, axis, shared_dims)
 
 
 @register(name="stranger/Unitary")
@@ -366,13 +366,13 @@ class SymmetricMatrix(Slot):
     sizes = (6,)
     isometric = False  # entries beside the diagonal, which stand for two each, are written once
 
-    def act(self, g: Element, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: Element, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         basis = torch.zeros(6, 3, 3, dtype=g.matrix.dtype)
         basis[range(6), ROWS, COLUMNS] = 1
         basis[range(6), COLUMNS, ROWS] = 1
         turn = g.matrix.unsqueeze(-3)
         matrix = (turn @ basis @ turn.mT)[..., ROWS, COLUMNS].mT
-        return rotate(matrix, x, axis, lead)
+        return rotate(matrix, x, axis, shared_dims)
 
 
 @pytest.mark.parametrize("distribution", ["haar", "frame", "learned"])

@@ -43,39 +43,39 @@ class Vectors(Slot):
     def sizes(self):
         return (self.group.dim,)
 
-    def act(self, g, x, axis, lead):
-        return ps.groups.orthogonal.rotate(g.matrix, x, axis, lead)
+    def act(self, g, x, axis, shared_dims):
+        return ps.groups.orthogonal.rotate(g.matrix, x, axis, shared_dims)
 
 
 @dataclass(frozen=True)
 class Backwards(Vectors):
-    def act(self, g, x, axis, lead):
-        return ps.groups.orthogonal.rotate(g.matrix.mT, x, axis, lead)
+    def act(self, g, x, axis, shared_dims):
+        return ps.groups.orthogonal.rotate(g.matrix.mT, x, axis, shared_dims)
 
 
 @dataclass(frozen=True)
 class Doubled(Vectors):
-    def act(self, g, x, axis, lead):
-        return torch.linalg.det(g.matrix).abs().mean() * 2 * super().act(g, x, axis, lead)
+    def act(self, g, x, axis, shared_dims):
+        return torch.linalg.det(g.matrix).abs().mean() * 2 * super().act(g, x, axis, shared_dims)
 
 
 @dataclass(frozen=True)
 class FirstOnly(Vectors):
     """Moves all samples by the first element."""
 
-    def act(self, g, x, axis, lead):
+    def act(self, g, x, axis, shared_dims):
         first = g.matrix[(0,) * len(g.shape)].expand(g.matrix.shape)
-        return ps.groups.orthogonal.rotate(first, x, axis, lead)
+        return ps.groups.orthogonal.rotate(first, x, axis, shared_dims)
 
 
 @dataclass(frozen=True)
 class Crossed(Vectors):
     """Moves the first channel alone."""
 
-    def act(self, g, x, axis, lead):
-        moved = super().act(g, x, axis, lead)
-        if moved.ndim > len(g.shape) + axis - lead + 1:
-            moved[..., 1:] = x.expand(*g.shape, *x.shape[lead:])[..., 1:]
+    def act(self, g, x, axis, shared_dims):
+        moved = super().act(g, x, axis, shared_dims)
+        if moved.ndim > len(g.shape) + axis - shared_dims + 1:
+            moved[..., 1:] = x.expand(*g.shape, *x.shape[shared_dims:])[..., 1:]
         return moved
 
 
@@ -91,9 +91,9 @@ class Careless(Vectors):
 class Scaled(Vectors):
     """A representation that changes lengths, and says that it does not."""
 
-    def act(self, g, x, axis, lead):
+    def act(self, g, x, axis, shared_dims):
         stretch = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=g.matrix.dtype)
-        return ps.groups.orthogonal.rotate(stretch @ g.matrix @ torch.linalg.inv(stretch), x, axis, lead)
+        return ps.groups.orthogonal.rotate(stretch @ g.matrix @ torch.linalg.inv(stretch), x, axis, shared_dims)
 
 
 @pytest.mark.parametrize(

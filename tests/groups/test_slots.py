@@ -18,9 +18,9 @@ from probsym.groups.orthogonal import rotate
 class Pair(Slot):
     """Two vectors, one after the other: the 6-d representation of a rotation."""
 
-    def act(self, g, x, axis, lead):
-        x = x.expand(*g.matrix.shape[:-2], *x.shape[lead:])
-        axis += g.matrix.ndim - 2 - lead
+    def act(self, g, x, axis, shared_dims):
+        x = x.expand(*g.matrix.shape[:-2], *x.shape[shared_dims:])
+        axis += g.matrix.ndim - 2 - shared_dims
         x = x.movedim(axis, -1)
         matrix = g.matrix.reshape(*g.matrix.shape[:-2], *[1] * (x.ndim - g.matrix.ndim + 1), *g.matrix.shape[-2:])
         return (x.unflatten(-1, (2, -1)) @ matrix.mT).flatten(-2).movedim(-1, axis)
@@ -40,11 +40,11 @@ class Arrow(Slot):
 
     suffix: ClassVar[str] = ".arrow"
 
-    def act(self, g, x, axis, lead):
+    def act(self, g, x, axis, shared_dims):
         angle, sign = 2 * math.pi / self.group.n * g.turns.double(), 1.0 - 2 * g.flips.double()
         rows = [[angle.cos() * sign, angle.sin()], [-angle.sin() * sign, angle.cos()]]
         matrix = torch.stack([torch.stack(row, -1) for row in rows], -2)
-        return rotate(matrix.to(x.dtype), x, axis, lead)
+        return rotate(matrix.to(x.dtype), x, axis, shared_dims)
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Kind(Slot):
     def requires_float(self):
         return False
 
-    def act(self, g, x, axis, lead):
-        flipped = (torch.linalg.det(g.matrix) < 0).reshape(*g.matrix.shape[:-2], *[1] * (x.ndim - lead))
+    def act(self, g, x, axis, shared_dims):
+        flipped = (torch.linalg.det(g.matrix) < 0).reshape(*g.matrix.shape[:-2], *[1] * (x.ndim - shared_dims))
         return torch.where(flipped, 1 - x, x)
 
 

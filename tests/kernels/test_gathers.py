@@ -21,17 +21,17 @@ def permutations(shape, nodes):
     return torch.rand(*shape, nodes).argsort(-1)
 
 
-def compare(fast, plain, x, index, axis, lead):
+def compare(fast, plain, x, index, axis, shared_dims):
     """Equal bits forward, the same gradient to x; second derivatives of a gather are zero."""
-    y = fast(x, index, axis, lead)
-    assert torch.equal(y, plain(x, index, axis, lead))
+    y = fast(x, index, axis, shared_dims)
+    assert torch.equal(y, plain(x, index, axis, shared_dims))
     assert y.dtype == x.dtype
     if not x.is_floating_point() or not y.numel():
         return
     weight = torch.randn_like(y)
     leaf, other = x.clone().requires_grad_(), x.clone().requires_grad_()
-    (found,) = torch.autograd.grad((fast(leaf, index, axis, lead) * weight).sum(), leaf)
-    (expected,) = torch.autograd.grad((plain(other, index, axis, lead) * weight).sum(), other)
+    (found,) = torch.autograd.grad((fast(leaf, index, axis, shared_dims) * weight).sum(), leaf)
+    (expected,) = torch.autograd.grad((plain(other, index, axis, shared_dims) * weight).sum(), other)
     assert torch.allclose(found, expected, atol=1e-5 if x.dtype == torch.float32 else 1e-12)
 
 
@@ -47,10 +47,12 @@ def test_nodes(rest, middle, batch, samples, kind):
         if kind == torch.bfloat16:
             x = x.detach()
         index = permutations((*samples, *batch), nodes)
-        lead, axis = len(batch), len(batch) + len(middle)
-        assert torch.equal(gather_nodes(x, index, axis, lead), gather_nodes_reference(x, index, axis, lead))
+        shared_dims, axis = len(batch), len(batch) + len(middle)
+        assert torch.equal(
+            gather_nodes(x, index, axis, shared_dims), gather_nodes_reference(x, index, axis, shared_dims)
+        )
         if kind != torch.bfloat16:
-            compare(gather_nodes, gather_nodes_reference, x, index, axis, lead)
+            compare(gather_nodes, gather_nodes_reference, x, index, axis, shared_dims)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64], ids=str)

@@ -289,11 +289,11 @@ def unit_size(vectors: Tensor) -> Tensor:
 
 def standardised(scores: Tensor, layout: Layout) -> Tensor:
     """Scores (*shape, N) of each input with mean zero and variance one; scores equal up to rounding become zero."""
-    lead = scores.ndim - 1
+    batch_dims = scores.ndim - 1
     mask = layout.padded_mask()
 
     # 1. padded, of moderate size
-    z = layout.pad(scores, lead)
+    z = layout.pad(scores, batch_dims)
     if mask is not None:
         z = z.masked_fill(~mask, 0)
     z = moderate(z, (-1,))
@@ -312,8 +312,8 @@ def standardised(scores: Tensor, layout: Layout) -> Tensor:
     # 3. of variance one, or zero where that is rounding; both branches of `where` have finite gradients
     real = square > 10 * tolerance(z.dtype) ** 2 * size
     if may_peek(z) and bool(real.all()):
-        return layout.unpad(z / square.sqrt(), lead)
-    return layout.unpad(torch.where(real, z / torch.where(real, square, 1.0).sqrt(), 0.0), lead)
+        return layout.unpad(z / square.sqrt(), batch_dims)
+    return layout.unpad(torch.where(real, z / torch.where(real, square, 1.0).sqrt(), 0.0), batch_dims)
 
 
 class AtInput:
@@ -460,9 +460,9 @@ def _has_points(x: Inputs, space: Group) -> bool:
 
 def _at_nodes(x: Inputs, leaf: Leaf, steps: Tensor) -> Tensor:
     """The steps (K, B, ...) of a leaf, zero where it is padding."""
-    lead = 1 + leaf.rep.batch_dims()
+    batch_dims = 1 + leaf.rep.batch_dims()
     for axis, places in leaf.rep.nodes:
-        steps = x.layouts[axis].clear(steps, lead, *(lead + place for place in places))
+        steps = x.layouts[axis].clear(steps, batch_dims, *(batch_dims + place for place in places))
     return steps
 
 

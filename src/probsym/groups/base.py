@@ -35,8 +35,8 @@ class Group(ABC, Generic[ElementT]):
     ...     trailing_dims = {"log": 0}
     >>> @dataclass(frozen=True)
     ... class Scaled(Slot):
-    ...     def act(self, g, x, axis, lead):
-    ...         x = x.expand(*g.shape, *x.shape[lead:])
+    ...     def act(self, g, x, axis, shared_dims):
+    ...         x = x.expand(*g.shape, *x.shape[shared_dims:])
     ...         return g.log.exp().reshape(*g.shape, *[1] * (x.ndim - len(g.shape))) * x
     >>> @dataclass(frozen=True)
     ... class Scalings(Group[Scale]):
@@ -315,8 +315,8 @@ class Slot(ABC):
     ...     @property
     ...     def sizes(self):
     ...         return (2 * self.group.dim,)
-    ...     def act(self, g, x, axis, lead):
-    ...         x = x.expand(*g.shape, *x.shape[lead:])
+    ...     def act(self, g, x, axis, shared_dims):
+    ...         x = x.expand(*g.shape, *x.shape[shared_dims:])
     ...         return (x.unflatten(-1, (2, self.group.dim)) @ g.matrix.mT).flatten(-2)
     >>> from probsym.groups import SO
     >>> from probsym.reps import Rep
@@ -333,8 +333,12 @@ class Slot(ABC):
     role: ClassVar[str | None] = None  # what its entries are to nets: "nodes", "labels", "edges", "point" or "vector"
 
     @abstractmethod
-    def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
-        """g x along `axis`, for g of batch shape L; the first `lead` dims of x are a suffix of L, the rest is added."""
+    def act(self, g: Any, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        """g x along `axis`, for g of batch shape L.
+
+        The first `shared_dims` dims of x are a suffix of L. The result has all dims of L in front: samples that share x
+        get one copy each.
+        """
 
     @property
     def sizes(self) -> tuple[int | None, ...]:

@@ -157,11 +157,11 @@ class Point(Slot):
     def requires_float(self) -> bool:
         return True
 
-    def act(self, g: Motion, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: Motion, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         check_coordinates(x, axis, self.group.dim)
         dtype = x.dtype
         x = wide(x)  # once for the three steps: an origin rounded to half precision would move the points
-        samples = g.matrix.ndim - 2 - lead  # batch dims of g that x has not
+        samples = g.matrix.ndim - 2 - shared_dims  # batch dims of g that x has not
 
         # 1. From the source. Where all samples share it, it is subtracted once.
         source = g.source
@@ -170,11 +170,11 @@ class Point(Slot):
                 source = source[(0,) * samples]
             else:
                 x = x.expand(*g.matrix.shape[:samples], *x.shape)
-                axis, lead = axis + samples, lead + samples
-            x = x - _aligned(source, axis, lead, x.ndim).to(x.dtype)
+                axis, shared_dims = axis + samples, shared_dims + samples
+            x = x - _aligned(source, axis, shared_dims, x.ndim).to(x.dtype)
 
         # 2. The rotation, and 3. to the target.
-        y = rotate(g.matrix, x, axis, lead)
+        y = rotate(g.matrix, x, axis, shared_dims)
         if g.target is not None:
             y = y + _aligned(g.target, axis + y.ndim - x.ndim, g.matrix.ndim - 2, y.ndim).to(x.dtype)
         return y.to(dtype)
@@ -183,9 +183,9 @@ class Point(Slot):
         return repr(self.group)
 
 
-def _aligned(origin: Tensor, axis: int, lead: int, ndim: int) -> Tensor:
-    """An origin (*L, D), shaped to broadcast on a tensor of `ndim` dims, `lead` of them in L, with space at `axis`."""
-    return origin.reshape(*origin.shape[:-1], *[1] * (axis - lead), origin.shape[-1], *[1] * (ndim - axis - 1))
+def _aligned(origin: Tensor, axis: int, shared_dims: int, ndim: int) -> Tensor:
+    """An origin (*L, D) as it broadcasts on a tensor of `ndim` dims: `shared_dims` of them in L, space at `axis`."""
+    return origin.reshape(*origin.shape[:-1], *[1] * (axis - shared_dims), origin.shape[-1], *[1] * (ndim - axis - 1))
 
 
 def _turned(matrix: Tensor, x: Tensor | None) -> Tensor | None:

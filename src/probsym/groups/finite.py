@@ -29,8 +29,8 @@ class FiniteGroup(Group[ElementT]):
     >>> @dataclass(frozen=True)
     ... class Mirrored(Slot):
     ...     sizes = (3,)
-    ...     def act(self, g, x, axis, lead):
-    ...         return gather_nodes(x, g.index, axis, lead)
+    ...     def act(self, g, x, axis, shared_dims):
+    ...         return gather_nodes(x, g.index, axis, shared_dims)
     >>> @dataclass(frozen=True)
     ... class Mirror(FiniteGroup[Permutation]):                       # three entries, read forwards or backwards
     ...     name: str | None = None
@@ -150,10 +150,10 @@ class Regular(Slot):
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes == self.sizes else f"{self.group.order()} entries, one an element,"
 
-    def act(self, g: Element, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: Element, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
         group = self.group
         every = group.elements(x.device)
         # An axis for e behind the batch dims of g.
         back = group.inverse(g).map(lambda tensor, trailing: tensor.unsqueeze(tensor.ndim - trailing))
-        return gather_nodes(x, group.number(group.compose(back, every)), axis, lead)
+        return gather_nodes(x, group.number(group.compose(back, every)), axis, shared_dims)

@@ -151,21 +151,21 @@ class Turned(Slot):
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes[0] == sizes[1] or self.group.n <= 2 else "square images"
 
-    def act(self, g: DihedralElement, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: DihedralElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
         n = self.group.n
 
         # 1. Quarter turns and flips move pixels.
         pose = _common_pose(g, n)
         if pose is None:
-            moved = _each_in_its_pose(x, _pose(g.turns, g.flips, n), axis, lead)
+            moved = _each_in_its_pose(x, _pose(g.turns, g.flips, n), axis, shared_dims)
         else:
-            moved = _all_in_one_pose(x, pose, g.shape, axis, lead)
+            moved = _all_in_one_pose(x, pose, g.shape, axis, shared_dims)
         if not self.requires_float:
             return moved
 
         # 2. What is left of a quarter turn interpolates between pixels.
-        axis += len(g.shape) - lead
+        axis += len(g.shape) - shared_dims
         rest = 4 * g.turns % n
         between = _rotated(moved, rest, math.pi / 2 / n, axis, self.group.border)
         has_rest = rest.reshape(*rest.shape, *[1] * (moved.ndim - rest.ndim)) > 0
@@ -188,7 +188,7 @@ def _common_pose(g: DihedralElement, n: int) -> int | None:
     return int(_pose(turn, flip, n))
 
 
-def _all_in_one_pose(x: Tensor, pose: int, shape: tuple[int, ...], axis: int, lead: int) -> Tensor:
+def _all_in_one_pose(x: Tensor, pose: int, shape: tuple[int, ...], axis: int, shared_dims: int) -> Tensor:
     """All images in one pose, by copies of rows: up to three times as fast as `_each_in_its_pose`."""
     flipped, turns = divmod(pose, 4)
     backwards = []
@@ -199,15 +199,15 @@ def _all_in_one_pose(x: Tensor, pose: int, shape: tuple[int, ...], axis: int, le
     moved = x.flip(backwards)
     if turns % 2:
         moved = moved.transpose(axis, axis + 1).contiguous()  # base models may call `view`
-    return moved.expand(*shape, *moved.shape[lead:])
+    return moved.expand(*shape, *moved.shape[shared_dims:])
 
 
-def _each_in_its_pose(x: Tensor, pose: Tensor, axis: int, lead: int) -> Tensor:
+def _each_in_its_pose(x: Tensor, pose: Tensor, axis: int, shared_dims: int) -> Tensor:
     """Every image in its pose, by one gather of pixels."""
     rows, columns = x.shape[axis : axis + 2]
     index = torch.from_numpy(_pose_indices(rows, columns)).to(x.device).index_select(0, pose.reshape(-1))
-    moved = gather_nodes(x.flatten(axis, axis + 1), index.reshape(*pose.shape, rows * columns), axis, lead)
-    return moved.unflatten(axis + pose.ndim - lead, (rows, columns))
+    moved = gather_nodes(x.flatten(axis, axis + 1), index.reshape(*pose.shape, rows * columns), axis, shared_dims)
+    return moved.unflatten(axis + pose.ndim - shared_dims, (rows, columns))
 
 
 @cache

@@ -184,8 +184,8 @@ class Vector(Slot):
     def requires_float(self) -> bool:
         return True
 
-    def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
-        return rotate(g.matrix, x, axis, lead)
+    def act(self, g: Any, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        return rotate(g.matrix, x, axis, shared_dims)
 
     def __repr__(self) -> str:
         return repr(self.group) if self == self.group.defining else f"{self.group!r}.vector"
@@ -201,25 +201,29 @@ class Det(Slot):
     suffix: ClassVar[str] = ".det"
     guards_precision: ClassVar[bool] = True
 
-    def act(self, g: Any, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: Any, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         check_sign(x, self)
         sign = torch.linalg.det(wide(g.matrix.detach())).sign().to(x.dtype)
-        return x * sign.reshape((*sign.shape, *[1] * (x.ndim - lead)))
+        return x * sign.reshape((*sign.shape, *[1] * (x.ndim - shared_dims)))
 
 
-def rotate(matrix: Tensor, x: Tensor, axis: int, lead: int) -> Tensor:
-    """R x along `axis`; matrix (*L, D, D), and the first `lead` dims of x are a suffix of L. Keeps the dtype of x."""
+def rotate(matrix: Tensor, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+    """R x along `axis`, in the dtype of x.
+
+    The matrix is (*L, D, D); the first `shared_dims` dims of x are a suffix of L.
+    """
+
     dim, last = matrix.shape[-1], x.ndim - 1
     check_coordinates(x, axis, dim)
-    # Rows of coordinates (*lead, M, D), for one product of matrices per batch entry.
+    # Rows of coordinates (*shared, M, D), for one product of matrices per batch entry.
     rows = x if axis == last else x.movedim(axis, -1)
-    middle = rows.shape[lead:-1]
+    middle = rows.shape[shared_dims:-1]
     if len(middle) != 1:
-        rows = rows.reshape(*x.shape[:lead], math.prod(middle), dim)
+        rows = rows.reshape(*x.shape[:shared_dims], math.prod(middle), dim)
     out = matmul(rows, matrix.mT).to(x.dtype)
     if len(middle) != 1:
         out = out.reshape(*matrix.shape[:-2], *middle, dim)
-    return out if axis == last else out.movedim(-1, axis + matrix.ndim - 2 - lead)
+    return out if axis == last else out.movedim(-1, axis + matrix.ndim - 2 - shared_dims)
 
 
 def check_coordinates(x: Tensor, axis: int, dim: int) -> None:

@@ -39,15 +39,15 @@ class Permutation(Element):
         """Where each point moves (*shape, N): the gather index of the inverse."""
         return inverse_index(self.index) if self.reverse is None else self.reverse
 
-    def renumber(self, numbers: Tensor, lead: int) -> Tensor:
+    def renumber(self, numbers: Tensor, shared_dims: int) -> Tensor:
         """g(i) for numbers i of points; negative numbers are padding and stay.
 
         Args:
-            numbers: integers, whose first `lead` dims are the last ones of the batch shape.
+            numbers: integers, whose first `shared_dims` dims are the last ones of the batch shape.
         """
         places = self.places
-        shape, rest = places.shape[:-1], numbers.shape[lead:]
-        flat = numbers.reshape(*numbers.shape[:lead], math.prod(rest)).expand(*shape, math.prod(rest))
+        shape, rest = places.shape[:-1], numbers.shape[shared_dims:]
+        flat = numbers.reshape(*numbers.shape[:shared_dims], math.prod(rest)).expand(*shape, math.prod(rest))
         if not places.shape[-1]:  # no points, so that all numbers are padding
             return flat.reshape(*shape, *rest)
         moved = places.gather(-1, flat.clamp_min(0).long()).to(numbers.dtype)
@@ -220,5 +220,5 @@ class Points(Slot):
     def sizes(self) -> tuple[int | None, ...]:
         return (self.group.n,)
 
-    def act(self, g: Permutation, x: Tensor, axis: int, lead: int) -> Tensor:
-        return gather_nodes(x, g.index, axis, lead)
+    def act(self, g: Permutation, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        return gather_nodes(x, g.index, axis, shared_dims)

@@ -129,11 +129,11 @@ class Rolled(Slot):
         rows, columns = self.group.shape
         return None if sizes == self.sizes else f"{rows} x {columns} pixels"
 
-    def act(self, g: ShiftElement, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: ShiftElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
         rows, columns = self.group.shape
         down = (torch.arange(rows, device=x.device) - g.down.unsqueeze(-1)) % rows
         right = (torch.arange(columns, device=x.device) - g.right.unsqueeze(-1)) % columns
         index = (down.unsqueeze(-1) * columns + right.unsqueeze(-2)).flatten(-2)
-        moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, lead)
-        return moved.unflatten(axis + len(g.shape) - lead, (rows, columns))
+        moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, shared_dims)
+        return moved.unflatten(axis + len(g.shape) - shared_dims, (rows, columns))

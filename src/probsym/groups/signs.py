@@ -144,8 +144,8 @@ class Signed(Slot):
     def requires_float(self) -> bool:
         return True  # unsigned integers and booleans have no negative
 
-    def act(self, g: SignElement, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: SignElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
         check_sign(x, self)
-        shape = (*g.shape, *[1] * (axis - lead), self.group.dim, *[1] * (x.ndim - axis - 1))
+        shape = (*g.shape, *[1] * (axis - shared_dims), self.group.dim, *[1] * (x.ndim - axis - 1))
         return g.signs.reshape(shape).to(x.dtype) * x

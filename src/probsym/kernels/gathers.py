@@ -39,14 +39,14 @@ def stable_order(x: Tensor) -> Tensor:
     return x.argsort(dim=-1, stable=True)
 
 
-def gather_nodes(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
+def gather_nodes(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tensor:
     """y_i = x_{index_i} along one axis.
 
     Args:
         x: (B..., middle..., N, rest...) with N at `axis`.
         index: (K..., B..., N), node numbers.
         axis: the axis of x that is permuted.
-        lead: number of batch dims B... of x, which are the last ones of those of the index.
+        shared_dims: number of batch dims B... of x, which are the last ones of those of the index.
 
     Returns: (K..., B..., middle..., N, rest...).
 
@@ -54,18 +54,18 @@ def gather_nodes(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
         ValueError: x has another number of nodes than the index.
 
     >>> x, index = torch.tensor([[10, 20, 30]]), torch.tensor([[[2, 0, 1]], [[0, 1, 2]]])       # K = 2, B = 1, N = 3
-    >>> gather_nodes(x, index, axis=1, lead=1).tolist()
+    >>> gather_nodes(x, index, axis=1, shared_dims=1).tolist()
     [[[30, 10, 20]], [[10, 20, 30]]]
     """
     nodes = index.shape[-1]
     if x.shape[axis] != nodes:
         raise ValueError(f"expected {nodes} nodes on axis {axis}, got a tensor of shape {tuple(x.shape)}")
     shape = index.shape[:-1]
-    batch, middle, rest = x.shape[:lead], x.shape[lead:axis], x.shape[axis + 1 :]
+    batch, middle, rest = x.shape[:shared_dims], x.shape[shared_dims:axis], x.shape[axis + 1 :]
 
     # Short rows inside of the tensor: an index per entry is cheaper than one per row.
-    if axis > lead and math.prod(rest) < SHORT_ROW_ENTRIES:
-        return gather_nodes_reference(x, index, axis, lead)
+    if axis > shared_dims and math.prod(rest) < SHORT_ROW_ENTRIES:
+        return gather_nodes_reference(x, index, axis, shared_dims)
 
     # All else: write x as a table with one row per (batch, middle, node) and copy rows whole. The K samples of an input
     # read the same rows, so that x is never expanded.
@@ -77,40 +77,40 @@ def gather_nodes(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
     return rows.index_select(0, index.reshape(-1)).reshape(*shape, *middle, nodes, *rest)
 
 
-def gather_nodes_reference(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
+def gather_nodes_reference(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tensor:
     """What `gather_nodes` computes: expand x to all samples, and gather entry by entry."""
     shape = index.shape[:-1]
-    x = x.expand(*shape, *x.shape[lead:])
-    axis = axis + len(shape) - lead
+    x = x.expand(*shape, *x.shape[shared_dims:])
+    axis = axis + len(shape) - shared_dims
     before, after = axis - len(shape), x.ndim - axis - 1
     index = index.reshape(*shape, *[1] * before, index.shape[-1], *[1] * after)
     return x.gather(axis, index.expand_as(x))
 
 
-def gather_pairs(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
+def gather_pairs(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tensor:
     """y_ij = x_{index_i index_j} along two neighbouring axes, in one gather.
 
     Args:
         x: (B..., middle..., N, N, rest...) with the first N at `axis`.
         index: (K..., B..., N), node numbers.
         axis: the first of the two axes of x that are permuted.
-        lead: number of batch dims B... of x, which are the last ones of those of the index.
+        shared_dims: number of batch dims B... of x, which are the last ones of those of the index.
 
     Returns: (K..., B..., middle..., N, N, rest...).
 
     >>> x = torch.arange(4).reshape(1, 2, 2)                        # B = 1, N = 2
-    >>> gather_pairs(x, torch.tensor([[1, 0]]), axis=1, lead=1).tolist()
+    >>> gather_pairs(x, torch.tensor([[1, 0]]), axis=1, shared_dims=1).tolist()
     [[[3, 2], [1, 0]]]
     """
     nodes = index.shape[-1]
 
     # Axes between the batch and the pairs: number the pairs (i, j) as N i + j, and gather along one axis of N^2.
-    if axis > lead:
+    if axis > shared_dims:
         pairs = (nodes * index.unsqueeze(-1) + index.unsqueeze(-2)).flatten(-2)
-        moved = gather_nodes(x.flatten(axis, axis + 1), pairs, axis, lead)
-        return moved.unflatten(axis + index.ndim - 1 - lead, (nodes, nodes))
+        moved = gather_nodes(x.flatten(axis, axis + 1), pairs, axis, shared_dims)
+        return moved.unflatten(axis + index.ndim - 1 - shared_dims, (nodes, nodes))
 
-    batch, rest = x.shape[:lead], x.shape[lead + 2 :]
+    batch, rest = x.shape[:shared_dims], x.shape[shared_dims + 2 :]
     inputs = math.prod(batch)
     # Numbers of 32 bits take half of the memory. The sums that a gradient to x needs are slow over them.
     if not recorded() and not differentiated(x) and inputs * nodes * nodes < LARGEST_INT32:
@@ -121,8 +121,8 @@ def gather_pairs(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
     return rows.index_select(0, pairs.reshape(-1)).reshape(*pairs.shape, *rest)
 
 
-def gather_pairs_reference(x: Tensor, index: Tensor, axis: int, lead: int) -> Tensor:
+def gather_pairs_reference(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tensor:
     """What `gather_pairs` computes: the first axis, then the second."""
-    moved = gather_nodes_reference(x, index, axis, lead)
+    moved = gather_nodes_reference(x, index, axis, shared_dims)
     samples = moved.ndim - x.ndim
-    return gather_nodes_reference(moved, index, axis + samples + 1, lead + samples)
+    return gather_nodes_reference(moved, index, axis + samples + 1, shared_dims + samples)

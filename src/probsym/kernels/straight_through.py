@@ -28,13 +28,13 @@ from probsym.kernels.values import may_peek
 class NodeStorage(Protocol):
     """What is needed to know of how a node axis is stored: dense, padded or ragged."""
 
-    def clear(self, x: Tensor, lead: int, *axes: int) -> Tensor:
-        """x with zeros at the padding of these axes; the first `lead` dims of x end with the batch."""
+    def clear(self, x: Tensor, batch_dims: int, *axes: int) -> Tensor:
+        """x with zeros at the padding of these axes; the first `batch_dims` dims of x end with the batch."""
 
-    def pad(self, x: Tensor, lead: int) -> Tensor:
-        """Ragged nodes (*lead, sum N, ...) -> (*lead, B, N, ...); x itself if not ragged."""
+    def pad(self, x: Tensor, batch_dims: int) -> Tensor:
+        """Ragged nodes (*K, sum N, ...) -> (*K, B, N, ...); x itself if not ragged."""
 
-    def unpad(self, x: Tensor, lead: int) -> Tensor:
+    def unpad(self, x: Tensor, batch_dims: int) -> Tensor:
         """The inverse of `pad`."""
 
 
@@ -46,15 +46,17 @@ class AttachNodes(torch.autograd.Function):
         x: what was moved, zero on padding; its leading dims are the last ones of those of y, and it gets no gradient.
         token: zeros (*L, N, N), of which only the derivative exists.
         storage: how the node axis is stored.
-        lead: number of dims of y before its nodes.
+        batch_dims: number of dims of y before its nodes.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, y: Tensor, x: Tensor, token: Tensor, storage: NodeStorage, lead: int
+        ctx: Any, y: Tensor, x: Tensor, token: Tensor, storage: NodeStorage, batch_dims: int
     ) -> Tensor:
-        ctx.storage, ctx.lead = storage, lead
-        ctx.token_ndim, ctx.token_dtype = token.ndim, token.dtype
+        ctx.storage = storage
+        ctx.batch_dims = batch_dims
+        ctx.token_ndim = token.ndim
+        ctx.token_dtype = token.dtype
         ctx.save_for_backward(x)
         return y.clone()  # a view would be one into which a model must not write
 
@@ -64,22 +66,22 @@ class AttachNodes(torch.autograd.Function):
             return grad, None, None, None, None
         (x,) = ctx.saved_tensors
         # A model may send anything back to its padding, NaN included: P does not receive it.
-        clean = ctx.storage.clear(grad, ctx.lead, ctx.lead)
-        left = ctx.storage.pad(clean, ctx.lead)
-        right = ctx.storage.pad(x.expand_as(clean), ctx.lead)
+        clean = ctx.storage.clear(grad, ctx.batch_dims, ctx.batch_dims)
+        left = ctx.storage.pad(clean, ctx.batch_dims)
+        right = ctx.storage.pad(x.expand_as(clean), ctx.batch_dims)
         to_token = _outer_products(left, right, ctx.token_ndim - 1).to(ctx.token_dtype)
         return clean, None, to_token, None, None
 
 
-def attach_nodes_reference(y: Tensor, x: Tensor, token: Tensor, storage: NodeStorage, lead: int) -> Tensor:
+def attach_nodes_reference(y: Tensor, x: Tensor, token: Tensor, storage: NodeStorage, batch_dims: int) -> Tensor:
     """What `AttachNodes` does by plain operations: y + T x, for the token T of value zero.
 
     Its derivatives are those of P x in forward mode and under function transforms as well, for the price of P x.
     """
-    rows = storage.pad(x.expand_as(y), lead)
+    rows = storage.pad(x.expand_as(y), batch_dims)
     channels = math.prod(rows.shape[token.ndim - 1 :])
     moved = matmul(token, rows.reshape(*token.shape[:-1], channels)).to(y.dtype)
-    return y + storage.unpad(storage.clear(moved.reshape(rows.shape), lead, lead), lead)
+    return y + storage.unpad(storage.clear(moved.reshape(rows.shape), batch_dims, batch_dims), batch_dims)
 
 
 class AttachPairs(torch.autograd.Function):
@@ -106,8 +108,8 @@ class AttachPairs(torch.autograd.Function):
         if not ctx.needs_input_grad[2]:
             return grad, None, None, None, None
         x, inverse = ctx.saved_tensors
-        lead = inverse.ndim - 1
-        clean = ctx.storage.clear(grad, lead, lead, lead + 1)
+        batch_dims = inverse.ndim - 1
+        clean = ctx.storage.clear(grad, batch_dims, batch_dims, batch_dims + 1)
         return grad, None, _pair_products(clean, x, inverse).to(ctx.token_dtype), None, None
 
 
@@ -116,14 +118,14 @@ def attach_pairs_reference(y: Tensor, x: Tensor, token: Tensor, index: Tensor, s
 
     The gather `index` (*L, N) is that of the hard permutation P; all else is as in `AttachPairs`.
     """
-    lead = index.ndim - 1
-    batch_dims = x.ndim - y.ndim + lead
-    rows = gather_nodes_reference(x, index, batch_dims, batch_dims)  # P x
-    columns = gather_nodes_reference(x, index, batch_dims + 1, batch_dims)  # x P^T
-    shape = (*index.shape, index.shape[-1], math.prod(x.shape[batch_dims + 2 :]))
+    batch_dims = index.ndim - 1
+    shared_dims = x.ndim - y.ndim + batch_dims
+    rows = gather_nodes_reference(x, index, shared_dims, shared_dims)  # P x
+    columns = gather_nodes_reference(x, index, shared_dims + 1, shared_dims)  # x P^T
+    shape = (*index.shape, index.shape[-1], math.prod(x.shape[shared_dims + 2 :]))
     added = torch.einsum("...im,...mjc->...ijc", token, columns.reshape(shape))
     added = added + torch.einsum("...jm,...imc->...ijc", token, rows.reshape(shape))
-    return y + storage.clear(added.reshape(y.shape), lead, lead, lead + 1)
+    return y + storage.clear(added.reshape(y.shape), batch_dims, batch_dims, batch_dims + 1)
 
 
 def _pair_products(grad: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
@@ -136,11 +138,11 @@ def _pair_products(grad: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
         x: (B..., N, N, C...).
         inverse: (*L, N).
     """
-    nodes, lead = inverse.shape[-1], inverse.ndim - 1
-    batch_dims = x.ndim - grad.ndim + lead
-    samples = math.prod(inverse.shape[: lead - batch_dims])
-    inputs = math.prod(x.shape[:batch_dims])
-    channels = math.prod(x.shape[batch_dims + 2 :])
+    nodes, batch_dims = inverse.shape[-1], inverse.ndim - 1
+    shared_dims = x.ndim - grad.ndim + batch_dims
+    samples = math.prod(inverse.shape[: batch_dims - shared_dims])
+    inputs = math.prod(x.shape[:shared_dims])
+    channels = math.prod(x.shape[shared_dims + 2 :])
     grad = grad.reshape(samples, inputs, nodes, nodes, channels)
     x = x.reshape(inputs, nodes, nodes, channels)
 
@@ -166,10 +168,10 @@ def _pair_products(grad: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
     return both.transpose(0, 1).reshape(*inverse.shape[:-1], nodes, nodes)
 
 
-def _outer_products(a: Tensor, b: Tensor, lead: int) -> Tensor:
-    """sum_c a_ic b_jc over all that follows the first `lead` axes, of which i and j are the last: (*lead, N)."""
-    batch, nodes = a.shape[: lead - 1], a.shape[lead - 1]
-    rows, channels = math.prod(batch), math.prod(a.shape[lead:])
+def _outer_products(a: Tensor, b: Tensor, axes: int) -> Tensor:
+    """sum_c a_ic b_jc over all that follows the first `axes` axes, of which i and j are the last: (*batch, N, N)."""
+    batch, nodes = a.shape[: axes - 1], a.shape[axes - 1]
+    rows, channels = math.prod(batch), math.prod(a.shape[axes:])
     a = a.reshape(rows, nodes, channels)
     b = b.reshape(rows, nodes, channels)
     return _wide_products(a, b.mT).reshape(*batch, nodes, nodes)

@@ -45,13 +45,13 @@ class Leaf:
         two count.
         """
         labels = self.value.long()
-        lead = self.rep.batch_dims()
-        if labels.ndim < lead + 2:
-            labels = labels.reshape(*labels.shape[:lead], -1 if labels.ndim > lead else 1)
-            return torch.stack([labels, labels], lead)
-        if labels.shape[lead] == 1:
-            return torch.cat([labels, labels], lead)
-        return labels.narrow(lead, 0, 2)
+        batch_dims = self.rep.batch_dims()
+        if labels.ndim < batch_dims + 2:
+            labels = labels.reshape(*labels.shape[:batch_dims], -1 if labels.ndim > batch_dims else 1)
+            return torch.stack([labels, labels], batch_dims)
+        if labels.shape[batch_dims] == 1:
+            return torch.cat([labels, labels], batch_dims)
+        return labels.narrow(batch_dims, 0, 2)
 
 
 @dataclass(frozen=True, eq=False)

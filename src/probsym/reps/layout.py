@@ -81,14 +81,17 @@ class Layout:
             return self.mask
         return torch.arange(self.padded_size, device=self.batch.device) < self.sizes[:, None]
 
-    def clear(self, x: Tensor, lead: int, *axes: int) -> Tensor:
-        """Zero the padded entries of x along the given node axes; its first `lead` dims are (samples..., batch)."""
+    def clear(self, x: Tensor, batch_dims: int, *axes: int) -> Tensor:
+        """Zero the padded entries of x along the given node axes.
+
+        The first `batch_dims` dims of x are (samples..., batch).
+        """
         if self.mask is None:
             return x
         count, size = self.mask.shape
         real: Tensor | None = None
         for axis in axes:
-            view = self.mask.reshape(count, *[1] * (axis - lead), size, *[1] * (x.ndim - axis - 1))
+            view = self.mask.reshape(count, *[1] * (axis - batch_dims), size, *[1] * (x.ndim - axis - 1))
             real = view if real is None else real & view
         return x if real is None else x.masked_fill(~real, 0)
 
@@ -110,24 +113,24 @@ class Layout:
         rank[order] = torch.arange(self.size, device=order.device) - first[batch[order]]
         return batch * self.padded_size + rank
 
-    def pad(self, x: Tensor, lead: int) -> Tensor:
-        """(*lead, sum N, ...) -> (*lead, B, N, ...), zero where there is no node; x itself if not ragged."""
+    def pad(self, x: Tensor, batch_dims: int) -> Tensor:
+        """(*K, sum N, ...) -> (*K, B, N, ...), zero where there is no node; x itself if not ragged."""
         if self.batch is None:
             return x
-        head, rest = x.shape[:lead], x.shape[lead + 1 :]
+        head, rest = x.shape[:batch_dims], x.shape[batch_dims + 1 :]
         out = x.new_zeros(*head, self.count * self.padded_size, *rest)
-        return out.index_copy(lead, self.position, x).reshape(*head, self.count, self.padded_size, *rest)
+        return out.index_copy(batch_dims, self.position, x).reshape(*head, self.count, self.padded_size, *rest)
 
-    def unpad(self, x: Tensor, lead: int) -> Tensor:
-        """(*lead, B, N, ...) -> (*lead, sum N, ...), the inverse of `pad`."""
+    def unpad(self, x: Tensor, batch_dims: int) -> Tensor:
+        """(*K, B, N, ...) -> (*K, sum N, ...), the inverse of `pad`."""
         if self.batch is None:
             return x
-        head, rest = x.shape[:lead], x.shape[lead + 2 :]
-        return x.reshape(*head, self.count * self.padded_size, *rest).index_select(lead, self.position)
+        head, rest = x.shape[:batch_dims], x.shape[batch_dims + 2 :]
+        return x.reshape(*head, self.count * self.padded_size, *rest).index_select(batch_dims, self.position)
 
-    def spread(self, x: Tensor, lead: int, owner: Tensor | None = None) -> Tensor:
-        """Values of each input (*lead, B, ...) -> values of each ragged node (*lead, sum N, ...), or row of `owner`."""
-        return x.index_select(lead, self._graphs if owner is None else owner)
+    def spread(self, x: Tensor, batch_dims: int, owner: Tensor | None = None) -> Tensor:
+        """Values of each input (*K, B, ...) -> values of each ragged node (*K, sum N, ...), or row of `owner`."""
+        return x.index_select(batch_dims, self._graphs if owner is None else owner)
 
     # ------------------------------------------------------------ sets of edges of a ragged batch
 

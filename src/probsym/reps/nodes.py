@@ -224,8 +224,8 @@ class Nodes(Slot):
     role: ClassVar[str] = "nodes"
     guards_precision: ClassVar[bool] = True
 
-    def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
-        return g.permute(x, axis, lead)
+    def act(self, g: NodeElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        return g.permute(x, axis, shared_dims)
 
 
 @register
@@ -239,8 +239,8 @@ class Labels(Slot):
     role: ClassVar[str] = "labels"
     guards_precision: ClassVar[bool] = True
 
-    def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
-        return g.relabel(x, lead)
+    def act(self, g: NodeElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        return g.relabel(x, shared_dims)
 
 
 @register
@@ -267,5 +267,5 @@ class Edges(Slot):
         name = self.of[-1] if isinstance(self.of, tuple) else self.of
         return f"{self.group!r}.edges_of({name!r})"
 
-    def act(self, g: NodeElement, x: Tensor, axis: int, lead: int) -> Tensor:
+    def act(self, g: NodeElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         return x

@@ -137,12 +137,12 @@ class Rep:
         """Number of batch dims of one input batch: 0 where a ragged axis absorbs the batch, else 1."""
         return self._batch_dims
 
-    def act(self, g: Element, x: Tensor, lead: int | None = None) -> Tensor:
+    def act(self, g: Element, x: Tensor, shared_dims: int | None = None) -> Tensor:
         """g x, one axis after the other; padded nodes are set to zero.
 
         Args:
             g: element of a group that contains every factor of this Rep, batch shape L; in a ragged batch (*K, B).
-            x: tensor whose first `lead` dims are a suffix of L (for a ragged Rep of K); all of L unless given.
+            x: tensor whose first `shared_dims` dims are a suffix of L (for a ragged Rep of K); all of L unless given.
 
         Returns: the moved tensor with all of L (or K) in front.
 
@@ -153,7 +153,7 @@ class Rep:
         [[30.0, 10.0, 20.0]]
         """
         full = len(g.shape) - (1 - self.batch_dims())
-        lead = full if lead is None else lead
+        shared_dims = full if shared_dims is None else shared_dims
         dtype = x.dtype
 
         # 1. Half precision is rounded once, however many slots there are; few of torch's gathers know halves of complex
@@ -165,9 +165,9 @@ class Rep:
         #    Permutations leave padding in its place, so that where nothing else acts the inputs are masked instead of
         #    each of their samples.
         only_nodes = sum(len(places) for _, places in self.nodes) == len(self.axes)
-        masked_before = only_nodes and 0 < lead < full
-        if masked_before or lead == full:
-            x = self.masked(g, x, lead)
+        masked_before = only_nodes and 0 < shared_dims < full
+        if masked_before or shared_dims == full:
+            x = self.masked(g, x, shared_dims)
 
         # 3. One slot after the other. The batch dims that g has and x has not come with the first that acts.
         with without_autocast(x.device) if self._guarded else nullcontext():
@@ -175,16 +175,16 @@ class Rep:
                 part: Any = g[slot.group]
                 before, spread_dims = x.ndim, 0
                 if self.ragged is not None and not slot.group.on_nodes:
-                    part, spread_dims = self._spread(g, part, x.shape[lead]), 1
+                    part, spread_dims = self._spread(g, part, x.shape[shared_dims]), 1
                 if not slot.guards_precision:
                     x, part = _in_one_dtype(x, part)
                 if paired:
-                    x = part.permute_pairs(x, lead + place, lead)
+                    x = part.permute_pairs(x, shared_dims + place, shared_dims)
                 else:
-                    x = slot.act(part, x, lead + place, lead + spread_dims)
-                lead += x.ndim - before
-        if lead != full:
-            x = x.expand(*g.shape[: full - lead], *x.shape)
+                    x = slot.act(part, x, shared_dims + place, shared_dims + spread_dims)
+                shared_dims += x.ndim - before
+        if shared_dims != full:
+            x = x.expand(*g.shape[: full - shared_dims], *x.shape)
         if not masked_before:
             x = self.masked(g, x, full)
 
@@ -199,12 +199,12 @@ class Rep:
         owner = layout.owner(self.slots[0], rows)
         return part.map(lambda tensor, trailing: layout.spread(tensor, tensor.ndim - trailing - 1, owner))
 
-    def masked(self, g: Element, x: Tensor, lead: int) -> Tensor:
-        """x, whose first `lead` dims are batch dims of g, with zeros at padded nodes."""
+    def masked(self, g: Element, x: Tensor, shared_dims: int) -> Tensor:
+        """x, whose first `shared_dims` dims are batch dims of g, with zeros at padded nodes."""
         for axis, places in self.nodes:
             layout = g[axis].layout  # type: ignore[attr-defined]
             if layout.mask is not None:
-                x = layout.clear(x, lead, *(lead + place for place in places))
+                x = layout.clear(x, shared_dims, *(shared_dims + place for place in places))
         return x
 
     def describe(self) -> dict[str, Any]:

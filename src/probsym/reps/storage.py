@@ -52,17 +52,17 @@ class NodeElement(Element):
     layout: Layout
 
     @abstractmethod
-    def permute(self, x: Tensor, axis: int, lead: int) -> Tensor:
-        """(g x)_i = x_{g^-1(i)} along `axis`; the first `lead` dims of x are the last ones of the batch shape."""
+    def permute(self, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        """(g x)_i = x_{g^-1(i)} along `axis`; the first `shared_dims` dims of x are the last of the batch shape."""
 
-    def permute_pairs(self, x: Tensor, axis: int, lead: int) -> Tensor:
+    def permute_pairs(self, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         """`permute` along `axis` and the next: one gather where it can be."""
-        moved = self.permute(x, axis, lead)
+        moved = self.permute(x, axis, shared_dims)
         added = moved.ndim - x.ndim
-        return self.permute(moved, axis + added + 1, lead + added)
+        return self.permute(moved, axis + added + 1, shared_dims + added)
 
     @abstractmethod
-    def relabel(self, labels: Tensor, lead: int) -> Tensor:
+    def relabel(self, labels: Tensor, shared_dims: int) -> Tensor:
         """Node number i becomes g(i); negative numbers mark padding and stay."""
 
 
@@ -96,33 +96,33 @@ class NodePermutation(NodeElement):
         relaxed = None if self.relaxed is None else fn(self.relaxed, 2)
         return dataclasses.replace(self, moves=self.moves.map(fn), relaxed=relaxed)
 
-    def permute(self, x: Tensor, axis: int, lead: int) -> Tensor:
+    def permute(self, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         index = self.moves.index
-        moved = gather_nodes(x, index, axis, lead)
+        moved = gather_nodes(x, index, axis, shared_dims)
         if not self._learns(x):
             return moved
         # `moved` itself, with the gradient that P x would have sent to P. The kernel has the nodes after the batch.
         x, front = x.detach(), index.ndim - 1
-        if axis == lead:
+        if axis == shared_dims:
             return self._attach(moved, x, front)
-        place = axis + front - lead
-        x = x.expand(*index.shape[:-1], *x.shape[lead:]).movedim(place, front)
+        place = axis + front - shared_dims
+        x = x.expand(*index.shape[:-1], *x.shape[shared_dims:]).movedim(place, front)
         return self._attach(moved.movedim(place, front), x, front).movedim(front, place)
 
     def _attach(self, y: Tensor, x: Tensor, front: int) -> Tensor:
         return apply_or(AttachNodes, attach_nodes_reference, y, x, self.relaxed, self.layout, front)
 
-    def permute_pairs(self, x: Tensor, axis: int, lead: int) -> Tensor:
+    def permute_pairs(self, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         n, learns = self.index.shape[-1], self._learns(x)
         one_by_one = super().permute_pairs
-        if x.shape[axis : axis + 2] != (n, n) or (learns and (axis > lead or self.layout.ragged)):
-            return one_by_one(x, axis, lead)
-        moved = gather_pairs(x, self.index, axis, lead)
+        if x.shape[axis : axis + 2] != (n, n) or (learns and (axis > shared_dims or self.layout.ragged)):
+            return one_by_one(x, axis, shared_dims)
+        moved = gather_pairs(x, self.index, axis, shared_dims)
         if not learns:
             return moved
         return apply_or(
             AttachPairs,
-            lambda *_: one_by_one(x, axis, lead),
+            lambda *_: one_by_one(x, axis, shared_dims),
             moved,
             x.detach(),
             self.relaxed,
@@ -130,12 +130,13 @@ class NodePermutation(NodeElement):
             self.layout,
         )
 
-    def relabel(self, labels: Tensor, lead: int) -> Tensor:
-        return self.moves.renumber(labels, lead)
+    def relabel(self, labels: Tensor, shared_dims: int) -> Tensor:
+        return self.moves.renumber(labels, shared_dims)
 
     def moved_share(self) -> Tensor:
         """1 - (number of fixed nodes) / n, from the trace of P, whose soft matrix receives the gradient."""
-        layout, lead = self.layout, self.index.ndim - 1
+        layout = self.layout
+        batch_dims = self.index.ndim - 1
         # 1. A one-hot label on every node: its place in its graph.
         if layout.ragged:
             places = max(layout.padded_size, 1)
@@ -145,12 +146,12 @@ class NodePermutation(NodeElement):
         dtype = torch.get_default_dtype() if self.relaxed is None else self.relaxed.dtype
         label = label.to(dtype).expand(*self.index.shape, label.shape[-1])
         # 2. Nodes that keep their label stay. Padding counts as none.
-        label = layout.clear(label, lead, lead)
-        moved = layout.clear(self.permute(label, lead, lead), lead, lead)
+        label = layout.clear(label, batch_dims, batch_dims)
+        moved = layout.clear(self.permute(label, batch_dims, batch_dims), batch_dims, batch_dims)
         stays = (moved * label).sum(-1)
         # 3. Their share.
         if layout.ragged:
-            return 1 - layout.pad(stays, lead).sum(-1) / layout.sizes.clamp_min(1)
+            return 1 - layout.pad(stays, batch_dims).sum(-1) / layout.sizes.clamp_min(1)
         if layout.mask is None:
             return 1 - stays.sum(-1) / layout.size
         return 1 - stays.sum(-1) / layout.sizes.clamp_min(1)
@@ -181,10 +182,10 @@ class TrivialElement(NodeElement):
         shape = torch.empty(self.batch_shape, device=device)[index].shape
         return dataclasses.replace(self, batch_shape=tuple(shape))
 
-    def permute(self, x: Tensor, axis: int, lead: int) -> Tensor:
+    def permute(self, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         return x
 
-    def relabel(self, labels: Tensor, lead: int) -> Tensor:
+    def relabel(self, labels: Tensor, shared_dims: int) -> Tensor:
         return labels
 
 

@@ -13,8 +13,8 @@ A member of your own is saved like those of the library once its class is regist
 >>> @register(name="docs/Invariant")
 ... @dataclass(frozen=True)
 ... class Invariant(Slot):
-...     def act(self, g, x, axis, lead):
-...         return x.expand(*g.shape, *x.shape[lead:])
+...     def act(self, g, x, axis, shared_dims):
+...         return x.expand(*g.shape, *x.shape[shared_dims:])
 >>> space = ps.SO(3)
 >>> phi = ps.symmetrize(nn.Linear(3, 1), ps.Rep(space), ps.Rep(Invariant(space)), "haar")
 >>> with tempfile.TemporaryDirectory() as folder:
