@@ -228,8 +228,8 @@ class SignedPermutations(MatrixCoset):
     def matrices(self, factor: IsometryGroup) -> np.ndarray:
         if factor.dim > 5:
             raise ValueError(f"design: {self!r} of {factor!r} has more than {finite.LARGEST} elements")
-        found = finite.signed_permutations(factor.dim)
-        return finite.proper(found) if factor.special else found
+        matrices = finite.signed_permutations(factor.dim)
+        return finite.proper(matrices) if factor.special else matrices
 
 
 # ---------------------------------------------------------------- polygons and shifts
@@ -378,13 +378,13 @@ class Joint(Coset):
         raise NotImplementedError("the parts have the translations")
 
     def chosen(self, group: Group) -> dict[Group, Coset]:
-        found: dict[Group, Coset] = {}
+        coset_of: dict[Group, Coset] = {}
         for part in self.parts:
-            left = [factor for factor in group.factors if factor not in found and part.fits(factor)]
+            left = [factor for factor in group.factors if factor not in coset_of and part.fits(factor)]
             if not left:
                 raise ValueError(f"design: {part!r} fits no factor of {group!r} that is left: it needs {part.needs}")
-            found[part.factor(product(left))] = part
-        return found
+            coset_of[part.factor(product(left))] = part
+        return coset_of
 
 
 # ---------------------------------------------------------------- elements

@@ -29,16 +29,16 @@ class PagedDiagnostics:
         """The scalars of all samples."""
         total = sum(samples for _, samples in self.pages)
         first_page, _ = self.pages[0]
-        found: dict[str, Any] = {}
+        scalars: dict[str, Any] = {}
         for key in first_page:
             first = first_page.later(key) if isinstance(first_page, Diagnostics) else first_page[key]
             if callable(first):
-                found[key] = first
+                scalars[key] = first
                 continue
             values = torch.stack([diagnostics[key] for diagnostics, _ in self.pages])
             if first.is_floating_point():
                 weights = torch.tensor([samples / total for _, samples in self.pages], device=first.device)
-                found[key] = (values * weights).sum(0).to(values.dtype)
+                scalars[key] = (values * weights).sum(0).to(values.dtype)
             else:
-                found[key] = values.amax(0)
-        return gathered(found)
+                scalars[key] = values.amax(0)
+        return gathered(scalars)

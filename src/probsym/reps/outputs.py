@@ -48,13 +48,13 @@ class DeclaredOutputs:
             ValueError: an entry is missing, or its shape does not fit its Rep; names it.
             TypeError: an entry is no tensor, or of a dtype that its Rep or an average cannot take; names it.
         """
-        found = []
+        values = []
         for path, rep in zip(self.paths, self.reps, strict=True):
             value = lookup(returned, path, "output ")
             _check_shape(path, rep, value, rows)
             _check_dtype(path, rep, value, averaged)
-            found.append(value)
-        return found
+            values.append(value)
+        return values
 
 
 @dataclass(frozen=True, eq=False)
