@@ -105,13 +105,18 @@ def equivariance_error(
         f: a Symmetrizer, or any model or function of the same arguments.
         inputs: as the model is called: a dict of keywords, a tuple of positions, or the single argument.
         reps, output: Reps of inputs and output; those of the Symmetrizer unless given.
+        samples: draws on each side of a random model.
         alpha: false-alarm rate of the whole test.
-        elements: random group elements per input. tolerance: relative error that counts as rounding. By default 1e-10
-            in float64, 1e-5 in float32, 2 % below, whichever is the coarsest of inputs and outputs. Where that fails,
-            rounding is measured: the answer to a change of the last digits of the inputs, at gx and at x, counts as
-            rounding too, up to a hundred times the tolerance (and up to 10 % for points so far from the origin that
-            their own digits are lost), unless a tolerance is given. Outputs that vanish are all rounding: a sum of
-            forces, whose size in double precision is below a thousandth of that in single.
+        generator: of all draws; one that always starts the same unless given.
+        elements: random group elements per input.
+        projections: random projections of each output, input and g.
+        tolerance: relative error that counts as rounding. By default 1e-10 in float64, 1e-5 in float32, 2 % below,
+            whichever is the coarsest of inputs and outputs.
+
+    Where the default tolerance fails, rounding is measured. The answer to a change of the last digits of the inputs, at
+    gx and at x, counts as rounding too: up to a hundred times the tolerance, and up to 10 % for points so far from the
+    origin that their own digits are lost. Outputs that vanish are all rounding, such as a sum of forces whose size in
+    double precision is below a thousandth of that in single.
 
     Raises:
         TypeError: a bare model without reps and output. ValueError: samples below 4.
