@@ -54,7 +54,9 @@ class Support:
     @property
     def independent(self) -> Tensor:
         """Number of independent draws (B,) of inputs that are not exact."""
-        return self.count if self.draws is None else self.draws
+        if self.draws is None:
+            return self.count
+        return self.draws
 
 
 class EquivariantDistribution(nn.Module, ABC):
@@ -133,7 +135,9 @@ class EquivariantDistribution(nn.Module, ABC):
 
     def enumerable_part(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         """Two independent parts: one whose elements `support` lists, and the rest; None where there is none."""
-        return (self, None) if self.has_enumerate_support else (None, self)
+        if self.has_enumerate_support:
+            return self, None
+        return None, self
 
     def move_noise(self, x: Inputs, h: Element, noise: Noise) -> Noise:
         """h eps, for h of batch shape (B,) and noise of any sample shape."""
@@ -274,7 +278,10 @@ class ProductDistribution(EquivariantDistribution):
         # 1. products of products are flattened
         members: list[EquivariantDistribution] = []
         for part in parts:
-            members += part.members if isinstance(part, ProductDistribution) else [part]
+            if isinstance(part, ProductDistribution):
+                members += part.members
+            else:
+                members.append(part)
 
         # 2. every factor once
         factors = [f for part in members for f in part.group.factors]
@@ -371,16 +378,21 @@ class ProductDistribution(EquivariantDistribution):
         # 3. what is known of a pair is what is known of both of its elements
         exact = torch.stack([part.exact for part in parts]).all(0)
         doubts = [part.unsure for part in parts if part.unsure is not None]
-        unsure = torch.stack(doubts).any(0) if doubts else None
+        unsure: Tensor | None = None
+        if doubts:
+            unsure = torch.stack(doubts).any(0)
         largest = torch.iinfo(torch.long).max
         draws = torch.stack([part.independent.masked_fill(part.exact, largest) for part in parts]).amin(0)
         return Support(element, weight, exact, added(part.diagnostics for part in parts), unsure, draws)
 
 
 def _product_of(parts: list[EquivariantDistribution]) -> EquivariantDistribution | None:
+    """The product of independent distributions; None of none."""
     if not parts:
         return None
-    return parts[0] if len(parts) == 1 else ProductDistribution(*parts)
+    if len(parts) == 1:
+        return parts[0]
+    return ProductDistribution(*parts)
 
 
 def joined(parts: Sequence[Noise]) -> Noise:

@@ -105,7 +105,9 @@ class DefaultNet(nn.Module):
                 z[view.space] = frame
                 if view.space.anchored:
                     origin = features.origins.get(view.space)
-                    z[view.space] = (centroid(x, view.space) if origin is None else origin, frame)
+                    if origin is None:
+                        origin = centroid(x, view.space)
+                    z[view.space] = (origin, frame)
             if view.scores and view.axis is not None and scores is not None:
                 z[view.axis] = self._scores(x, view.axis, features, scores)
         return z

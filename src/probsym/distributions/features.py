@@ -157,7 +157,8 @@ class _Seat:
         for space, points in self.directed:
             if points and space not in origins:
                 origins[space] = centroid(x, space)
-            value, rounding = unit(x, leaf, value, space, origins[space] if points else None, layout)
+            origin = origins[space] if points else None
+            value, rounding = unit(x, leaf, value, space, origin, layout)
             if rounding is not None:
                 errors.append(rounding)
 
@@ -405,7 +406,10 @@ def _raised_scores(scores: Tensor, eps: float, layout: Layout) -> Tensor:
         if not padded.shape[-1]:
             return scores
         mask = layout.padded_mask()
-        size = extent(padded if mask is None else padded.masked_fill(~mask, 0))
+        if mask is None:
+            size = extent(padded)
+        else:
+            size = extent(padded.masked_fill(~mask, 0))
         raised = (size * share(eps) / tolerance(scores.dtype)).expand_as(padded)
     return scores + layout.unpad(raised, 0)
 

@@ -114,18 +114,23 @@ def _sum(x: Inputs, leaf: Leaf, space: Group) -> tuple[Tensor, Tensor | int]:
     axis = 1 + place_of(leaf, space)
     layout = packed_layout(x, leaf)
 
-    # nodes of a ragged batch: what each holds, (sum N, D), is added up by graph
+    # 1. nodes of a ragged batch: what each holds, (sum N, D), is added up by graph
     if layout is not None:
         value = leaf.value.to(x.dtype)
         others = [i for i in range(1, value.ndim) if i != axis - 1]
-        each = value.sum(others) if others else value
+        each = value
+        if others:
+            each = value.sum(others)
         total = each.new_zeros(x.count, each.shape[-1]).index_add(0, x.owner(leaf), each)
         return total, layout.sizes * math.prod(value.shape[i] for i in others)
 
+    # 2. any other: along the rows of each input, without padding
     value = dense(x, leaf)
     present = presence(x, leaf)
     others = [i for i in range(1, value.ndim) if i != axis]
-    total = value if present is None else value.masked_fill(~present, 0)
+    total = value
+    if present is not None:
+        total = value.masked_fill(~present, 0)
     if others:
         total = total.sum(others)
     return total, _number(value, axis, present)
@@ -192,12 +197,18 @@ def unit(
 
     # 3. zero where that is rounding of the coordinates
     with torch.no_grad():
-        eps = torch.finfo(leaf.value.dtype if leaf.value.is_floating_point() else x.dtype).eps
+        eps = torch.finfo(x.dtype).eps
+        if leaf.value.is_floating_point():
+            eps = torch.finfo(leaf.value.dtype).eps
+        if origin is None and eps > torch.finfo(x.dtype).eps:
+            return value, torch.full_like(extent, eps)
         if origin is None:
-            coarse = eps > torch.finfo(x.dtype).eps
-            return value, torch.full_like(extent, eps) if coarse else None
+            return value, None
+        # coordinates of the size of the origin have lost as much, next to the size of the cloud
         away = origin.abs().amax(-1) / extent
-        rounding = (away if scale is None else away / scale) * eps + eps
+        if scale is not None:
+            away = away / scale
+        rounding = away * eps + eps
         if may_peek(value) and rounding.numel() and NOISE * float(rounding.max()) < 1:
             return value, rounding
         real = NOISE * rounding < 1
@@ -297,12 +308,14 @@ def size(value: Tensor, present: Tensor | None) -> Tensor:
     """Root mean square length (B,) of the columns (B, D, M) that exist; one where all are zero."""
     if not value.shape[-1]:
         return torch.ones_like(value[:, 0].sum(-1))
+    number: Tensor | int = value.shape[-1]
+    if present is not None:
+        value = value.masked_fill(~present[:, None], 0)
+        number = present.sum(-1).clamp_min(1)
     # relative to the largest entry, whose square may be out of range
-    seen = value if present is None else value.masked_fill(~present[:, None], 0)
-    largest = seen.detach().abs().amax((1, 2))
+    largest = value.detach().abs().amax((1, 2))
     largest = torch.where(largest > 0, largest, 1.0)
-    square = (seen / largest[:, None, None]).square().sum((1, 2))
-    number = value.shape[-1] if present is None else present.sum(-1).clamp_min(1)
+    square = (value / largest[:, None, None]).square().sum((1, 2))
     return root(square / number) * largest
 
 

@@ -63,12 +63,17 @@ class Haar(ProjectedDistribution):
     @property
     def default_samples(self) -> tuple[int | None, int | None]:  # type: ignore[override]
         """Exact where there is one element only, so that a frame beside an `Axis` stays exact."""
-        return (None, None) if self.group.trivial else (1, 10)
+        if self.group.trivial:
+            return None, None
+        return 1, 10
 
     def features(self, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
         z: dict[Group, Any] = {}
         for f, eps in noise.items():
-            z[f] = (centroid(x, f), eps) if f.anchored else eps
+            if f.anchored:
+                z[f] = (centroid(x, f), eps)
+            else:
+                z[f] = eps
         return z
 
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
@@ -114,20 +119,27 @@ class Haar(ProjectedDistribution):
             if together is not None and together <= LARGEST_SPLIT:
                 small.append(f)
         large = [f for f in self.group.factors if f not in small]
-        listed = Haar(product(small), self.origin) if small else None
-        sampled = Haar(product(large), self.origin) if large else None
+        listed: Haar | None = None
+        if small:
+            listed = Haar(product(small), self.origin)
+        sampled: Haar | None = None
+        if large:
+            sampled = Haar(product(large), self.origin)
         return listed, sampled
 
     def __repr__(self) -> str:
-        origin = "" if self.origin is None else f", origin={self.origin!r}"
-        return f"Haar({self.group!r}{origin})"
+        if self.origin is None:
+            return f"Haar({self.group!r})"
+        return f"Haar({self.group!r}, origin={self.origin!r})"
 
 
 def _in_precision(tensor: Tensor, x: Inputs) -> Tensor:
     """A tensor of an element in the precision of the inputs; integers stay."""
     if tensor.is_complex():
         return tensor.to(x.dtype.to_complex())
-    return tensor.to(x.dtype) if tensor.is_floating_point() else tensor
+    if tensor.is_floating_point():
+        return tensor.to(x.dtype)
+    return tensor
 
 
 def _order(x: Inputs, factors: Iterable[Group]) -> int | None:

@@ -262,7 +262,10 @@ class Late:
         clean = p.net_features(x)
         z: dict[Group, Any] = {}
         for f, eps in noise.items():
-            z[f] = self._add(x, f, clean[f], eps, p.scale) if f.noise_slots else eps
+            if f.noise_slots:
+                z[f] = self._add(x, f, clean[f], eps, p.scale)
+            else:
+                z[f] = eps
         return z
 
     def _add(self, x: Inputs, factor: Group, value: Any, eps: Tensor, scale: float) -> Any:
@@ -419,7 +422,10 @@ def _size(x: Inputs, leaf: Leaf) -> Tensor | float:
         return 1.0
     space = slot.group
     origin = centroid(x, space) if slot.role == "point" else None
-    scale = _edge_size(x, leaf, origin) if leaf.rep.on_edges else size(*centred(x, leaf, space, origin))
+    if leaf.rep.on_edges:
+        scale = _edge_size(x, leaf, origin)
+    else:
+        scale = size(*centred(x, leaf, space, origin))
     if origin is not None:
         eps = max(torch.finfo(kind).eps for kind in (leaf.value.dtype, x.dtype))
         rounding = NOISE * eps * origin.detach().abs().amax(-1)
