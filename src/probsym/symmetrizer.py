@@ -1,13 +1,17 @@
 """The equation phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ], and the module that computes it.
 
-The way of a call `phi(pos=x)`, file by file, down and never back up:
+Once, `symmetrize` (here) turns a name such as "haar" into a distribution p: distributions/registry.py.
 
-1. `Symmetrizer.forward` (here) binds the arguments to their Reps and checks them: reps/inputs.py, reps/values.py.
+The way of a call `phi(pos=x)`, file by file. Imports never go up; the estimator is handed `orbit`, which is here.
+
+1. `Symmetrizer.forward` (here) binds the arguments to their Reps and checks them: reps/inputs.py, reps/binding.py,
+   reps/values.py.
 2. It chooses an estimator, plain Monte Carlo unless told otherwise: estimators/monte_carlo.py. The estimator draws
-   noise and lets p make group elements of it: distributions/ (haar.py, learned.py, frame.py, ...).
+   noise and lets p make group elements of it: distributions/ (base.py; haar.py, learned.py, frames/frame.py, ...).
+   Features are projected on the group in groups/, scores of nodes in reps/storage.py; both compute in kernels/.
 3. The estimator calls `Orbit` (here) with these elements: the inverse action on every input (reps/rep.py, and the
-   groups themselves in groups/), samples stacked as rows (`Inputs.fold`), the model, its outputs checked
-   (reps/outputs.py), rows taken apart into samples, the action on them.
+   groups themselves in groups/, for node axes reps/storage.py), samples stacked as rows (`Inputs.fold`), the model,
+   its outputs checked (reps/outputs.py), rows taken apart into samples, the action on them.
 4. The estimator averages the samples (estimators/samples.py) into an `Estimate`, whose mean is returned.
 """
 

@@ -573,3 +573,26 @@ def test_pairs_of_vectors_have_finite_gradients():
     pos = torch.randn(2, 4, 3, requires_grad=True)
     phi(rel=pos[:, :, None] - pos[:, None], vel=torch.randn(2, 4, 3)).square().sum().backward()
     assert pos.grad.isfinite().all()
+
+
+class TakesMomenta(nn.Module):
+    """A net of p whose argument has another name than that of the model."""
+
+    def forward(self, momenta):
+        return momenta
+
+
+class BreaksInside(nn.Module):
+    """A net of p that takes the arguments and raises a TypeError of its own."""
+
+    def forward(self, pos):
+        raise TypeError("of its own")
+
+
+def test_a_net_that_cannot_take_the_arguments_of_the_model_is_named():
+    space = ps.SO(3, "space")
+    for net, message in [(TakesMomenta(), "TakesMomenta.forward .* by the same names"), (BreaksInside(), "of its own")]:
+        p = ps.Canonical(net, space)
+        phi = ps.symmetrize(nn.Identity(), {"pos": ps.Rep(space)}, ps.Rep(space), p).eval()
+        with pytest.raises(TypeError, match=message):
+            phi(pos=torch.randn(2, 3))

@@ -53,9 +53,10 @@ class DefaultNet(nn.Module):
         super().__init__()
         for f in group.factors:
             if f.feature_kind == "plain" and not f.trivial:
+                other_way = ", or use Haar" if f.compact else ""
                 raise ValueError(
                     f"no default net orients by {f!r}: give Learned or Canonical a net that returns features of "
-                    f"shape (B, ...) along {', '.join(map(repr, f.feature_slots))}, or use Haar"
+                    f"shape (B, ...) along {', '.join(map(repr, f.feature_slots))}{other_way}"
                 )
         if version not in (1, 2):
             raise ValueError(f"version: expected 1 or 2, got {version!r}; a newer release of probsym may know it")

@@ -47,7 +47,7 @@ class Haar(ProjectedDistribution):
                 continue
             if not f.anchored:
                 raise ValueError(
-                    f"{f!r} is not compact and has no uniform distribution: learn one with a ProjectedDistribution"
+                    f"{f!r} is not compact and has no uniform distribution: learn one with a NetDistribution"
                 )
             if origin is None:
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -74,7 +75,23 @@ class NetDistribution(ProjectedDistribution):
             # 2. any other net is called like the model, with tensors of its own that it may write into
             if not getattr(self.net, "reads_only", False):
                 x = x.owned()
-            return check_features(self.net(*x.args, **x.kwargs), x, self.group)
+            return check_features(self._call_like_model(x), x, self.group)
+
+    def _call_like_model(self, x: Inputs) -> Any:
+        if torch.compiler.is_compiling():
+            return self.net(*x.args, **x.kwargs)
+        try:
+            return self.net(*x.args, **x.kwargs)
+        except TypeError:
+            # An error of the call itself is about the names of arguments; torch would not say whose net this is.
+            try:
+                inspect.signature(self.net.forward).bind(*x.args, **x.kwargs)
+            except TypeError as error:
+                raise TypeError(
+                    f"net of {type(self).__name__}: {type(self.net).__name__}.forward is called with the arguments of "
+                    f"the model, by the same names, and cannot take them: {error}"
+                ) from error
+            raise
 
     def project(self, x: Inputs, factor: Group, z: Any, fallback: Tensor) -> Element:
         g = super().project(x, factor, z, fallback)
