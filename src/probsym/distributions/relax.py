@@ -32,6 +32,7 @@ class Relaxation:
     Raises:
         ValueError: a temperature that is not positive, a negative number of normalisations.
 
+    >>> import torch
     >>> P = Relaxation(0.1)(torch.tensor([2.0, 0.0, 1.0]))
     >>> P.argmax(-1).tolist()                            # node 0 ranks last: row 0 picks pose slot 2
     [2, 0, 1]
