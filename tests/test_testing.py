@@ -80,6 +80,42 @@ class ById(ps.O):
     __eq__, __hash__ = object.__eq__, object.__hash__
 
 
+@dataclass(frozen=True, repr=False)
+class Undecided(ps.O):
+    """Leaves everything to its fallback, and says so."""
+
+    def project(self, z, fallback):
+        return super().project(torch.zeros_like(z), fallback)
+
+    def degenerate(self, z):
+        return torch.ones(z.shape[:-2], dtype=torch.bool)
+
+
+@dataclass(frozen=True, repr=False)
+class Constant(ps.O):
+    """Knows one element only: every law holds for it."""
+
+    def project(self, z, fallback):
+        return self.identity(z.shape[:-2], dtype=z.dtype)
+
+    def degenerate(self, z):
+        return torch.zeros(z.shape[:-2], dtype=torch.bool)
+
+
+@dataclass(frozen=True, repr=False)
+class Nowhere(Undecided):
+    """As Undecided, of a group that has no Haar measure to check."""
+
+    compact = False
+
+
+@dataclass(frozen=True, repr=False)
+class Resting(Constant):
+    """As Constant, of a group that has no Haar measure to check."""
+
+    compact = False
+
+
 class ByIndex(StoredSymmetric):
     def project(self, z, tie):
         return super().project(z, torch.arange(z.shape[-1]).to(z).expand_as(z))
@@ -105,6 +141,11 @@ class Indexed(ps.S):
         (ById(3), "equality and hash"),
         (Indexed("n"), "covariance .* (zero|constant|rounded)"),
         (ps.S("n") * Sloppy(2), "covariance"),
+        (Undecided(3), "generic features must not all be degenerate"),
+        (Nowhere(3), "generic features must not all be degenerate"),
+        (Constant(3), "project must depend on its features"),
+        (Resting(3), "project must depend on its features"),
+        (ps.S("n") * Constant(2), "project must depend on its features"),
     ],
 )
 def test_broken_groups_are_rejected(group, law):

@@ -30,6 +30,7 @@ BATCH_SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3, 1, 2))
 DEFAULT_NODES = 4  # of a node axis that does not know its size
 NEAR = 1e-4  # relative change of features whose elements are near one another
 FALLBACK_DRAWS = 40  # that are compared: two of a fair coin agree in all of them once in 2^39
+FEATURE_DRAWS = 40  # generic features that are compared, as many for the same reason
 
 
 def assert_group(
@@ -49,6 +50,7 @@ def assert_group(
         project(h z, h fallback) = h project(z, fallback), up to rounding of h z, finite with a finite gradient, on
         generic, tied, rank-deficient, zero, tiny (1e-20) and huge (1e20) z, and `degenerate` true exactly where the
         fallback matters,
+        generic z are not all degenerate, and project depends on them,
         equality by value, hash, repr,   h haar = haar = haar h in distribution.
 
     Elements are compared by what they do to random tensors, so an action must be faithful. Complex groups are checked
@@ -57,7 +59,9 @@ def assert_group(
 
     What a group says about itself decides which laws apply. A group that is not `compact` has no Haar measure to check.
     Where the group leaves its noise alone (`noise_slots` of None), no fallback can move along, so that covariance is
-    asked of features that are not degenerate; such a group gives `draw_features`.
+    asked of features that are not degenerate; such a group gives `draw_features`. A group of one element cannot depend
+    on its features: it says so by `trivial`, or by an `order` of 1. Random elements come from `project`, so that a
+    group without one cannot be checked.
 
     Args:
         group: any group, also a product or a user's own.
@@ -66,6 +70,7 @@ def assert_group(
 
     Raises:
         AssertionError: names the law that fails.
+        TypeError: a group without `project`.
 
     >>> from probsym.groups import SE
     >>> from probsym.reps import S
@@ -73,6 +78,8 @@ def assert_group(
     """
     checks = _Checks(group, n, tuple(slots), tolerance, seeded(generator))
     checks.structure()
+    for f in group.factors:
+        checks.dependence(f)
     for shape in BATCH_SHAPES:
         checks.axioms(shape)
         for f in group.factors:
@@ -197,6 +204,32 @@ class _Checks:
         if f.anchored:
             return z[..., 0], z
         return z
+
+    def dependence(self, f: Group) -> None:
+        """Generic features decide: without it the other laws say nothing.
+
+        Where all features are degenerate, an element is made of its fallback alone. Where project always returns the
+        same element, all elements that the checker draws are one.
+        """
+        # a generator of its own, so that the other checks do not depend on this one
+        options: dict[str, Any] = {"generator": seeded(None, self.generator.device), "dtype": torch.float64}
+        stored = self.stored[f]
+        z = self.anchored(f, draw_features(f, stored, (FEATURE_DRAWS,), **options))
+
+        # 1. the features decide for some of the batch
+        settled = ~stored.degenerate(z)
+        if not bool(settled.any()):
+            self.fail(f"{f!r}: generic features must not all be degenerate", f": all of {FEATURE_DRAWS} are")
+
+        # 2. they decide on more than one element, where there is more than one
+        if f.trivial or stored.order() == 1:
+            return
+        fallback = stored.draw_noise((), **options)
+        fallbacks = fallback.expand(FEATURE_DRAWS, *fallback.shape)  # one for all, so that only z differs
+        seen = {rep: x for rep, x in self.seen.items() if rep.group == f}
+        drawn = torch.cat(images(stored.project(z, fallbacks), seen), -1)
+        if not bool(((drawn - drawn[0]).abs() > self.tolerance).any()):
+            self.fail(f"{f!r}: project must depend on its features", f": {FEATURE_DRAWS} gave the same element")
 
     def projection(self, f: Group, shape: tuple[int, ...]) -> None:
         """Covariance of project, its gradient, and what `degenerate` says."""
