@@ -130,7 +130,8 @@ def test_what_is_refused():
 @pytest.mark.parametrize("group", [*EXACT, ps.S(4), ps.O(1), ps.SO(1), ps.Signs(3), ps.D(4) * ps.S(3)], ids=repr)
 def test_elements_are_all_and_distinct(group):
     every = group.elements()
-    seen = ps.testing.elements.probes(group, {f: f for f in group.factors}, torch.Generator().manual_seed(0))
+    stored = ps.testing.elements.stored_alone(group, {f: getattr(f, "size", None) for f in group.factors})
+    seen = ps.testing.elements.probes(ps.testing.elements.slots_of(group), stored, torch.Generator().manual_seed(0))
     where = torch.cat(ps.testing.elements.images(every, seen), -1)
     assert len(where) == group.order() == every.shape[0]
     assert len(where.unique(dim=0)) == len(where)
