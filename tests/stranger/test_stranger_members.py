@@ -154,3 +154,14 @@ def test_no_jump_where_two_points_get_in_line(space):
         pos[:, 1, 0] += shift
         sides.append(phi(pos=pos))
     assert torch.allclose(*sides, atol=1e-5)
+
+
+def test_haar_is_refused_and_not_suggested_for_a_group_that_has_none():
+    group = Lorentz("spacetime")
+    with pytest.raises(ValueError, match=r"not compact .* learn one with a NetDistribution"):
+        ps.Haar(group)
+    with pytest.raises(ValueError, match="no default net orients by") as refused:
+        ps.symmetrize(Net(12, 4), ps.Rep(None, group), ps.Rep(group), "learned")
+    assert "Haar" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"no default net orients by .* or use Haar"):
+        ps.symmetrize(Net(4, 2), ps.Rep(U2("spin")), ps.Rep(U2("spin")), "learned")
