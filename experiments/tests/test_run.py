@@ -71,7 +71,8 @@ def test_the_trained_model_is_saved(run, tmp_path: Path) -> None:
     + [(f"transformer-{method}", 208_387) for method in ("ps", "ga", "canonical")],
 )
 def test_other_symmetrizers_and_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str, size: int) -> None:
-    code, error, result = run("--steps=60", "--lr=1e-3", "--warmup=0", preset=preset)
+    # With ten passes 60 steps leave one near tie of scores, whose order float32 rounds differently in another pose.
+    code, error, result = run("--steps=60", "--lr=1e-3", "--warmup=0", "--sinkhorn=2", preset=preset)
     assert code == 0, error
     losses = [float(row["train_loss"]) for row in rows(tmp_path / "out")]
     assert losses[-1] < 0.8 * losses[0]
