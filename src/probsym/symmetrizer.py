@@ -77,7 +77,7 @@ class Orbit:
 
         # 1. The inverse acts on every declared input. The poses g_k^-1 x become rows of one batch, row = k B + b.
         inverse = g.inverse()
-        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.batch_dims()), times)
+        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.batch_dims), times)
 
         # 2. Rows that nobody needs, or that equal others, are left out.
         unique = None

@@ -190,7 +190,7 @@ def test_smaller_batches_hold_the_same_inputs():
         whole, part = (x.map(lambda leaf: leaf.value), small)
         assert part.count == 2
         for leaf, old in zip(part.leaves.values(), whole.leaves.values(), strict=True):
-            if leaf.rep.batch_dims():
+            if leaf.rep.batch_dims:
                 assert torch.equal(leaf.value, old.value[keep])
         again = type(x).bind(phi.inputs, small.args, small.kwargs)
         for axis, layout in small.layouts.items():

@@ -146,7 +146,7 @@ class EquivariantDistribution(nn.Module, ABC):
             eps = noise
             for key in path:
                 eps = eps[key]
-            sample = eps.shape[: eps.ndim - rep.batch_dims() - rep.ndim]
+            sample = eps.shape[: eps.ndim - rep.batch_dims - rep.ndim]
             return rep.act(h.map(lambda tensor, _: tensor.expand(*sample, *tensor.shape)), eps)
 
         return build(self.noise_rep(x), moved)

@@ -483,7 +483,7 @@ def _has_points(x: Inputs, space: Group) -> bool:
 
 def _at_nodes(x: Inputs, leaf: Leaf, steps: Tensor) -> Tensor:
     """The steps (K, B, ...) of a leaf, zero where it is padding."""
-    batch_dims = 1 + leaf.rep.batch_dims()
+    batch_dims = 1 + leaf.rep.batch_dims
     for axis, places in leaf.rep.nodes:
         steps = x.layouts[axis].clear(steps, batch_dims, *(batch_dims + place for place in places))
     return steps
@@ -493,7 +493,7 @@ def _along(x: Inputs, leaf: Leaf, space: Group, vectors: Tensor) -> Tensor:
     """One vector per input and sample (K, B, D), shaped to broadcast on the points (K, B, ...) of a leaf."""
     if leaf.rep.ragged is not None:
         vectors = vectors.index_select(1, x.owner(leaf))
-    axis = 1 + leaf.rep.batch_dims() + place_of(leaf, space)
+    axis = 1 + leaf.rep.batch_dims + place_of(leaf, space)
     shape = [*vectors.shape[:2], *[1] * (leaf.value.ndim - 1)]
     shape[axis] = vectors.shape[2]
     return vectors.reshape(shape)

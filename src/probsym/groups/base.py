@@ -365,7 +365,11 @@ class Slot(ABC):
         wanted = self.sizes
         if sizes == wanted:
             return None
-        if len(sizes) == len(wanted) and all(w in (None, size) for w, size in zip(wanted, sizes, strict=True)):
+        fits = len(sizes) == len(wanted)
+        for size, known in zip(sizes, wanted, strict=False):
+            if known is not None and size != known:
+                fits = False
+        if fits:
             return None
         return "size " + " x ".join("any" if size is None else str(size) for size in wanted)
 

@@ -49,10 +49,10 @@ class Product(Group["ProductElement"]):
         return self.join(*(f.identity(shape, **_size_of(n, f), **options) for f in self.parts))
 
     def compose(self, g: ProductElement, h: ProductElement) -> ProductElement:
-        return self.join(*(g[f] @ h[f] for f in self.parts))
+        return ProductElement(self, {f: g[f] @ h[f] for f in self.parts})
 
     def inverse(self, g: ProductElement) -> ProductElement:
-        return self.join(*(g[f].inverse() for f in self.parts))
+        return ProductElement(self, {f: g[f].inverse() for f in self.parts})
 
     def project(self, z: Mapping[Group, Any], fallback: Mapping[Group, Any]) -> ProductElement:
         return self.join(*(f.project(z[f], fallback[f]) for f in self.parts))

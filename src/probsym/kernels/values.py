@@ -42,7 +42,12 @@ def readable(*tensors: Tensor) -> bool:
     >>> readable(x), torch.vmap(lambda row: torch.tensor(readable(row)))(x).any().item()
     (True, False)
     """
-    return not recorded() and all(_has_memory(x) for x in tensors)
+    if recorded():
+        return False
+    for x in tensors:
+        if not has_memory(x):
+            return False
+    return True
 
 
 def may_peek(*tensors: Tensor) -> bool:
@@ -50,7 +55,10 @@ def may_peek(*tensors: Tensor) -> bool:
 
     Common cases may then leave out what only rare inputs need. On a GPU reading a value waits for all work under way.
     """
-    return all(x.is_cpu for x in tensors) and readable(*tensors)
+    for x in tensors:
+        if not x.is_cpu:
+            return False
+    return readable(*tensors)
 
 
 def differentiated(x: Tensor) -> bool:
@@ -59,7 +67,7 @@ def differentiated(x: Tensor) -> bool:
         return True
     if torch.compiler.is_compiling() or not x.is_floating_point():
         return False
-    return not _has_memory(x) or forward_ad.unpack_dual(x).tangent is not None
+    return not has_memory(x) or forward_ad.unpack_dual(x).tangent is not None
 
 
 def vmapped(x: Tensor) -> bool:
@@ -108,7 +116,7 @@ def drawn_once(draw: Callable[[], T]) -> T:
             return undisturbed.submit(draw).result()
 
 
-def _has_memory(x: Tensor) -> bool:
+def has_memory(x: Tensor) -> bool:
     """Whether x is memory rather than the wrapper of a function transform."""
     try:
         x.data_ptr()

@@ -67,18 +67,18 @@ def _check_leaf(leaf: Leaf) -> None:
     rep, value = leaf.rep, leaf.value
     if not isinstance(value, Tensor):
         raise TypeError(f"{leaf.name}: expected a tensor for {rep!r}, got {type(value).__name__}")
-    need = rep.batch_dims() + rep.ndim
+    need = rep.batch_dims + rep.ndim
     if value.ndim < need:
         raise ValueError(
             f"{leaf.name}: expected at least {need} axes (batch, then those of {rep!r}), got shape {tuple(value.shape)}"
         )
     # Exchanged axes are told before a size, a mask or a batch vector is blamed for them.
-    refuse_channels_first(leaf.name, rep, tuple(value.shape))
+    if rep.is_image:
+        refuse_channels_first(leaf.name, rep, tuple(value.shape))
     rep.check_sizes(leaf.name, value, {})
-    wants_complex = any(slot.is_complex for slot, _ in rep.axes)
-    if wants_complex and not value.is_complex():
+    if rep.is_complex and not value.is_complex():
         raise TypeError(f"{leaf.name}: expected a complex dtype for {rep!r}, got {value.dtype}")
-    if rep.requires_float and not value.is_floating_point() and not wants_complex:
+    if rep.requires_float and not value.is_floating_point() and not rep.is_complex:
         raise TypeError(f"{leaf.name}: expected a floating dtype for {rep!r}, got {value.dtype}")
     is_integer = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
     if rep.labelled is not None and not is_integer:
@@ -133,7 +133,7 @@ def _axis_size(x: Inputs, axis: NodeAxis) -> int:
     for leaf in x.leaves.values():
         for slot, place in leaf.rep.axes:
             if slot.role == "nodes" and slot.group == axis:
-                return leaf.value.shape[leaf.rep.batch_dims() + place]
+                return leaf.value.shape[leaf.rep.batch_dims + place]
     # the mask or the batch vector
     path = x.path_of_marker(axis)
     if path is not None:
@@ -160,7 +160,7 @@ def _number_of_graphs(x: Inputs, batch: Tensor, holder: Any) -> int:
         if isinstance(pointer, Tensor):
             return pointer.numel() - 1
     for leaf in x.leaves.values():
-        if leaf.rep.batch_dims() == 1:
+        if leaf.rep.batch_dims == 1:
             return leaf.value.shape[0]
     return int(batch.max()) + 1 if batch.numel() else 0
 
@@ -199,7 +199,7 @@ def _check_sizes(x: Inputs) -> None:
                 f"the other inputs, got {tuple(layout.mask.shape)}"
             )
     for leaf in x.leaves.values():
-        if leaf.rep.batch_dims() == 1 and leaf.value.shape[0] != x.count:
+        if leaf.rep.batch_dims == 1 and leaf.value.shape[0] != x.count:
             raise ValueError(
                 f"{leaf.name}: expected batch size {x.count} on axis 0, got shape {tuple(leaf.value.shape)}"
             )

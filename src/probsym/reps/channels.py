@@ -22,14 +22,12 @@ def refuse_channels_first(name: str, rep: Rep, shape: tuple[int, ...]) -> None:
     >>> refuse_channels_first("argument 'x'", Rep(None, D(1)), (2, 3, 8, 8))   # channels, rows, columns
     """
     # 1. only slots of two axes, rows and columns, that stand last are in doubt
-    if not rep.slots:
+    if not rep.is_image:
         return
     last = rep.slots[-1]
-    if last is None or last.num_axes != 2:
-        return
 
     # 2. without channels there is nothing to confuse, and few channels behind many rows are what they seem
-    start = rep.batch_dims() + rep.ndim
+    start = rep.batch_dims + rep.ndim
     rows, columns = shape[start - 2 : start]
     channels = shape[start:]
     if not channels:
@@ -56,7 +54,7 @@ def plain_images(inputs: Iterable[tuple[Rep, tuple[int, ...]]], rep: Rep, shape:
     >>> plain_images([(Rep(C(4)), (1, 2, 2))], Rep(C(4)), (16, 2, 2, 2))
     True
     """
-    start = rep.batch_dims() + rep.ndim
+    start = rep.batch_dims + rep.ndim
     for known, size in inputs:
         if known == rep and len(size) == start and size[1:] == shape[1:start]:
             return True

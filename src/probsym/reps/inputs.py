@@ -36,7 +36,7 @@ class Leaf:
     @property
     def channels(self) -> tuple[int, ...]:
         """Sizes of the axes on which nothing acts and that no Rep names."""
-        return tuple(self.value.shape[self.rep.batch_dims() + self.rep.ndim :])
+        return tuple(self.value.shape[self.rep.batch_dims + self.rep.ndim :])
 
     def as_edges(self) -> Tensor:
         """Node numbers as edges (2, E), or (B, 2, E) where not ragged.
@@ -45,7 +45,7 @@ class Leaf:
         two count.
         """
         labels = self.value.long()
-        batch_dims = self.rep.batch_dims()
+        batch_dims = self.rep.batch_dims
         if labels.ndim < batch_dims + 2:
             labels = labels.reshape(*labels.shape[:batch_dims], -1 if labels.ndim > batch_dims else 1)
             return torch.stack([labels, labels], batch_dims)
@@ -115,10 +115,12 @@ class Inputs:
 
     def stored(self, factor: Group) -> Group | StoredNodes:
         """The verbs of a factor of the group for this call: those of a node axis know sizes, padding and graphs."""
-        for axis, layout in self.layouts.items():
-            if axis is factor or axis == factor:
-                return axis.stored(layout)
-        return factor
+        return self._stored_axes.get(factor, factor)
+
+    @lazy
+    def _stored_axes(self) -> dict[Group, Group | StoredNodes]:
+        """The verbs of every node axis, made once a call."""
+        return {axis: axis.stored(layout) for axis, layout in self.layouts.items()}
 
     @lazy
     def count(self) -> int:
@@ -138,7 +140,7 @@ class Inputs:
             wide = torch.promote_types(wide, kind)
         return wide
 
-    @property
+    @lazy
     def device(self) -> torch.device:
         return next(iter(self.leaves.values())).value.device
 
@@ -149,7 +151,7 @@ class Inputs:
 
     def act(self, g: Element) -> Inputs:
         """g x for one element an input, batch shape (B,)."""
-        return self.map(lambda leaf: leaf.rep.act(g, leaf.value, leaf.rep.batch_dims()))
+        return self.map(lambda leaf: leaf.rep.act(g, leaf.value, leaf.rep.batch_dims))
 
     def tile(self, times: int) -> Inputs:
         """The call repeated `times` times in one batch, row = k B + b: also masks, batch vectors and edge numbers."""
@@ -179,7 +181,7 @@ class Inputs:
         return small.with_layouts(layouts, Rebatch(self.count, keep=keep))
 
     def _kept(self, leaf: Leaf, keep: Tensor) -> Tensor:
-        if leaf.rep.batch_dims():
+        if leaf.rep.batch_dims:
             return leaf.value[keep]
         if leaf.rep.labelled is None:
             return leaf.value[keep[self.owner(leaf)]]

@@ -118,7 +118,7 @@ class OutputStructure:
             axes: list[int] = []
             for slot, place in rep.axes:
                 if _combines_entries(slot):
-                    start = rep.batch_dims() + place
+                    start = rep.batch_dims + place
                     axes.extend(range(start, start + slot.num_axes))
             traces = variance.sum(axes) if axes else variance
             traces = traces.to(largest.dtype)
@@ -149,13 +149,14 @@ def _check_shape(path: Path, rep: Rep, value: Any, x: Inputs) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor for {rep!r}, got {type(value).__name__}")
     rows = x.count if rep.ragged is None else x.layouts[rep.ragged].size
-    if value.ndim < rep.batch_dims() + rep.ndim or (value.shape[0] != rows and not rep.on_edges):
+    if value.ndim < rep.batch_dims + rep.ndim or (value.shape[0] != rows and not rep.on_edges):
         raise ValueError(f"{name}: expected {rows} rows and the axes of {rep!r}, got shape {tuple(value.shape)}")
     if rep.on_edges:
         x.check_edges(name, rep, len(value))
-    images = ((leaf.rep, tuple(leaf.value.shape)) for leaf in x.leaves.values())
-    if not plain_images(images, rep, tuple(value.shape)):
-        refuse_channels_first(name, rep, tuple(value.shape))
+    if rep.is_image:
+        images = [(leaf.rep, tuple(leaf.value.shape)) for leaf in x.leaves.values()]
+        if not plain_images(images, rep, tuple(value.shape)):
+            refuse_channels_first(name, rep, tuple(value.shape))
     rep.check_sizes(name, value, x.layouts)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.kernels.values import readable
+from probsym.kernels.values import has_memory, recorded
 from probsym.reps.containers import sequence_like
 
 CONTAINERS = (dict, tuple, list, Mapping)  # ordinary dicts first: to ask for any Mapping takes long
@@ -25,20 +25,24 @@ def owned(value: Any, given: Any) -> Any:
     Args:
         value: arguments of a model. given: the arguments that they were made of, in the same containers.
     """
-    return _owned(value, given)[0]
+    return _owned(value, given, recorded())[0]
 
 
-def _owned(value: Any, given: Any) -> tuple[Any, bool]:
-    """The same, and whether anything had to be copied; compilers cannot follow `is` between containers."""
+def _owned(value: Any, given: Any, is_recorded: bool) -> tuple[Any, bool]:
+    """The same, and whether anything had to be copied; compilers cannot follow `is` between containers.
+
+    Args:
+        is_recorded: whether the call is `recorded`; then every tensor may share memory.
+    """
     if isinstance(value, Tensor):
-        if isinstance(given, Tensor) and share_memory(value, given):
+        if isinstance(given, Tensor) and (is_recorded or share_memory(value, given)):
             return value.clone(), True
         return value, False
     if not isinstance(value, CONTAINERS) and value is given:
         return value, False
     changed: dict[Any, Any] = {}
     for key, entry, counterpart in _pairs(value, given):
-        new, copied = _owned(entry, counterpart)
+        new, copied = _owned(entry, counterpart, is_recorded)
         if copied:
             changed[key] = new
     if not changed:
@@ -47,8 +51,10 @@ def _owned(value: Any, given: Any) -> tuple[Any, bool]:
 
 
 def share_memory(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors lie in the same storage; also true where that cannot be told."""
-    if a is b or a.layout != torch.strided or b.layout != torch.strided or not readable(a, b):
+    """Whether two tensors of a call that is not `recorded` lie in the same storage; also true where nobody can tell."""
+    if a is b or a.layout != torch.strided or b.layout != torch.strided:
+        return True
+    if not (has_memory(a) and has_memory(b)):
         return True
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 

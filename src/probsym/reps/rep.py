@@ -46,17 +46,22 @@ class Rep:
     """
 
     __slots__ = (
-        "_batch_dims", "_guarded", "_hash", "_steps",
-        "axes", "labelled", "ndim", "nodes", "on_edges", "ragged", "requires_float", "slots",
+        "_guarded", "_hash", "_only_nodes", "_steps",
+        "axes", "batch_dims", "is_complex", "is_image", "labelled", "ndim", "nodes", "on_edges", "ragged",
+        "requires_float", "slots",
     )  # fmt: skip
     slots: tuple[Slot | None, ...]
     axes: tuple[tuple[Slot, int], ...]  # every slot that acts, with its place among the axes after the batch
     nodes: tuple[tuple[NodeAxis, tuple[int, ...]], ...]  # every node axis with its places
+    batch_dims: int  # number of batch dims of one input batch: 0 where a ragged axis absorbs the batch, else 1
     ndim: int  # number of axes after the batch, channels not counted
     ragged: NodeAxis | None  # the axis that absorbs the batch, if any
     labelled: NodeAxis | None  # the axis whose node numbers the tensor holds, if it holds any
     on_edges: bool  # whether the axis that absorbs the batch holds edges rather than nodes
     requires_float: bool  # whether the action adds entries up, so that integers will not do
+    is_complex: bool  # whether its tensors are complex numbers
+    is_image: bool  # whether the last slot takes two axes, the rows and columns of an image
+    _only_nodes: bool  # whether nothing but node axes moves
     _guarded: bool  # whether a slot would compute in half precision, or let autocast do so
     _steps: tuple[Step, ...]
 
@@ -90,10 +95,14 @@ class Rep:
         self.ragged = ragged[0].group if ragged else None  # type: ignore[assignment]  # a node axis, as asked above
         self.on_edges = bool(ragged) and ragged[0].role == "edges"
         packed = self.ragged is not None or (labelled is not None and labelled.batch is not None)
-        self._batch_dims = 0 if packed else 1
+        self.batch_dims = 0 if packed else 1
 
         # 3. How it acts.
         self.requires_float = any(slot.requires_float for slot, _ in axes)
+        self.is_complex = any(slot.is_complex for slot, _ in axes)
+        last = self.slots[-1] if self.slots else None
+        self.is_image = last is not None and last.num_axes == 2
+        self._only_nodes = all(slot.role == "nodes" for slot, _ in axes)
         self._guarded = not all(slot.guards_precision for slot, _ in axes)
         self._steps = _steps(axes)
 
@@ -109,7 +118,7 @@ class Rep:
         for slot, place in self.axes:
             if slot.role in ("nodes", "edges", "labels"):
                 continue  # the data says how many there are
-            axis = self.batch_dims() + place
+            axis = self.batch_dims + place
             if slot.misfit(tuple(x.shape[axis : axis + slot.num_axes])) is not None:
                 slot.check(x, axis, name, f" of {self!r}")
         for node_axis, places in self.nodes:
@@ -117,7 +126,7 @@ class Rep:
                 continue
             size = layouts[node_axis].size
             for place in places:
-                axis = self.batch_dims() + place
+                axis = self.batch_dims + place
                 if x.shape[axis] != size:
                     raise ValueError(
                         f"{name}: expected size {size} on axis {axis} for {node_axis!r} of {self!r}, "
@@ -132,10 +141,6 @@ class Rep:
     def group(self) -> Group:
         """The product of all groups that occur."""
         return product(slot.group for slot in self.slots if slot is not None)
-
-    def batch_dims(self) -> int:
-        """Number of batch dims of one input batch: 0 where a ragged axis absorbs the batch, else 1."""
-        return self._batch_dims
 
     def act(self, g: Element, x: Tensor, shared_dims: int | None = None) -> Tensor:
         """g x, one axis after the other; padded nodes are set to zero.
@@ -152,7 +157,7 @@ class Rep:
         >>> Rep(S(3)).act(g, torch.tensor([[10.0, 20.0, 30.0]])).tolist()
         [[30.0, 10.0, 20.0]]
         """
-        full = len(g.shape) - (1 - self.batch_dims())
+        full = len(g.shape) - (1 - self.batch_dims)
         shared_dims = full if shared_dims is None else shared_dims
         dtype = x.dtype
 
@@ -164,8 +169,7 @@ class Rep:
         # 2. Padding is zero, of what comes too: NaN that a model writes there would reach the gradient of g.
         #    Permutations leave padding in its place, so that where nothing else acts the inputs are masked instead of
         #    each of their samples.
-        only_nodes = sum(len(places) for _, places in self.nodes) == len(self.axes)
-        masked_before = only_nodes and 0 < shared_dims < full
+        masked_before = self._only_nodes and 0 < shared_dims < full
         if masked_before or shared_dims == full:
             x = self.masked(g, x, shared_dims)
 

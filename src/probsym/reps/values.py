@@ -26,7 +26,7 @@ def without_padding(x: Inputs) -> Inputs:
     changes: dict[Path, Tensor] = {}
     for path, leaf in x.leaves.items():
         value = leaf.value
-        batch_dims = leaf.rep.batch_dims()
+        batch_dims = leaf.rep.batch_dims
         for axis, places in leaf.rep.nodes:
             value = x.layouts[axis].clear(value, batch_dims, *(batch_dims + place for place in places))
         for slot, place in leaf.rep.axes:
@@ -137,7 +137,7 @@ def _first_bad(x: Inputs, leaf: Leaf) -> str:
         return ""
     bad = ~torch.isfinite(leaf.value)
     row = int(bad.nonzero()[0, 0])
-    if leaf.rep.batch_dims() == 0:
+    if leaf.rep.batch_dims == 0:
         row = int(x.owner(leaf)[row])
     return f" in input {row} of {x.count}"
 

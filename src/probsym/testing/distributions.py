@@ -226,7 +226,7 @@ class _Checks:
             slot = rep.slots[0]
             if slot is not None and slot.role == "edges":
                 continue
-            if rep.labelled is not None and rep.batch_dims() == 0:
+            if rep.labelled is not None and rep.batch_dims == 0:
                 continue
 
             # 2. one weight per input, or per node of a ragged batch

@@ -42,7 +42,7 @@ def jittered(x: Inputs, generator: torch.Generator) -> Inputs:
             turns = slot.role in ("point", "vector") or not slot.group.finite
             if turns and slot.role != "nodes":
                 for axis in range(place, place + slot.num_axes):
-                    extent = extent.amax(leaf.rep.batch_dims() + axis, keepdim=True)
+                    extent = extent.amax(leaf.rep.batch_dims + axis, keepdim=True)
 
         # 2. a uniform step of a few of its last digits; of complex numbers, one for both parts
         noise = torch.rand(value.shape, generator=generator, device=value.device, dtype=torch.float64)

@@ -57,7 +57,7 @@ def sample_shape(group: Group, noise: Noise) -> tuple[int, ...]:
     first = group.factors[0]
     rep = Rep(*first.noise_slots)
     tensor = noise["fallback"][first]
-    return tuple(tensor.shape[: tensor.ndim - rep.batch_dims() - rep.ndim])
+    return tuple(tensor.shape[: tensor.ndim - rep.batch_dims - rep.ndim])
 
 
 def noise_tables(
@@ -109,7 +109,7 @@ def _preferences(x: Inputs, space: IsometryGroup, noise: Noise, times: int) -> T
 
 def _preference_shape(leaf: Leaf, space: IsometryGroup) -> tuple[int, ...]:
     """The shape of an input with one number per axis of the space, last, instead of the coordinates."""
-    place = leaf.rep.batch_dims()
+    place = leaf.rep.batch_dims
     place += next(p for slot, p in leaf.rep.axes if slot.group == space)
     shape = leaf.value.shape
     return (*shape[:place], *shape[place + 1 :], space.dim)
