@@ -137,7 +137,9 @@ class Group(ABC, Generic[ElementT]):
         `dtype` is the real precision; a complex group returns complex noise of that precision.
         """
         sizes = self._noise_sizes()
-        return torch.randn((*shape, *sizes), generator=generator, dtype=dtype, device=device)
+        # None is left out: with the keyword torch.compile cannot follow draws whose size is symbolic.
+        options: dict[str, Any] = {} if generator is None else {"generator": generator}
+        return torch.randn((*shape, *sizes), dtype=dtype, device=device, **options)
 
     def draw_features(self, shape: tuple[int, ...], **options: Any) -> Any:
         """Generic features z for the checkers; Gaussian noise unless a group has `feature_slots` of its own."""
