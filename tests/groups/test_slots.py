@@ -233,3 +233,15 @@ def test_what_is_no_integer(bad):
             make(bad)
     with pytest.raises(ValueError, match="a string as the name"):
         ps.Axis(bad)
+
+
+@pytest.mark.parametrize(("former", "name"), [("width", "num_axes"), ("mixes", "requires_float")])
+def test_names_of_the_first_edition_are_refused(former, name):
+    """They would be ignored, and the slot taken for one on a single axis."""
+    with pytest.raises(TypeError, match=f"Former.{former}: this is called {name} now"):
+        type("Former", (ps.groups.Slot,), {former: 0})
+
+
+def test_elements_of_the_first_edition_are_refused():
+    with pytest.raises(TypeError, match=r"Former.event: this is called trailing_dims now"):
+        type("Former", (ps.Element,), {"event": {"matrix": 2}})

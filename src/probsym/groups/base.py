@@ -303,6 +303,17 @@ class Group(ABC, Generic[ElementT]):
         return product((*self.factors, *other.factors))
 
 
+def _refuse_former_names(cls: type, renamed: dict[str, str]) -> None:
+    """Refuse a class that was written for the first edition: its attributes would be ignored without a word.
+
+    Raises:
+        TypeError: names the attribute and what it is called now.
+    """
+    for former, name in renamed.items():
+        if former in vars(cls):
+            raise TypeError(f"{cls.__name__}.{former}: this is called {name} now (see CHANGELOG.md, second edition)")
+
+
 @dataclass(frozen=True)
 class Slot(ABC):
     """One way in which a group acts on a tensor: on `num_axes` neighbouring axes (1, or 0 for scalars such as det).
@@ -333,6 +344,10 @@ class Slot(ABC):
 
     is_complex: ClassVar[bool] = False  # whether its tensors are complex numbers
     role: ClassVar[str | None] = None  # what its entries are to nets: "nodes", "labels", "edges", "point" or "vector"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _refuse_former_names(cls, {"width": "num_axes", "mixes": "requires_float", "precise": "guards_precision"})
 
     @abstractmethod
     def act(self, g: Any, x: Tensor, axis: int, shared_dims: int) -> Tensor:
@@ -411,6 +426,10 @@ class Element(ABC):
 
     group: Group
     trailing_dims: ClassVar[Mapping[str, int]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _refuse_former_names(cls, {"event": "trailing_dims"})
 
     @property
     def shape(self) -> tuple[int, ...]:
