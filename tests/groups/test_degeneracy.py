@@ -198,7 +198,13 @@ def test_the_checker_of_groups_notices_a_wrong_flag():
         def degenerate(self, z):
             return torch.ones(z.shape[:-1], dtype=torch.bool)
 
+    class Often(ps.Signs):
+        def degenerate(self, z):
+            return z[..., 0] > 0
+
     with pytest.raises(AssertionError, match="must not use its fallback where degenerate is false"):
         assert_group(Never(3))
-    with pytest.raises(AssertionError, match="must use its fallback where degenerate is true"):
+    with pytest.raises(AssertionError, match="generic features must not all be degenerate"):
         assert_group(Always(3))
+    with pytest.raises(AssertionError, match="fallback where degenerate is"):
+        assert_group(Often(3))

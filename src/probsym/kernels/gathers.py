@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from probsym.kernels.values import differentiated, recorded
+from probsym.kernels.values import recorded
 
 SHORT_ROW_ENTRIES = 4  # rows of fewer entries: their numbers would cost more than the entries that they copy
 LARGEST_INT32 = 2**31
@@ -113,7 +113,8 @@ def gather_pairs(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tenso
     batch, rest = x.shape[:shared_dims], x.shape[shared_dims + 2 :]
     inputs = math.prod(batch)
     # Numbers of 32 bits take half of the memory. The sums that a gradient to x needs are slow over them.
-    if not recorded() and not differentiated(x) and inputs * nodes * nodes < LARGEST_INT32:
+    needs_sums = torch.is_grad_enabled() and x.requires_grad
+    if not needs_sums and inputs * nodes * nodes < LARGEST_INT32 and not recorded():
         index = index.int()
     first_pair = nodes * nodes * torch.arange(inputs, device=x.device, dtype=index.dtype).reshape(*batch, 1)
     pairs = (nodes * index + first_pair).unsqueeze(-1) + index.unsqueeze(-2)
