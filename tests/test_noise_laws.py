@@ -438,3 +438,33 @@ def test_noise_that_rotations_leave_alone():
         assert_distribution(Tilted(ps.SO(2)), x, rep)
     phi = ps.symmetrize(nn.Sequential(nn.Flatten(1), nn.Linear(10, 3)), rep, ps.Rep(), Angle(ps.SO(2))).double().eval()
     assert assert_equivariant(phi, x).samples == 256
+
+
+def test_a_default_flag_has_the_batch_shape_of_features_with_axes_of_their_own():
+    """Noise that the group leaves alone may have other axes than the features; `degenerate` follows the features."""
+
+    @dataclass(frozen=True)
+    class Boosts(ps.groups.Group):
+        name: str | None = None
+        compact = False
+
+        @property
+        def defining(self):
+            return ps.SO(2).vector
+
+        @property
+        def noise_slots(self):
+            return ()
+
+        @property
+        def feature_slots(self):
+            return (self.defining, None)
+
+        def identity(self, shape=(), *, n=None, dtype=None, device=None):
+            raise NotImplementedError
+
+        compose = inverse = identity
+
+    flags = Boosts().degenerate(torch.ones(4, 3, 2, 5))
+    assert flags.shape == (4, 3)
+    assert not flags.any()

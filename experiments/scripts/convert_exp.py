@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probsym.files import write
+
 LARGEST_FILE = 2**28  # bytes; GRAPHSAT.pkl has some millions
 FIELDS = ("x", "edge_index", "y")
 
@@ -93,13 +95,19 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    if not source.is_file():
+        sys.exit(f"{source}: no such file; expected GRAPHSAT.pkl")
+    if target.exists():
+        sys.exit(f"{target} exists: remove it, or give another name")
     if source.stat().st_size > LARGEST_FILE:
         sys.exit(f"{source}: expected at most {LARGEST_FILE} bytes; got {source.stat().st_size}")
     try:
         arrays = convert(source.read_bytes())
     except ValueError as error:
         sys.exit(f"{source}: {error}")
-    np.savez_compressed(target, **arrays)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write(target, content.getvalue())  # under its name only when it is complete
     print(f"{target}: {len(arrays['y'])} graphs")
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import runpy
+import subprocess
 import sys
 import warnings
 import zipfile
@@ -352,3 +353,17 @@ def test_ragged_and_pad_are_inverse() -> None:
     batch = pad(ragged(graphs), 5)
     for i, graph in enumerate(graphs):
         assert np.array_equal(batch["adjacency"][i, : len(graph), : len(graph)].bool().numpy(), graph)
+
+
+def test_the_converter_replaces_nothing_and_names_a_missing_file(tmp_path: Path) -> None:
+    target = tmp_path / "exp.npz"
+    missing = subprocess.run([sys.executable, SCRIPT, tmp_path / "none.pkl", target], capture_output=True, text=True)
+    assert missing.returncode
+    assert "no such file" in missing.stderr
+    source = tmp_path / "GRAPHSAT.pkl"
+    source.write_bytes(b"")
+    target.write_text("mine")
+    kept = subprocess.run([sys.executable, SCRIPT, source, target], capture_output=True, text=True)
+    assert kept.returncode
+    assert "exists" in kept.stderr
+    assert target.read_text() == "mine"

@@ -7,34 +7,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import probsym as ps
+from narrow_settings import SETTINGS
 
 HALF = [torch.bfloat16, torch.float16]
 SPACES = [family(d) for family in (ps.O, ps.SO, ps.E, ps.SE) for d in (1, 2, 3, 4)]
 OTHERS = [ps.S("nodes", size=4), ps.C(4), ps.D(4), ps.C(8), ps.D(3, border="border"), ps.Shift(4), ps.Signs(4)]
-
-
-@contextlib.contextmanager
-def matmuls(precision):
-    """Matmuls of float32 in the given precision; "mixed" is TF32 for one backend, of which torch tells no one value."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    try:
-        if precision == "mixed":
-            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-        else:
-            torch.set_float32_matmul_precision(precision)
-        yield
-    finally:
-        torch.backends.mkldnn.matmul.fp32_precision = "ieee" if before == "none" else before
-        torch.set_float32_matmul_precision("highest")
-
-
-SETTINGS = {
-    "bfloat16": lambda: torch.autocast("cpu", torch.bfloat16),
-    "float16": lambda: torch.autocast("cpu", torch.float16),
-    "high": lambda: matmuls("high"),
-    "medium": lambda: matmuls("medium"),
-    "mixed": lambda: matmuls("mixed"),
-}
 
 
 class Products(TorchFunctionMode):

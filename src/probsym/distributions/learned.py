@@ -110,7 +110,7 @@ class NetDistribution(ProjectedDistribution):
         features = z[-1] if isinstance(z, tuple) else z
         if not features.requires_grad:
             return
-        if any(isinstance(part, Tensor) and part.requires_grad for part in vars(g).values()):
+        if any(tensor.requires_grad for tensor in g.tensors.values()):
             return
         if not any(parameter.requires_grad for parameter in self.net.parameters()):
             return

@@ -104,7 +104,9 @@ class Group(ABC, Generic[ElementT]):
 
     def degenerate(self, z: Any) -> Tensor:
         """Where `project` consults its fallback; the batch shape of z. Nowhere, unless a group says otherwise."""
-        axes = len(self._noise_sizes())
+        axes = 0
+        for slot in self.feature_slots:
+            axes += 1 if slot is None else slot.num_axes
         features = z[1] if self.anchored else z
         return torch.zeros(features.shape[: features.ndim - axes], dtype=torch.bool, device=features.device)
 
