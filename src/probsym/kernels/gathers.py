@@ -113,8 +113,9 @@ def gather_pairs(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tenso
     batch, rest = x.shape[:shared_dims], x.shape[shared_dims + 2 :]
     inputs = math.prod(batch)
     # Numbers of 32 bits take half of the memory. The sums that a gradient to x needs are slow over them.
+    # What is recorded holds for any size, so that the size is asked last: it would become a limit of an exported model.
     needs_sums = torch.is_grad_enabled() and x.requires_grad
-    if not needs_sums and inputs * nodes * nodes < LARGEST_INT32 and not recorded():
+    if not needs_sums and not recorded() and inputs * nodes * nodes < LARGEST_INT32:
         index = index.int()
     first_pair = nodes * nodes * torch.arange(inputs, device=x.device, dtype=index.dtype).reshape(*batch, 1)
     pairs = (nodes * index + first_pair).unsqueeze(-1) + index.unsqueeze(-2)
