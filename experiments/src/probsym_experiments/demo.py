@@ -28,7 +28,7 @@ from .recipe import Recipe, TrainerOptions
 from .training import Problem, fit
 
 SYSTEM = System(train=500, valid=300, test=500)
-RECIPE = Recipe(steps=2_000, validate_every=200, lr=2e-3, trainer=TrainerOptions(accelerator="cpu", progress=False))
+RECIPE = Recipe(steps=1_200, validate_every=120, lr=2e-3, trainer=TrainerOptions(accelerator="cpu", progress=False))
 SAMPLES = (1, 3, 10, 30)
 
 particles, space = ps.Axis("particles"), ps.E(3, "space")

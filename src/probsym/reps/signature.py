@@ -16,7 +16,7 @@ from probsym.reps.nodes import NodeAxis
 from probsym.reps.rep import Rep
 
 
-class Declared(NamedTuple):
+class Declaration(NamedTuple):
     """One declared argument."""
 
     path: Path
@@ -65,9 +65,9 @@ class Signature:
             self.spec = {"args": (declared,)}
 
         # 2. every declared argument
-        entries: list[Declared] = []
+        entries: list[Declaration] = []
         for path, rep in containers.leaves(self.spec).items():
-            entries.append(Declared(path, containers.dotted(path[1:], "argument "), rep))
+            entries.append(Declaration(path, containers.dotted(path[1:], "argument "), rep))
         if not entries:
             raise ValueError("inputs: expected at least one Rep, got none")
         self.entries = tuple(entries)
@@ -114,7 +114,7 @@ class Signature:
 
     def naming(self, whose: Mapping[Path, Path]) -> Signature:
         """The same signature, in which the Reps on edges at these paths name whose edges they are."""
-        entries: list[Declared] = []
+        entries: list[Declaration] = []
         for entry in self.entries:
             if entry.path in whose:
                 entry = entry._replace(rep=entry.rep.naming(whose[entry.path]))
