@@ -14,10 +14,11 @@ from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.frames import Frame
 from probsym.distributions.haar import Haar
 from probsym.distributions.learned import Canonical, Learned, NetDistribution
-from probsym.distributions.registry import NAMES, by_name, complete
+from probsym.distributions.registry import BY_KIND, NAMES, by_name, complete, stands_for
 from probsym.distributions.relax import Relaxation
 
 __all__ = [
+    "BY_KIND",
     "NAMES",
     "Canonical",
     "DefaultNet",
@@ -33,4 +34,5 @@ __all__ = [
     "Support",
     "by_name",
     "complete",
+    "stands_for",
 ]  # fmt: skip

@@ -52,7 +52,7 @@ class DefaultNet(nn.Module):
     def __init__(self, spec: Any, group: Group, version: int = 2) -> None:
         super().__init__()
         for f in group.factors:
-            if f.feature_kind == "plain" and not f.trivial:
+            if f.feature_kind not in ("scores", "columns") and not f.trivial:
                 other_way = ", or use Haar" if f.compact else ""
                 raise ValueError(
                     f"no default net orients by {f!r}: give Learned or Canonical a net that returns features of "
