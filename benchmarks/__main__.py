@@ -48,16 +48,19 @@ ALL = (
     imports,
     backbones,
 )
-BENCHMARKS: dict[str, Callable[[bool], None]] = {f.__name__: f for f in ALL}
-ANYWHERE = [f.__name__ for f in (steps, actions, relaxed)]  # not on the CPU alone
+BENCHMARKS: dict[str, Callable[[bool], None]] = {function.__name__: function for function in ALL}
+ANYWHERE = ["steps", "actions", "relaxed"]  # not on the CPU alone
 
 
 def main() -> None:
-    lines = [f"{name:10} {f.__doc__}" for name, f in BENCHMARKS.items()]
+    # 1. What is asked for.
+    summary, _, _ = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
-        prog="python benchmarks", description=__doc__.split("\n")[0], epilog="\n".join(lines),  # type: ignore[union-attr]
+        prog="python benchmarks",
+        description=summary,
+        epilog="\n".join(f"{name:10} {function.__doc__}" for name, function in BENCHMARKS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="smaller cases and fewer repeats")
     parser.add_argument("--threads", type=int, default=1)
@@ -67,25 +70,33 @@ def main() -> None:
     )
     parser.add_argument("--force", action="store_true", help="overwrite that file")
     options = parser.parse_args()
-    unknown = [name for name in options.names if name not in BENCHMARKS]
-    if unknown:
-        parser.error(f"unknown benchmark {unknown[0]!r}: expected some of {', '.join(BENCHMARKS)}")
-    wrong = [name for name in options.names or BENCHMARKS if name not in ANYWHERE]
-    if wrong and options.device != "cpu":
-        parser.error(f"--device {options.device}: expected some of {', '.join(ANYWHERE)}; got {wrong[0]!r}")
+
+    # 2. Refuse what cannot be done before anything runs.
+    names = options.names or list(BENCHMARKS)
+    for name in names:
+        if name not in BENCHMARKS:
+            parser.error(f"unknown benchmark {name!r}: expected some of {', '.join(BENCHMARKS)}")
+    for name in names:
+        if options.device != "cpu" and name not in ANYWHERE:
+            parser.error(f"--device {options.device}: expected some of {', '.join(ANYWHERE)}; got {name!r}")
     if options.out and options.out.exists() and not options.force:
         parser.error(f"--out {options.out}: exists already; --force overwrites it")
+
+    # 3. Run. The file is written after each benchmark, so that what was measured survives a failure.
     timing.place.device = torch.device(options.device)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     facts = circumstances(options.threads)
     with redirect_stdout(Kept(sys.stdout)) as kept:
         print(header(facts))
-        for name in options.names or BENCHMARKS:
+        for name in names:
             BENCHMARKS[name](options.quick)
-            if options.out:
-                as_data = options.out.suffix == ".json"
-                write(options.out, record(facts, kept.getvalue()) if as_data else kept.getvalue())
+            if options.out is None:
+                continue
+            text = kept.getvalue()
+            if options.out.suffix == ".json":
+                text = record(facts, text)
+            write(options.out, text)
 
 
 if __name__ == "__main__":

@@ -24,16 +24,24 @@ SAMPLES = 100_000
 
 def cases() -> dict[str, tuple[Group, dict[str, ps.Rep], ps.Rep]]:
     """Group, Reps of the inputs, Rep of the output."""
-    found = {}
+    by_name: dict[str, tuple[Group, dict[str, ps.Rep], ps.Rep]] = {}
     for family in (ps.O, ps.SO, ps.E, ps.SE):
         for d in (2, 3):
             space = family(d, "space")
-            found[f"{family.__name__}({d})"] = (space, {"x": ps.Rep(None, space)}, ps.Rep(None, space))
-    nodes, space = ps.S("nodes"), ps.E(3, "space")
-    found["S(n)"] = (nodes, {"x": ps.Rep(nodes)}, ps.Rep(nodes))
-    found["S(n) x E(3)"] = (nodes * space, {"x": ps.Rep(nodes, space)}, ps.Rep(nodes, space))
-    found["S(n) x SO(3)"] = (nodes * ps.SO(3), {"x": ps.Rep(nodes, ps.SO(3))}, ps.Rep(nodes, ps.SO(3)))
-    return found
+            rep = ps.Rep(None, space)
+            by_name[f"{family.__name__}({d})"] = (space, {"x": rep}, rep)
+
+    nodes = ps.S("nodes")
+    rep = ps.Rep(nodes)
+    by_name["S(n)"] = (nodes, {"x": rep}, rep)
+
+    space = ps.E(3, "space")
+    rep = ps.Rep(nodes, space)
+    by_name["S(n) x E(3)"] = (nodes * space, {"x": rep}, rep)
+
+    rep = ps.Rep(nodes, ps.SO(3))
+    by_name["S(n) x SO(3)"] = (nodes * ps.SO(3), {"x": rep}, rep)
+    return by_name
 
 
 def distributions(group: Group, reps: dict[str, ps.Rep]) -> dict[str, ps.EquivariantDistribution]:
@@ -51,48 +59,69 @@ def coupled_error(phi: Symmetrizer, x: dict[str, Tensor]) -> float:
     """Largest |g f(g^-1 hx; h eps) - h (g f(g^-1 x; eps))| over 16 samples, relative to the output."""
     bound = phi.bind((), x)
     eps = phi.draw_noise(**x, samples=16)
-    noise = {f: bound.stored(f).draw_noise((bound.count,), dtype=torch.float64) for f in phi.group.factors}
-    lift = {f: (noise[f].new_zeros(bound.count, f.dim) + 3, noise[f]) if f.anchored else noise[f] for f in noise}
-    parts = {f: bound.stored(f).project(lift[f], noise[f]) for f in lift}
-    h = phi.group.join(*parts.values())
-    moved = phi.sample(*bound.act(h).args, **bound.act(h).kwargs, noise=phi.distribution.move_noise(bound, h, eps))
-    still = phi.output.act(h.map(lambda t, _: t.expand(16, *t.shape)), phi.sample(**x, noise=eps))
-    return ((moved - still).abs().max() / still.abs().max()).item()
+
+    # 1. One h per input, factor by factor. Motions of E(d) also move the origin, here by 3 along every axis.
+    parts = []
+    for factor in phi.group.factors:
+        stored = bound.stored(factor)
+        noise = stored.draw_noise((bound.count,), dtype=torch.float64)
+        features = noise
+        if factor.anchored:
+            features = (noise.new_zeros(bound.count, factor.dim) + 3, noise)
+        parts.append(stored.project(features, noise))
+    h = phi.group.join(*parts)
+
+    # 2. The samples of the moved input, with the noise moved along.
+    moved_input = bound.act(h)
+    moved_eps = phi.distribution.move_noise(bound, h, eps)
+    samples_of_moved = phi.sample(*moved_input.args, **moved_input.kwargs, noise=moved_eps)
+
+    # 3. The moved samples of the input.
+    h_for_samples = h.map(lambda t, _: t.expand(16, *t.shape))
+    moved_samples = phi.output.act(h_for_samples, phi.sample(**x, noise=eps))
+    error = (samples_of_moved - moved_samples).abs().max()
+    return (error / moved_samples.abs().max()).item()
 
 
 def coupled() -> None:
-    print("| group | " + " | ".join(distributions(*next(iter(cases().values()))[:2])) + " | bare MLP |")
+    """The table of the coupled errors: groups by distributions."""
+    names = ["haar", "frame", "canonical", "learned, late", "learned, input"]
+    print("| group | " + " | ".join(names) + " | bare MLP |")
     print("|---" * 7 + "|")
-    for name, (group, reps, out) in cases().items():
-        d = next((f.dim for f in group.factors if hasattr(f, "dim")), 2)
+    for group_name, (group, reps, out) in cases().items():
+        d = 2
+        for factor in group.factors:
+            if hasattr(factor, "dim"):
+                d = factor.dim
+                break
         x = {"x": torch.randn(8, 5, d, dtype=torch.float64)}
         model = MLP(5 * d, (32,), 5, d).double()
+        by_name = distributions(group, reps)
         errors = []
-        for p in distributions(group, reps).values():
-            phi = ps.symmetrize(model, reps, out, p.double())
-            phi(**x)
-            errors.append(coupled_error(phi.double(), x))
+        for name in names:
+            phi = ps.symmetrize(model, reps, out, by_name[name].double())
+            phi(**x)  # fixes the sizes of the net of p
+            errors.append(f"{coupled_error(phi.double(), x):.0e}")
         bare = ps.testing.equivariance_error(model, x, reps=reps, output=out).error
-        print(f"| {name} | " + " | ".join(f"{e:.0e}" for e in errors) + f" | {bare:.2f} |")
+        print(f"| {group_name} | " + " | ".join(errors) + f" | {bare:.2f} |")
 
 
 def clouds() -> dict[str, Tensor]:
     """Generic and degenerate clouds in space, (1, N, 3)."""
     cube = torch.tensor(list(product((-1.0, 1.0), repeat=3)))
     line = torch.tensor([-1.0, 0.2, 0.5, 2.0])[:, None] * torch.tensor([1.0, 2.0, -1.0])
-    found = {
-        "generic": torch.randn(6, 3),
-        "cube": cube,
-        "tetrahedron": cube[[0, 3, 5, 6]],
-        "square": cube[:4],
-        "collinear": line,
-        "coplanar": torch.randn(5, 3) * torch.tensor([1.0, 1.0, 0.0]),
-        "coincident": torch.ones(4, 3),
-        "single point": torch.ones(1, 3),
-        "tiny (1e-8)": 1e-8 * torch.randn(6, 3),
-        "huge (1e8)": 1e8 * torch.randn(6, 3),
+    return {
+        "generic": torch.randn(1, 6, 3),
+        "cube": cube[None],
+        "tetrahedron": cube[None, [0, 3, 5, 6]],
+        "square": cube[None, :4],
+        "collinear": line[None],
+        "coplanar": torch.randn(1, 5, 3) * torch.tensor([1.0, 1.0, 0.0]),
+        "coincident": torch.ones(1, 4, 3),
+        "single point": torch.ones(1, 1, 3),
+        "tiny (1e-8)": 1e-8 * torch.randn(1, 6, 3),
+        "huge (1e8)": 1e8 * torch.randn(1, 6, 3),
     }
-    return {name: cloud[None] for name, cloud in found.items()}
 
 
 class Cloud(nn.Module):
@@ -106,26 +135,42 @@ class Cloud(nn.Module):
 
 def frames() -> None:
     """Exact frame averages in float32: relative error |phi(hx) - h phi(x)|, and the number of frames."""
-    groups = {"E(3)": (ps.E(3), None), "SE(3)": (ps.SE(3), None), "S(n) x E(3)": (ps.E(3), ps.S("nodes"))}
-    print("\n| frames, float32 | " + " | ".join(groups) + " | bare |\n" + "|---" * 5 + "|")
-    for name, cloud in clouds().items():
-        row = []
-        for space, nodes in groups.values():
-            rep = ps.Rep(nodes or ps.Axis("nodes"), space)
+    points = ps.Axis("nodes")
+    nodes = ps.S("nodes")
+    reps = {
+        "E(3)": ps.Rep(points, ps.E(3)),
+        "SE(3)": ps.Rep(points, ps.SE(3)),
+        "S(n) x E(3)": ps.Rep(nodes, ps.E(3)),
+    }
+    print("\n| frames, float32 | " + " | ".join(reps) + " | bare |")
+    print("|---" * 5 + "|")
+    for cloud_name, cloud in clouds().items():
+        cells = []
+        for rep in reps.values():
             phi = ps.symmetrize(Cloud(), rep, rep, "frame").eval()
-            report = ps.testing.equivariance_error(phi, cloud)
-            row.append(f"{report.error:.0e} ({int(phi.estimate(cloud).samples[0])})")
-        bare = ps.testing.equivariance_error(Cloud(), cloud, rep, rep).error
-        print(f"| {name} | " + " | ".join(row) + f" | {bare:.1f} |")
+            error = ps.testing.equivariance_error(phi, cloud).error
+            count = int(phi.estimate(cloud).samples[0])
+            cells.append(f"{error:.0e} ({count})")
+        largest = reps["S(n) x E(3)"]
+        bare = ps.testing.equivariance_error(Cloud(), cloud, largest, largest).error
+        print(f"| {cloud_name} | " + " | ".join(cells) + f" | {bare:.1f} |")
 
 
 def haar_moments() -> None:
-    print("\n| group | E tr | expected | E tr^2 | expected |\n|---|---|---|---|---|")
+    """Means of tr and tr^2 of Haar matrices, with standard errors, beside their exact values."""
+    print("\n| group | E tr | expected | E tr^2 | expected |")
+    print("|---" * 5 + "|")
     for group, square in ((ps.O(2), 1), (ps.SO(2), 2), (ps.O(3), 1), (ps.SO(3), 1), (ps.O(4), 1), (ps.SO(4), 1)):
         trace = group.haar((SAMPLES,)).matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
-        moments = [(m.mean().item(), m.std().item() / math.sqrt(SAMPLES)) for m in (trace, trace.square())]
-        first, second = (f"{mean:+.4f} +- {error:.4f}" for mean, error in moments)
+        first = mean_with_error(trace)
+        second = mean_with_error(trace.square())
         print(f"| {group!r} | {first} | 0 | {second} | {square} |")
+
+
+def mean_with_error(values: Tensor) -> str:
+    """A mean and its standard error."""
+    error = values.std().item() / math.sqrt(len(values))
+    return f"{values.mean().item():+.4f} +- {error:.4f}"
 
 
 def chi_square(index: Tensor, n: int) -> str:
@@ -140,31 +185,49 @@ def chi_square(index: Tensor, n: int) -> str:
 
 
 def permutations_uniform() -> None:
-    print("\n| permutations | chi-square |\n|---|---|")
+    """Chi-square of drawn orders: alone, ragged beside graphs of other sizes, and of scores that are all tied."""
+    print("\n| permutations | chi-square |")
+    print("|---" * 2 + "|")
     for n in (2, 3, 4, 5):
-        print(f"| Haar S({n}) | {chi_square(ps.S(n).haar((20_000,)).index, n)} |")
+        drawn = ps.S(n).haar((20_000,)).index
+        print(f"| Haar S({n}) | {chi_square(drawn, n)} |")
+
+    # Sets of 2 to 5 nodes in turn, in one ragged batch. The input numbers the nodes of each set.
     sizes = torch.tensor([2, 3, 4, 5]).repeat(20_000)
     batch = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
     nodes = ps.S("nodes", batch="batch")
     phi = ps.symmetrize(Identity(), {"x": ps.Rep(nodes)}, ps.Rep(nodes), "haar")
-    place = torch.cat([torch.arange(n) for n in sizes.tolist()]).float()
-    drawn = phi.sample(x=place, batch=batch)[0].long()
+    drawn = phi.sample(x=numbered(sizes), batch=batch)[0].long()
     for n in (2, 3, 4, 5):
-        picked = drawn[(sizes == n)[batch]].reshape(-1, n)
-        print(f"| Haar S({n}), ragged with other sizes | {chi_square(picked, n)} |")
+        of_this_size = (sizes == n)[batch]
+        print(f"| Haar S({n}), ragged with other sizes | {chi_square(drawn[of_this_size].reshape(-1, n), n)} |")
+
     for dtype in (torch.float32, torch.bfloat16):
         tied = torch.full((20_000, 4), 20.0).to(dtype)
-        print(f"| tied scores, {dtype} | {chi_square(ps.S(4).project(tied, torch.randn(20_000, 4)).index, 4)} |")
+        drawn = ps.S(4).project(tied, torch.randn(20_000, 4)).index
+        print(f"| tied scores, {dtype} | {chi_square(drawn, 4)} |")
+
+
+def numbered(sizes: Tensor) -> Tensor:
+    """0, 1, ..., n - 1 for each set in turn, in one row."""
+    numbers = []
+    for n in sizes.tolist():
+        numbers.append(torch.arange(n))
+    return torch.cat(numbers).float()
 
 
 class Identity(nn.Module):
+    """The number of each node in its set, whatever the input: phi then shows the drawn permutation itself."""
+
     def forward(self, x: Tensor, batch: Tensor) -> Tensor:
-        return torch.cat([torch.arange(n) for n in torch.bincount(batch).tolist()]).float()
+        return numbered(torch.bincount(batch))
 
 
 def numerics() -> None:
+    """Orthonormalised columns that are nearly or exactly collinear: error and gradient."""
+    print("\n| columns | largest error of Q^T Q, float32 | largest gradient |")
+    print("|---" * 3 + "|")
     line = torch.randn(10_000, 3, 1).expand(-1, -1, 3)
-    print("\n| columns | largest error of Q^T Q, float32 | largest gradient |\n|---|---|---|")
     for gap in (1.0, 1e-1, 1e-3, 1e-5, 0.0):
         z = (line + gap * torch.randn(10_000, 3, 3)).requires_grad_()
         q = orthonormalise(z, torch.randn(10_000, 3, 3))

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 import probsym as ps
 
-POINTS, INPUTS, NETS = 5, 16, 4
-PLAIN: dict[str, list[Any]] = {
+POINTS = 5
+INPUTS = 16
+NETS = 4
+DESIGNS: dict[str, list[Any]] = {
     "SO(3)": ["tetrahedral", "octahedral", "icosahedral", "signs", "signed-permutations", "antithetic", "stratified",
               "sobol", 64, 256],
     "O(3)": ["tetrahedral", "octahedral", "icosahedral", "pyritohedral", "full-octahedral", "full-icosahedral", "signs",
@@ -32,10 +34,28 @@ PLAIN: dict[str, list[Any]] = {
 
 def group(name: str) -> tuple[ps.Rep, int]:
     """The Rep of the points and their dimension."""
-    nodes = ps.S("nodes") if name.startswith("S(5)") else None
-    spaces = {repr(space): space for space in (*(f(d) for f in (ps.SO, ps.O) for d in (2, 3, 4)), ps.SE(3), ps.E(3))}
+    nodes = None
+    if name.startswith("S(5)"):
+        nodes = ps.S("nodes")
+
+    spaces: dict[str, ps.groups.IsometryGroup] = {"SE(3)": ps.SE(3), "E(3)": ps.E(3)}
+    for d in (2, 3, 4):
+        spaces[f"SO({d})"] = ps.SO(d)
+        spaces[f"O({d})"] = ps.O(d)
     space = spaces.get(name.split(" x ")[-1])
-    return ps.Rep(nodes, space), getattr(space, "dim", 3)
+    if space is None:
+        return ps.Rep(nodes), 3
+    return ps.Rep(nodes, space), space.dim
+
+
+@torch.no_grad()
+def evaluations_for_one_percent(rep: ps.Rep, model: nn.Module, x: Tensor, design: Any, evaluations: int) -> float:
+    """Evaluations for a root mean square error of 1 % of the spread of f over the group, summed over the inputs."""
+    phi = ps.symmetrize(model, rep, ps.Rep(), "haar").eval()
+    estimator = ps.MonteCarlo(evaluations, 240, design)
+    estimate = phi.estimate(x, estimator=estimator, generator=torch.Generator().manual_seed(1))
+    variance_of_one = estimate.stderr.squeeze(-1).square() * evaluations
+    return (variance_of_one / 1e-4).sum().item()
 
 
 def net(dim: int, scale: float, seed: int) -> nn.Module:
@@ -48,43 +68,61 @@ def net(dim: int, scale: float, seed: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), *layers).double()
 
 
-@torch.no_grad()
-def needed(rep: ps.Rep, model: nn.Module, x: Tensor, design: Any, evaluations: int) -> Tensor:
-    """Evaluations for a root mean square error of 1 % of the spread of f over the group (B,)."""
-    phi = ps.symmetrize(model, rep, ps.Rep(), "haar").eval()
-    estimator = ps.MonteCarlo(evaluations, 240, design)
-    estimate = phi.estimate(x, estimator=estimator, generator=torch.Generator().manual_seed(1))
-    return estimate.stderr.squeeze(-1).square() * evaluations / 1e-4
-
-
 def designs(quick: bool) -> None:
     """Evaluations for an error of 1 % of the standard deviation of f over the group; plain Monte Carlo needs 10,000."""
-    total = 1920 if quick else 7680
+    total = 7680
+    if quick:
+        total = 1920
+    columns = ["group", "design", "block", "evaluations for 1 %", "variance, plain / design", "range over nets"]
     for title, scale in (("Rough net (weights times 3)", 3.0), ("Smooth net", 1.0)):
-        rows = (row for name in PLAIN for row in compared(name, scale, total))
-        columns = ["group", "design", "block", "evaluations for 1 %", "variance, plain / design", "range over nets"]
-        table(f"{title}: evaluations for an error of 1 % of the standard deviation over the group", columns, rows)
+        heading = f"{title}: evaluations for an error of 1 % of the standard deviation over the group"
+        table(heading, columns, design_rows(scale, total))
+
+
+def design_rows(scale: float, total: int) -> Iterator[list[object]]:
+    """The rows of all groups."""
+    for name in DESIGNS:
+        yield from compared(name, scale, total)
 
 
 def compared(name: str, scale: float, total: int) -> Iterator[list[object]]:
+    """One row per design of a group, beside plain Monte Carlo on the same nets and inputs."""
+    # 1. The nets, and what plain Monte Carlo needs on each.
     rep, dim = group(name)
-    models = [net(dim, scale, seed) for seed in range(NETS)]
     x = torch.randn(INPUTS, POINTS, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    plain = [needed(rep, model, x, None, total).sum() for model in models]
-    for given in PLAIN[name]:
-        design = ps.designs.Sobol(given) if isinstance(given, int) else given
+    models = []
+    plain = []
+    for seed in range(NETS):
+        model = net(dim, scale, seed)
+        models.append(model)
+        plain.append(evaluations_for_one_percent(rep, model, x, None, total))
+
+    for given in DESIGNS[name]:
+        # 2. What the design needs. Only whole blocks are evaluated.
+        design = given
+        if isinstance(given, int):
+            design = ps.designs.Sobol(given)
         block = block_of(rep, x, design)
-        count = total - total % block
-        found = [needed(rep, model, x, design, count).sum() for model in models]
-        ratios = sorted(float(a / b) for a, b in zip(plain, found, strict=True))
-        middle = float(sum(plain) / sum(found))
+        evaluations = total - total % block
+        with_design = []
+        ratios = []
+        for model, by_plain in zip(models, plain, strict=True):
+            by_design = evaluations_for_one_percent(rep, model, x, design, evaluations)
+            with_design.append(by_design)
+            ratios.append(by_plain / by_design)
+
+        # 3. The row. Nobody can evaluate less than one block.
+        label = design
+        if isinstance(design, tuple):
+            label = " x ".join(design)
+        gain = sum(plain) / sum(with_design)
         yield [
             name,
-            " x ".join(design) if isinstance(design, tuple) else design,
+            label,
             block,
-            f"{max(block, 1e4 / middle):,.0f}",
-            f"{middle:.1f}",
-            f"{ratios[0]:.1f} to {ratios[-1]:.1f}",
+            f"{max(block, 1e4 / gain):,.0f}",
+            f"{gain:.1f}",
+            f"{min(ratios):.1f} to {max(ratios):.1f}",
         ]
 
 

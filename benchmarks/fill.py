@@ -32,33 +32,45 @@ def table(name: str, number: int, choice: str = "") -> str:
     if not file.exists():
         return f"*Not measured yet: no `results/benchmarks/{name}`.*"
     kept = json.loads(file.read_text(encoding="utf-8"))
-    measured = kept["tables"][number]
-    columns, rows = measured["columns"], measured["rows"]
+    columns = kept["tables"][number]["columns"]
+    rows = kept["tables"][number]["rows"]
+
+    # 1. The rows and columns that are shown, in the order in which they are named.
     for option in choice.split():
         axis, numbers = option.split("=")
         chosen = [int(i) for i in numbers.split(",")]
         if axis == "rows":
-            rows = [rows[i] for i in chosen]
+            rows = pick(rows, chosen)
         elif axis == "columns":
-            columns = [columns[i] for i in chosen]
-            rows = [[row[i] for i in chosen] for row in rows]
+            columns = pick(columns, chosen)
+            rows = [pick(row, chosen) for row in rows]
         else:
             raise ValueError(f"table {name} {number}: expected rows= or columns=, got {option}")
 
-    lines = ["| " + " | ".join(cells) + " |" for cells in [columns, ["---"] * len(columns), *rows]]
+    # 2. As Markdown.
+    lines = []
     if number == 0 and not choice:
-        lines = [origin(name, kept), "", *lines]
+        lines = [origin(name, kept), ""]
+    for cells in [columns, ["---"] * len(columns), *rows]:
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def pick(entries: list[Any], indices: list[int]) -> list[Any]:
+    """Those entries of a list, in this order."""
+    return [entries[i] for i in indices]
 
 
 def origin(name: str, kept: dict[str, Any]) -> str:
     """Where and how the numbers of a file were measured."""
-    device = "" if kept["device"] == "cpu" else f", {kept['device']}"
+    machine = f"{kept['threads']} thread(s) of {kept['processor']}"
+    if kept["device"] != "cpu":
+        machine += f", {kept['device']}"
     facts = [
         kept["date"][:10],
         f"commit {kept['commit']}",
         f"torch {kept['torch']}",
-        f"{kept['threads']} thread(s) of {kept['processor']}{device}",
+        machine,
         f"load average {kept['load_at_start']} at the start",
     ]
     return f"*`results/benchmarks/{name}`: {', '.join(facts)}.*"

@@ -196,8 +196,9 @@ def return_probabilities(adjacency: Tensor, steps: int) -> Tensor:
     powers = [root[..., None] * adjacency * root[..., None, :]]
     while 2 * len(powers) < steps:
         powers.append(powers[-1] @ powers[0])
-    found = [powers[0].diagonal(dim1=-2, dim2=-1)]
+    probabilities = [powers[0].diagonal(dim1=-2, dim2=-1)]
     for t in range(2, steps + 1):
-        half, rest = powers[(t + 1) // 2 - 1], powers[t // 2 - 1]
-        found.append((half * rest).sum(-1))
-    return torch.stack(found, -1)
+        larger_half = powers[(t + 1) // 2 - 1]
+        smaller_half = powers[t // 2 - 1]
+        probabilities.append((larger_half * smaller_half).sum(-1))
+    return torch.stack(probabilities, -1)

@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from agreement import gap
@@ -37,16 +38,27 @@ def frames(quick: bool) -> None:
         return
     from frame_averaging_pytorch import FrameAverage
 
+    budget = 20
+    if quick:
+        budget = 5
+
     def rows() -> Iterator[list[object]]:
+        space = ps.E(3)
         for b, n in ((1, 5), (100, 5), (100, 50), (1000, 20)):
-            model, space = Points(n), ps.E(3)
+            model = Points(n)
             ours = ps.symmetrize(model, {"pos": ps.Rep(None, space)}, ps.Rep(None, space.vector), "frame").eval()
-            theirs, x = FrameAverage(model, dim=3), torch.randn(b, n, 3)
+            theirs = FrameAverage(model, dim=3)
+            x = torch.randn(b, n, 3)
             largest = gap(ours(pos=x), theirs(x), TOLERANCE)
-            functions = {"ours": lambda: ours(pos=x), "theirs": lambda: theirs(x)}  # noqa: B023
-            times = alternate(functions, 21, 3, 5 if quick else 20)
-            yield [b, n, largest, milliseconds(times["theirs"]), milliseconds(times["ours"]),
-                   spread(times, "ours", "theirs")]  # fmt: skip
+            times = alternate({"ours": partial(ours, pos=x), "theirs": partial(theirs, x)}, 21, 3, budget)
+            yield [
+                b,
+                n,
+                largest,
+                milliseconds(times["theirs"]),
+                milliseconds(times["ours"]),
+                spread(times, "ours", "theirs"),
+            ]
 
     columns = ["B", "points", "largest difference", "frame-averaging-pytorch", "probsym", "ratio"]
     table("Frame averaging over E(3), float32", columns, rows())
@@ -60,23 +72,38 @@ def images(quick: bool) -> None:
         return
     import ttach
 
+    budget = 20
+    if quick:
+        budget = 5
+
     def rows() -> Iterator[list[object]]:
+        image = ps.Rep(None, ps.D(4))
         for b, size in ((1, 32), (32, 32), (8, 128)):
+            # 1. Two nets on the same features: one that classifies, and one whose output is an image.
+            x = torch.randn(b, 3, size, size)
             convolutions = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
-            x, group = torch.randn(b, 3, size, size), ps.D(4)
             label = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 10)).eval()
             dense = nn.Sequential(*convolutions, nn.Conv2d(32, 3, 3, padding=1)).eval()
-            for kind, net, out, wrapper in (
+            kinds = [
                 ("label", label, ps.Rep(), ttach.ClassificationTTAWrapper),
-                ("dense", dense, ps.Rep(None, group), ttach.SegmentationTTAWrapper),
-            ):
-                ours = ps.symmetrize(net, ps.Rep(None, group), out, "haar", eval_samples=ps.Exact()).eval()
+                ("dense", dense, image, ttach.SegmentationTTAWrapper),
+            ]
+
+            # 2. Each averaged by both packages.
+            for kind, net, output, wrapper in kinds:
+                ours = ps.symmetrize(net, image, output, "haar", eval_samples=ps.Exact()).eval()
                 theirs = wrapper(net, ttach.aliases.d4_transform(), merge_mode="mean")
                 largest = gap(ours(x), theirs(x), TOLERANCE)
-                functions = {"ours": lambda: ours(x), "theirs": lambda: theirs(x)}  # noqa: B023
-                times = alternate(functions, 15, 3, 5 if quick else 20)
-                yield [kind, b, size, largest, milliseconds(times["theirs"]), milliseconds(times["ours"]),
-                       spread(times, "ours", "theirs")]  # fmt: skip
+                times = alternate({"ours": partial(ours, x), "theirs": partial(theirs, x)}, 15, 3, budget)
+                yield [
+                    kind,
+                    b,
+                    size,
+                    largest,
+                    milliseconds(times["theirs"]),
+                    milliseconds(times["ours"]),
+                    spread(times, "ours", "theirs"),
+                ]
 
     columns = ["output", "B", "size", "largest difference", "ttach", "probsym", "ratio"]
     table("Image averaging over D4, float32", columns, rows())
@@ -84,10 +111,14 @@ def images(quick: bool) -> None:
 
 def imports(quick: bool) -> None:
     """A fresh interpreter each."""
-
-    def fresh(module: str) -> None:
-        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-
-    times = alternate({m: lambda m=m: fresh(m) for m in ("probsym", "torch")}, 3 if quick else 9, 1)  # type: ignore[misc]
+    repeats = 9
+    if quick:
+        repeats = 3
+    times = alternate({"probsym": partial(fresh, "probsym"), "torch": partial(fresh, "torch")}, repeats, 1)
     row = [milliseconds(times["torch"]), milliseconds(times["probsym"]), spread(times, "probsym", "torch")]
     table("Import, with the start of the interpreter", ["torch", "probsym", "ratio"], [row])
+
+
+def fresh(module: str) -> None:
+    """Imports the module in an interpreter of its own."""
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)

@@ -26,15 +26,18 @@ class PointNet(nn.Module):
 
 def points(quick: bool) -> None:
     """phi with a learned and with the uniform p against the bare model, k = 1: 64 to 1,024 points, and molecules."""
-    cloud, atoms = ps.Rep(ps.Axis("points"), ps.SO(3)), ps.Rep(ps.S("atoms"), ps.E(3, "space"))
+    cloud = ps.Rep(ps.Axis("points"), ps.SO(3))
+    atoms = ps.Rep(ps.S("atoms"), ps.E(3, "space"))
     cases: list[tuple[str, nn.Module, ps.Rep, int, int]] = [
         ("PointNet, SO(3)", PointNet(), cloud, 32, 64),
         ("PointNet, SO(3)", PointNet(), cloud, 32, 256),
         ("PointNet, SO(3)", PointNet(), cloud, 32, 1024),
         ("transformer, S_n x E(3)", AtomTransformer(29), atoms, 100, 29),
     ]
+    budget = 60
     if quick:
         cases = cases[:1]
+        budget = 10
 
     def rows() -> Iterator[list[object]]:
         for name, model, rep, batch, count in cases:
@@ -42,12 +45,18 @@ def points(quick: bool) -> None:
             with torch.no_grad():
                 target = torch.randn_like(model(pos))
             functions = {"bare": trainer(model, {"pos": pos}, target)}
-            for label, p in (("learned", "learned"), ("haar", "haar")):
+            for p in ("learned", "haar"):
                 phi = ps.symmetrize(model, {"pos": rep}, ps.Rep(), p, train_samples=1, example={"pos": pos}).train()
-                functions[label] = trainer(phi, {"pos": pos}, target)
-            times = alternate(functions, 21, 3, 10 if quick else 60)
-            learned, haar = spread(times, "learned", "bare"), spread(times, "haar", "bare")
-            yield [name, batch, count, milliseconds(times["bare"]), learned, haar]
+                functions[p] = trainer(phi, {"pos": pos}, target)
+            times = alternate(functions, 21, 3, budget)
+            yield [
+                name,
+                batch,
+                count,
+                milliseconds(times["bare"]),
+                spread(times, "learned", "bare"),
+                spread(times, "haar", "bare"),
+            ]
 
     columns = ["base model, group", "B", "N", "bare step", "learned p / bare", "Haar / bare"]
     table("Training step on many points, k = 1", columns, rows())

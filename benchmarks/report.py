@@ -18,7 +18,11 @@ from timing import place
 
 def circumstances(threads: int) -> dict[str, Any]:
     """The command, and what times depend on."""
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]  # no folders of this machine
+    words = []
+    for word in sys.argv[1:]:
+        if "/" in word:
+            word = Path(word).name  # no folders of this machine
+        words.append(word)
     device = "cpu"
     if place.device.type == "cuda":
         device = torch.cuda.get_device_name(place.device)
@@ -56,8 +60,9 @@ def tables(printed: str) -> list[dict[str, Any]]:
     >>> tables("Title\\n\\n| a | b |\\n|---|---|\\n| 1 | 2 |")
     [{'title': 'Title', 'columns': ['a', 'b'], 'rows': [['1', '2']]}]
     """
-    found: list[dict[str, Any]] = []
-    title, within = "", False
+    parsed: list[dict[str, Any]] = []
+    title = ""
+    within = False
     for line in printed.splitlines():
         if not line.startswith("|"):
             within = False
@@ -66,11 +71,11 @@ def tables(printed: str) -> list[dict[str, Any]]:
             continue
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not within:
-            found.append({"title": title, "columns": cells, "rows": []})
+            parsed.append({"title": title, "columns": cells, "rows": []})
             within = True
-        elif not set(line) <= set("|-: "):
-            found[-1]["rows"].append(cells)
-    return found
+        elif not set(line) <= set("|-: "):  # the line under the columns says nothing
+            parsed[-1]["rows"].append(cells)
+    return parsed
 
 
 def processor() -> str:

@@ -37,34 +37,59 @@ def contenders(
     call = case.call(b)
     with torch.no_grad():
         target = torch.randn_like(case.model(**call))
-    rows = {name: value.repeat(k, *[1] * (value.ndim - 1)) for name, value in call.items()}
-    steps = {"bare": trainer(wrap(case.model), rows, target.repeat(k, *[1] * (target.ndim - 1)))}
+    rows = {}
+    for name, value in call.items():
+        rows[name] = repeated(value, k)
+    steps = {"bare": trainer(wrap(case.model), rows, repeated(target, k))}
     for name, p in (("learned", case.learned), ("haar", "haar")):
-        steps[name] = trainer(wrap(case.symmetrized(k, p).train()), call, target)
+        phi = case.symmetrized(k, p).train()
+        steps[name] = trainer(wrap(phi), call, target)
     return steps
+
+
+def repeated(x: Tensor, k: int) -> Tensor:
+    """The batch k times: (B, ...) to (K B, ...)."""
+    times = [1] * x.ndim
+    times[0] = k
+    return x.repeat(times)
 
 
 def left_out(case: Case, k: int, b: int, quick: bool) -> str:
     """Why there is no such row; nothing where there is one."""
     if quick and k > 10:
         return "left out by --quick"
-    needed = case.held() * k * b
-    return f"left out: holds {needed / 1e9:.0f} GB for backward" if needed > place.memory() / 2 else ""
+    held = case.held() * k * b
+    if held > place.memory() / 2:
+        return f"left out: holds {held / 1e9:.0f} GB for backward"
+    return ""
 
 
 def steps(quick: bool) -> None:
     """phi with a learned and with the uniform p against the bare model on the same K B rows."""
+    budget = 60
+    if quick:
+        budget = 10
+    elif place.device.type != "cpu":
+        budget = 5  # repeats are alike on a GPU of one's own
 
     def rows() -> Iterator[list[object]]:
         for name, case in cases().items():
             for k, b in product((1, 10, 100), (1, 100)):
-                if reason := left_out(case, k, b, quick):
-                    yield [name, k, b, reason, *"----"]
+                reason = left_out(case, k, b, quick)
+                if reason:
+                    yield [name, k, b, reason, "-", "-", "-", "-"]
                     continue
-                budget = 60 if place.device.type == "cpu" else 5  # repeats are alike on a GPU of one's own
-                times = alternate(contenders(case, k, b), 21, 2, 10 if quick else budget)
-                yield [name, k, b, *(milliseconds(values) for values in times.values()),
-                       spread(times, "learned", "bare"), spread(times, "haar", "bare")]  # fmt: skip
+                times = alternate(contenders(case, k, b), 21, 2, budget)
+                yield [
+                    name,
+                    k,
+                    b,
+                    milliseconds(times["bare"]),
+                    milliseconds(times["learned"]),
+                    milliseconds(times["haar"]),
+                    spread(times, "learned", "bare"),
+                    spread(times, "haar", "bare"),
+                ]
 
     columns = ["base model", "k", "B", "bare step", "learned p", "Haar", "learned / bare", "Haar / bare"]
     table("Training step", columns, rows())
@@ -72,18 +97,40 @@ def steps(quick: bool) -> None:
 
 def compiled(quick: bool) -> None:
     """Steps at k = 10 with torch.compile of phi and of the bare model; a minute or more of compilation each."""
+    budget = 60
+    if quick:
+        budget = 10
 
     def rows() -> Iterator[list[object]]:
         for name, b in product(("MLP", "transformer", "GNN"), (1, 100)):
             case = cases()[name]
             torch._dynamo.reset()
-            plain, fast = contenders(case, 10, b), contenders(case, 10, b, torch.compile)
-            waits = [f"{seconds(fast[who]):.0f} s" for who in ("bare", "learned")]
-            functions = {"bare": plain["bare"], "learned": plain["learned"],
-                         "bare compiled": fast["bare"], "learned compiled": fast["learned"]}  # fmt: skip
-            times = alternate(functions, 21, 2, 10 if quick else 60)
-            yield [name, b, *(milliseconds(times[who]) for who in functions), spread(times, "learned", "bare"),
-                   spread(times, "learned compiled", "bare compiled"), *waits]  # fmt: skip
+            eager = contenders(case, 10, b)
+            fast = contenders(case, 10, b, torch.compile)
+
+            # The first call compiles.
+            first_bare = seconds(fast["bare"])
+            first_learned = seconds(fast["learned"])
+
+            functions = {
+                "bare": eager["bare"],
+                "learned": eager["learned"],
+                "bare compiled": fast["bare"],
+                "learned compiled": fast["learned"],
+            }
+            times = alternate(functions, 21, 2, budget)
+            yield [
+                name,
+                b,
+                milliseconds(times["bare"]),
+                milliseconds(times["learned"]),
+                milliseconds(times["bare compiled"]),
+                milliseconds(times["learned compiled"]),
+                spread(times, "learned", "bare"),
+                spread(times, "learned compiled", "bare compiled"),
+                f"{first_bare:.0f} s",
+                f"{first_learned:.0f} s",
+            ]
 
     columns = ["base model", "B", "bare", "learned p", "bare, compiled", "learned p, compiled", "learned / bare",
                "the same, compiled", "first step, bare", "first step, learned"]  # fmt: skip
@@ -91,6 +138,7 @@ def compiled(quick: bool) -> None:
 
 
 def seconds(function: Callable[[], object]) -> float:
+    """How long one call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -98,24 +146,31 @@ def seconds(function: Callable[[], object]) -> float:
 
 def places(quick: bool) -> None:
     """Noise added to the features (late) against noise at the input: training steps on the GNN base."""
+    counts = [1, 10, 100]
+    budget = 60
+    if quick:
+        counts = [1, 10]
+        budget = 10
 
     def rows() -> Iterator[list[object]]:
-        for k in (1, 10) if quick else (1, 10, 100):
+        for k in counts:
             case = cases()["GNN"]
-            call, target = case.call(100), torch.randn(100, N, D)
+            call = case.call(100)
+            target = torch.randn(100, N, D)
             functions = {}
             for noise in ("late", "input"):
                 group = case.symmetrized(1).group
-                p = ps.Learned(ps.distributions.DefaultNet(case.inputs, group), group, noise=noise)
-                functions[noise] = trainer(case.symmetrized(k, p).train(), call, target)
-            times = alternate(functions, 15, 2, 10 if quick else 60)
+                net = ps.distributions.DefaultNet(case.inputs, group)
+                phi = case.symmetrized(k, ps.Learned(net, group, noise=noise))
+                functions[noise] = trainer(phi.train(), call, target)
+            times = alternate(functions, 15, 2, budget)
             yield [k, milliseconds(times["late"]), milliseconds(times["input"]), spread(times, "input", "late")]
 
     table("Place of the noise, B = 100", ["k", "late", "input", "input / late"], rows())
 
 
 class Pooled(nn.Module):
-    """A node MLP and a mean over the nodes of each graph; padded (mask) or ragged (batch)."""
+    """A node MLP and a sum over the nodes of each graph; padded (mask) or ragged (batch)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,32 +179,47 @@ class Pooled(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, batch: Tensor | None = None) -> Tensor:
         if batch is None:
-            place = torch.linspace(0, 1, x.shape[1]).expand(x.shape[:2]).unsqueeze(-1)
-            y = self.node(torch.cat([x, place], -1)).tanh() * mask.unsqueeze(-1)  # type: ignore[union-attr]
+            assert mask is not None
+            position = torch.linspace(0, 1, x.shape[1]).expand(x.shape[:2])
+            y = self.features(x, position) * mask.unsqueeze(-1)
             return self.head(y.sum(1))
-        rank = torch.linspace(0, 1, len(x)).unsqueeze(-1)
-        y = self.node(torch.cat([x, rank], -1)).tanh()
-        return self.head(y.new_zeros(int(batch.max()) + 1, 128).index_add(0, batch, y))
+        position = torch.linspace(0, 1, len(x))
+        y = self.features(x, position)
+        pooled = y.new_zeros(int(batch.max()) + 1, 128).index_add(0, batch, y)
+        return self.head(pooled)
+
+    def features(self, x: Tensor, position: Tensor) -> Tensor:
+        """Of each node, which also sees its position in the order: no equivariant function."""
+        return self.node(torch.cat([x, position.unsqueeze(-1)], -1)).tanh()
 
 
 def storage(quick: bool) -> None:
     """The same graphs, 10 to 100 nodes, padded and ragged."""
-    sizes = torch.linspace(10, 100, 16 if quick else 64).long()
-    b, most = len(sizes), int(sizes.max())
-    mask = torch.arange(most) < sizes[:, None]
-    x = torch.randn(int(sizes.sum()), 8)
-    dense = torch.zeros(b, most, 8).masked_scatter(mask.unsqueeze(-1), x)
-    batch, target = torch.arange(b).repeat_interleave(sizes), torch.randn(b, 4)
-    calls = {"padded": {"x": dense, "mask": mask}, "ragged": {"x": x, "batch": batch}}
+    graphs = 64
+    budget = 60
+    if quick:
+        graphs = 16
+        budget = 10
+
+    # 1. The same node features in both kinds of storage.
+    sizes = torch.linspace(10, 100, graphs).long()
+    mask = torch.arange(int(sizes.max())) < sizes[:, None]
+    ragged = torch.randn(int(sizes.sum()), 8)
+    padded = torch.zeros(*mask.shape, 8).masked_scatter(mask.unsqueeze(-1), ragged)
+    batch = torch.arange(graphs).repeat_interleave(sizes)
+    target = torch.randn(graphs, 4)
+    calls = {"padded": {"x": padded, "mask": mask}, "ragged": {"x": ragged, "batch": batch}}
     axes = {"padded": ps.S("nodes", mask="mask"), "ragged": ps.S("nodes", batch="batch")}
 
+    # 2. A training step of each.
     def rows() -> Iterator[list[object]]:
         for k in (1, 10):
             functions = {}
             for name, call in calls.items():
                 case = Case(Pooled(), {"x": ps.Rep(axes[name])}, ps.Rep(), lambda _, call=call: call)
                 functions[name] = trainer(case.symmetrized(k).train(), call, target)
-            times = alternate(functions, 15, 2, 10 if quick else 60)
+            times = alternate(functions, 15, 2, budget)
             yield [k, milliseconds(times["padded"]), milliseconds(times["ragged"]), spread(times, "ragged", "padded")]
 
-    table(f"Padded and ragged batches, {b} graphs of 10 to 100 nodes", ["k", "padded", "ragged", "ratio"], rows())
+    heading = f"Padded and ragged batches, {graphs} graphs of 10 to 100 nodes"
+    table(heading, ["k", "padded", "ragged", "ratio"], rows())

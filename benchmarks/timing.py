@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,32 +42,42 @@ place = Place()
 
 
 def alternate(
-    functions: dict[str, Callable[[], object]], repeats: int = 15, warmup: int = 3, budget: float = 60.0
+    functions: Mapping[str, Callable[[], object]], repeats: int = 15, warmup: int = 3, budget: float = 60.0
 ) -> dict[str, list[float]]:
     """Seconds of each call, with every function once per round.
 
     After `budget` seconds it ends as soon as there are three rounds, and warm-up rounds count from then on.
     """
-    times: dict[str, list[float]] = {name: [] for name in functions}
+    times: dict[str, list[float]] = {}
+    for name in functions:
+        times[name] = []
+    rounds_kept = 0
     began = time.perf_counter()
     for i in range(warmup + repeats):
         late = time.perf_counter() - began > budget
-        if late and len(next(iter(times.values()))) >= 3:
+        if late and rounds_kept >= 3:
             break
+        # The very first round never counts: it loads and compiles.
+        kept = i >= warmup or (late and i > 0)
         for name, function in functions.items():
             place.wait()
             start = time.perf_counter()
             function()
             place.wait()
-            if i >= warmup or (late and i):
+            if kept:
                 times[name].append(time.perf_counter() - start)
+        rounds_kept += kept
     return times
 
 
 def ratio(times: dict[str, list[float]], name: str, reference: str) -> tuple[float, float, float]:
     """Median, lower and upper quartile of the ratio round by round."""
-    pairs = sorted(a / b for a, b in zip(times[name], times[reference], strict=True))
-    return statistics.median(pairs), pairs[len(pairs) // 4], pairs[-1 - len(pairs) // 4]
+    ratios = []
+    for seconds, reference_seconds in zip(times[name], times[reference], strict=True):
+        ratios.append(seconds / reference_seconds)
+    ratios.sort()
+    quarter = len(ratios) // 4
+    return statistics.median(ratios), ratios[quarter], ratios[-1 - quarter]
 
 
 def spread(times: dict[str, list[float]], name: str, reference: str) -> str:
@@ -80,11 +90,10 @@ def milliseconds(values: list[float]) -> str:
     return f"{1e3 * statistics.median(values):.2f} ms"
 
 
-def table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a Markdown table, row by row as they come."""
-    header = list(header)
     print(f"\n### {title}\n")
     print("| " + " | ".join(header) + " |")
     print("|---" * len(header) + "|", flush=True)
     for row in rows:
-        print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)

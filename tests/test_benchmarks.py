@@ -150,12 +150,12 @@ def test_designs(monkeypatch):
     """Every design of the table fits its group; cosets of the octahedral group gain most on a smooth net."""
     import evaluations
 
-    for name, designs in evaluations.PLAIN.items():
+    for name, designs in evaluations.DESIGNS.items():
         rep, dim = evaluations.group(name)
         x = torch.randn(1, evaluations.POINTS, dim, dtype=torch.float64)
         blocks = {d: evaluations.block_of(rep, x, d) for d in designs if not isinstance(d, int)}
         assert blocks.get("signed-permutations", 0) in (0, 2**dim * math.factorial(dim) // (2 if "SO" in name else 1))
-    monkeypatch.setattr(evaluations, "PLAIN", {"SO(3)": ["octahedral", "antithetic"]})
+    monkeypatch.setattr(evaluations, "DESIGNS", {"SO(3)": ["octahedral", "antithetic"]})
     best, worst = evaluations.compared("SO(3)", 1.0, 240)
     assert best[2] == 24
     assert float(best[4]) > 100 > 10 > float(worst[4]) > 0.5
