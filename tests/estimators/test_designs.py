@@ -15,6 +15,8 @@ from probsym.estimators.design import Design
 FITTING = {
     **dict.fromkeys(("tetrahedral", "octahedral", "icosahedral"), "SO(3)"),
     **dict.fromkeys(("pyritohedral", "full-octahedral", "full-icosahedral"), "O(3)"),
+    **dict.fromkeys(("icosahedral-5", "icosahedral-6"), "SO(3)"),
+    **dict.fromkeys(("full-icosahedral-5", "full-icosahedral-6"), "O(3)"),
     "cyclic": "O(2)", "dihedral": "O(2)", "shifts": "S", "signs": "O(3)", "signed-permutations": "SO(3)",
     "antithetic": "SO(3)", "sobol": "S x E(3)", "stratified": "S",
 }  # fmt: skip

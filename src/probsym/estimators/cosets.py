@@ -23,7 +23,8 @@ from probsym.reps.containers import Path
 class Coset(Design):
     """Random cosets: g_j h for all h of a finite group H, with g_1, g_2, ... drawn from p.
 
-    H acts on one factor of the group. The noise of the other factors stays independent from sample to sample, so that
+    H may also be any finite set with weights (`shares`): a block is then exact wherever the weighted mean over H is. H
+    acts on one factor of the group. The noise of the other factors stays independent from sample to sample, so that
     nothing else loses by the design. A coset of one's own says which factors have H as a subgroup (`fits`, `needs`),
     how many elements H has (`size`, or `count` if the inputs tell it), and lists them (`translations`).
     """

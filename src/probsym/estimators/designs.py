@@ -17,10 +17,15 @@ from probsym.estimators import finite
 from probsym.estimators.cosets import Coset, Cyclic, Dihedral, Joint, Polyhedral, Shifts, SignCosets, SignedPermutations
 from probsym.estimators.design import IID, Design, check_multiple
 from probsym.estimators.quasi import Antithetic, Sobol, Stratified
+from probsym.estimators.unions import IcosahedralUnion
 from probsym.groups.whole import positive
 
 DESIGNS: dict[str, Design] = {
     **{name: Polyhedral(name) for name in finite.POLYHEDRAL},
+    "icosahedral-5": IcosahedralUnion(5),
+    "icosahedral-6": IcosahedralUnion(6),
+    "full-icosahedral-5": IcosahedralUnion(5, inversion=True),
+    "full-icosahedral-6": IcosahedralUnion(6, inversion=True),
     "cyclic": Cyclic(),
     "dihedral": Dihedral(),
     "shifts": Shifts(),
@@ -84,7 +89,7 @@ def checked_sampling(k: int, chunk: int | None, design: DesignLike) -> tuple[int
 
 
 __all__ = [
-    "DESIGNS", "IID", "Antithetic", "Coset", "Cyclic", "Design", "DesignLike", "Dihedral", "Joint", "Polyhedral",
-    "Shifts", "SignCosets", "SignedPermutations", "Sobol", "Stratified", "as_design", "check_multiple",
+    "DESIGNS", "IID", "Antithetic", "Coset", "Cyclic", "Design", "DesignLike", "Dihedral", "IcosahedralUnion", "Joint",
+    "Polyhedral", "Shifts", "SignCosets", "SignedPermutations", "Sobol", "Stratified", "as_design", "check_multiple",
     "checked_sampling",
 ]  # fmt: skip
