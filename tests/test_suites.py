@@ -19,6 +19,7 @@ from probsym.testing.elements import slots_of
 GROUPS = [
     SymmetricGroup(4), ps.S(4), ps.S("nodes"), ps.Axis("nodes", 3), ps.O(1), ps.O(3), ps.SO(2), ps.SO(3), ps.E(2),
     ps.SE(3), ps.C(4), ps.C(5), ps.D(2), ps.D(4), ps.Shift((2, 3)), ps.Signs(3),
+    ps.Finite([[1, 2, 0], [1, 0, 2]]), ps.Tetrahedral(reflections=True), ps.Octahedral(), ps.Icosahedral(),
 ]  # fmt: skip
 INTERPOLATED = {ps.C(5).defining}  # rotations of pixels by other angles than quarter turns are no exact action
 

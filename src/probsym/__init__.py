@@ -6,7 +6,22 @@ phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ]
 from probsym import learning, testing
 from probsym.distributions import Canonical, EquivariantDistribution, Frame, Haar, Learned, Relaxation
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Hybrid, MonteCarlo, designs
-from probsym.groups import SE, SO, C, D, E, Element, Group, O, Shift, Signs
+from probsym.groups import (
+    SE,
+    SO,
+    C,
+    D,
+    E,
+    Element,
+    Finite,
+    Group,
+    Icosahedral,
+    O,
+    Octahedral,
+    Shift,
+    Signs,
+    Tetrahedral,
+)
 from probsym.reps import Axis, Rep, S
 from probsym.saving import load, save
 from probsym.symmetrizer import Symmetrizer, symmetrize
@@ -15,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SE", "SO", "Adaptive", "Axis", "C", "Canonical", "D", "E", "Element", "EquivariantDistribution", "Estimate",
-    "Estimator", "Exact", "Frame", "Group", "Haar", "Hybrid", "Learned", "MonteCarlo", "O", "Relaxation", "Rep", "S",
-    "Shift", "Signs", "Symmetrizer", "designs", "learning", "load", "save", "symmetrize", "testing",
+    "Estimator", "Exact", "Finite", "Frame", "Group", "Haar", "Hybrid", "Icosahedral", "Learned", "MonteCarlo", "O",
+    "Octahedral", "Relaxation", "Rep", "S", "Shift", "Signs", "Symmetrizer", "Tetrahedral", "designs", "learning",
+    "load", "save", "symmetrize", "testing",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from probsym.reps import FAMILIES, NodeAxis
 from probsym.testing import assert_group
 
 NODE = [family for family in FAMILIES if issubclass(family, NodeAxis)]
+POLYHEDRAL = (ps.Tetrahedral, ps.Octahedral, ps.Icosahedral)
 LINEAR = [family for family in FAMILIES if issubclass(family, IsometryGroup)]
 
 
@@ -38,12 +39,16 @@ def test_s_of_a_number():
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from(FAMILIES), st.integers(1, 3)), min_size=1, max_size=3))
 def test_products(parts):
-    groups = [
-        family(f"axis{i}")
-        if issubclass(family, NodeAxis)
-        else family(2 ** (d - 1) if family in (ps.C, ps.D) else d, f"space{i}")
-        for i, (family, d) in enumerate(parts)
-    ]
+    groups = []
+    for i, (family, d) in enumerate(parts):
+        if issubclass(family, NodeAxis):
+            groups.append(family(f"axis{i}"))
+        elif family in (ps.C, ps.D):
+            groups.append(family(2 ** (d - 1), f"space{i}"))
+        elif family in POLYHEDRAL:
+            groups.append(family(name=f"space{i}"))
+        else:
+            groups.append(family(d, f"space{i}"))
     total = groups[0]
     for group in groups[1:]:
         total = total * group

@@ -7,17 +7,21 @@ A new group is one new file, here or anywhere. `FAMILIES` are those that the pro
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.euclidean import SE, E, Motion
 from probsym.groups.finite import FiniteGroup
+from probsym.groups.generated import Finite
 from probsym.groups.images import C, D
 from probsym.groups.orthogonal import SO, IsometryGroup, O, OrthogonalElement
 from probsym.groups.permutation import Permutation, SymmetricGroup
+from probsym.groups.polyhedral import Icosahedral, Octahedral, Tetrahedral
 from probsym.groups.product import Product, ProductElement, product
 from probsym.groups.shift import Shift
 from probsym.groups.signs import Signs
 
-FAMILIES: tuple[type[Group], ...] = (SymmetricGroup, O, SO, E, SE, C, D, Shift, Signs)
+FAMILIES: tuple[type[Group], ...] = (
+    SymmetricGroup, O, SO, E, SE, C, D, Shift, Signs, Finite, Tetrahedral, Octahedral, Icosahedral
+)  # fmt: skip
 
 __all__ = [
-    "FAMILIES", "SE", "SO", "C", "D", "E", "Element", "FiniteGroup", "Group", "IsometryGroup", "Motion", "O",
-    "OrthogonalElement", "Permutation", "Product", "ProductElement", "Shift", "Signs", "Slot", "SymmetricGroup",
-    "product",
+    "FAMILIES", "SE", "SO", "C", "D", "E", "Element", "Finite", "FiniteGroup", "Group", "Icosahedral", "IsometryGroup",
+    "Motion", "O", "Octahedral", "OrthogonalElement", "Permutation", "Product", "ProductElement", "Shift", "Signs",
+    "Slot", "SymmetricGroup", "Tetrahedral", "product",
 ]  # fmt: skip
