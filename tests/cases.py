@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import probsym as ps
-from probsym.distributions import DefaultNet
+from probsym.distributions import DefaultNet, PlainNet
 from probsym.groups import product
 from probsym.reps import as_spec, build, group_of, leaves
 from probsym.testing.elements import expand_samples, random_elements
@@ -267,5 +267,6 @@ DISTRIBUTIONS: dict[str, Callable[[Setting], ps.EquivariantDistribution]] = {
     "learned-input": lambda s: ps.Learned(DefaultNet(s.inputs, s.group), s.group, noise="input", scale=0.3),
     "canonical": lambda s: ps.Canonical(DefaultNet(s.inputs, s.group), s.group),
     "frame": lambda s: ps.Frame(s.group),
+    "recursive": lambda s: ps.Recursive(PlainNet(s.inputs, s.group), s.group),
     "product": _product,
 }

@@ -4,7 +4,7 @@ phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ]
 """
 
 from probsym import learning, testing
-from probsym.distributions import Canonical, EquivariantDistribution, Frame, Haar, Learned, Relaxation
+from probsym.distributions import Canonical, EquivariantDistribution, Frame, Haar, Learned, Recursive, Relaxation
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Hybrid, MonteCarlo, designs
 from probsym.groups import (
     SE,
@@ -31,6 +31,6 @@ __version__ = "0.1.0"
 __all__ = [
     "SE", "SO", "Adaptive", "Axis", "C", "Canonical", "D", "E", "Element", "EquivariantDistribution", "Estimate",
     "Estimator", "Exact", "Finite", "Frame", "Group", "Haar", "Hybrid", "Icosahedral", "Learned", "MonteCarlo", "O",
-    "Octahedral", "Relaxation", "Rep", "S", "Shift", "Signs", "Symmetrizer", "Tetrahedral", "designs", "learning",
-    "load", "save", "symmetrize", "testing",
+    "Octahedral", "Recursive", "Relaxation", "Rep", "S", "Shift", "Signs", "Symmetrizer", "Tetrahedral", "designs",
+    "learning", "load", "save", "symmetrize", "testing",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.frames import Frame
 from probsym.distributions.haar import Haar
 from probsym.distributions.learned import Canonical, Learned, NetDistribution
+from probsym.distributions.recursive import Head, PlainNet, Quaternion, Recursive, SmallAngle
 from probsym.distributions.registry import BY_KIND, NAMES, by_name, complete, stands_for
 from probsym.distributions.relax import Relaxation
 
@@ -25,12 +26,17 @@ __all__ = [
     "EquivariantDistribution",
     "Frame",
     "Haar",
+    "Head",
     "Learned",
     "NetDistribution",
     "Noise",
+    "PlainNet",
     "ProductDistribution",
     "ProjectedDistribution",
+    "Quaternion",
+    "Recursive",
     "Relaxation",
+    "SmallAngle",
     "Support",
     "by_name",
     "complete",

@@ -70,12 +70,22 @@ class NetDistribution(ProjectedDistribution):
         with torch.autocast(x.device.type, enabled=False):
             # 1. the library's own net reads the bound inputs as they are; a subclass of it may not
             if type(self.net) is DefaultNet and self.net.declares(x):
-                return check_features(self.net(x), x, self.group)
+                return self.checked(self.net(x), x)
 
             # 2. any other net is called like the model, with tensors of its own that it may write into
             if not getattr(self.net, "reads_only", False):
                 x = x.owned()
-            return check_features(self._call_like_model(x), x, self.group)
+            return self.checked(self._call_like_model(x), x)
+
+    def checked(self, features: Any, x: Inputs) -> dict[Group, Any]:
+        """What the net returned, by factor, checked and in the precision of the inputs.
+
+        These are features as `project` reads them; a distribution whose net returns something else says so here.
+
+        Raises:
+            TypeError, ValueError: names the factor, what was expected and what came.
+        """
+        return check_features(features, x, self.group)
 
     def _call_like_model(self, x: Inputs) -> Any:
         if torch.compiler.is_compiling():

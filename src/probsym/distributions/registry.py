@@ -10,6 +10,7 @@ from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.frames import Frame
 from probsym.distributions.haar import Haar
 from probsym.distributions.learned import Canonical, Learned
+from probsym.distributions.recursive import PlainNet, Recursive
 from probsym.groups import Group, product
 
 Builder: TypeAlias = Callable[[Any, Group], EquivariantDistribution]
@@ -34,11 +35,16 @@ def _canonical(spec: Any, group: Group) -> EquivariantDistribution:
     return Canonical(DefaultNet(spec, group), group)
 
 
+def _recursive(spec: Any, group: Group) -> EquivariantDistribution:
+    return Recursive(PlainNet(spec, group), group)
+
+
 NAMES: dict[str, Builder] = {
     "learned": _learned,
     "haar": _haar,
     "frame": _frame,
     "canonical": _canonical,
+    "recursive": _recursive,
 }
 """What `symmetrize(distribution="...")` understands. A distribution needs no entry here to be passed as an object."""
 
