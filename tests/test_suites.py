@@ -18,17 +18,18 @@ from probsym.testing.elements import slots_of
 
 GROUPS = [
     SymmetricGroup(4), ps.S(4), ps.S("nodes"), ps.Axis("nodes", 3), ps.O(1), ps.O(3), ps.SO(2), ps.SO(3), ps.E(2),
-    ps.SE(3), ps.C(4), ps.C(5), ps.D(2), ps.D(4), ps.Shift((2, 3)), ps.Signs(3),
+    ps.SE(3), ps.C(4), ps.C(5), ps.D(2), ps.D(4), ps.Shift((2, 3)), ps.Shift((4,)), ps.Signs(3),
     ps.Finite([[1, 2, 0], [1, 0, 2]]), ps.Tetrahedral(reflections=True), ps.Octahedral(), ps.Icosahedral(),
 ]  # fmt: skip
-INTERPOLATED = {ps.C(5).defining}  # rotations of pixels by other angles than quarter turns are no exact action
+# Rotations of pixels by other angles than quarter turns are no exact action; what else a slot owes is asked of them.
+INTERPOLATED = [ps.C(5).image, ps.D(8, mask="disc").image, ps.SO(2).image, ps.O(2).image_with(mask="disc")]
 
 
 def test_every_family_is_here():
     assert {type(group) for group in GROUPS} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("slot", [s for group in GROUPS for s in slots_of(group) if s not in INTERPOLATED], ids=repr)
+@pytest.mark.parametrize("slot", [s for group in GROUPS for s in slots_of(group)] + INTERPOLATED, ids=repr)
 def test_slots(slot):
     assert_slot(slot)
 
@@ -97,9 +98,17 @@ class Scaled(Vectors):
         return ps.groups.orthogonal.rotate(stretch @ g.matrix @ torch.linalg.inv(stretch), x, axis, shared_dims)
 
 
+@dataclass(frozen=True)
+class Blurred(FirstOnly):
+    """Interpolates, it says: no reason to move all samples by the first element."""
+
+    interpolates = True
+
+
 @pytest.mark.parametrize(
     ("slot", "law"),
     [
+        (Blurred(ps.O(3)), "by its own element"),
         (Backwards(ps.O(3)), r"action .ab.x"),
         (Doubled(ps.O(3)), "action"),
         (FirstOnly(ps.O(3)), "by its own element"),

@@ -7,7 +7,17 @@ from torch import nn
 import probsym as ps
 from probsym.testing import assert_distribution, assert_equivariant, assert_group
 
-EXACT = [ps.C(1), ps.C(2), ps.C(4), ps.D(1), ps.D(2), ps.D(4, "image"), ps.Shift(3), ps.Shift((2, 5), "torus")]
+EXACT = [
+    ps.C(1),
+    ps.C(2),
+    ps.C(4),
+    ps.D(1),
+    ps.D(2),
+    ps.D(4, "image"),
+    ps.Shift(3),
+    ps.Shift((2, 5), "torus"),
+    ps.Shift((5,)),
+]
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -201,14 +211,48 @@ def test_shifts_of_a_net_are_a_convolution_of_poses():
     assert torch.allclose(phi(x.roll((1, 3), (-2, -1))), phi(x).roll((1, 3), (-2, -1)), atol=1e-12)
 
 
+def test_shifts_along_one_axis():
+    """Signals (B, C, N) and panoramas (B, C, H, W): `torch.roll` along the last axis, by any distribution."""
+    ring, x = ps.Shift((6,), "ring"), images(3, 2, 6)
+    rep = ps.Rep(None, ring)
+    for steps in range(6):
+        g = ring.numbered(torch.full((3,), steps))
+        assert torch.equal(rep.act(g, x), x.roll(steps, -1))
+    panorama = images(2, 3, 4, 6)
+    turned = ps.Rep(None, None, ring).act(ring.numbered(torch.tensor([1, 4])), panorama)
+    assert torch.equal(turned, torch.stack([panorama[0].roll(1, -1), panorama[1].roll(4, -1)]))
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 12), nn.Tanh(), nn.Unflatten(1, (2, 6))).double()
+    phi = ps.symmetrize(net, rep, rep, "haar", eval_samples=ps.Exact()).eval()
+    by_hand = torch.stack([net(x.roll(-steps, -1)).roll(steps, -1) for steps in range(6)]).mean(0)
+    assert torch.allclose(phi(x), by_hand, atol=1e-12)
+    for p in (ps.Canonical(FirstChannel(), ring), ps.Learned(FirstChannel(), ring)):
+        assert_distribution(p, (x,), (rep,))
+        assert_equivariant(ps.symmetrize(net, rep, rep, p, eval_samples=4).eval(), x, samples=64)
+    with pytest.raises(ValueError, match="expected size 6 on axis 2"):
+        phi(images(2, 2, 5))
+    with pytest.raises(ValueError, match=r"or \(N,\) for one axis"):
+        ps.Shift(())
+
+
+class FirstChannel(nn.Module):
+    """Scores of the places of a signal (B, C, N), which shift with it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0]
+
+
 def test_saved_and_loaded(tmp_path):
-    for group, size in ((ps.D(4, "image", border="border"), 6), (ps.Shift(6), 6)):
+    for group, size in ((ps.D(4, "image", border="border"), 6), (ps.C(8, mask="disc"), 6), (ps.Shift(6), 6)):
         phi = ps.symmetrize(Net(size), ps.Rep(None, group), ps.Rep(), "haar", eval_samples=ps.Exact()).eval()
         ps.save(phi, tmp_path, overwrite=True)
         x = images(2, 2, size, size)
         again = ps.load(tmp_path, model=Net(size)).eval()
         assert torch.equal(again(x), phi(x))
         assert again.inputs == phi.inputs
+    ring = ps.Shift((3,))
+    ps.save(ps.symmetrize(nn.Identity(), ps.Rep(ring), ps.Rep(ring), "haar"), tmp_path, overwrite=True)
+    assert ps.load(tmp_path, model=nn.Identity()).inputs == ps.Rep(ring)
 
 
 class Viewed(nn.Linear):

@@ -275,11 +275,21 @@ class Group(ABC, Generic[ElementT]):
 
     @property
     def vector(self) -> Slot:
-        raise TypeError(f"{self!r} has no linear part: .vector is a slot of O, SO, E and SE")
+        raise TypeError(f"{self!r} has no linear part: .vector is a slot of O, SO, E and SE, and of C and D")
 
     @property
     def det(self) -> Slot:
-        raise TypeError(f"{self!r} has no determinant: .det is a slot of O, SO, E and SE")
+        raise TypeError(f"{self!r} has no determinant: .det is a slot of O, SO, E and SE, and of C and D")
+
+    @property
+    def point(self) -> Slot:
+        raise TypeError(
+            f"{self!r} has no points of an image: .point is a slot of C and D; E and SE themselves move points"
+        )
+
+    @property
+    def image(self) -> Slot:
+        raise TypeError(f"{self!r} turns no image: .image is a slot of C, D, SO(2) and O(2)")
 
     @property
     def labels(self) -> Slot:
@@ -373,6 +383,14 @@ class Slot(ABC):
     def isometric(self) -> bool:
         """Whether |g x| = |x|, so that Gaussian noise along its axes keeps its law; a default of compact groups."""
         return self.group.compact
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether (gh) x = g (h x) and e x = x hold only nearly, as where pixels are interpolated: no by default.
+
+        Checkers of exact laws leave such a slot out.
+        """
+        return False
 
     @property
     def differences(self) -> Slot:

@@ -1,4 +1,8 @@
-"""C(n) and D(n) on images: rotations by multiples of 360/n degrees, without and with reflections."""
+"""C(n) and D(n) on images: rotations by multiples of 360/n degrees, without and with reflections.
+
+What turns with an image are its pixels (the group itself), vectors at the pixels such as optical flow (`vector`),
+points in it such as keypoints (`point`), and signs that a flip changes (`det`). All of one call turn by one element.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probsym.groups.base import Element, Slot
+from probsym.groups.base import Element, Slot, check_sign
 from probsym.groups.finite import FiniteGroup
+from probsym.groups.orthogonal import rotate
+from probsym.groups.pixels import check_options, cleared, turned
 from probsym.groups.whole import positive
 from probsym.kernels.gathers import gather_nodes
-from probsym.kernels.precision import wide
+from probsym.kernels.precision import matmul, wide
 from probsym.kernels.values import may_peek
 from probsym.members import register
-
-BORDERS = ("zeros", "border", "reflection")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +46,49 @@ class ImageRotations(FiniteGroup[DihedralElement]):
     n: int
     name: str | None = None
     border: str = "zeros"
+    mask: str | None = None
     mirrored: ClassVar[bool]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", positive(f"{type(self).__name__}(n)", self.n))
-        if self.border not in BORDERS:
-            raise ValueError(f"border: expected one of {', '.join(map(repr, BORDERS))}, got {self.border!r}")
+        check_options(self.border, self.mask)
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether all elements are quarter turns and flips, which move pixels to pixels: n = 1, 2, 4."""
+        return 4 % self.n == 0
 
     @property
     def defining(self) -> Slot:
         return Turned(self)
+
+    @property
+    def image(self) -> Slot:
+        """Rows and columns, as the group itself: two axes."""
+        return self.defining
+
+    @property
+    def vector(self) -> Slot:
+        """Components (x right, y down), one axis of length 2.
+
+        They turn with the image of the same call. Optical flow (B, 2, H, W) is `Rep(G.vector, G)`.
+        """
+        return ImageVector(self)
+
+    @property
+    def point(self) -> Slot:
+        """Coordinates (x right, y down) as fractions of the image, from 0 to 1: one axis of length 2.
+
+        They turn about the centre (1/2, 1/2), and a flip of the columns is x -> 1 - x. Keypoints (B, N, 2) are
+        `Rep(None, G.point)`, or `Rep(nodes, G.point)`. Pixels become fractions by (i + 1/2) / W for the centre of
+        column i of W, and i / W where a coordinate i counts from the left edge of the image.
+        """
+        return ImagePoint(self)
+
+    @property
+    def det(self) -> Slot:
+        """The sign that a flip changes: the curl of a flow, handedness. Takes no axis."""
+        return ImageDet(self)
 
     def order(self) -> int:
         return 2 * self.n if self.mirrored else self.n
@@ -87,6 +124,8 @@ class ImageRotations(FiniteGroup[DihedralElement]):
             shown.append(repr(self.name))
         if self.border != "zeros":
             shown.append(f"border={self.border!r}")
+        if self.mask is not None:
+            shown.append(f"mask={self.mask!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -97,20 +136,31 @@ class C(ImageRotations):
 
     Quarter turns move pixels by indexing and are exact; they need square images (half turns do not). Other angles
     interpolate linearly, so they are a group action only up to interpolation: exact equivariance holds for n = 1, 2, 4.
-    `C(n).regular` is an axis with one entry per element, as in group convolutions.
+    `C(n).regular` is an axis with one entry per element, as in group convolutions. Vectors at the pixels, points in the
+    image and pseudoscalars turn with it: `vector`, `point` and `det`. These are exact for every n.
+
+    Elements turn the displayed image counterclockwise, as `torch.rot90` does.
 
     Args:
         n: order of the rotation.
         name: tells this group from others.
         border: what lies outside the image: "zeros", "border" (the nearest pixel) or "reflection".
+        mask: "disc" sets to zero what lies outside of the inscribed disc, before and after every element, the identity
+            included. Angles that are no quarter turns carry the corners out of the image: without the mask, the average
+            of a model that returns its input has lost half of them for C(8). On images that are zero outside of the
+            disc the elements act up to interpolation, and a constant within it stays one.
 
     Raises:
-        ValueError: n below one, or an unknown border.
+        ValueError: n below one, an unknown border or an unknown mask.
 
     >>> from probsym.reps import Rep
     >>> g = C(4).elements().select(slice(1, 2))                          # a quarter turn
     >>> Rep(C(4)).act(g, torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
     [[[2.0, 4.0], [1.0, 3.0]]]
+    >>> Rep(C(4).vector).act(g, torch.tensor([[1.0, 0.0]])).tolist()            # right becomes up, which is -y
+    [[0.0, -1.0]]
+    >>> Rep(C(4).point).act(g, torch.tensor([[1.0, 0.0]])).tolist()             # the upper right corner: upper left
+    [[0.0, 0.0]]
     """
 
     mirrored = False
@@ -142,18 +192,24 @@ class Turned(Slot):
 
     @property
     def requires_float(self) -> bool:
-        return 4 % self.group.n != 0
+        return not self.group.on_grid
 
     @property
     def isometric(self) -> bool:
-        return not self.requires_float  # other angles interpolate
+        return self.group.on_grid and self.group.mask is None  # others interpolate, or leave pixels out
+
+    @property
+    def interpolates(self) -> bool:
+        return not self.isometric
 
     def misfit(self, sizes: tuple[int, ...]) -> str | None:
         return None if sizes[0] == sizes[1] or self.group.n <= 2 else "square images"
 
     def act(self, g: DihedralElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
-        n = self.group.n
+        n, mask = self.group.n, self.group.mask
+        if mask is not None:
+            x = cleared(x, axis)  # a disc, which quarter turns and flips leave where it is
 
         # 1. Quarter turns and flips move pixels.
         pose = _common_pose(g, n)
@@ -161,13 +217,13 @@ class Turned(Slot):
             moved = _each_in_its_pose(x, _pose(g.turns, g.flips, n), axis, shared_dims)
         else:
             moved = _all_in_one_pose(x, pose, g.shape, axis, shared_dims)
-        if not self.requires_float:
+        if self.group.on_grid:
             return moved
 
         # 2. What is left of a quarter turn interpolates between pixels.
         axis += len(g.shape) - shared_dims
         rest = 4 * g.turns % n
-        between = _rotated(moved, rest, math.pi / 2 / n, axis, self.group.border)
+        between = turned(moved, _rest_matrix(g, n, wide(moved)), axis, self.group.border, mask)
         has_rest = rest.reshape(*rest.shape, *[1] * (moved.ndim - rest.ndim)) > 0
         return torch.where(has_rest, between, moved)
 
@@ -223,32 +279,128 @@ def _pose_indices(rows: int, columns: int) -> np.ndarray:
     return np.stack(poses)
 
 
-def _rotated(x: Tensor, steps: Tensor, step: float, axis: int, border: str) -> Tensor:
-    """Images on axes (axis, axis + 1) of x rotated counterclockwise by `steps` times `step` radians, bilinear.
+# ---------------------------------------------------------------- what turns with an image
 
-    The steps are integers of the leading shape.
-    """
-    if x.is_complex():
-        # The grid is real, and both parts are turned as channels are.
-        parts = _rotated(torch.view_as_real(x), steps, step, axis, border)
-        return torch.view_as_complex(parts.contiguous())
-    shape, (rows, columns) = steps.shape, x.shape[axis : axis + 2]
 
-    # 1. Images (batch, channels, rows, columns), as `grid_sample` takes them. Half precision is widened first: it
-    #    cannot number the pixels of a large image.
-    images = x.movedim((axis, axis + 1), (-2, -1))
-    channels = math.prod(images.shape[len(shape) : -2])
-    narrow = images.reshape(math.prod(shape), channels, rows, columns)
-    flat = wide(narrow)
+@register
+@dataclass(frozen=True, repr=False)
+class ImageVector(Slot):
+    """Components (x right, y down) along one axis."""
 
-    # 2. Where each pixel comes from, in pixels up and right of the centre.
-    angle = steps.to(flat.dtype).reshape(-1, 1, 1) * step
-    up = (rows - 1) / 2 - torch.arange(rows, device=x.device, dtype=flat.dtype)[:, None]
-    right = torch.arange(columns, device=x.device, dtype=flat.dtype) - (columns - 1) / 2
-    source_right = angle.cos() * right + angle.sin() * up
-    source_down = angle.sin() * right - angle.cos() * up
+    group: ImageRotations
+    sizes = (2,)
+    suffix: ClassVar[str] = ".vector"
+    role: ClassVar[str] = "vector"
+    guards_precision: ClassVar[bool] = True
 
-    # 3. Sample there, in units of half an image.
-    grid = torch.stack([source_right * 2 / columns, source_down * 2 / rows], -1)
-    turned = torch.nn.functional.grid_sample(flat, grid, padding_mode=border, align_corners=False)
-    return turned.to(narrow.dtype).reshape(images.shape).movedim((-2, -1), (axis, axis + 1))
+    @property
+    def requires_float(self) -> bool:
+        return True  # unsigned integers have no negative, and integers no parts
+
+    @property
+    def isometric(self) -> bool:
+        return True
+
+    def act(self, g: DihedralElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        self.check(x, axis)
+        if not self.group.on_grid:
+            return rotate(_matrix(g, self.group, wide(x)), x, axis, shared_dims)
+        check_sign(x, self)
+        moved, signs = _exchanged(g, self.group, x, axis, shared_dims)
+        return moved * signs.to(x.dtype)
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class ImagePoint(Slot):
+    """Coordinates (x right, y down) along one axis, as fractions of the image."""
+
+    group: ImageRotations
+    sizes = (2,)
+    suffix: ClassVar[str] = ".point"
+    role: ClassVar[str] = "point"
+    guards_precision: ClassVar[bool] = True
+
+    @property
+    def differences(self) -> Slot:
+        return self.group.vector
+
+    @property
+    def requires_float(self) -> bool:
+        return True  # fractions
+
+    @property
+    def isometric(self) -> bool:
+        return False  # points turn about (1/2, 1/2)
+
+    def act(self, g: DihedralElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        self.check(x, axis)
+        dtype = x.dtype
+        x = wide(x)
+        if not self.group.on_grid:
+            return (rotate(_matrix(g, self.group, x), x - 0.5, axis, shared_dims) + 0.5).to(dtype)
+        moved, signs = _exchanged(g, self.group, x, axis, shared_dims)
+        return torch.where(signs < 0, 1 - moved, moved).to(dtype)
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class ImageDet(Slot):
+    """-1 for elements with a flip, 1 for others; takes no axis."""
+
+    group: ImageRotations
+    num_axes: ClassVar[int] = 0
+    suffix: ClassVar[str] = ".det"
+    guards_precision: ClassVar[bool] = True
+
+    @property
+    def requires_float(self) -> bool:
+        return True  # unsigned integers have no negative
+
+    def act(self, g: DihedralElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        check_sign(x, self)
+        signs = (1 - 2 * g.flips).to(x.dtype)
+        return x * signs.reshape((*signs.shape, *[1] * (x.ndim - shared_dims)))
+
+
+def _pose_matrices() -> np.ndarray:
+    """Matrices (8, 2, 2) of the poses, in the order of `_pose`, on (x right, y down)."""
+    flip = np.array([[-1.0, 0.0], [0.0, 1.0]])
+    quarter = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    matrices: list[np.ndarray] = []
+    for start in (np.eye(2), flip):
+        for quarters in range(4):
+            matrices.append(np.linalg.matrix_power(quarter, quarters) @ start)
+    return np.stack(matrices)
+
+
+POSE_MATRICES = _pose_matrices()
+
+
+def _rest_matrix(g: DihedralElement, n: int, like: Tensor) -> Tensor:
+    """Matrices (*shape, 2, 2) of what is left of the turns beside quarter turns, in the real precision of a tensor."""
+    dtype = like.dtype.to_real() if like.is_complex() else like.dtype
+    angle = (4 * g.turns % n).to(dtype) * (math.pi / 2 / n)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, sin, -sin, cos], -1).unflatten(-1, (2, 2))  # counterclockwise, with y down
+
+
+def _matrix(g: DihedralElement, group: ImageRotations, like: Tensor) -> Tensor:
+    """Matrices (*shape, 2, 2) of elements, in the real precision of a tensor; those of quarter turns are exact."""
+    dtype = like.dtype.to_real() if like.is_complex() else like.dtype
+    pose = _pose(g.turns, g.flips, group.n)
+    table = torch.from_numpy(POSE_MATRICES).to(dtype).to(like.device)
+    quarters = table.index_select(0, pose.reshape(-1)).reshape(*pose.shape, 2, 2)
+    if group.on_grid:
+        return quarters
+    return matmul(_rest_matrix(g, group.n, like), quarters)
+
+
+def _exchanged(
+    g: DihedralElement, group: ImageRotations, x: Tensor, axis: int, shared_dims: int
+) -> tuple[Tensor, Tensor]:
+    """What quarter turns and flips do to (x, y) on an axis: the components exchanged or not, and their signs."""
+    matrix = _matrix(g, group, torch.empty(0, device=x.device))
+    moved = gather_nodes(x, matrix.abs().argmax(-1), axis, shared_dims)
+    signs = matrix.sum(-1)
+    return moved, signs.reshape(*g.shape, *[1] * (axis - shared_dims), 2, *[1] * (x.ndim - axis - 1))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups.base import Element, ElementT, Group, Slot, check_sign
+from probsym.groups.pixels import PlaneImage
 from probsym.groups.whole import positive
 from probsym.kernels.orthonormal import lacks_columns, orthonormalise
 from probsym.kernels.precision import matmul, wide
@@ -95,6 +96,30 @@ class OrthogonalGroup(IsometryGroup[OrthogonalElement]):
     @property
     def defining(self) -> Slot:
         return Vector(self)
+
+    @property
+    def image(self) -> Slot:
+        """Of SO(2) and O(2): rows and columns of an image, which turns about its centre. See `image_with`."""
+        return self.image_with()
+
+    def image_with(self, *, border: str = "zeros", mask: str | None = None) -> Slot:
+        """Of SO(2) and O(2): rows and columns of an image, which turns about its centre.
+
+        An element turns the image as it turns vectors with components (x right, y down). So optical flow (B, 2, H, W)
+        is `Rep(space.vector, space.image)`, as it is `Rep(G.vector, G)` for C(n) and D(n). Pixels are interpolated.
+
+        Args:
+            border: what lies outside of the image: "zeros", "border" (the nearest pixel) or "reflection".
+            mask: "disc" sets to zero what lies outside of the inscribed disc, before and after. Without it the corners
+                leave the image, and what comes back from an average over angles has lost them. See `C`.
+
+        Raises:
+            TypeError: another dimension than 2. ValueError: an unknown border or mask.
+
+        >>> SO(2, "plane").image, O(2).image_with(mask="disc")
+        (SO(2, 'plane').image, O(2).image_with(mask='disc'))
+        """
+        return PlaneImage(self, border, mask)
 
     def identity(
         self,

@@ -1,4 +1,4 @@
-"""Cyclic shifts of images: translations of a torus."""
+"""Cyclic shifts of images and of signals: translations of a torus and of a ring."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ShiftElement(Element):
     """(g x)_{ij} = x_{i - down, j - right}, round the edges.
 
     Args:
-        down, right: integers of batch shape.
+        down, right: integers of batch shape. Along one axis all shifts are to the right, and `down` is zero.
     """
 
     down: Tensor
@@ -31,10 +31,17 @@ class ShiftElement(Element):
 @register
 @dataclass(frozen=True, repr=False)
 class Shift(FiniteGroup[ShiftElement]):
-    """All shifts of an image round its edges; takes two axes, rows and columns.
+    """All shifts of an image round its edges; takes two axes, rows and columns. Or of a signal, along one axis.
+
+    Shifts are cyclic: what leaves at one end comes back at the other. Periodic data (panoramas, flows in a periodic
+    box, cycles of a machine) are shifted exactly. Audio and time series that do not close into a ring get a jump where
+    their ends meet.
+
+    `Shift((N,))` shifts along one axis of length N: (B, C, N) is `Rep(None, Shift((N,)))`. A panorama (B, C, H, W) that
+    turns about the vertical is `Rep(None, None, Shift((W,)))`.
 
     Args:
-        size: rows and columns, or one number for both.
+        size: rows and columns, or one number for both. A tuple of one number, (N,), for one axis of that length.
         name: tells this group from others.
 
     Raises:
@@ -44,25 +51,36 @@ class Shift(FiniteGroup[ShiftElement]):
     >>> g = ShiftElement(Shift((1, 3)), torch.tensor([0]), torch.tensor([1]))
     >>> Rep(Shift((1, 3))).act(g, torch.tensor([[[1.0, 2.0, 3.0]]])).tolist()
     [[[3.0, 1.0, 2.0]]]
+    >>> ring = Shift((4,))
+    >>> Rep(ring).act(ring.elements().select(slice(1, 2)), torch.tensor([[1.0, 2.0, 3.0, 4.0]])).tolist()
+    [[4.0, 1.0, 2.0, 3.0]]
     """
 
-    size: int | tuple[int, int]
+    size: int | tuple[int, ...]
     name: str | None = None
 
     def __post_init__(self) -> None:
         size = self.size if isinstance(self.size, tuple | list) else (self.size, self.size)
-        if len(size) != 2:
-            raise ValueError(f"Shift: expected rows and columns, integers of at least 1, got {self.size!r}")
-        object.__setattr__(self, "size", tuple(positive("Shift, rows and columns", n) for n in size))
+        if len(size) not in (1, 2):
+            raise ValueError(
+                f"Shift: expected rows and columns, or (N,) for one axis, integers of at least 1, got {self.size!r}"
+            )
+        object.__setattr__(self, "size", tuple(positive("Shift, length of an axis", n) for n in size))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows and columns, or the length of the one axis."""
+        return self.size  # type: ignore[return-value]  # __post_init__ makes it a tuple
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.size  # type: ignore[return-value]  # __post_init__ makes it a pair
+        """Rows and columns; one axis is a single row."""
+        sizes = self.sizes
+        return (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
 
     @property
     def defining(self) -> Slot:
-        return Rolled(self)
+        return RolledLine(self) if len(self.sizes) == 1 else Rolled(self)
 
     def order(self) -> int:
         rows, columns = self.shape
@@ -94,11 +112,15 @@ class Shift(FiniteGroup[ShiftElement]):
         return (self.defining,)
 
     def project(self, z: Tensor, fallback: Tensor) -> ShiftElement:
-        """The shift to the largest score of the map z (*shape, rows, columns); `fallback` decides between equals."""
-        return self.numbered(strongest(z.flatten(-2), fallback.flatten(-2)))
+        """The shift to the largest score of the map z (*shape, rows, columns) or (*shape, N).
+
+        `fallback` decides between equals.
+        """
+        first = -len(self.sizes)
+        return self.numbered(strongest(z.flatten(first), fallback.flatten(first)))
 
     def degenerate(self, z: Tensor) -> Tensor:
-        return leading(z.flatten(-2)).sum(-1) > 1
+        return leading(z.flatten(-len(self.sizes))).sum(-1) > 1
 
     def violation(self, g: ShiftElement) -> Tensor:
         rows, columns = self.shape
@@ -106,8 +128,8 @@ class Shift(FiniteGroup[ShiftElement]):
         return (~in_range).to(torch.get_default_dtype())
 
     def __repr__(self) -> str:
-        rows, columns = self.shape
-        size = rows if rows == columns else self.shape
+        sizes = self.sizes
+        size = sizes[0] if len(sizes) == 2 and sizes[0] == sizes[1] else sizes
         name = "" if self.name is None else f", {self.name!r}"
         return f"Shift({size}{name})"
 
@@ -137,3 +159,22 @@ class Rolled(Slot):
         index = (down.unsqueeze(-1) * columns + right.unsqueeze(-2)).flatten(-2)
         moved = gather_nodes(x.flatten(axis, axis + 1), index, axis, shared_dims)
         return moved.unflatten(axis + len(g.shape) - shared_dims, (rows, columns))
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class RolledLine(Slot):
+    """One axis that closes into a ring."""
+
+    group: Shift
+    guards_precision: ClassVar[bool] = True
+
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        return self.group.sizes
+
+    def act(self, g: ShiftElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
+        self.check(x, axis)
+        (length,) = self.group.sizes
+        index = (torch.arange(length, device=x.device) - g.right.unsqueeze(-1)) % length
+        return gather_nodes(x, index, axis, shared_dims)

@@ -12,7 +12,8 @@ from probsym.distributions.geometry import centred, centroid, is_point, size, sp
 from probsym.groups import Element, Group, Slot
 from probsym.reps import Inputs, NodeAxis, Rep
 
-SLOT_NAMES = ("defining", "vector", "det", "labels", "edges", "regular")  # attributes of groups that are slots
+# Attributes of groups that are slots.
+SLOT_NAMES = ("defining", "vector", "point", "image", "det", "labels", "edges", "regular")
 IMAGE_PIXELS = 5  # along the axes of a slot that takes any size
 
 
@@ -150,14 +151,16 @@ def expand_samples(g: Element, k: int) -> Element:
 
 
 def slots_of(group: Group) -> tuple[Slot, ...]:
-    """The ways in which the factors are known to act, each once."""
+    """The ways in which the factors are known to act, each once; those that interpolate are no exact actions."""
     slots: dict[Slot, None] = {}  # a set in order
     for f in group.factors:
         for name in SLOT_NAMES:
             try:
-                slots[getattr(f, name)] = None
+                slot = getattr(f, name)
             except TypeError:
                 continue  # this group does not act so
+            if not slot.interpolates:
+                slots[slot] = None
     return tuple(slots)
 
 
