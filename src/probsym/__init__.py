@@ -4,7 +4,16 @@ phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ]
 """
 
 from probsym import learning, testing
-from probsym.distributions import Canonical, EquivariantDistribution, Frame, Haar, Learned, Recursive, Relaxation
+from probsym.distributions import (
+    Canonical,
+    EquivariantDistribution,
+    Frame,
+    Haar,
+    Learned,
+    Recursive,
+    Relaxation,
+    WeightedFrame,
+)
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Hybrid, MonteCarlo, designs
 from probsym.groups import (
     SE,
@@ -29,8 +38,42 @@ from probsym.symmetrizer import Symmetrizer, symmetrize
 __version__ = "0.1.0"
 
 __all__ = [
-    "SE", "SO", "Adaptive", "Axis", "C", "Canonical", "D", "E", "Element", "EquivariantDistribution", "Estimate",
-    "Estimator", "Exact", "Finite", "Frame", "Group", "Haar", "Hybrid", "Icosahedral", "Learned", "MonteCarlo", "O",
-    "Octahedral", "Recursive", "Relaxation", "Rep", "S", "Shift", "Signs", "Symmetrizer", "Tetrahedral", "designs",
-    "learning", "load", "save", "symmetrize", "testing",
-]  # fmt: skip
+    "SE",
+    "SO",
+    "Adaptive",
+    "Axis",
+    "C",
+    "Canonical",
+    "D",
+    "E",
+    "Element",
+    "EquivariantDistribution",
+    "Estimate",
+    "Estimator",
+    "Exact",
+    "Finite",
+    "Frame",
+    "Group",
+    "Haar",
+    "Hybrid",
+    "Icosahedral",
+    "Learned",
+    "MonteCarlo",
+    "O",
+    "Octahedral",
+    "Recursive",
+    "Relaxation",
+    "Rep",
+    "S",
+    "Shift",
+    "Signs",
+    "Symmetrizer",
+    "Tetrahedral",
+    "WeightedFrame",
+    "designs",
+    "learning",
+    "load",
+    "save",
+    "symmetrize",
+    "testing",
+]

@@ -17,6 +17,7 @@ from probsym.distributions.learned import Canonical, Learned, NetDistribution
 from probsym.distributions.recursive import Head, PlainNet, Quaternion, Recursive, SmallAngle
 from probsym.distributions.registry import BY_KIND, NAMES, by_name, complete, stands_for
 from probsym.distributions.relax import Relaxation
+from probsym.distributions.weighted_frame import WeightedFrame
 
 __all__ = [
     "BY_KIND",
@@ -38,6 +39,7 @@ __all__ = [
     "Relaxation",
     "SmallAngle",
     "Support",
+    "WeightedFrame",
     "by_name",
     "complete",
     "stands_for",

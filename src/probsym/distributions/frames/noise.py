@@ -39,7 +39,7 @@ def draw_noise(
     for space in spaces:
         preference[space] = {}
         for leaf in _unordered(x, space):
-            preference[space][leaf.name] = torch.randn(*shape, *_preference_shape(leaf, space), **options)
+            preference[space][leaf.name] = torch.randn(*shape, *preference_shape(leaf, space), **options)
     return {"fallback": fallback, "preference": preference}
 
 
@@ -48,7 +48,7 @@ def noise_reps(x: Inputs, group: Group, spaces: Sequence[IsometryGroup]) -> dict
     fallback = {factor: Rep(*factor.noise_slots) for factor in group.factors}
     preference: dict[Group, dict[str, Rep]] = {}
     for space in spaces:
-        preference[space] = {leaf.name: _preference_rep(leaf, space) for leaf in _unordered(x, space)}
+        preference[space] = {leaf.name: preference_rep(leaf, space) for leaf in _unordered(x, space)}
     return {"fallback": fallback, "preference": preference}
 
 
@@ -95,7 +95,7 @@ def _preferences(x: Inputs, space: IsometryGroup, noise: Noise, times: int) -> T
             parts.append(torch.zeros(rows, columns, space.dim, dtype=torch.float64, device=x.device))
             continue
         value = noise["preference"][space][leaf.name].double()
-        value = value.reshape(times, *_preference_shape(leaf, space))
+        value = value.reshape(times, *preference_shape(leaf, space))
         if leaf.rep.ragged is not None:
             value = x.layouts[leaf.rep.ragged].pad(value, 1)
         if value.numel():
@@ -107,7 +107,7 @@ def _preferences(x: Inputs, space: IsometryGroup, noise: Noise, times: int) -> T
     return joined
 
 
-def _preference_shape(leaf: Leaf, space: IsometryGroup) -> tuple[int, ...]:
+def preference_shape(leaf: Leaf, space: IsometryGroup) -> tuple[int, ...]:
     """The shape of an input with one number per axis of the space, last, instead of the coordinates."""
     place = leaf.rep.batch_dims
     place += next(p for slot, p in leaf.rep.axes if slot.group == space)
@@ -115,7 +115,7 @@ def _preference_shape(leaf: Leaf, space: IsometryGroup) -> tuple[int, ...]:
     return (*shape[:place], *shape[place + 1 :], space.dim)
 
 
-def _preference_rep(leaf: Leaf, space: IsometryGroup) -> Rep:
+def preference_rep(leaf: Leaf, space: IsometryGroup) -> Rep:
     """The Rep of an input without the space, channels spelt out, and one axis more."""
     kept = [slot for slot in leaf.rep.slots if slot is None or slot.group != space]
     channels = [None] * (len(leaf.channels) + 1)
