@@ -229,7 +229,7 @@ class Learned(NetDistribution):
             raise ValueError(f"scale: expected a positive number, got {scale}")
         if noise == "late":
             for f in group.factors:
-                if f.feature_slots != f.noise_slots:
+                if not f.takes_noise:
                     raise ValueError(
                         f"noise='late' adds noise to the features, but the noise of {f!r} does not move as they do: "
                         "derive from NetDistribution and let the noise enter in a way that the group leaves alone"
@@ -274,7 +274,7 @@ class Late:
 
     Scores are standardised and vectors scaled to unit root mean square, so that the concentration of p is bounded by
     `scale`. Left free, p grows into a point mass, and the base model overfits as a canonicalized one does: see
-    docs/appendix/lab-notes.md. Features of other groups are taken as they are.
+    docs/appendix/lab-notes.md. What other groups make of their features, `Group.add_noise` says.
     """
 
     name = "late"
@@ -307,7 +307,7 @@ class Late:
             used = min(value.shape[-1], eps.shape[-1])
             if value.shape[-1] != eps.shape[-1]:
                 value, eps = value[..., :used], eps[..., :used]
-        return torch.add(value, eps, alpha=scale)
+        return factor.add_noise(value, eps, scale)
 
 
 def unit_size(vectors: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class UniformPoints(Design):
         sizes = dict.fromkeys(noise_paths(p, x), 0)
 
         def measure(path: Path, rep: Rep, eps: Tensor) -> Tensor:
-            sizes[path] = _entries_per_input(x, rep, eps)
+            sizes[path] = _entries_per_input(x, rep, _parts(eps))
             return eps
 
         map_noise(p, x, noise, measure)
@@ -100,13 +100,25 @@ class UniformPoints(Design):
             stop = start + sizes[path]
             if start == stop or stop > dim:
                 return eps
-            rows = z[..., start:stop].to(eps.dtype)
+            parts = _parts(eps)
+            rows = z[..., start:stop].to(parts.dtype)
             if rep.ragged is None:
-                return rows.reshape(eps.shape)
-            layout = x.layouts[rep.ragged]
-            return layout.unpad(rows.reshape(k, x.count, layout.padded_size, *eps.shape[2:]), 1)
+                rows = rows.reshape(parts.shape)
+            else:
+                layout = x.layouts[rep.ragged]
+                rows = layout.unpad(rows.reshape(k, x.count, layout.padded_size, *parts.shape[2:]), 1)
+            if eps.is_complex():
+                return torch.view_as_complex(rows * 0.5**0.5)  # as torch.randn: the mean of |eps|^2 is one
+            return rows
 
         return map_noise(p, x, noise, exchange)
+
+
+def _parts(eps: Tensor) -> Tensor:
+    """The real numbers that were drawn: of complex ones both parts, along a new last axis."""
+    if eps.is_complex():
+        return torch.view_as_real(eps)
+    return eps
 
 
 def _entries_per_input(x: Inputs, rep: Rep, eps: Tensor) -> int:

@@ -15,13 +15,14 @@ from probsym.groups.polyhedral import Icosahedral, Octahedral, Tetrahedral
 from probsym.groups.product import Product, ProductElement, product
 from probsym.groups.shift import Shift
 from probsym.groups.signs import Signs
+from probsym.groups.unitary import SU, U
 
 FAMILIES: tuple[type[Group], ...] = (
-    SymmetricGroup, O, SO, E, SE, C, D, Shift, Signs, Finite, Tetrahedral, Octahedral, Icosahedral
+    SymmetricGroup, O, SO, E, SE, C, D, Shift, Signs, Finite, Tetrahedral, Octahedral, Icosahedral, U, SU,
 )  # fmt: skip
 
 __all__ = [
-    "FAMILIES", "SE", "SO", "C", "D", "E", "Element", "Finite", "FiniteGroup", "Group", "Icosahedral", "IsometryGroup",
-    "Motion", "O", "Octahedral", "OrthogonalElement", "Permutation", "Product", "ProductElement", "Shift", "Signs",
-    "Slot", "SymmetricGroup", "Tetrahedral", "product",
+    "FAMILIES", "SE", "SO", "SU", "C", "D", "E", "Element", "Finite", "FiniteGroup", "Group", "Icosahedral",
+    "IsometryGroup", "Motion", "O", "Octahedral", "OrthogonalElement", "Permutation", "Product", "ProductElement",
+    "Shift", "Signs", "Slot", "SymmetricGroup", "Tetrahedral", "U", "product",
 ]  # fmt: skip

@@ -136,7 +136,8 @@ class Group(ABC, Generic[ElementT]):
     ) -> Any:
         """Standard normal noise of batch shape `shape`, and the axes of `noise_slots`.
 
-        `dtype` is the real precision; a complex group returns complex noise of that precision.
+        `dtype` is the real precision; a complex group returns complex noise of that precision, of which, as
+        `torch.randn` has it, the mean of |eps|^2 is one.
         """
         sizes = self._noise_sizes()
         # None is left out: with the keyword torch.compile cannot follow draws whose size is symbolic.
@@ -146,6 +147,18 @@ class Group(ABC, Generic[ElementT]):
     def draw_features(self, shape: tuple[int, ...], **options: Any) -> Any:
         """Generic features z for the checkers; Gaussian noise unless a group has `feature_slots` of its own."""
         return self.draw_noise(shape, **options)
+
+    @property
+    def takes_noise(self) -> bool:
+        """Whether `add_noise` makes features whose law moves with z: noise that moves as they do can be added."""
+        return self.feature_slots == self.noise_slots
+
+    def add_noise(self, z: Any, eps: Any, scale: float) -> Any:
+        """Random features z + scale eps (*sample shape, *shape, ...), for noise eps of `draw_noise`: what `Learned` projects.
+
+        A group whose noise does not move as its features do may add it in another way, and then says `takes_noise`.
+        """
+        return torch.add(z, eps, alpha=scale)
 
     def _noise_sizes(self) -> tuple[int, ...]:
         """Sizes of the axes of the noise, as its slots tell them."""
@@ -290,6 +303,10 @@ class Group(ABC, Generic[ElementT]):
     @property
     def image(self) -> Slot:
         raise TypeError(f"{self!r} turns no image: .image is a slot of C, D, SO(2) and O(2)")
+
+    @property
+    def conjugate(self) -> Slot:
+        raise TypeError(f"{self!r} has no complex conjugate: .conjugate is a slot of U and SU")
 
     @property
     def labels(self) -> Slot:

@@ -1,4 +1,4 @@
-"""Orthonormalisation: from any vectors, dependent ones and none included, to an orthogonal matrix."""
+"""Orthonormalisation: from any vectors, dependent ones and none included, to an orthogonal or unitary matrix."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor
     fewer than D independent columns, D - 1 for `special`: `lacks_columns` says where, by the same steps.
     Covariant: orthonormalise(h z, h fallback) = h orthonormalise(z, fallback).
 
-    Two or three independent columns on a CPU take a closed form. `orthonormalise_reference` is the plain loop.
+    Of complex columns the matrix is unitary. Its last column is the last one of z beyond the others, with the phase that
+    z gives it; for `special` the complement of the others, with the phase that makes the determinant one.
+
+    Two or three independent real columns on a CPU take a closed form. `orthonormalise_reference` is the plain loop.
 
     Args:
         z: columns (*shape, D, M); fallback: (*shape, D, D).
@@ -65,7 +68,10 @@ def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor
     shape = torch.broadcast_shapes(z.shape[:-1], fallback.shape[:-1])
     vectors = [v.expand(shape) for v in _vectors(z, fallback, _needed(z, special))]
 
-    # 3. The last column completes the others; the last vector only chooses its sign.
+    # 3. The last column completes the others; the last vector only chooses its sign. A complex one has a phase, which
+    #    is as smooth as the rest.
+    if z.is_complex() and not special:
+        return torch.stack(vectors, -1)
     basis = vectors[: dim - 1]
     last = _complement(basis) if basis else z.new_ones(shape)
     if not special:
@@ -82,12 +88,12 @@ def orthonormalise_reference(z: Tensor, fallback: Tensor, special: bool = False)
         for column in columns.mT:
             for _ in range(2):
                 for v in basis:
-                    column = column - v * (v @ column)
+                    column = column - v * torch.vdot(v, column)
             if len(basis) < dim and column.norm() > tolerance(z.dtype) * size:
                 basis.append(column / column.norm())
     q = torch.stack(basis, -1)
-    if special and torch.linalg.det(q) < 0:
-        q = torch.cat([q[:, :-1], -q[:, -1:]], -1)
+    if special:
+        q = torch.cat([q[:, :-1], q[:, -1:] / torch.linalg.det(q).sgn()], -1)  # by the sign, or the phase
     return q
 
 
@@ -108,7 +114,7 @@ def _needed(z: Tensor, special: bool) -> int:
 
 def _closed_form(z: Tensor, special: bool) -> Tensor | None:
     """The matrix of columns that are clearly independent, without fallback; None where it takes the general way."""
-    if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or not may_peek(z):
+    if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or z.is_complex() or not may_peek(z):
         return None
     matrix, generic = apply_or(GramSchmidt, _no_closed_form, z, special)
     if generic is None or not bool(generic):
@@ -151,7 +157,7 @@ def _independent(
     judged = z.shape[-1] if judged is None else judged
     place = torch.arange(z.shape[-1], device=z.device)
     own = place < judged
-    square = z.detach().square().sum(-2)
+    square = _square(z.detach()).sum(-2)
     # Squared length that rounding may give to what is left of a column: a share of the largest, and more for each
     # vector already there, which rounding has turned as well.
     least = tolerance(z.dtype) ** 2
@@ -173,7 +179,7 @@ def _independent(
 
         # 2. Its unit vector; orthogonal once more, since the first time leaves an error of eps / |rest|.
         for v in vectors:
-            column = column - v * (v * column).sum(-1, keepdim=True)
+            column = column - v * (v.conj() * column).sum(-1, keepdim=True)
         vector = _unit(column, here)
         vectors.append(vector)
         chosen.append(torch.where(here, index, NONE))
@@ -181,39 +187,49 @@ def _independent(
             break
 
         # 3. What it leaves of the columns, and the squared angle by which rounding may have turned it.
-        along = (vector.unsqueeze(-1) * rest).sum(-2)
+        along = (vector.conj().unsqueeze(-1) * rest).sum(-2)
         rest = rest - vector.unsqueeze(-1) * along.unsqueeze(-2)
         ratio = noise.gather(-1, index) / torch.where(here, square.gather(-1, index), 1.0)
         error = torch.where(here, ratio, 0.0)
-        noise = noise + along.detach().square() * error * own
-        square = rest.detach().square().sum(-2)
+        noise = noise + _square(along.detach()) * error * own
+        square = _square(rest.detach()).sum(-2)
     return vectors, chosen
 
 
 def _complement(basis: list[Tensor]) -> Tensor:
     """The unit vector that completes d - 1 orthonormal ones, at least one, to a basis of determinant one."""
     if len(basis) == 1:
-        return torch.stack([-basis[0][..., 1], basis[0][..., 0]], -1)
+        return torch.stack([-basis[0][..., 1], basis[0][..., 0]], -1).conj()
     if len(basis) == 2:
-        return torch.linalg.cross(*basis)
+        return torch.linalg.cross(*basis).conj()
     # Any vector outside of their span will do: the coordinate axis that has least of them.
-    within = torch.zeros_like(basis[0])
+    within = torch.zeros_like(_square(basis[0]))
     for u in basis:
-        within = within + u.detach().square()
+        within = within + _square(u.detach())
     index = within.argmin(-1, keepdim=True)
     axis = torch.zeros_like(basis[0]).scatter(-1, index, 1.0)
     for _ in range(2):
         for u in basis:
-            axis = axis - u * (u * axis).sum(-1, keepdim=True)
+            axis = axis - u * (u.conj() * axis).sum(-1, keepdim=True)
     normal = _unit(axis, torch.ones_like(axis[..., :1], dtype=torch.bool))
+    if normal.is_complex():
+        # The phase moves with the basis, and so has a derivative.
+        return normal * torch.linalg.det(torch.stack([*basis, normal], -1)).conj().unsqueeze(-1)
     sign = torch.linalg.det(torch.stack([*basis, normal], -1).detach()).sign()
     return normal * sign.unsqueeze(-1)
 
 
 def _unit(column: Tensor, keep: Tensor) -> Tensor:
     """column / |column| where `keep`, else zero; the gradient is finite everywhere."""
-    square = column.square().sum(-1, keepdim=True)
+    square = _square(column).sum(-1, keepdim=True)
     return torch.where(keep, column * torch.where(keep, square, 1.0).rsqrt(), 0.0)
+
+
+def _square(x: Tensor) -> Tensor:
+    """|x|^2, smooth at zero also of complex numbers."""
+    if x.is_complex():
+        return x.real.square() + x.imag.square()
+    return x.square()
 
 
 def _scaled(z: Tensor) -> Tensor:

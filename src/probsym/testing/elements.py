@@ -13,7 +13,7 @@ from probsym.groups import Element, Group, Slot
 from probsym.reps import Inputs, NodeAxis, Rep
 
 # Attributes of groups that are slots.
-SLOT_NAMES = ("defining", "vector", "point", "image", "det", "labels", "edges", "regular")
+SLOT_NAMES = ("defining", "vector", "point", "image", "conjugate", "det", "labels", "edges", "regular")
 IMAGE_PIXELS = 5  # along the axes of a slot that takes any size
 
 

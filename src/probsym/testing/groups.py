@@ -66,7 +66,7 @@ def assert_group(
     Args:
         group: any group, also a product or a user's own.
         n: size of a node axis that does not know its own, by factor for products; 4 unless given.
-        slots: ways of acting beyond those that the group has as attributes (`defining`, `vector`, `det`, `regular`).
+        slots: ways of acting beyond those that the group has as attributes (`defining`, `vector`, `det`, ...).
 
     Raises:
         AssertionError: names the law that fails.
