@@ -44,3 +44,4 @@ __all__ = [
     "Estimator", "Exact", "Finite", "Frame", "Group", "Haar", "Hybrid", "Icosahedral", "Learned", "MonteCarlo", "O",
     "Octahedral", "Recursive", "Relaxation", "Rep", "S", "Shift", "Signs", "Symmetrizer", "Tetrahedral", "U",
     "WeightedFrame", "designs", "learning", "load", "save", "symmetrize", "testing",
+]  # fmt: skip

@@ -154,9 +154,10 @@ class Group(ABC, Generic[ElementT]):
         return self.feature_slots == self.noise_slots
 
     def add_noise(self, z: Any, eps: Any, scale: float) -> Any:
-        """Random features z + scale eps (*sample shape, *shape, ...), for noise eps of `draw_noise`: what `Learned` projects.
+        """Random features z + scale eps, for noise eps (*sample shape, *shape, ...) of `draw_noise`.
 
-        A group whose noise does not move as its features do may add it in another way, and then says `takes_noise`.
+        `Learned` projects them. A group whose noise does not move as its features do may add it in another way, and
+        then says `takes_noise`.
         """
         return torch.add(z, eps, alpha=scale)
 

@@ -37,8 +37,8 @@ def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor
     fewer than D independent columns, D - 1 for `special`: `lacks_columns` says where, by the same steps.
     Covariant: orthonormalise(h z, h fallback) = h orthonormalise(z, fallback).
 
-    Of complex columns the matrix is unitary. Its last column is the last one of z beyond the others, with the phase that
-    z gives it; for `special` the complement of the others, with the phase that makes the determinant one.
+    Of complex columns the matrix is unitary. Its last column has the phase that z gives it, or for `special` that which
+    makes the determinant one.
 
     Two or three independent real columns on a CPU take a closed form. `orthonormalise_reference` is the plain loop.
 
