@@ -18,6 +18,7 @@ LARGEST_TABLE = 256  # elements whose products are looked up in one table
 LARGEST_MENDED = 2048  # elements whose matrices are averaged into an exact representation
 TOLERANCE = 1e-6  # largest difference of matrices that are the same but for rounding
 ACCURATE = 1e-9  # the same where nothing mends it
+NEXT_TO_ZERO = 1e-16  # of entries of matrices, what rounding leaves of zero
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LONGEST_WORD = 1000  # letters of a relation
 COSETS_PER_ELEMENT = 4  # that an enumeration may define, of the largest group
@@ -500,6 +501,8 @@ def linear_action(graph: CayleyGraph, name: str, images: Matrices) -> np.ndarray
         for h in range(graph.order):
             total += inverses[h] @ matrices[graph.multiply(torch.tensor(h), every).numpy()]
         matrices = total / graph.order
+    matrices[np.abs(matrices) < NEXT_TO_ZERO] = 0
+    matrices[0] = np.eye(dim)
     return matrices
 
 

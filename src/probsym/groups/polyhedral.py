@@ -143,7 +143,7 @@ class Octahedral(CubicGroup):
 class Icosahedral(PolyhedralGroup):
     """The 60 rotations of the icosahedron and the dodecahedron; with reflections all 120 of I_h.
 
-    The corners of the icosahedron are (0, 1, golden ratio), with all signs and cyclic exchanges of the axes.
+    The corners of the icosahedron are (0, golden ratio, 1), with all signs and cyclic exchanges of the axes.
 
     >>> Icosahedral().order(), Icosahedral(reflections=True).order()
     (60, 120)
