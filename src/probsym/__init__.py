@@ -26,6 +26,7 @@ from probsym.groups import (
     Finite,
     Group,
     Icosahedral,
+    Lorentz,
     O,
     Octahedral,
     Shift,
@@ -41,7 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SE", "SO", "SU", "Adaptive", "Axis", "C", "Canonical", "D", "E", "Element", "EquivariantDistribution", "Estimate",
-    "Estimator", "Exact", "Finite", "Frame", "Group", "Haar", "Hybrid", "Icosahedral", "Learned", "MonteCarlo", "O",
-    "Octahedral", "Recursive", "Relaxation", "Rep", "S", "Shift", "Signs", "Symmetrizer", "Tetrahedral", "U",
-    "WeightedFrame", "designs", "learning", "load", "save", "symmetrize", "testing",
+    "Estimator", "Exact", "Finite", "Frame", "Group", "Haar", "Hybrid", "Icosahedral", "Learned", "Lorentz",
+    "MonteCarlo", "O", "Octahedral", "Recursive", "Relaxation", "Rep", "S", "Shift", "Signs", "Symmetrizer",
+    "Tetrahedral", "U", "WeightedFrame", "designs", "learning", "load", "save", "symmetrize", "testing",
 ]  # fmt: skip
