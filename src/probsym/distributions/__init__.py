@@ -14,7 +14,7 @@ from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.frames import Frame
 from probsym.distributions.haar import Haar
 from probsym.distributions.learned import Canonical, Learned, NetDistribution
-from probsym.distributions.recursive import Head, PlainNet, Quaternion, Recursive, SmallAngle
+from probsym.distributions.recursive import Head, PlainNet, Recursive, SmallAngle, UnitQuaternion
 from probsym.distributions.registry import BY_KIND, NAMES, by_name, complete, stands_for
 from probsym.distributions.relax import Relaxation
 from probsym.distributions.weighted_frame import WeightedFrame
@@ -34,11 +34,11 @@ __all__ = [
     "PlainNet",
     "ProductDistribution",
     "ProjectedDistribution",
-    "Quaternion",
     "Recursive",
     "Relaxation",
     "SmallAngle",
     "Support",
+    "UnitQuaternion",
     "WeightedFrame",
     "by_name",
     "complete",

@@ -56,10 +56,11 @@ class Head(ABC):
 class SmallAngle(Head):
     """Rotations by less than `limit`, in any dimension: the Cayley transform of a bounded antisymmetric matrix.
 
-        gamma = (1 - A)^-1 (1 + A),    A = tan(limit / 2) a / sqrt(1 + |a|^2),    |a| that of the d (d - 1) / 2 entries
+        gamma = (1 - A)^-1 (1 + A),    A = b / sqrt(1 + |b|^2 / tan(limit / 2)^2),    b = a / 2
 
-    To first order it is the exponential map, the rotation vector being 2 A; it needs no series at zero. In 3-d the
-    angle is 2 arctan |A|, about the axis a. It is smooth in all numbers a, with bounded derivatives: singular nowhere.
+    for the d (d - 1) / 2 numbers a, written below the diagonal of an antisymmetric matrix. To first order it is the
+    exponential map of a, without its series at zero. In 3-d the angle is 2 arctan |A|, about the axis a. It is smooth
+    in all numbers, with bounded derivatives: singular nowhere.
 
     Args:
         limit: in radians, below pi.
@@ -72,7 +73,7 @@ class SmallAngle(Head):
     tensor(2.0000)
     """
 
-    limit: float = 2.0
+    limit: float = 3.0
     name: ClassVar[str] = "small-angle"
 
     def __post_init__(self) -> None:
@@ -83,7 +84,8 @@ class SmallAngle(Head):
         return dim * (dim - 1) // 2
 
     def rotation(self, z: Tensor, dim: int) -> Tensor:
-        a = math.tan(self.limit / 2) * z * (1 + z.square().sum(-1, keepdim=True)).rsqrt()
+        b = z / 2
+        a = b * (1 + b.square().sum(-1, keepdim=True) / math.tan(self.limit / 2) ** 2).rsqrt()
         if dim == 3:
             return quaternion_rotation(torch.cat([torch.ones_like(a[..., :1]), a], -1))
         # one antisymmetric matrix for each pair of axes i > j: what turns axis j into axis i
@@ -99,14 +101,14 @@ class SmallAngle(Head):
 
 @register
 @dataclass(frozen=True)
-class Quaternion(Head):
+class UnitQuaternion(Head):
     """Rotations of 3-space by quaternions z / |z|: all of SO(3), no angle preferred.
 
     It is singular at z = 0 alone, four conditions at once: next to it a gradient is as large as 1/r where the volume of
     a shell is r^3 dr, so that the tail index of a force is 4 and its variance finite. At z = 0 itself gamma is the
     identity.
 
-    >>> Quaternion().rotation(torch.tensor([0.0, 0.0, 0.0, 3.0]), 3).diag()       # half a turn about the third axis
+    >>> UnitQuaternion().rotation(torch.tensor([0.0, 0.0, 0.0, 3.0]), 3).diag()       # half a turn about the third axis
     tensor([-1., -1.,  1.])
     """
 
@@ -136,7 +138,7 @@ def quaternion_rotation(q: Tensor) -> Tensor:
     return torch.stack(entries, -1).unflatten(-1, (3, 3))
 
 
-HEADS: dict[str, Head | None] = {"small-angle": SmallAngle(), "quaternion": Quaternion(), "project": None}
+HEADS: dict[str, Head | None] = {"small-angle": SmallAngle(), "quaternion": UnitQuaternion(), "project": None}
 """What `Recursive(head="...")` understands; None leaves everything to `project` of the group."""
 
 
@@ -419,9 +421,11 @@ class PlainNet(nn.Module):
 class _Sines(nn.Module):
     """out(rho(mean_i phi(x_i))), or out(rho(phi(x_i), mean_j phi(x_j))) of each node (arXiv 1703.06114).
 
-    The first layer of phi and that of rho are sines of three times a linear map. At unit size their means over a few
-    nodes differ clearly between poses from the start, where those of flatter functions are nearly constant.
+    Flat functions have nearly the same mean over the nodes in every pose, and gamma would be a constant, which changes
+    nothing. Sines of several times a linear map tell poses of unit size apart from the start.
     """
+
+    sharpness: ClassVar[tuple[float, float]] = (6.0, 12.0)  # of phi and rho
 
     def __init__(self, hidden: int, outputs: int, of_nodes: bool) -> None:
         super().__init__()
@@ -435,12 +439,13 @@ class _Sines(nn.Module):
     def forward(self, nodes: Tensor, where: Where) -> Tensor:
         nodes = keep(nodes, where).to(self.phi.weight.dtype)
         self._build(nodes)
-        h = silu(self.phi((3 * self.inner(nodes)).sin()))
+        of_phi, of_rho = self.sharpness
+        h = silu(self.phi((of_phi * self.inner(nodes)).sin()))
         pooled = mean(h, where)
         if not self.of_nodes:
-            return self.out((3 * self.rho(pooled)).sin())
+            return self.out((of_rho * self.rho(pooled)).sin())
         both = torch.cat([h, spread(pooled, where).expand_as(h)], -1)
-        return self.out((3 * self.rho(both)).sin()).squeeze(-1)
+        return self.out((of_rho * self.rho(both)).sin()).squeeze(-1)
 
     def _build(self, nodes: Tensor) -> None:
         """Fix the width of the lazy layer; parameters made in inference mode could not be trained later."""
