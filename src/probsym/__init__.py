@@ -36,12 +36,50 @@ from probsym.groups import (
 from probsym.reps import Axis, Rep, S
 from probsym.saving import load, save
 from probsym.symmetrizer import Symmetrizer, symmetrize
+from probsym.symmetry_breaking import SymmetryBreaking
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "SE", "SO", "SU", "Adaptive", "Axis", "C", "Canonical", "D", "E", "Element", "EquivariantDistribution", "Estimate",
-    "Estimator", "Exact", "Finite", "Frame", "Group", "Haar", "Hybrid", "Icosahedral", "Learned", "MonteCarlo", "O",
-    "Octahedral", "Recursive", "Relaxation", "Rep", "S", "Shift", "Signs", "Symmetrizer", "Tetrahedral", "U",
-    "WeightedFrame", "designs", "learning", "load", "save", "symmetrize", "testing",
-]  # fmt: skip
+    "SE",
+    "SO",
+    "SU",
+    "Adaptive",
+    "Axis",
+    "C",
+    "Canonical",
+    "D",
+    "E",
+    "Element",
+    "EquivariantDistribution",
+    "Estimate",
+    "Estimator",
+    "Exact",
+    "Finite",
+    "Frame",
+    "Group",
+    "Haar",
+    "Hybrid",
+    "Icosahedral",
+    "Learned",
+    "MonteCarlo",
+    "O",
+    "Octahedral",
+    "Recursive",
+    "Relaxation",
+    "Rep",
+    "S",
+    "Shift",
+    "Signs",
+    "Symmetrizer",
+    "SymmetryBreaking",
+    "Tetrahedral",
+    "U",
+    "WeightedFrame",
+    "designs",
+    "learning",
+    "load",
+    "save",
+    "symmetrize",
+    "testing",
+]
