@@ -21,6 +21,7 @@ GROUPS = [
     ps.SE(3), ps.C(4), ps.C(5), ps.D(2), ps.D(4), ps.Shift((2, 3)), ps.Shift((4,)), ps.Signs(3),
     ps.Finite([[1, 2, 0], [1, 0, 2]]), ps.Tetrahedral(reflections=True), ps.Octahedral(), ps.Icosahedral(),
     ps.U(2), ps.SU(3),
+    ps.Lorentz(), ps.Lorentz("beam"),
 ]  # fmt: skip
 # Rotations of pixels by other angles than quarter turns are no exact action; what else a slot owes is asked of them.
 INTERPOLATED = [ps.C(5).image, ps.D(8, mask="disc").image, ps.SO(2).image, ps.O(2).image_with(mask="disc")]

@@ -45,7 +45,7 @@ def test_products(parts):
             groups.append(family(f"axis{i}"))
         elif family in (ps.C, ps.D):
             groups.append(family(2 ** (d - 1), f"space{i}"))
-        elif family in POLYHEDRAL:
+        elif family in POLYHEDRAL or family is ps.Lorentz:
             groups.append(family(name=f"space{i}"))
         else:
             groups.append(family(d, f"space{i}"))

@@ -103,6 +103,19 @@ class NetDistribution(ProjectedDistribution):
                 ) from error
             raise
 
+    def move_noise(self, x: Inputs, h: Element, noise: Noise) -> Noise:
+        """h eps; noise that turns with a frame which the features determine moves as their group says."""
+        moved = super().move_noise(x, h, noise)
+        followers = [f for f in self.group.factors if f.moves_noise_with_features]
+        if not followers:
+            return moved
+        z = self.net_features(x)
+        for part in ("features", "fallback"):
+            for f in followers:
+                if f in noise[part]:  # noise at the input has other keys
+                    moved[part][f] = f.move_noise(h[f], z[f], noise[part][f])
+        return moved
+
     def project(self, x: Inputs, factor: Group, z: Any, fallback: Tensor) -> Element:
         g = super().project(x, factor, z, fallback)
         if factor.feature_kind == "scores":

@@ -9,6 +9,7 @@ from probsym.groups.euclidean import SE, E, Motion
 from probsym.groups.finite import FiniteGroup
 from probsym.groups.generated import Finite
 from probsym.groups.images import C, D
+from probsym.groups.lorentz import Lorentz
 from probsym.groups.orthogonal import SO, IsometryGroup, O, OrthogonalElement
 from probsym.groups.permutation import Permutation, SymmetricGroup
 from probsym.groups.polyhedral import Icosahedral, Octahedral, Tetrahedral
@@ -18,11 +19,11 @@ from probsym.groups.signs import Signs
 from probsym.groups.unitary import SU, U
 
 FAMILIES: tuple[type[Group], ...] = (
-    SymmetricGroup, O, SO, E, SE, C, D, Shift, Signs, Finite, Tetrahedral, Octahedral, Icosahedral, U, SU,
+    SymmetricGroup, O, SO, E, SE, C, D, Shift, Signs, Finite, Tetrahedral, Octahedral, Icosahedral, U, SU, Lorentz,
 )  # fmt: skip
 
 __all__ = [
     "FAMILIES", "SE", "SO", "SU", "C", "D", "E", "Element", "Finite", "FiniteGroup", "Group", "Icosahedral",
-    "IsometryGroup", "Motion", "O", "Octahedral", "OrthogonalElement", "Permutation", "Product", "ProductElement",
-    "Shift", "Signs", "Slot", "SymmetricGroup", "Tetrahedral", "U", "product",
+    "IsometryGroup", "Lorentz", "Motion", "O", "Octahedral", "OrthogonalElement", "Permutation", "Product",
+    "ProductElement", "Shift", "Signs", "Slot", "SymmetricGroup", "Tetrahedral", "U", "product",
 ]  # fmt: skip

@@ -161,6 +161,19 @@ class Group(ABC, Generic[ElementT]):
         """
         return torch.add(z, eps, alpha=scale)
 
+    @property
+    def moves_noise_with_features(self) -> bool:
+        """Whether `move_noise` says how its noise moves, instead of `noise_slots` alone."""
+        return False
+
+    def move_noise(self, h: ElementT, z: Any, eps: Any) -> Any:
+        """How h moves the noise eps (*sample shape, *shape, ...) beside features z (*shape, ...).
+
+        For a group whose noise turns with a frame that the features determine, so that `noise_slots` cannot say it. It
+        keeps the law of the noise, whatever z is, and project(h z, move_noise(h, z, eps)) = h project(z, eps).
+        """
+        raise TypeError(f"the noise of {self!r} moves as its noise_slots say")
+
     def _noise_sizes(self) -> tuple[int, ...]:
         """Sizes of the axes of the noise, as its slots tell them."""
         sizes: list[int] = []
