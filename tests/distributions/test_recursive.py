@@ -351,6 +351,29 @@ def test_forces_and_force_training(head, numbers):
     assert all((g != 0).any() for g in found)
 
 
+def test_function_transforms_agree():
+    """Forward mode, Hessians and vmap, with the noise held."""
+    pos, way = randn(2, 4, 3), randn(2, 4, 3, seed=6)
+    phi = ps.symmetrize(energy(), {"pos": ps.Rep(None, SPACE)}, ps.Rep(), "recursive", example={"pos": pos})
+    phi = phi.double().eval()
+    noise = phi.draw_noise(pos=pos, samples=2, generator=seeded())
+
+    def total(at):
+        return phi(pos=at, noise=noise).sum()
+
+    slope = torch.func.jvp(total, (pos,), (way,))[1]
+    assert torch.allclose(slope, (torch.func.grad(total)(pos) * way).sum(), atol=1e-12)
+    hessian = torch.autograd.functional.hessian(total, pos)
+    assert torch.allclose(torch.func.hessian(total)(pos), hessian, atol=1e-12)
+    # one noise for all rows
+    lifted = {
+        "features": {key: {SPACE: eps[SPACE][:, :1]} for key, eps in noise["features"].items()},
+        "fallback": {SPACE: noise["fallback"][SPACE][:, :1]},
+    }
+    rows = torch.vmap(lambda at: phi(pos=at[None], noise=lifted).squeeze(0))(pos)
+    assert torch.allclose(rows[:1], phi(pos=pos[:1], noise=lifted), atol=1e-12)
+
+
 def test_symmetric_clouds_train():
     """Second derivatives are finite where all points are in one place, or in line."""
     line = torch.tensor([[-1.0, 0, 0], [0, 0, 0], [1, 0, 0], [2, 0, 0]])
