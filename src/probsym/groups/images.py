@@ -223,7 +223,7 @@ class Turned(Slot):
         # 2. What is left of a quarter turn interpolates between pixels.
         axis += len(g.shape) - shared_dims
         rest = 4 * g.turns % n
-        between = turned(moved, _rest_matrix(g, n, wide(moved)), axis, self.group.border, mask)
+        between = turned(moved, _rest_matrix(g, n, _precision(moved)), axis, self.group.border, mask)
         has_rest = rest.reshape(*rest.shape, *[1] * (moved.ndim - rest.ndim)) > 0
         return torch.where(has_rest, between, moved)
 
@@ -304,7 +304,7 @@ class ImageVector(Slot):
     def act(self, g: DihedralElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
         if not self.group.on_grid:
-            return rotate(_matrix(g, self.group, wide(x)), x, axis, shared_dims)
+            return rotate(_matrix(g, self.group, _precision(x)), x, axis, shared_dims)
         check_sign(x, self)
         moved, signs = _exchanged(g, self.group, x, axis, shared_dims)
         return moved * signs.to(x.dtype)
@@ -338,7 +338,7 @@ class ImagePoint(Slot):
         dtype = x.dtype
         x = wide(x)
         if not self.group.on_grid:
-            return (rotate(_matrix(g, self.group, x), x - 0.5, axis, shared_dims) + 0.5).to(dtype)
+            return (rotate(_matrix(g, self.group, _precision(x)), x - 0.5, axis, shared_dims) + 0.5).to(dtype)
         moved, signs = _exchanged(g, self.group, x, axis, shared_dims)
         return torch.where(signs < 0, 1 - moved, moved).to(dtype)
 
@@ -363,6 +363,14 @@ class ImageDet(Slot):
         return x * signs.reshape((*signs.shape, *[1] * (x.ndim - shared_dims)))
 
 
+def _precision(x: Tensor) -> torch.dtype:
+    """The real dtype in which x is turned: float32 or wider."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if dtype.is_complex:
+        return dtype.to_real()
+    return dtype
+
+
 def _pose_matrices() -> np.ndarray:
     """Matrices (8, 2, 2) of the poses, in the order of `_pose`, on (x right, y down)."""
     flip = np.array([[-1.0, 0.0], [0.0, 1.0]])
@@ -377,30 +385,28 @@ def _pose_matrices() -> np.ndarray:
 POSE_MATRICES = _pose_matrices()
 
 
-def _rest_matrix(g: DihedralElement, n: int, like: Tensor) -> Tensor:
-    """Matrices (*shape, 2, 2) of what is left of the turns beside quarter turns, in the real precision of a tensor."""
-    dtype = like.dtype.to_real() if like.is_complex() else like.dtype
+def _rest_matrix(g: DihedralElement, n: int, dtype: torch.dtype) -> Tensor:
+    """Matrices (*shape, 2, 2) of what is left of the turns beside quarter turns."""
     angle = (4 * g.turns % n).to(dtype) * (math.pi / 2 / n)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos, sin, -sin, cos], -1).unflatten(-1, (2, 2))  # counterclockwise, with y down
 
 
-def _matrix(g: DihedralElement, group: ImageRotations, like: Tensor) -> Tensor:
-    """Matrices (*shape, 2, 2) of elements, in the real precision of a tensor; those of quarter turns are exact."""
-    dtype = like.dtype.to_real() if like.is_complex() else like.dtype
+def _matrix(g: DihedralElement, group: ImageRotations, dtype: torch.dtype) -> Tensor:
+    """Matrices (*shape, 2, 2) of elements, on (x right, y down); those of quarter turns are exact."""
     pose = _pose(g.turns, g.flips, group.n)
-    table = torch.from_numpy(POSE_MATRICES).to(dtype).to(like.device)
+    table = torch.from_numpy(POSE_MATRICES).to(dtype).to(pose.device)
     quarters = table.index_select(0, pose.reshape(-1)).reshape(*pose.shape, 2, 2)
     if group.on_grid:
         return quarters
-    return matmul(_rest_matrix(g, group.n, like), quarters)
+    return matmul(_rest_matrix(g, group.n, dtype), quarters)
 
 
 def _exchanged(
     g: DihedralElement, group: ImageRotations, x: Tensor, axis: int, shared_dims: int
 ) -> tuple[Tensor, Tensor]:
     """What quarter turns and flips do to (x, y) on an axis: the components exchanged or not, and their signs."""
-    matrix = _matrix(g, group, torch.empty(0, device=x.device))
+    matrix = _matrix(g, group, torch.float32)
     moved = gather_nodes(x, matrix.abs().argmax(-1), axis, shared_dims)
     signs = matrix.sum(-1)
     return moved, signs.reshape(*g.shape, *[1] * (axis - shared_dims), 2, *[1] * (x.ndim - axis - 1))

@@ -75,12 +75,15 @@ class Shift(FiniteGroup[ShiftElement]):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns; one axis is a single row."""
-        sizes = self.sizes
-        return (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
+        if len(self.sizes) == 1:
+            return 1, self.sizes[0]
+        return self.sizes[0], self.sizes[1]
 
     @property
     def defining(self) -> Slot:
-        return RolledLine(self) if len(self.sizes) == 1 else Rolled(self)
+        if len(self.sizes) == 1:
+            return RolledLine(self)
+        return Rolled(self)
 
     def order(self) -> int:
         rows, columns = self.shape
@@ -128,8 +131,9 @@ class Shift(FiniteGroup[ShiftElement]):
         return (~in_range).to(torch.get_default_dtype())
 
     def __repr__(self) -> str:
-        sizes = self.sizes
-        size = sizes[0] if len(sizes) == 2 and sizes[0] == sizes[1] else sizes
+        size: int | tuple[int, ...] = self.sizes
+        if len(self.sizes) == 2 and self.sizes[0] == self.sizes[1]:
+            size = self.sizes[0]
         name = "" if self.name is None else f", {self.name!r}"
         return f"Shift({size}{name})"
 
