@@ -99,7 +99,9 @@ class Orbit:
             if unique is not None:
                 out = unique.restore(out, rep)
             samples.append(rep.act(g, unfold(out, rep, times)))
-        return OutputSamples(samples, structure)
+
+        # 6. Elements may have weights: numbers of value one pass a gradient on to p.
+        return OutputSamples(samples, structure).weighted(g.weight)
 
 
 class Symmetrizer(nn.Module):

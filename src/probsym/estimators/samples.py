@@ -51,6 +51,8 @@ class OutputSamples:
     def weighted(self, weights: Tensor | None, start: int = 0) -> OutputSamples:
         """The samples times their weights. Those of weight zero are zero, even if they are not finite.
 
+        Integers, which are never averaged, stay as they are.
+
         Args:
             weights: (M, B), the same for every block of M samples; None for one.
             start: number of the first of these samples among all.
@@ -61,6 +63,9 @@ class OutputSamples:
         aligned = self.structure.align(weights[number], self.tensors)
         scaled = []
         for weight, tensor in zip(aligned, self.tensors, strict=True):
+            if not (tensor.is_floating_point() or tensor.is_complex()):
+                scaled.append(tensor)
+                continue
             scaled.append((weight * tensor.masked_fill(weight == 0, 0)).to(tensor.dtype))
         return OutputSamples(scaled, self.structure)
 

@@ -17,6 +17,7 @@ from probsym.groups.product import Product, ProductElement, product
 from probsym.groups.shift import Shift
 from probsym.groups.signs import Signs
 from probsym.groups.unitary import SU, U
+from probsym.groups.weighted import WeightedElement
 
 FAMILIES: tuple[type[Group], ...] = (
     SymmetricGroup, O, SO, E, SE, C, D, Shift, Signs, Finite, Tetrahedral, Octahedral, Icosahedral, U, SU, Lorentz,
@@ -25,5 +26,6 @@ FAMILIES: tuple[type[Group], ...] = (
 __all__ = [
     "FAMILIES", "SE", "SO", "SU", "C", "D", "E", "Element", "Finite", "FiniteGroup", "Group", "Icosahedral",
     "IsometryGroup", "Lorentz", "Motion", "O", "Octahedral", "OrthogonalElement", "Permutation", "Product",
-    "ProductElement", "Shift", "Signs", "Slot", "SymmetricGroup", "Tetrahedral", "U", "product",
+    "ProductElement", "Shift", "Signs", "Slot", "SymmetricGroup", "Tetrahedral", "U",
+    "WeightedElement", "product",
 ]  # fmt: skip

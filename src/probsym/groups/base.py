@@ -64,7 +64,8 @@ class Group(ABC, Generic[ElementT]):
     """What `project` reads from its features, which decides how nets and noise treat them.
 
     "scores" (*shape, N): only their order matters (S). "columns" (*shape, D, M): only their span and orientation matter
-    (O, SO, and the second part of E and SE). "plain": taken as they are.
+    (O, SO, and the second part of E and SE). "elements" (*shape, order): one number an element, or fewer, of which the
+    largest decides (finite groups). "plain": taken as they are.
     """
 
     # ------------------------------------------------------------ what it does
@@ -291,12 +292,17 @@ class Group(ABC, Generic[ElementT]):
     def join(self, *elements: Element) -> Element:
         """One element of this group from elements of its factors, or of products of them; later ones count.
 
+        Their weights, where they have any, are multiplied.
+
         >>> from probsym.groups import O, SO
         >>> g = O(2).identity((3,))
         >>> (O(2) * SO(3)).join(g, SO(3).identity((3,)))[O(2)] is g
         True
         """
-        return elements[-1]
+        joined = elements[-1]
+        for element in elements[:-1]:
+            joined = joined.weighted(element.weight)
+        return joined
 
     # ------------------------------------------------------------ other slots, of the families that have them
 
@@ -514,15 +520,29 @@ class Element(ABC):
         """The one element along the first batch dim, `times` times."""
         return self.map(lambda tensor, _: tensor.expand(times, *tensor.shape[1:]))
 
+    @property
+    def weight(self) -> Tensor | None:
+        """What the samples g f(g^-1 x) are multiplied by, of batch shape; None for one."""
+        return None
+
+    def weighted(self, weight: Tensor | None) -> Element:
+        """These elements with weights (*shape), beside those that they have: see `WeightedElement`."""
+        if weight is None:
+            return self
+        from probsym.groups.weighted import WeightedElement  # which is itself an element
+
+        return WeightedElement(self.group, self, weight)
+
     def inverse(self) -> Self:
         return self.group.inverse(self)
 
-    def __matmul__(self, other: Self) -> Self:
+    def __matmul__(self, other: Element) -> Any:
         if not isinstance(other, Element):
             return NotImplemented
         if other.group != self.group:
             raise ValueError(f"cannot compose elements of {self.group!r} and {other.group!r}")
-        return self.group.compose(self, other)
+        product = self.group.compose(self[self.group], other[self.group])
+        return product.weighted(self.weight).weighted(other.weight)
 
     def __getitem__(self, factor: Group) -> Element:
         if factor is not self.group and factor != self.group:

@@ -38,12 +38,15 @@ class Product(Group["ProductElement"]):
     def noise_slots(self) -> tuple[Slot | None, ...]:
         raise TypeError(f"{self!r} is a product: every factor has noise of its own")
 
-    def join(self, *elements: Element) -> ProductElement:
+    def join(self, *elements: Element) -> Any:
         parts: dict[Group, Element] = {}
         for element in elements:
             for factor in element.group.factors:
                 parts[factor] = element[factor]
-        return ProductElement(self, {factor: parts[factor] for factor in self.parts})
+        joined: Element = ProductElement(self, {factor: parts[factor] for factor in self.parts})
+        for element in elements:
+            joined = joined.weighted(element.weight)
+        return joined
 
     def identity(self, shape: tuple[int, ...] = (), *, n: Any = None, **options: Any) -> ProductElement:
         return self.join(*(f.identity(shape, **_size_of(n, f), **options) for f in self.parts))
