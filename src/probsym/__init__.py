@@ -12,6 +12,7 @@ from probsym.distributions import (
     Learned,
     Recursive,
     Relaxation,
+    ScoreFunction,
     WeightedFrame,
 )
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Hybrid, MonteCarlo, designs
@@ -71,6 +72,7 @@ __all__ = [
     "Relaxation",
     "Rep",
     "S",
+    "ScoreFunction",
     "Shift",
     "Signs",
     "Symmetrizer",

@@ -17,6 +17,7 @@ from probsym.distributions.learned import Canonical, Learned, NetDistribution
 from probsym.distributions.recursive import Head, PlainNet, Recursive, SmallAngle, UnitQuaternion
 from probsym.distributions.registry import BY_KIND, NAMES, by_name, complete, stands_for
 from probsym.distributions.relax import Relaxation
+from probsym.distributions.score_function import ScoreFunction
 from probsym.distributions.weighted_frame import WeightedFrame
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ProjectedDistribution",
     "Recursive",
     "Relaxation",
+    "ScoreFunction",
     "SmallAngle",
     "Support",
     "UnitQuaternion",

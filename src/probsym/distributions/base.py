@@ -236,12 +236,17 @@ class ProjectedDistribution(EquivariantDistribution):
 
     def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
         z = self.features(x, noise["features"])
-        parts: dict[Group, Element] = {}
-        for f in self.group.factors:
-            parts[f] = self.project(x, f, z[f], noise["fallback"][f])
+        g = self.project_all(x, z, noise["fallback"])
         if diagnostics is not None:
             fill(diagnostics, self.diagnose(x, z))
-        return self.group.join(*parts.values())
+        return g
+
+    def project_all(self, x: Inputs, z: Mapping[Group, Any], fallback: Mapping[Group, Tensor]) -> Element:
+        """The elements of all factors for their features."""
+        parts: list[Element] = []
+        for f in self.group.factors:
+            parts.append(self.project(x, f, z[f], fallback[f]))
+        return self.group.join(*parts)
 
     def project(self, x: Inputs, factor: Group, z: Any, fallback: Tensor) -> Element:
         """The element of one factor for its features."""

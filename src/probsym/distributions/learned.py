@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from probsym.distributions.base import SAMPLES_PER_PAGE, Noise, ProjectedDistribution, Support, draw_options
 from probsym.distributions.default_net import DefaultNet
-from probsym.distributions.diagnostics import gathered, lazily, merged
+from probsym.distributions.diagnostics import fill, gathered, lazily, merged
 from probsym.distributions.features import check_features
 from probsym.distributions.geometry import centred, centroid, is_point, moderate, place_of, root, size, space_slot
 from probsym.distributions.relax import Relaxation
+from probsym.distributions.score_function import ScoreFunction, plackett_luce, score_weights
 from probsym.groups import Element, Group
 from probsym.kernels.orthonormal import tolerance
 from probsym.kernels.values import differentiated, drawn_once, may_peek, readable
@@ -35,7 +36,7 @@ class NetDistribution(ProjectedDistribution):
     Args:
         net: called like the model; returns a dict of features by factor, see `Learned`.
         group: the group of the elements.
-        relaxation: the soft permutation that carries gradients to the scores of S_n.
+        relaxation: what carries gradients to the scores of S_n.
 
     Raises:
         TypeError: net is no module.
@@ -45,8 +46,10 @@ class NetDistribution(ProjectedDistribution):
         super().__init__(group)
         if not isinstance(net, nn.Module):
             raise TypeError(f"net: expected an nn.Module that is called like the model, got {type(net).__name__}")
+        if relaxation.by_weights:
+            raise ValueError(f"relaxation: {type(self).__name__} has no law of orders, which a ScoreFunction needs")
         self.net = net
-        self.relaxation = relaxation
+        self.relaxation: Relaxation | ScoreFunction = relaxation
 
     @property
     def _sorted(self) -> list[Group]:
@@ -60,6 +63,8 @@ class NetDistribution(ProjectedDistribution):
         with respect to the inputs (a force) has no part through it, and the relaxed one must not pollute it.
         """
         z = self._call_net(x)
+        if self.relaxation.by_weights:
+            return z  # the exact derivative of an average has a part through the law of the orders
         if self._sorted and any(differentiated(leaf.value) for leaf in x.leaves.values()):
             apart = self._call_net(x.map(lambda leaf: leaf.value.detach()))
             for f in self._sorted:
@@ -120,6 +125,8 @@ class NetDistribution(ProjectedDistribution):
         g = super().project(x, factor, z, fallback)
         if factor.feature_kind == "scores":
             g = self.relaxation.attach(g, z)  # type: ignore[arg-type]
+            if self.relaxation.by_weights:
+                return g  # its samples get the weights that pass the gradient on
         if self.training and torch.is_grad_enabled():
             self._refuse_lost_gradient(factor, z, g)
         return g
@@ -164,11 +171,11 @@ class NetDistribution(ProjectedDistribution):
             return flags.reshape(math.prod(flags.shape[:-1]), x.count).any(0).sum()
 
         def entropy() -> Tensor:
-            entropies = [self.relaxation.entropy(first[f], x.layouts[f]) for f in self._sorted]  # type: ignore[index]
+            entropies = [self.relaxation.entropy(first[f], x.layouts[f]) for f in self._sorted]  # type: ignore
             return torch.stack(entropies).sum()
 
         wanted = {"degenerate": degenerate}
-        if self._sorted:
+        if self._sorted and not self.relaxation.by_weights:
             wanted["entropy"] = entropy
 
         # 2. when: a compiler follows no function that waits to be called, and a transform's tensors do not outlive it
@@ -204,6 +211,8 @@ class Learned(NetDistribution):
     """The paper's p(g|x): noise outsourced through an equivariant net, arXiv 2306.02866, section 2.2.
 
         g = project(net(x) / |net(x)| + scale eps)    noise="late", one pass of the net per input
+                                                      noise="gumbel", the same with Gumbel noise on the scores of S_n,
+                                                      which makes the law of an order known: see `log_prob`
         g = project(net(x + scale |x| eps))           noise="input", as in the paper, one pass per sample;
                                                       the centroid, and with it the origin, is that of x
 
@@ -218,12 +227,13 @@ class Learned(NetDistribution):
         noise: where the noise enters.
         scale: its size: late, relative to the size of the features (root mean square of the vectors, standard deviation
             of the scores); at the input, relative to the size of the centred points, and absolute for node features.
-        relaxation: the soft permutation that carries gradients to the scores of S_n.
+        relaxation: how a gradient gets through the sort to the scores of S_n: by the soft permutation of a `Relaxation`
+            (biased, small variance), or by a `ScoreFunction` (unbiased, needs noise="gumbel").
 
     Raises:
-        ValueError: `noise` or `scale` out of range; late noise for a group whose noise does not move as its features
-            do; at the call, features of the wrong shape, or in training features of a group whose elements carry no
-            gradient.
+        ValueError: `noise` or `scale` out of range; a `ScoreFunction` without Gumbel noise; noise that is added to
+            features for a group whose noise does not move as they do; at the call, features of the wrong shape, or in
+            training features of a group whose elements carry no gradient.
         TypeError: at the call, `Exact()`: the probabilities of the elements are not known, even of finitely many.
     """
 
@@ -233,20 +243,26 @@ class Learned(NetDistribution):
         group: Group,
         noise: str = "late",
         scale: float = 1.0,
-        relaxation: Relaxation = RELAXATION,
+        relaxation: Relaxation | ScoreFunction = RELAXATION,
     ) -> None:
-        super().__init__(net, group, relaxation)
+        super().__init__(net, group)
         if noise not in PLACES:
             raise ValueError(f"noise: expected one of {', '.join(map(repr, PLACES))}, got {noise!r}")
         if not scale > 0:
             raise ValueError(f"scale: expected a positive number, got {scale}")
-        if noise == "late":
+        if relaxation.by_weights and noise != "gumbel":
+            raise ValueError(
+                f"relaxation: a ScoreFunction needs the law of the orders, which is known with noise='gumbel' only, "
+                f"got noise={noise!r}"
+            )
+        if noise != "input":
             for f in group.factors:
                 if not f.takes_noise:
                     raise ValueError(
-                        f"noise='late' adds noise to the features, but the noise of {f!r} does not move as they do: "
+                        f"noise={noise!r} adds noise to the features, but the noise of {f!r} does not move as they do: "
                         "derive from NetDistribution and let the noise enter in a way that the group leaves alone"
                     )
+        self.relaxation = relaxation
         self.scale = scale
         self.place = PLACES[noise]
 
@@ -272,6 +288,59 @@ class Learned(NetDistribution):
     def features(self, x: Inputs, noise: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
         return self.place.features(self, x, noise)
 
+    def transport(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
+        if not self.relaxation.by_weights:
+            return super().transport(x, noise, diagnostics)
+
+        # 1. The elements, from features of one pass of the net.
+        clean = self.net_features(x)
+        z = self.place.noisy(x, clean, noise["features"], self.scale)  # type: ignore[union-attr]
+        g = self.project_all(x, z, noise["fallback"])
+        if diagnostics is not None:
+            fill(diagnostics, self.diagnose(x, z))
+
+        # 2. Weights of value one, whose gradient is that of the law of the orders.
+        log_p = self._log_prob(x, clean, g)
+        sample_shape = log_p.shape[:-1]
+        weights = score_weights(log_p.reshape(-1, x.count))
+        if weights is None:
+            return g
+        return g.weighted(weights.reshape(*sample_shape, x.count))
+
+    def log_prob(self, x: Inputs, g: Element) -> Tensor:
+        """log p(order|x) of the permutations in g, batch shape (K, B): (K, B), in nats.
+
+        With Gumbel noise the order of the nodes has the law of Plackett and Luce: the first place goes to node i with
+        probability proportional to exp(-score_i / scale), the second to one of the others in the same way, and so on.
+
+            log p = sum_r [ l_r - log sum_{s >= r} exp l_s ],    l_r = -score / scale of the node in place r
+
+        Poses and other factors of a product are independent of the order, given x; their density is not counted.
+
+        Args:
+            x: bound inputs, as of `phi.bind`.
+
+        Raises:
+            ValueError: another noise than "gumbel", or a group without permutations of nodes.
+        """
+        if self.place.name != "gumbel":
+            raise ValueError(f"log_prob: the law of the orders is known with noise='gumbel', got {self.place.name!r}")
+        if not self._sorted:
+            raise ValueError(f"log_prob: {self.group!r} has no permutations of nodes")
+        return self._log_prob(x, self.net_features(x), g)
+
+    def _log_prob(self, x: Inputs, clean: Mapping[Group, Any], g: Element) -> Tensor:
+        total: Tensor | None = None
+        for f in self._sorted:
+            layout: Layout = x.layouts[f]  # type: ignore[index]
+            preference = -standardised(clean[f], layout) / self.scale
+            order: Any = g[f]
+            own = plackett_luce(preference, order, layout)
+            total = own if total is None else total + own
+        if total is None:
+            raise ValueError(f"{self.group!r} has no permutations of nodes")
+        return total
+
     def support(self, x: Inputs, generator: torch.Generator | None = None) -> Support:
         raise TypeError(
             f"{self.brief} is the law of a net and noise, so that the probabilities of its elements are not known: "
@@ -290,7 +359,9 @@ class Late:
     docs/appendix/lab-notes.md. What other groups make of their features, `Group.add_noise` says.
     """
 
-    name = "late"
+    def __init__(self, name: str, gumbel: bool) -> None:
+        self.name = name
+        self.gumbel = gumbel  # whether noise on scores is Gumbel noise
 
     def noise(self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None, drawn: Any) -> Any:
         return drawn
@@ -299,11 +370,16 @@ class Late:
         return reps
 
     def features(self, p: Learned, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
-        clean = p.net_features(x)
+        return self.noisy(x, p.net_features(x), noise, p.scale)
+
+    def noisy(
+        self, x: Inputs, clean: Mapping[Group, Any], noise: Mapping[Group, Tensor], scale: float
+    ) -> Mapping[Group, Any]:
+        """The features with noise, from those of the net."""
         z: dict[Group, Any] = {}
         for f, eps in noise.items():
             if f.noise_slots:
-                z[f] = self._add(x, f, clean[f], eps, p.scale)
+                z[f] = self._add(x, f, clean[f], eps, scale)
             else:
                 z[f] = eps
         return z
@@ -314,6 +390,10 @@ class Late:
             return origin, self._add(x, factor, vectors, eps, scale)
         if factor.feature_kind == "scores":
             value = standardised(value, x.layouts[factor])  # type: ignore[index]
+            if self.gumbel:
+                # The logarithm of exponential noise, which is minus Gumbel noise: scores are sorted upwards. Made from
+                # normal noise, that designs know to arrange.
+                eps = torch.log(-torch.special.log_ndtr(eps))
         elif factor.feature_kind == "columns":
             value = unit_size(value)
             # a net may give more or fewer columns than the noise has; the first ones of both are used
@@ -442,7 +522,9 @@ class AtInput:
         return {f: _unfolded(z[f], sample, times) for f in z}
 
 
-PLACES: dict[str, Late | AtInput] = {place.name: place for place in (Late(), AtInput())}
+PLACES: dict[str, Late | AtInput] = {
+    place.name: place for place in (Late("late", False), Late("gumbel", True), AtInput())
+}
 
 
 def _linear(leaf: Leaf) -> Rep:

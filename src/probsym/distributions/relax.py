@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -40,6 +41,7 @@ class Relaxation:
 
     temperature: float = 0.1
     sinkhorn: int = 2
+    by_weights: ClassVar[bool] = False  # whether samples have weights that pass the gradient on
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

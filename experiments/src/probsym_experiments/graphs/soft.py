@@ -57,10 +57,12 @@ class Soft(nn.Module):
         z = p.features(x, noise["features"])[group]
         hard = p.project(x, group, z.detach(), noise["fallback"][group])
         assert isinstance(hard, NodePermutation)
-        mixed = p.relaxation(z, layout.padded_mask())  # node by place
+        relaxation = p.relaxation
+        assert isinstance(relaxation, ps.Relaxation)
+        mixed = relaxation(z, layout.padded_mask())  # node by place
         rows = x.fold(lambda leaf: _mix(mixed, leaf.value, leaf.rep.ndim), k)
         y = self.model(*rows.args, **rows.kwargs)
-        return y.unflatten(0, (k, x.count)), {"entropy": p.relaxation.entropy(z, layout)} if diagnose else {}
+        return y.unflatten(0, (k, x.count)), {"entropy": relaxation.entropy(z, layout)} if diagnose else {}
 
 
 def _mix(soft: Tensor, value: Tensor, axes: int) -> Tensor:

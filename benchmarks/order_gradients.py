@@ -1,0 +1,203 @@
+"""How well an order of nodes learns: straight-through and score-function gradients against the true one.
+
+1. Cosine of the gradient of one training step with the true gradient of the expected loss, and of the mean of many
+   steps (what is left is bias). The true one sums over all orders of five nodes.
+2. Training: a plain MLP that must learn a function of a sorted set, with a learned order, at equal numbers of steps.
+
+python benchmarks/order_gradients.py --out order_gradients.json         minutes on one core; --quick: seconds
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from report import circumstances
+from torch import Tensor, nn
+
+import probsym as ps
+from probsym.files import write
+
+NODES = ps.S("nodes")
+WAYS: dict[str, ps.Relaxation | ps.ScoreFunction] = {
+    "score function": ps.ScoreFunction(),
+    "straight-through, temperature 0.03": ps.Relaxation(0.03, 2),
+    "straight-through, temperature 0.1": ps.Relaxation(0.1, 2),
+    "straight-through, temperature 0.5": ps.Relaxation(0.5, 2),
+}
+
+
+class Scores(nn.Module):
+    """A small net with one score per node (B, N)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(channels, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).squeeze(-1)
+
+
+def flat(gradients: Any) -> Tensor:
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+# ---------------------------------------------------------------- 1. gradients
+
+
+class Losses(nn.Module):
+    """The loss of each input (B, 1) by a fixed MLP that reads five points in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(15, 32), nn.Tanh(), nn.Linear(32, 15))
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        moved = self.net(x.flatten(1)).view_as(x)
+        return (moved - target).square().mean((1, 2)).unsqueeze(-1)
+
+
+def true_gradient(p: ps.Learned, phi: ps.Symmetrizer, call: dict[str, Tensor]) -> Tensor:
+    """Of the loss under p, the sum over all 120 orders."""
+    x = phi.bind((), call)
+    orders = torch.tensor(list(itertools.permutations(range(5))), dtype=torch.float64)
+    scores = orders[:, None].expand(-1, x.count, -1)
+    g = x.stored(NODES).project(scores, torch.zeros_like(scores))
+    losses = phi.orbit(x, g).tensors[0].squeeze(-1)
+    expected = (p.log_prob(x, g).exp() * losses.detach()).sum(0).mean()
+    return flat(torch.autograd.grad(expected, list(p.net.parameters())))
+
+
+def cosines(seed: int, scale: float, k: int, steps: int) -> dict[str, tuple[float, float]]:
+    """For every way the mean cosine of one step with k samples, and the cosine of the mean of all steps."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    net = Scores(3, 4).double()
+    model = Losses().double().requires_grad_(False)
+    x = torch.randn(32, 5, 3, generator=generator, dtype=torch.float64)
+    call = {"x": x, "target": x + 0.5 * torch.randn(32, 5, 3, generator=generator, dtype=torch.float64)}
+    rep = ps.Rep(NODES, None)
+    found: dict[str, tuple[float, float]] = {}
+    for name, way in WAYS.items():
+        p = ps.Learned(InputOnly(net), NODES, "gumbel", scale, way)
+        phi = ps.symmetrize(model, {"x": rep, "target": rep}, ps.Rep(), p).train()
+        truth = true_gradient(p, phi, call)
+        total = torch.zeros_like(truth)
+        each: list[float] = []
+        for _ in range(steps):
+            loss = phi(**call, samples=k, generator=generator).mean()
+            step = flat(torch.autograd.grad(loss, list(net.parameters())))
+            each.append(float(nn.functional.cosine_similarity(step, truth, 0)))
+            total += step
+        found[name] = (statistics.mean(each), float(nn.functional.cosine_similarity(total, truth, 0)))
+    return found
+
+
+class InputOnly(nn.Module):
+    """A net of p that is shown the target and does not look."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return self.net(x)
+
+
+# ---------------------------------------------------------------- 2. training
+
+
+def sorted_sum(x: Tensor) -> Tensor:
+    """A function of a set of numbers (B, N, 1) that is easy once they are sorted: weights by rank."""
+    values = x.squeeze(-1).sort(-1).values
+    weights = torch.linspace(-1, 1, values.shape[1]).sign() * torch.arange(values.shape[1]).add(1.0).rsqrt()
+    return (values * weights).sum(-1, keepdim=True)
+
+
+def train(name: str, size: int, scale: float, seed: int, steps: int) -> dict[str, Any]:
+    """Test error of an MLP on sets of `size` numbers, and seconds of training."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(size, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
+    if name == "haar":
+        p: Any = "haar"
+    elif name == "canonical":
+        p = ps.Canonical(Scores(1, 8), NODES)
+    else:
+        p = ps.Learned(Scores(1, 8), NODES, "gumbel", scale, WAYS[name])
+    phi = ps.symmetrize(model, ps.Rep(NODES), ps.Rep(), p).train()
+    optimizer = torch.optim.Adam(phi.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    k = None if name == "canonical" else 4
+    start = time.perf_counter()
+    for _ in range(steps):
+        x = torch.rand(64, size, 1, generator=generator)
+        loss = (phi(x, samples=k, generator=generator) - sorted_sum(x)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    seconds = time.perf_counter() - start
+    x = torch.rand(2000, size, 1, generator=generator)
+    with torch.no_grad():
+        y = phi.eval()(x, samples=None if name == "canonical" else 20, generator=generator)
+    return {"mse": float((y - sorted_sum(x)).square().mean()), "seconds": round(seconds, 2)}
+
+
+# ---------------------------------------------------------------- all of it
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    seeds = range(2) if quick else range(6)
+    for scale in (0.3, 1.0):
+        by_way: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+        for seed in seeds:
+            for name, pair in cosines(seed, scale, 10, 10 if quick else 60).items():
+                by_way[name].append(pair)
+        for name, pairs in by_way.items():
+            one = [pair[0] for pair in pairs]
+            many = [pair[1] for pair in pairs]
+            rows.append({"scale": scale, "way": name, "one step": one, "mean of steps": many})
+            print(
+                f"scale {scale}, {name}: one step {statistics.mean(one):.2f}, mean {statistics.mean(many):.2f}",
+                flush=True,
+            )
+    trained: list[dict[str, Any]] = []
+    for size in (6, 16):
+        for name, scale in (
+            ("haar", 0.0),
+            ("canonical", 0.0),
+            ("score function", 0.1),
+            ("score function", 0.3),
+            ("straight-through, temperature 0.1", 0.1),
+            ("straight-through, temperature 0.1", 0.3),
+        ):
+            for seed in (1, 2) if quick else (1, 2, 3):
+                row = train(name, size, scale, seed, 50 if quick else 2000)
+                trained.append({"size": size, "way": name, "scale": scale, "seed": seed, **row})
+                print(trained[-1], flush=True)
+    return {"gradients": rows, "training": trained}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer seeds and steps: seconds")
+    parser.add_argument("--out", type=Path, help="write the numbers, as JSON")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.time()
+    result = measure(given.quick)
+    if given.out is not None:
+        result |= {**circumstances(1), "wall": round(time.time() - start)}
+        write(given.out, json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
