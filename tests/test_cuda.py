@@ -175,3 +175,23 @@ def test_frames_beside_an_axis_that_nothing_moves(estimator):
     phi = ps.symmetrize(Model(), {"pos": ps.Rep(nodes, space)}, ps.Rep(), ps.Frame(space)).eval()
     pos = torch.randn(4, 5, 3, dtype=torch.float64)
     assert close(here(phi(pos=there(pos), estimator=estimator)), phi(pos=pos, estimator=estimator))
+
+
+@KINDS
+@pytest.mark.parametrize("group", [ps.D(4), ps.C(8, mask="disc"), ps.SO(2), ps.Shift((6,))], ids=repr)
+def test_images_and_what_turns_with_them(group, kind):
+    """Many samples of one batch, with mixed poses: pixels, flows, keypoints and signals."""
+    g = group.haar((5, 3), generator=seeded(), dtype=kind)
+    reps = {"image": ps.Rep(None, group.defining)}
+    if not isinstance(group, ps.Shift):
+        reps = {"flow": ps.Rep(group.vector, group.image), "sign": ps.Rep(group.det)}
+    if isinstance(group, ps.C | ps.D):
+        reps["points"] = ps.Rep(None, group.point)
+    for rep in reps.values():
+        sizes = []
+        for slot in rep.slots:
+            sizes += [4] if slot is None else [6 if size is None else size for size in slot.sizes]
+        x = torch.randn(3, *sizes, generator=seeded(1), dtype=torch.float64).to(kind)
+        moved = rep.act(g.map(lambda tensor, _: tensor.to(DEVICE)), x.to(DEVICE), 1)
+        assert on_gpu(moved)
+        assert close(here(moved), rep.act(g, x, 1), TOLERANCE[kind])
