@@ -293,6 +293,16 @@ def test_wrong_sizes_are_refused_by_name():
         ps.symmetrize(model, ps.Rep(MIRROR.signed([[1, 2, -3]])), ps.Rep(), "haar")(torch.randn(2, 4))
 
 
+def test_channels_of_a_volume_in_the_wrong_place_are_refused():
+    flip = MIRROR.grid([[1, 2, -3]])
+    scan = torch.randn(2, 1, 4, 5, 6)
+    with pytest.raises(ValueError, match=r"axes 1 to 3 for those of a volume, but shape \(2, 1, 4, 5, 6\) looks as if"):
+        ps.symmetrize(nn.Identity(), ps.Rep(flip), ps.Rep(flip), "haar")(scan)
+    for rep, x in ((ps.Rep(None, flip), scan), (ps.Rep(flip, None), scan), (ps.Rep(flip), scan.movedim(1, -1))):
+        phi = ps.symmetrize(nn.Identity(), rep, rep, "haar", eval_samples=ps.Exact()).eval()
+        assert torch.equal(phi(x), x)
+
+
 # ---------------------------------------------------------------- what the library does for them
 
 

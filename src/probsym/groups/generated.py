@@ -611,10 +611,9 @@ class TurnedGrid(GivenByGenerators):
         index = self.table("index", g)
         step = strides[index] * self.table("sign", g)
         lengths = torch.tensor(sizes, device=x.device)
-        first = ((lengths - 1) * step.clamp_max(0).abs()).sum(-1)  # exchanged axes have equal lengths
+        pixels = ((lengths - 1) * step.clamp_max(0).abs()).sum(-1)  # exchanged axes have equal lengths
 
         # 2. Which pixel of x each pixel is: (*shape, sizes...).
-        pixels = first
         for i, size in enumerate(sizes):
             along = step[..., i].reshape(*g.shape, *[1] * (i + 1))
             pixels = pixels.unsqueeze(-1) + along * torch.arange(size, device=x.device)

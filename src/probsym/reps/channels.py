@@ -1,4 +1,4 @@
-"""Images whose channels stand first, declared as if they stood last."""
+"""Images and volumes whose channels stand first, declared as if they stood last."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def refuse_channels_first(name: str, rep: Rep, shape: tuple[int, ...]) -> None:
     Axes that no Rep names are channels and stand last, so `Rep(G)` means (B, H, W) or (B, H, W, C). A tensor whose
     rows, columns and channels could as well be channels, rows and columns is refused: with as many channels as columns
     (a square image), or with fewer rows than either. `Rep(G, None)` names the last axis and so says that it is meant.
+    Volumes are judged by the first and the last of their axes.
 
     Raises:
         ValueError: names the tensor.
@@ -21,14 +22,15 @@ def refuse_channels_first(name: str, rep: Rep, shape: tuple[int, ...]) -> None:
     >>> refuse_channels_first("argument 'x'", Rep(D(1)), (2, 8, 6, 3))         # rows, columns, channels
     >>> refuse_channels_first("argument 'x'", Rep(None, D(1)), (2, 3, 8, 8))   # channels, rows, columns
     """
-    # 1. only slots of two axes, rows and columns, that stand last are in doubt
-    if not rep.is_image:
+    # 1. only slots of several axes, those of an image or a volume, that stand last are in doubt
+    last = rep.slots[-1] if rep.slots else None
+    if last is None or not rep.is_image:
         return
-    last = rep.slots[-1]
 
     # 2. without channels there is nothing to confuse, and few channels behind many rows are what they seem
     start = rep.batch_dims + rep.ndim
-    rows, columns = shape[start - 2 : start]
+    grid = shape[start - last.num_axes : start]
+    rows, columns = grid[0], grid[-1]
     channels = shape[start:]
     if not channels:
         return
@@ -38,8 +40,11 @@ def refuse_channels_first(name: str, rep: Rep, shape: tuple[int, ...]) -> None:
     # 3. the two ways to say it
     named = ", ".join(["None"] * len(channels))
     shown = "".join(f"{slot!r}, " for slot in rep.slots[:-1])
+    taken = f"axes {start - 2} and {start - 1} for the rows and columns of an image"
+    if len(grid) > 2:
+        taken = f"axes {start - len(grid)} to {start - 1} for those of a volume"
     raise ValueError(
-        f"{name}: {rep!r} takes axes {start - 2} and {start - 1} for the rows and columns of an image, but shape "
+        f"{name}: {rep!r} takes {taken}, but shape "
         f"{tuple(shape)} looks as if channels came first: declare Rep({shown}{named}, {last!r}) if they do, and "
         f"Rep({shown}{last!r}, {named}) if they stand last"
     )

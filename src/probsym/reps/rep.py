@@ -60,7 +60,7 @@ class Rep:
     on_edges: bool  # whether the axis that absorbs the batch holds edges rather than nodes
     requires_float: bool  # whether the action adds entries up, so that integers will not do
     is_complex: bool  # whether its tensors are complex numbers
-    is_image: bool  # whether the last slot takes two axes, the rows and columns of an image
+    is_image: bool  # whether the last slot takes several axes, those of an image or a volume
     _only_nodes: bool  # whether nothing but node axes moves
     _guarded: bool  # whether a slot would compute in half precision, or let autocast do so
     _steps: tuple[Step, ...]
@@ -101,7 +101,7 @@ class Rep:
         self.requires_float = any(slot.requires_float for slot, _ in axes)
         self.is_complex = any(slot.is_complex for slot, _ in axes)
         last = self.slots[-1] if self.slots else None
-        self.is_image = last is not None and last.num_axes == 2
+        self.is_image = last is not None and last.num_axes >= 2
         self._only_nodes = all(slot.role == "nodes" for slot, _ in axes)
         self._guarded = not all(slot.guards_precision for slot, _ in axes)
         self._steps = _steps(axes)
