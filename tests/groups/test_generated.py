@@ -471,3 +471,9 @@ def test_the_checker_finds_labels_that_do_not_swap():
     assert_equivariant(right, scan)
     assert_equivariant(wrong, scan)  # under what it declares,
     assert not equivariance_error(wrong, scan, reps=inputs, output=swap).passed  # which is not what is meant
+
+
+def test_a_net_that_could_not_learn_is_refused_in_training():
+    phi = ps.symmetrize(Wide(3), ps.Rep(EXCHANGES), ps.Rep(EXCHANGES), ps.Learned(nn.Linear(3, 6).double(), EXCHANGES))
+    with pytest.raises(ValueError, match="carry no gradient"):
+        phi.train()(torch.randn(2, 3, dtype=torch.float64))
