@@ -13,6 +13,7 @@ from probsym.distributions import (
     Recursive,
     Relaxation,
     ScoreFunction,
+    Scored,
     WeightedFrame,
 )
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Hybrid, MonteCarlo, designs
@@ -73,6 +74,7 @@ __all__ = [
     "Rep",
     "S",
     "ScoreFunction",
+    "Scored",
     "Shift",
     "Signs",
     "Symmetrizer",

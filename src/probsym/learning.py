@@ -86,8 +86,8 @@ def distance(g: Element) -> Tensor:
     """How far group elements are from the identity: in [0, 1] per factor, summed over factors; batch shape of g.
 
     O, SO, E, SE: |R - 1|^2 / (4 d), without the translation. S_n: the share of nodes that move, with the
-    straight-through gradient of the scores. Signs: the share of signs that change. Other finite groups: 0 or 1, without
-    gradient. A group of your own defines `distance_to_identity`.
+    straight-through gradient of the scores. Signs: the share of signs that change. Other finite groups: 0 or 1, whose
+    gradient is that of the weights, where p gives its elements any. A group of your own defines `distance_to_identity`.
 
     Raises:
         TypeError: a group without a distance.
@@ -99,7 +99,10 @@ def distance(g: Element) -> Tensor:
     """
     if g.group.trivial:
         return torch.zeros(g.shape)
-    return g.group.distance_to_identity(g)
+    away = g.group.distance_to_identity(g[g.group])
+    if g.weight is None:
+        return away
+    return g.weight * away  # of value one: they pass the gradient on to p
 
 
 @dataclass(frozen=True)

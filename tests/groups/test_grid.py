@@ -133,8 +133,8 @@ def test_what_is_refused():
         ps.O(3).elements()
     with pytest.raises(TypeError, match="listed"):
         ps.S(20).elements()
-    with pytest.raises(ValueError, match="no default net"):
-        ps.symmetrize(Net(4), ps.Rep(None, ps.C(4)), ps.Rep())
+    with pytest.raises(ValueError, match="at most 40320 elements to score"):
+        ps.symmetrize(Net(4), ps.Rep(None, ps.Shift(224)), ps.Rep())
 
 
 @pytest.mark.parametrize("group", [*EXACT, ps.S(4), ps.O(1), ps.SO(1), ps.Signs(3), ps.D(4) * ps.S(3)], ids=repr)

@@ -96,5 +96,3 @@ def test_what_is_refused():
         ps.Rep(FLIPS).act(FLIPS.haar((2,)), torch.ones(2, 4))
     with pytest.raises(TypeError, match="cannot be listed: more than 40320"):
         ps.Signs(16).elements()
-    with pytest.raises(ValueError, match="no default net"):
-        ps.symmetrize(net(), ps.Rep(None, FLIPS), ps.Rep())

@@ -18,6 +18,8 @@ from probsym.distributions.recursive import Head, PlainNet, Recursive, SmallAngl
 from probsym.distributions.registry import BY_KIND, NAMES, by_name, complete, stands_for
 from probsym.distributions.relax import Relaxation
 from probsym.distributions.score_function import ScoreFunction
+from probsym.distributions.score_net import ScoreNet
+from probsym.distributions.scored import Scored
 from probsym.distributions.weighted_frame import WeightedFrame
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "Recursive",
     "Relaxation",
     "ScoreFunction",
+    "ScoreNet",
+    "Scored",
     "SmallAngle",
     "Support",
     "UnitQuaternion",

@@ -84,7 +84,7 @@ class Haar(ProjectedDistribution):
         Raises:
             TypeError: the group is infinite or too large to be listed.
         """
-        order = _order(x, self.group.factors)
+        order = order_of(x, self.group.factors)
         if order is None:
             return super().support(x)
         if order > LARGEST_LIST:
@@ -114,8 +114,8 @@ class Haar(ProjectedDistribution):
     def enumerable_part(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         """The small finite factors, as many as have no more than 1,024 elements together, and the rest."""
         small: list[Group] = []
-        for f in sorted(self.group.factors, key=lambda f: _order(x, [f]) or math.inf):
-            together = _order(x, [*small, f])
+        for f in sorted(self.group.factors, key=lambda f: order_of(x, [f]) or math.inf):
+            together = order_of(x, [*small, f])
             if together is not None and together <= LARGEST_SPLIT:
                 small.append(f)
         large = [f for f in self.group.factors if f not in small]
@@ -142,7 +142,7 @@ def _in_precision(tensor: Tensor, x: Inputs) -> Tensor:
     return tensor
 
 
-def _order(x: Inputs, factors: Iterable[Group]) -> int | None:
+def order_of(x: Inputs, factors: Iterable[Group]) -> int | None:
     """Number of elements of a product of factors, for the largest input; None if infinite."""
     total = 1
     for f in factors:

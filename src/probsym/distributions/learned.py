@@ -80,7 +80,7 @@ class NetDistribution(ProjectedDistribution):
             # 2. any other net is called like the model, with tensors of its own that it may write into
             if not getattr(self.net, "reads_only", False):
                 x = x.owned()
-            return self.checked(self._call_like_model(x), x)
+            return self.checked(called_like_model(self.net, x, type(self).__name__), x)
 
     def checked(self, features: Any, x: Inputs) -> dict[Group, Any]:
         """What the net returned, by factor, checked and in the precision of the inputs.
@@ -91,22 +91,6 @@ class NetDistribution(ProjectedDistribution):
             TypeError, ValueError: names the factor, what was expected and what came.
         """
         return check_features(features, x, self.group)
-
-    def _call_like_model(self, x: Inputs) -> Any:
-        if torch.compiler.is_compiling():
-            return self.net(*x.args, **x.kwargs)
-        try:
-            return self.net(*x.args, **x.kwargs)
-        except TypeError:
-            # An error of the call itself is about the names of arguments; torch would not say whose net this is.
-            try:
-                inspect.signature(self.net.forward).bind(*x.args, **x.kwargs)
-            except TypeError as error:
-                raise TypeError(
-                    f"net of {type(self).__name__}: {type(self.net).__name__}.forward is called with the arguments of "
-                    f"the model, by the same names, and cannot take them: {error}"
-                ) from error
-            raise
 
     def move_noise(self, x: Inputs, h: Element, noise: Noise) -> Noise:
         """h eps; noise that turns with a frame which the features determine moves as their group says."""
@@ -188,6 +172,31 @@ class NetDistribution(ProjectedDistribution):
         if x.readable and readable(*tensors):
             return gathered({name: lazily(compute) for name, compute in wanted.items()})
         return {name: compute() for name, compute in wanted.items()}
+
+
+def called_like_model(net: nn.Module, x: Inputs, owner: str) -> Any:
+    """What a net of p returns for the arguments of the model.
+
+    Args:
+        owner: the distribution whose net it is, for messages.
+
+    Raises:
+        TypeError: its `forward` cannot take them; says so.
+    """
+    if torch.compiler.is_compiling():
+        return net(*x.args, **x.kwargs)
+    try:
+        return net(*x.args, **x.kwargs)
+    except TypeError:
+        # An error of the call itself is about the names of arguments; torch would not say whose net this is.
+        try:
+            inspect.signature(net.forward).bind(*x.args, **x.kwargs)
+        except TypeError as error:
+            raise TypeError(
+                f"net of {owner}: {type(net).__name__}.forward is called with the arguments of the model, by the same "
+                f"names, and cannot take them: {error}"
+            ) from error
+        raise
 
 
 def _first(factor: Group, value: Any, layout: Layout | None) -> Any:

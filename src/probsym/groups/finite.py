@@ -49,6 +49,8 @@ class FiniteGroup(Group[ElementT]):
     [2, 1, 0]
     """
 
+    feature_kind: ClassVar[str] = "elements"
+
     # ------------------------------------------------------------ the list
 
     @abstractmethod
@@ -122,10 +124,10 @@ class FiniteGroup(Group[ElementT]):
         return (self.number(g) != 0).to(torch.get_default_dtype())
 
 
-def leading(z: Tensor) -> Tensor:
-    """Entries that are largest along the last axis, up to rounding."""
+def leading(z: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Entries that are largest along the last axis, up to rounding: that of z, or of a narrower dtype it comes from."""
     z = wide(z.detach())
-    return z >= z.amax(-1, keepdim=True) - tolerance(z.dtype) * extent(z)
+    return z >= z.amax(-1, keepdim=True) - tolerance(dtype or z.dtype) * extent(z)
 
 
 def strongest(z: Tensor, fallback: Tensor) -> Tensor:
