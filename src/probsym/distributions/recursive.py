@@ -390,7 +390,7 @@ class PlainNet(nn.Module):
         for f in group.factors:
             if f.trivial:
                 continue
-            if f.feature_kind == "plain":
+            if f.feature_kind not in ("scores", "columns"):
                 raise ValueError(
                     f"no default net orients by {f!r}: give Recursive a net that returns features of shape (B, ...) "
                     f"along {', '.join(map(repr, f.feature_slots))}, or use Haar"

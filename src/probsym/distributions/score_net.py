@@ -20,7 +20,10 @@ from probsym.reps import Inputs, Leaf, NodeAxis, Rep, Signature
 BUILDING = threading.RLock()
 WIDTHS = (16, 32, 32)  # channels of the strided convolutions
 CORNERS = 2  # places along each axis of a grid that are told apart at the end: where something is matters to shifts
-GRIDS = {2: (nn.LazyConv2d, nn.AdaptiveAvgPool2d), 3: (nn.LazyConv3d, nn.AdaptiveAvgPool3d)}
+GRIDS: dict[int, tuple[Any, Any]] = {
+    2: (nn.LazyConv2d, nn.AdaptiveAvgPool2d),
+    3: (nn.LazyConv3d, nn.AdaptiveAvgPool3d),
+}
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ def _net(dims: int, hidden: int) -> nn.Module:
     convolution, pool = GRIDS[dims]
     layers: list[nn.Module] = []
     for width in WIDTHS:
-        layers += [convolution(width, kernel_size=3, stride=2, padding=1), nn.SiLU()]
+        layers.append(convolution(width, kernel_size=3, stride=2, padding=1))
+        layers.append(nn.SiLU())
     return nn.Sequential(*layers, pool(CORNERS), nn.Flatten(), nn.Linear(WIDTHS[-1] * CORNERS**dims, hidden))
 
 

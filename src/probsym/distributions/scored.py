@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import torch
@@ -88,7 +87,7 @@ class Scored(EquivariantDistribution):
         order = group.order()
         if order is not None and order > LARGEST_LIST:
             raise ValueError(f"group: expected at most {LARGEST_LIST} elements to score, got {order} of {group!r}")
-        if not isinstance(temperature, Real) or isinstance(temperature, bool):
+        if not isinstance(temperature, int | float) or isinstance(temperature, bool):
             raise TypeError(f"temperature: expected a number of at least zero, got {temperature!r}")
         if not 0 <= temperature < math.inf:
             raise ValueError(f"temperature: expected a number of at least zero, got {temperature}")
