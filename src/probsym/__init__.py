@@ -12,8 +12,8 @@ from probsym.distributions import (
     Learned,
     Recursive,
     Relaxation,
-    ScoreFunction,
     Scored,
+    ScoreFunction,
     WeightedFrame,
 )
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Hybrid, MonteCarlo, designs

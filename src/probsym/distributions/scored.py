@@ -14,11 +14,12 @@ from probsym.distributions.diagnostics import fill, gathered, lazily
 from probsym.distributions.haar import Haar, order_of
 from probsym.distributions.learned import called_like_model
 from probsym.distributions.registry import stands_for
+from probsym.distributions.score_function import score_weights
 from probsym.distributions.score_net import ScoreNet
 from probsym.groups import Element, Group, product
 from probsym.groups.finite import leading
 from probsym.groups.permutation import LARGEST_LIST
-from probsym.kernels.values import differentiated, drawn_once, may_peek, readable
+from probsym.kernels.values import drawn_once, may_peek, readable
 from probsym.members import register
 from probsym.reps import Inputs, Layout, Rep
 
@@ -281,23 +282,14 @@ def _chosen(log_p: Tensor, eps: Tensor) -> Tensor:
 
 
 def _weights(log_p: Tensor, place: Tensor) -> Tensor | None:
-    """Weights (K, B) of value one of the elements drawn, whose gradient makes that of the average unbiased.
-
-        w_k = r_k + 1/(K - 1) sum_{j != k} (1 - r_j),    r_k = exp(l_k - l_k.detach()),    l_k = log p(g_k|x)
-
-    So d(1/K sum_k w_k y_k) = 1/K sum_k (y_k - b_k) dl_k + w_k dy_k: the score function with the mean b_k of the other
-    samples as its baseline, and derivatives of any order (arXiv 1802.05098). NaN where the scores are; None where
-    nobody would see a difference.
-    """
-    known = may_peek(log_p) and not bool(log_p.isnan().any())
-    if known and not differentiated(log_p):
-        return None
+    """Weights (K, B) of the elements drawn: of value one, with the gradient of their law; NaN where the scores are."""
     chosen = log_p.gather(0, place)
-    ratio = (chosen - chosen.detach()).exp()
-    if len(ratio) == 1:
-        return ratio
-    gap = 1 - ratio
-    return ratio + (gap.sum(0) - gap) / (len(ratio) - 1)
+    weights = score_weights(chosen)
+    if weights is not None:
+        return weights
+    if may_peek(chosen) and not bool(chosen.isnan().any()):
+        return None
+    return torch.where(chosen.isnan(), chosen, 1.0)
 
 
 def _picked(x: Inputs, every: Element, place: Tensor) -> Element:
