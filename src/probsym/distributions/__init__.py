@@ -10,7 +10,7 @@ from probsym.distributions.base import (
     ProjectedDistribution,
     Support,
 )
-from probsym.distributions.default_net import DefaultNet
+from probsym.distributions.default_net import NETS, DefaultNet, net_for
 from probsym.distributions.frames import Frame
 from probsym.distributions.haar import Haar
 from probsym.distributions.learned import Canonical, Learned, NetDistribution
@@ -25,6 +25,7 @@ from probsym.distributions.weighted_frame import WeightedFrame
 __all__ = [
     "BY_KIND",
     "NAMES",
+    "NETS",
     "Canonical",
     "DefaultNet",
     "EquivariantDistribution",
@@ -48,5 +49,6 @@ __all__ = [
     "WeightedFrame",
     "by_name",
     "complete",
+    "net_for",
     "stands_for",
 ]  # fmt: skip

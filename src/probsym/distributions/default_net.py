@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,56 @@ from probsym.groups import Group
 from probsym.kernels.orthonormal import tolerance
 from probsym.kernels.values import may_peek, readable, recorded
 from probsym.members import register
-from probsym.nets import GIN, DeepSets, InvariantWeights, MomentWeights
+from probsym.nets import GIN, DeepSets, FormWeights, InvariantWeights, MomentWeights
 from probsym.nets.masking import EdgeList, Segments, mean, spread
 from probsym.nets.rounding import uncertain
 from probsym.reps import Inputs, NodeAxis, Signature, leaves
+
+NetBuilder: TypeAlias = Callable[[Group, bool], nn.Module]
+"""Makes the net of a group: (group, whether it also gives scores of the nodes) -> module."""
+
+NETS: dict[str, NetBuilder] = {}
+"""The nets that orient by features of other kinds than scores and columns, by `feature_kind`; `net_for` fills it."""
+
+
+def net_for(kind: str) -> Callable[[NetBuilder], NetBuilder]:
+    """Give the groups of one `feature_kind` a default net, so that "learned" and "canonical" serve them; a decorator.
+
+    The net is called with what the inputs hold along the defining slot of the group, and what nodes know beside it:
+
+        net(vectors (B, N, D, C), scalars (B, N, F) or None, mask) -> (scores (B, N) or None, features of `project`)
+
+    N is 1 where no node axis carries the vectors. Of a ragged batch the nodes lie one after the other, (1, sum N, ...),
+    and the mask is `nets.masking.Segments`; else it is (B, N) or None. The vectors are as they came, in the dtype of
+    the inputs; scalars are in the dtype of the net.
+
+    Raises:
+        ValueError: the kind has a net already.
+    """
+
+    def decorate(builder: NetBuilder) -> NetBuilder:
+        other = NETS.get(kind)
+        # A module that is loaded again defines the same builder once more.
+        if other is not None and (other.__module__, other.__qualname__) != (builder.__module__, builder.__qualname__):
+            raise ValueError(f"kind: {kind!r} has a net already, made by {other.__module__}.{other.__qualname__}")
+        NETS[kind] = builder
+        return builder
+
+    return decorate
+
+
+@net_for("four-vectors")
+def _four_vectors(group: Group, scores: bool) -> nn.Module:
+    # a momentum that says where it is at rest, and three more that say a rotation there
+    return FormWeights("lorentz", columns=4, scores=scores)
+
+
+@net_for("complex columns")
+def _complex_columns(group: Group, scores: bool) -> nn.Module:
+    (slot, _) = group.feature_slots
+    columns = 1 if slot is None else slot.sizes[0] or 1
+    return FormWeights("hermitian", columns=columns, scores=scores)
+
 
 BUILDING = threading.RLock()
 COVERED_ROUNDING_IN_EPS = 16  # of scores: their common size, which they are lifted by, covers as much already
@@ -39,8 +86,9 @@ class DefaultNet(nn.Module):
 
     Any space gives a net on the node axis that carries its vectors, with the scores of that axis from a joint head:
     `InvariantWeights` if an input holds pairs of these nodes, else `MomentWeights`, whose cost is linear in the nodes
-    and edges. Another S_n with pairs or edges gives a GIN, without them DeepSets. Channel counts are fixed by the first
-    call, which may come from several threads at once or under `torch.inference_mode`. Ragged batches are never padded.
+    and edges. Groups of other kinds have nets of theirs (`net_for`): Lorentz, U and SU `FormWeights`. Another S_n with
+    pairs or edges gives a GIN, without them DeepSets. Channel counts are fixed by the first call, which may come from
+    several threads at once or under `torch.inference_mode`. Ragged batches are never padded.
 
     Args:
         spec: Reps of the inputs. group: the factors to serve.
@@ -52,7 +100,7 @@ class DefaultNet(nn.Module):
     def __init__(self, spec: Any, group: Group, version: int = 2) -> None:
         super().__init__()
         for f in group.factors:
-            if f.feature_kind not in ("scores", "columns") and not f.trivial:
+            if f.feature_kind not in ("scores", "columns", *NETS) and not f.trivial:
                 other_way = ", or use Haar" if f.compact else ""
                 raise ValueError(
                     f"no default net orients by {f!r}: give Learned or Canonical a net that returns features of "
@@ -118,6 +166,9 @@ class DefaultNet(nn.Module):
         seen = viewpoint.read(x, sparse=not (isinstance(net, InvariantWeights) or viewpoint.paired))
         if view.space is not None and seen.vectors is None:
             raise ValueError(f"no input holds points or vectors of {view.space!r}: nothing to orient it by")
+        if view.space is not None and view.space.feature_kind in NETS:
+            kept = seen.vectors
+            return replace(_cast(replace(seen, vectors=None), next(net.parameters()).dtype), vectors=kept)
         return _cast(seen, next(net.parameters()).dtype)
 
     def _refuse_unbuilt(self) -> None:
@@ -173,7 +224,7 @@ def _views(spec: Any, group: Group) -> tuple[_View, ...]:
     views: list[_View] = []
     served: set[Group] = set()
     for space in group.factors:
-        if space.feature_kind != "columns":
+        if space.trivial or space.feature_kind not in ("columns", *NETS):
             continue
         axis = _carrier(spec, space)
         joint = axis is not None and axis.feature_kind == "scores" and axis in group.factors and axis not in served
@@ -204,6 +255,8 @@ def _carrier(spec: Any, space: Group) -> NodeAxis | None:
 
 def _net(spec: Any, view: _View, viewpoint: Viewpoint, version: int) -> nn.Module:
     """The net of one view, see `DefaultNet`."""
+    if view.space is not None and view.space.feature_kind in NETS:
+        return NETS[view.space.feature_kind](view.space, view.scores)
     if view.space is not None and (viewpoint.paired or version == 1):
         return InvariantWeights(scores=view.scores)
     if view.space is not None:
@@ -225,7 +278,9 @@ def _called(net: nn.Module, seen: NodeFeatures) -> tuple[Tensor | None, Tensor |
     if isinstance(net, GIN):
         pairs = seen.pairs if seen.edges is None else seen.edges
         return net(seen.scalars, pairs, seen.mask, seen.shape).squeeze(-1), None
-    return net(seen.scalars, seen.mask).squeeze(-1), None
+    if isinstance(net, DeepSets):
+        return net(seen.scalars, seen.mask).squeeze(-1), None
+    return net(seen.vectors, seen.scalars, seen.mask)
 
 
 def _single(seen: NodeFeatures) -> NodeFeatures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -130,6 +130,8 @@ class _Seat:
         directed: spaces of its points (True) and vectors, which are centred and scaled to unit size.
         averaged: places of node axes of others; lengths: places of other spaces, of which lengths remain.
         pooled: whether it has no node axis of its own; directions: whether pairs hold vectors, of which lengths remain.
+        raw: whether it holds vectors of a group that does not keep lengths as O(d) does, which are neither centred nor
+            scaled.
     """
 
     room: str
@@ -140,11 +142,16 @@ class _Seat:
     pooled: bool = False
     directions: bool = False
     labels: bool = False
+    raw: bool = False
 
     def arrange(
         self, x: Inputs, leaf: Leaf, origins: dict[Group, Tensor], errors: list[Tensor], packed: Layout | None
     ) -> Tensor:
         """The features, (B, N, ...) or packed (1, sum N, ...); adds to the origins and to the rounding of vectors."""
+        # Of complex numbers both parts are channels.
+        is_complex = leaf.value.is_complex()
+        if is_complex:
+            leaf = replace(leaf, value=torch.view_as_real(leaf.value.resolve_conj()))
         own = packed is not None and packed_layout(x, leaf) is packed and not self.pooled
         if own:
             layout = packed
@@ -175,6 +182,8 @@ class _Seat:
         value = value.reshape(*value.shape[: len(self.front)], math.prod(value.shape[len(self.front) :]))
         if self.directions:
             value = _length(value, 3).squeeze(3)
+        if self.raw and is_complex:
+            value = torch.view_as_complex(value.unflatten(-1, (-1, 2)).contiguous())
 
         # 4. what belongs to the whole input belongs to each of its nodes
         if self.pooled:
@@ -197,21 +206,27 @@ def _seat(rep: Rep, axis: NodeAxis | None, space: Group | None) -> _Seat | None:
     own_nodes: list[int] = []
     other_nodes: list[tuple[NodeAxis, int]] = []
     directed: list[tuple[Slot, int]] = []
+    raw: list[int] = []
     for slot, at in rep.axes:
         place = at + 1
         if slot.role not in SEEN_ROLES:
-            return None
+            if space is None or slot != space.defining:
+                return None
+            raw.append(place)
+            continue
         if slot.role != "nodes":
             directed.append((slot, place))
         elif slot.group == axis:
             own_nodes.append(place)
         else:
             other_nodes.append((slot.group, place))  # type: ignore[arg-type]
-    if len(own_nodes) > 2 or len(directed) > 1:
+    if len(own_nodes) > 2 or len(directed) + len(raw) > 1:
+        return None
+    if raw and len(own_nodes) > 1:
         return None
 
     # 2. the room: vectors of the own space only where they belong to single nodes
-    own_space = [place for slot, place in directed if slot.group == space]
+    own_space = [place for slot, place in directed if slot.group == space] + raw
     if len(own_nodes) == 2:
         room = "pairs"
     elif own_space:
@@ -227,6 +242,7 @@ def _seat(rep: Rep, axis: NodeAxis | None, space: Group | None) -> _Seat | None:
         lengths=tuple(place for slot, place in directed if slot.group != space),
         pooled=not own_nodes,
         directions=bool(own_space) and room != "vectors",
+        raw=bool(raw),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from probsym.distributions.base import EquivariantDistribution, ProductDistribution, ProjectedDistribution, Support
+from probsym.distributions.default_net import NETS
 from probsym.distributions.geometry import centroid
 from probsym.groups import Group, product
 from probsym.groups.permutation import LARGEST_LIST
@@ -46,8 +47,9 @@ class Haar(ProjectedDistribution):
             if f.compact:
                 continue
             if not f.anchored:
+                by_name = "take 'canonical' or 'learned', or " if f.feature_kind in NETS else ""
                 raise ValueError(
-                    f"{f!r} is not compact and has no uniform distribution: learn one with a NetDistribution"
+                    f"{f!r} is not compact and has no uniform distribution: {by_name}learn one with a NetDistribution"
                 )
             if origin is None:
                 raise ValueError(

@@ -42,9 +42,9 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
         certain: list[Tensor] = []
         for j in range(frame.shape[-1]):
             rest = columns[..., j]
-            error = noise[:, j : j + 1].to(columns.dtype)
+            error = noise[:, j : j + 1].to(columns.abs().dtype)
             for unit, angle in zip(basis, angles, strict=True):
-                along = (unit * rest).sum(-1, keepdim=True)
+                along = (unit.conj() * rest).sum(-1, keepdim=True)
                 rest = rest - along * unit
                 error = error + along.abs() * angle
             length = torch.linalg.vector_norm(rest, dim=-1, keepdim=True)
@@ -59,7 +59,7 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
         span = torch.stack(basis, -1).to(frame.dtype)
 
     # Column j projected onto the basis before it: the strict upper triangle of the coefficients.
-    within = span @ (span.mT @ frame).triu(1)
+    within = span @ (span.mH @ frame).triu(1)
     return torch.where(keeps, frame, within)
 
 

@@ -101,7 +101,7 @@ class Frame(EquivariantDistribution):
             elif factor.on_nodes and factor.trivial:
                 fixed.append(factor)
             else:
-                raise ValueError(f"Frame: no frames are known for {factor!r}")
+                raise ValueError(f"Frame: no frames are known for {factor!r}; take 'canonical' or 'learned' instead")
         self.spaces = tuple(spaces)
         self.nodes = tuple(nodes)
         self.fixed = tuple(fixed)  # node axes on which nothing acts
