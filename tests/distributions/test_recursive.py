@@ -472,6 +472,31 @@ def test_orders_learn_and_forces_stay_clean():
     assert torch.equal(*grads)
 
 
+def test_p_can_concentrate():
+    """Uniform at first; trained towards one pose it gets there, though no net here is equivariant."""
+    group = ps.SO(3)
+    cloud, wanted = randn(1, 4, 3), group.haar((1,), generator=seeded(), dtype=torch.float64).matrix
+    p = Recursive(Flat(12, 3), group)
+    x = ps.symmetrize(Flat(12, 1), ps.Rep(None, group), ps.Rep(), p).bind((cloud,), {})
+    generator = seeded()
+    optimizer = torch.optim.Adam(p.parameters(), 2e-2)
+
+    def resultant():
+        """|E R| / sqrt 3: 0 for the uniform distribution, 1 for a point; 1/sqrt(2000) by chance."""
+        with torch.no_grad():
+            matrices = p.transport(x, p.noise(x, (2000,), seeded(1))).matrix
+        return float(matrices.mean(0).norm()) / 3**0.5
+
+    assert resultant() < 0.15
+    for _ in range(120):
+        g = p.transport(x, p.noise(x, (128,), generator))
+        loss = (g.matrix - wanted).square().sum((-2, -1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert resultant() > 0.6
+
+
 @pytest.mark.parametrize("name", [name for name in FINITE if name != repr(ps.S("nodes"))])
 def test_training_without_a_gradient_is_refused(name):
     group, rep, shape, x = FINITE[name]
