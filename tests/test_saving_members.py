@@ -256,7 +256,7 @@ def test_two_classes_do_not_share_a_name():
         class Other(EquivariantDistribution):
             pass
 
-    with pytest.raises(TypeError, match="expected a class"):
+    with pytest.raises(TypeError, match="expected a class or a function"):
         register(ps.Haar(SPACE))
     assert registered()["Haar"] is ps.Haar
 

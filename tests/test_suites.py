@@ -19,9 +19,15 @@ from probsym.testing.elements import slots_of
 GROUPS = [
     SymmetricGroup(4), ps.S(4), ps.S("nodes"), ps.Axis("nodes", 3), ps.O(1), ps.O(3), ps.SO(2), ps.SO(3), ps.E(2),
     ps.SE(3), ps.C(4), ps.C(5), ps.D(2), ps.D(4), ps.Shift((2, 3)), ps.Shift((4,)), ps.Signs(3),
+    ps.SO(3, about="x"), ps.E(3, about="z"),
     ps.Finite([[1, 2, 0], [1, 0, 2]]), ps.Tetrahedral(reflections=True), ps.Octahedral(), ps.Icosahedral(),
     ps.U(2), ps.SU(3),
     ps.Lorentz(), ps.Lorentz("beam"),
+]  # fmt: skip
+REPRESENTATIONS = [
+    ps.O(3).irrep(3), ps.SE(3).irrep(2), ps.O(3).irrep(1, "even"), ps.SO(2).irrep(2), ps.SE(3).rotation6d,
+    ps.SO(3, about="z").quaternion, ps.O(2).vector * ps.O(2).det * ps.O(2).vector,
+    ps.SE(3).defining + ps.SE(3).rotation6d + 1,
 ]  # fmt: skip
 # Rotations of pixels by other angles than quarter turns are no exact action; what else a slot owes is asked of them.
 INTERPOLATED = [ps.C(5).image, ps.D(8, mask="disc").image, ps.SO(2).image, ps.O(2).image_with(mask="disc")]
@@ -33,6 +39,11 @@ def test_every_family_is_here():
 
 @pytest.mark.parametrize("slot", [s for group in GROUPS for s in slots_of(group)] + INTERPOLATED, ids=repr)
 def test_slots(slot):
+    assert_slot(slot)
+
+
+@pytest.mark.parametrize("slot", REPRESENTATIONS, ids=repr)
+def test_representations(slot):
     assert_slot(slot)
 
 

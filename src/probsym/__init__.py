@@ -35,7 +35,9 @@ from probsym.groups import (
     Signs,
     Tetrahedral,
     U,
+    rotations,
 )
+from probsym.groups.rotations import nearest_rotation
 from probsym.reps import Axis, Rep, S
 from probsym.saving import load, save
 from probsym.symmetrizer import Symmetrizer, symmetrize
@@ -85,6 +87,8 @@ __all__ = [
     "designs",
     "learning",
     "load",
+    "nearest_rotation",
+    "rotations",
     "save",
     "symmetrize",
     "testing",

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, TypeVar, overload
 
 import torch
 
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])  # a class or a function
 Json = Any  # None, bool, int, float, str, and lists and dicts of these
 
 _CLASSES: dict[str, type] = {}
 _NAMES: dict[type, str] = {}
+_FUNCTIONS: dict[str, FunctionType] = {}
 
 
 class UnknownMember(ValueError):
@@ -28,14 +30,14 @@ class NeedsObject(ValueError):
 
 
 @overload
-def register(cls: type[T], *, name: str | None = None) -> type[T]: ...
+def register(cls: F, *, name: str | None = None) -> F: ...
 
 
 @overload
-def register(cls: None = None, *, name: str | None = None) -> Callable[[type[T]], type[T]]: ...
+def register(cls: None = None, *, name: str | None = None) -> Callable[[F], F]: ...
 
 
-def register(cls: type[T] | None = None, *, name: str | None = None) -> Any:
+def register(cls: Any = None, *, name: str | None = None) -> Any:
     """Let `save` write objects of a class and `load` build them again; a decorator.
 
     By default an object is described by the arguments of its constructor, read from its attributes of the same names.
@@ -48,8 +50,10 @@ def register(cls: type[T] | None = None, *, name: str | None = None) -> Any:
     Arguments are numbers, strings, None, dtypes, other registered objects, and lists, tuples and dicts of these.
     Weights of nets are saved apart: describe the architecture alone.
 
+    A function that is an argument of a member, such as `matrix_of` of `space.linear`, is registered in the same way.
+
     Args:
-        cls: the class; a subclass has to be registered itself.
+        cls: the class, or function; a subclass has to be registered itself.
         name: what the file calls it; the name of the class unless given. Files hold only this name, so the class may
             be renamed or moved later.
 
@@ -67,20 +71,23 @@ def register(cls: type[T] | None = None, *, name: str | None = None) -> Any:
     """
     if cls is None:
         return lambda decorated: register(decorated, name=name)
-    if not isinstance(cls, type):
-        raise TypeError(f"register: expected a class, got {cls!r}")
+    if not isinstance(cls, type | FunctionType):
+        raise TypeError(f"register: expected a class or a function, got {cls!r}")
     if name is None:
         name = cls.__name__
-    other = _CLASSES.get(name)
+    other: Any = _CLASSES.get(name, _FUNCTIONS.get(name))
     if other is not None and _path(other) != _path(cls):
         raise ValueError(f"register: the name {name!r} stands for {_path(other)}, pass another name= for {_path(cls)}")
     # A class that is defined again, as in a cell of a notebook that runs twice, replaces the former one.
+    if isinstance(cls, FunctionType):
+        _FUNCTIONS[name] = cls
+        return cls
     _CLASSES[name] = cls
     _NAMES[cls] = name
     return cls
 
 
-def _path(cls: type) -> str:
+def _path(cls: type | FunctionType) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -110,9 +117,18 @@ def describe(value: Any, given: Callable[[Any], bool] | None = None) -> Json:
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
 
+    for name, function in _FUNCTIONS.items():
+        if function is value:
+            return {"function": name}
+
     # 3. Members. The exact class counts: a subclass may act in another way.
     value = getattr(value, "_orig_mod", value)  # torch.compile puts a wrapper around a module
     cls = type(value)
+    if isinstance(value, FunctionType):
+        raise ValueError(
+            f"{value.__qualname__}: this function is not registered, so load could not find it: decorate it with "
+            "probsym.saving.register, in a module that the loading program imports"
+        )
     if cls not in _NAMES:
         if given is not None and given(value):
             return {"given": cls.__name__}
@@ -176,6 +192,8 @@ def rebuild(data: Json) -> Any:
         return dtype
     if "given" in data:
         raise NeedsObject(str(data["given"]))
+    if "function" in data:
+        return _function(data["function"])
     if "member" not in data:
         raise ValueError(f"expected the description of a member, got {data!r}")
     name = data["member"]
@@ -191,6 +209,16 @@ def rebuild(data: Json) -> Any:
     arguments = {key: rebuild(part) for key, part in data["arguments"].items()}
     make = getattr(cls, "rebuild", cls)
     return make(**arguments)
+
+
+def _function(name: str) -> FunctionType:
+    """The function that is registered under a name."""
+    if name not in _FUNCTIONS:
+        raise UnknownMember(
+            f"no function is registered as {name!r}: import the module that defines it, or register yours with "
+            f"probsym.saving.register(function, name={name!r})"
+        )
+    return _FUNCTIONS[name]
 
 
 def is_registered(cls: type) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from probsym.distributions.features import NodeFeatures, Viewpoint
 from probsym.distributions.geometry import centroid
 from probsym.groups import Group
+from probsym.groups.orthogonal import in_space
 from probsym.kernels.orthonormal import tolerance
 from probsym.kernels.values import may_peek, readable, recorded
 from probsym.members import register
@@ -151,6 +152,7 @@ class DefaultNet(nn.Module):
         for view, net, features in zip(self.views, self.nets, seen, strict=True):
             scores, frame = _called(net, features)
             if frame is not None and view.space is not None:
+                frame = in_space(frame, view.space)
                 z[view.space] = frame
                 if view.space.anchored:
                     origin = features.origins.get(view.space)

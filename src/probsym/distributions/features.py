@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.distributions.geometry import centroid, dense, packed_layout, spatial, unit
+from probsym.distributions.geometry import centroid, dense, packed_layout, place_of, spatial, unit
 from probsym.groups import Group, Slot
+from probsym.groups.orthogonal import turned_axes
 from probsym.kernels.orthonormal import extent, tolerance
 from probsym.nets.masking import EdgeList, Segments, Where
 from probsym.nets.rounding import settled, share
@@ -61,8 +62,13 @@ class Viewpoint:
 
     def __init__(self, signature: Signature, axis: NodeAxis | None, space: Group | None) -> None:
         self.axis = axis
-        self.seats = tuple((entry.path, _seat(entry.rep, axis, space)) for entry in signature.entries)
-        pairs = [seat for _, seat in self.seats if seat is not None and seat.room == "pairs"]
+        seats: list[tuple[Any, _Seat]] = []
+        for entry in signature.entries:
+            seat = _seat(entry.rep, axis, space)
+            if seat is not None:
+                seats += [(entry.path, part) for part in _apart(seat, space)]
+        self.seats = tuple(seats)
+        pairs = [seat for _, seat in self.seats if seat.room == "pairs"]
         self.labelled = any(seat.labels for seat in pairs)
         self.paired = any(not seat.labels for seat in pairs)
 
@@ -83,8 +89,6 @@ class Viewpoint:
         lists: list[EdgeList] = []
         errors: list[Tensor] = []
         for path, seat in self.seats:
-            if seat is None:
-                continue
             leaf = x.leaves[path]
             if leaf.rep.labelled is None:
                 value = seat.arrange(x, leaf, origins, errors, packed)
@@ -132,6 +136,7 @@ class _Seat:
         pooled: whether it has no node axis of its own; directions: whether pairs hold vectors, of which lengths remain.
         raw: whether it holds vectors of a group that does not keep lengths as O(d) does, which are neither centred nor
             scaled.
+        coordinates: which of those of its own space it takes; None for all.
     """
 
     room: str
@@ -143,6 +148,7 @@ class _Seat:
     directions: bool = False
     labels: bool = False
     raw: bool = False
+    coordinates: tuple[int, ...] | None = None
 
     def arrange(
         self, x: Inputs, leaf: Leaf, origins: dict[Group, Tensor], errors: list[Tensor], packed: Layout | None
@@ -165,6 +171,10 @@ class _Seat:
             if points and space not in origins:
                 origins[space] = centroid(x, space)
             origin = origins[space] if points else None
+            if self.coordinates is not None:
+                taken = torch.tensor(self.coordinates, device=value.device)
+                value = value.index_select(1 + place_of(leaf, space), taken)
+                origin = None if origin is None else origin.index_select(-1, taken)
             value, rounding = unit(x, leaf, value, space, origin, layout)
             if rounding is not None:
                 errors.append(rounding)
@@ -244,6 +254,18 @@ def _seat(rep: Rep, axis: NodeAxis | None, space: Group | None) -> _Seat | None:
         directions=bool(own_space) and room != "vectors",
         raw=bool(raw),
     )
+
+
+def _apart(seat: _Seat, space: Group | None) -> list[_Seat]:
+    """The seat; where the space keeps an axis, vectors in the plane that it turns, and apart from them the heights.
+
+    Along an axis that is kept, coordinates are scalars. Each of both is scaled and judged by its own size: points above
+    each other have no direction in the plane, whatever rounding leaves there.
+    """
+    if space is None or seat.room != "vectors" or not space.kept_axes:
+        return [seat]
+    heights = replace(seat, room="scalars", front=seat.front[:-1], coordinates=space.kept_axes)
+    return [replace(seat, coordinates=turned_axes(space)), heights]
 
 
 def _length(value: Tensor, axis: int) -> Tensor:

@@ -14,6 +14,7 @@ from probsym.distributions import EquivariantDistribution, Noise
 from probsym.estimators import finite
 from probsym.estimators.design import Design, belongs_to_another, map_noise, noise_paths, repeat
 from probsym.groups import Element, Group, IsometryGroup, product
+from probsym.groups.orthogonal import embedded, turned_axes
 from probsym.groups.whole import positive
 from probsym.members import register
 from probsym.reps import Inputs, Layout, Rep
@@ -136,7 +137,11 @@ class Coset(Design):
 
 
 class MatrixCoset(Coset):
-    """Finite groups of orthogonal matrices, on a factor O, SO, E or SE; of one's own by `matrices` alone."""
+    """Finite groups of orthogonal matrices, on a factor O, SO, E or SE; of one's own by `matrices` alone.
+
+    On a group that keeps an axis of space (`about="z"`) the matrices are those of the plane that it turns, (M, 2, 2),
+    or keep the axis as well.
+    """
 
     @property
     def needs(self) -> str:
@@ -196,7 +201,7 @@ class Polyhedral(MatrixCoset):
         return self.name not in ("tetrahedral", "octahedral", "icosahedral")
 
     def fits(self, factor: Any) -> bool:
-        if not factor.isometric or factor.dim != 3:
+        if not factor.isometric or factor.dim != 3 or factor.kept_axes:
             return False
         return not (self._improper and factor.special)
 
@@ -213,9 +218,10 @@ class SignCosets(MatrixCoset):
     """
 
     def matrices(self, factor: IsometryGroup) -> np.ndarray:
-        if 2**factor.dim > finite.LARGEST:
+        dim = len(turned_axes(factor))
+        if 2**dim > finite.LARGEST:
             raise ValueError(f"design: {self!r} of {factor!r} has more than {finite.LARGEST} elements")
-        return finite.proper(finite.signs(factor.dim)) if factor.special else finite.signs(factor.dim)
+        return finite.proper(finite.signs(dim)) if factor.special else finite.signs(dim)
 
 
 @register
@@ -227,9 +233,10 @@ class SignedPermutations(MatrixCoset):
     """
 
     def matrices(self, factor: IsometryGroup) -> np.ndarray:
-        if factor.dim > 5:
+        dim = len(turned_axes(factor))
+        if dim > 5:
             raise ValueError(f"design: {self!r} of {factor!r} has more than {finite.LARGEST} elements")
-        matrices = finite.signed_permutations(factor.dim)
+        matrices = finite.signed_permutations(dim)
         return finite.proper(matrices) if factor.special else matrices
 
 
@@ -392,8 +399,8 @@ class Joint(Coset):
 
 
 def _is_plane(factor: Any) -> bool:
-    """Whether a factor turns the plane."""
-    return factor.isometric and factor.dim == 2
+    """Whether a factor turns a plane."""
+    return factor.isometric and len(turned_axes(factor)) == 2
 
 
 def _has_nodes(factor: Group) -> bool:
@@ -402,9 +409,22 @@ def _has_nodes(factor: Group) -> bool:
 
 
 def _matrix_elements(factor: Any, matrices: np.ndarray, like: Any) -> Element:
-    """Elements (M, 1) of the matrices (M, D, D), of the dtype and on the device of `like`."""
+    """Elements (M, 1) of the matrices (M, D, D), of the dtype and on the device of `like`.
+
+    Raises:
+        ValueError: they move an axis of space that the factor keeps.
+    """
     options: dict[str, Any] = {"dtype": like.matrix.dtype, "device": like.matrix.device}
     h = torch.from_numpy(matrices).to(**options)[:, None]
+    if factor.kept_axes and h.shape[-1] == len(turned_axes(factor)):
+        h = embedded(h, factor)
+    for axis in factor.kept_axes:
+        tilt = (h[:, 0, axis, axis] - 1).abs()
+        if float(tilt.max()) > 1e-3:
+            raise ValueError(
+                f"design: matrix {int(tilt.argmax())} moves axis {axis} of space, which {factor!r} keeps: expected "
+                "elements of the group"
+            )
     return replace(factor.identity((len(h), 1), **options), matrix=h)
 
 

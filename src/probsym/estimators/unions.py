@@ -98,7 +98,7 @@ class IcosahedralUnion(MatrixCoset):
         return "O(3) or E(3)" if self.inversion else "SO(3), O(3), SE(3) or E(3)"
 
     def fits(self, factor: Any) -> bool:
-        if not factor.isometric or factor.dim != 3:
+        if not factor.isometric or factor.dim != 3 or factor.kept_axes:
             return False
         return not (self.inversion and factor.special)
 

@@ -4,6 +4,7 @@ A new group is one new file, here or anywhere. `FAMILIES` are those that the pro
 `Axis`) are in `probsym.reps`, since they know how a batch of inputs is stored.
 """
 
+from probsym.groups import rotations
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.euclidean import SE, E, Motion
 from probsym.groups.finite import FiniteGroup
@@ -27,5 +28,5 @@ __all__ = [
     "FAMILIES", "SE", "SO", "SU", "C", "D", "E", "Element", "Finite", "FiniteGroup", "Group", "Icosahedral",
     "IsometryGroup", "Lorentz", "Motion", "O", "Octahedral", "OrthogonalElement", "Permutation", "Product",
     "ProductElement", "Shift", "Signs", "Slot", "SymmetricGroup", "Tetrahedral", "U",
-    "WeightedElement", "product",
+    "WeightedElement", "product", "rotations",
 ]  # fmt: skip

@@ -254,6 +254,11 @@ class Group(ABC, Generic[ElementT]):
         return False
 
     @property
+    def kept_axes(self) -> tuple[int, ...]:
+        """Of an isometric group: the axes of space along which no element moves a vector, such as the vertical."""
+        return ()
+
+    @property
     def on_nodes(self) -> bool:
         """Whether it acts on a node axis, whose layout (dense, padded, ragged) belongs to a call."""
         return False
@@ -430,6 +435,21 @@ class Slot(ABC):
         return False
 
     @property
+    def degree(self) -> int | None:
+        """Degree of the action as a polynomial in the `matrix` of an isometric group; None where it is not known."""
+        return 1 if self.role in ("point", "vector") else None
+
+    @property
+    def no_average(self) -> str | None:
+        """Why tensors of it have no average, with the way out, where sums of them do not move as they do; else None."""
+        return None
+
+    def representative(self, x: Tensor, axis: int) -> Tensor:
+        """The tensor that the action returns for what x stands for; x itself unless several tensors stand for the same,
+        as quaternions of both signs do. The first of its axes is `axis`."""
+        return x
+
+    @property
     def differences(self) -> Slot:
         """How the difference of two such tensors moves: as they do, except that points become vectors."""
         return self
@@ -459,6 +479,29 @@ class Slot(ABC):
         start = f"{name}: " if name else ""
         where = f"axis {axis}" if self.num_axes == 1 else f"axes {axis} to {axis + self.num_axes - 1}"
         raise ValueError(f"{start}expected {wanted} on {where} for {self!r}{of}, got shape {tuple(x.shape)}")
+
+    def __mul__(self, other: Slot | Group) -> Slot:
+        """The tensor product on one axis: `space.vector * space.vector` has 9 entries in three dimensions."""
+        if not isinstance(other, Slot | Group):
+            return NotImplemented
+        from probsym.groups.representations import TensorProduct  # products are slots themselves
+
+        return TensorProduct(self.group, (self, other))  # type: ignore[arg-type]  # a group is its defining slot
+
+    def __add__(self, other: Slot | Group | int) -> Slot:
+        """The direct sum on one axis; a whole number stands for as many invariant entries."""
+        if not isinstance(other, Slot | Group | int):
+            return NotImplemented
+        from probsym.groups.representations import DirectSum  # sums are slots themselves
+
+        return DirectSum(self.group, (self, other))
+
+    def __radd__(self, other: Group | int) -> Slot:
+        if not isinstance(other, Group | int):
+            return NotImplemented
+        from probsym.groups.representations import DirectSum
+
+        return DirectSum(self.group, (other, self))
 
     def __repr__(self) -> str:
         return f"{self.group!r}{self.suffix}"

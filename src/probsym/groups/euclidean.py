@@ -11,7 +11,6 @@ from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.orthogonal import IsometryGroup, check_coordinates, rotate
-from probsym.kernels.orthonormal import lacks_columns, orthonormalise
 from probsym.kernels.precision import matmul, wide
 from probsym.members import register
 
@@ -101,12 +100,11 @@ class EuclideanGroup(IsometryGroup[Motion]):
     def project(self, z: tuple[Tensor, Tensor], fallback: Tensor) -> Motion:
         """z = (origin (*shape, D), vectors (*shape, D, M)): the frame of the vectors, put at the origin."""
         origin, vectors = z
-        matrix = orthonormalise(vectors, fallback, self.special)
-        return Motion.to_origin(self, matrix, origin)
+        return Motion.to_origin(self, self.oriented(vectors, fallback), origin)
 
     def degenerate(self, z: tuple[Tensor, Tensor]) -> Tensor:
         _, vectors = z
-        return lacks_columns(vectors, self.special)
+        return self.lacks_direction(vectors)
 
     def haar(self, shape: tuple[int, ...] = (), **options: Any) -> Motion:
         raise ValueError(
@@ -128,7 +126,13 @@ class E(EuclideanGroup):
 @register
 @dataclass(frozen=True, repr=False)
 class SE(EuclideanGroup):
-    """Rotations and translations of d-space: the motions of a rigid body."""
+    """Rotations and translations of d-space: the motions of a rigid body.
+
+    Where gravity tells up from down, rotations about the vertical are left, and all translations:
+
+    >>> SE(3, about="z"), SE(3, about="z").turned_axes
+    (SE(3, about='z'), (0, 1))
+    """
 
     special = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +16,8 @@ from probsym.groups.whole import positive
 from probsym.kernels.orthonormal import lacks_columns, orthonormalise
 from probsym.kernels.precision import matmul, wide
 from probsym.members import register
+
+AXES = ("x", "y", "z")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +39,41 @@ class IsometryGroup(Group[ElementT]):
     Args:
         dim: dimension d of the space, at least one.
         name: tells this group from others.
+        about: "x", "y" or "z" in three dimensions: only rotations about this axis, as where gravity tells up from down.
+            Of O and E these are also the reflections in planes through the axis, which all keep its direction.
+            Translations stay as they are, along the axis too. None for all rotations.
+
+    Raises:
+        ValueError: a dimension below one, an unknown axis, or an axis in another dimension than three.
     """
 
     dim: int
     name: str | None = None
+    about: str | None = None
 
     feature_kind: ClassVar[str] = "columns"
     isometric = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dim", positive(f"{type(self).__name__}(d)", self.dim))
+        of = type(self).__name__
+        object.__setattr__(self, "dim", positive(f"{of}(d)", self.dim))
+        if self.about is None:
+            return
+        if self.about not in AXES:
+            raise ValueError(f"{of}(about=...): expected 'x', 'y', 'z' or None, got {self.about!r}")
+        if self.dim != 3:
+            raise ValueError(f"{of}(about={self.about!r}): expected three dimensions, got {self.dim}")
+
+    @property
+    def kept_axes(self) -> tuple[int, ...]:
+        if self.about is None:
+            return ()
+        return (AXES.index(self.about),)
+
+    @property
+    def turned_axes(self) -> tuple[int, ...]:
+        """The axes of space that are turned: all, or the two that are perpendicular to the axis `about`."""
+        return turned_axes(self)
 
     @property
     def vector(self) -> Slot:
@@ -57,6 +85,37 @@ class IsometryGroup(Group[ElementT]):
         """The sign of the determinant: pseudoscalars, and with `vector` pseudovectors."""
         return Det(self)
 
+    def irrep(self, l: int, parity: str | None = None) -> Slot:  # noqa: E741
+        """The irreducible representation of degree l, in e3nn's order and basis: 2l + 1 entries for d = 3, 2 for d = 2.
+
+        Args:
+            l: degree, or angular frequency for d = 2.
+            parity: of O(3) and E(3) "even" or "odd"; None is the natural (-1)^l. See `Irrep`.
+        """
+        from probsym.groups.representations import Irrep  # slots of this group
+
+        return Irrep(self, l, parity)
+
+    @property
+    def rotation6d(self) -> Slot:
+        """A rotation as the first two columns of its matrix, 6 entries (d = 3)."""
+        from probsym.groups.representations import Rotation6d
+
+        return Rotation6d(self)
+
+    @property
+    def quaternion(self) -> Slot:
+        """A rotation as a quaternion (w, x, y, z), of either sign (d = 3, without reflections)."""
+        from probsym.groups.representations import Quaternion
+
+        return Quaternion(self)
+
+    def linear(self, dim: int, matrix_of: Callable[[Tensor], Tensor]) -> Slot:
+        """`dim` entries that are multiplied by matrix_of(R): (*shape, D, D) to (*shape, dim, dim). See `Linear`."""
+        from probsym.groups.representations import Linear
+
+        return Linear(self, dim, matrix_of)
+
     @property
     def noise_slots(self) -> tuple[Slot | None, ...]:
         return (self.vector, None)
@@ -66,23 +125,54 @@ class IsometryGroup(Group[ElementT]):
         return torch.randn(*shape, self.dim, self.dim, **options)
 
     def distance_to_identity(self, g: ElementT) -> Tensor:
-        """|R - 1|^2 / (4 d); a translation does not count."""
+        """|R - 1|^2 / (4 m) for m axes that are turned: d, or two about an axis. A translation does not count."""
         matrix = _matrix(g)
         trace = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
-        return (self.dim - trace) / (2 * self.dim)
+        return (self.dim - trace) / (2 * len(self.turned_axes))
 
     def violation(self, g: ElementT) -> Tensor:
-        """|R^T R - 1|, and |det R - 1| for rotations: the largest of each matrix."""
+        """|R^T R - 1|, |det R - 1| for rotations, |R u - u| about an axis u: the largest of each matrix."""
         matrix = _matrix(g).detach()
         one = torch.eye(self.dim, dtype=matrix.dtype, device=matrix.device)
         away = (matmul(matrix.mT, matrix) - one).abs().amax((-2, -1))
         if self.special:
             away = torch.maximum(away, (torch.linalg.det(wide(matrix)) - 1).abs())
+        for axis in self.kept_axes:
+            tilt = (matrix[..., axis] - one[axis]).abs().amax(-1)
+            away = torch.maximum(away, tilt)
         return away
+
+    def oriented(self, columns: Tensor, fallback: Tensor) -> Tensor:
+        """The orthogonal matrix (*shape, D, D) of the columns (*shape, D, M); `fallback` fills what is missing."""
+        if self.about is None:
+            return orthonormalise(columns, fallback, self.special)
+        # The axis is the first direction, so that the second and the third lie in the plane that is turned.
+        whole = orthonormalise(self._axis_first(columns), fallback, self.special)
+        return embedded(whole[..., list(self.turned_axes), 1:], self)
+
+    def lacks_direction(self, columns: Tensor) -> Tensor:
+        """Where `oriented` needs its fallback (*shape)."""
+        if self.about is None:
+            return lacks_columns(columns, self.special)
+        return lacks_columns(self._axis_first(columns), self.special)
+
+    def _axis_first(self, columns: Tensor) -> Tensor:
+        """The axis `about`, and then the columns.
+
+        It is as long as the largest coordinate of the columns, next to which rounding is judged.
+        """
+        columns = wide(columns)
+        length = columns.new_ones(columns.shape[:-2])
+        if columns.shape[-1]:
+            largest = columns.detach().abs().amax((-2, -1))
+            length = torch.where(largest > 0, largest, 1.0)
+        axis = torch.eye(self.dim, dtype=columns.dtype, device=columns.device)[self.kept_axes[0]]
+        return torch.cat([(axis * length.unsqueeze(-1)).unsqueeze(-1), columns], -1)
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", {self.name!r}"
-        return f"{type(self).__name__}({self.dim}{name})"
+        about = "" if self.about is None else f", about={self.about!r}"
+        return f"{type(self).__name__}({self.dim}{name}{about})"
 
 
 def _matrix(g: Any) -> Tensor:
@@ -140,10 +230,10 @@ class OrthogonalGroup(IsometryGroup[OrthogonalElement]):
 
     def project(self, z: Tensor, fallback: Tensor) -> OrthogonalElement:
         """Orthonormalise the columns of z (*shape, D, M); `fallback` (*shape, D, D) fills what is missing."""
-        return OrthogonalElement(self, orthonormalise(z, fallback, self.special))
+        return OrthogonalElement(self, self.oriented(z, fallback))
 
     def degenerate(self, z: Tensor) -> Tensor:
-        return lacks_columns(z, self.special)
+        return self.lacks_direction(z)
 
     # On a line only signs are left: O(1) has two elements and SO(1) one.
 
@@ -230,6 +320,47 @@ class Det(Slot):
         check_sign(x, self)
         sign = torch.linalg.det(wide(g.matrix.detach())).sign().to(x.dtype)
         return x * sign.reshape((*sign.shape, *[1] * (x.ndim - shared_dims)))
+
+
+def turned_axes(space: Group) -> tuple[int, ...]:
+    """The axes of space on which an isometric group acts, in an order that is right-handed with the one it keeps.
+
+    >>> turned_axes(SO(3, about="y")), turned_axes(SO(2))
+    ((2, 0), (0, 1))
+    """
+    dim: int = space.dim  # type: ignore[attr-defined]  # an isometric group has one
+    kept = space.kept_axes
+    if dim == 3 and len(kept) == 1:
+        return ((kept[0] + 1) % 3, (kept[0] + 2) % 3)
+    return tuple(axis for axis in range(dim) if axis not in kept)
+
+
+def in_space(block: Tensor, space: Group) -> Tensor:
+    """Columns (*shape, m, M) along the axes that an isometric group turns as columns of space (*shape, D, M)."""
+    turned = turned_axes(space)
+    if not space.kept_axes:
+        return block
+    zero = torch.zeros_like(block[..., :1, :])
+    rows = [zero] * (len(turned) + len(space.kept_axes))
+    for place, axis in enumerate(turned):
+        rows[axis] = block[..., place : place + 1, :]
+    return torch.cat(rows, -2)
+
+
+def embedded(block: Tensor, space: Group) -> Tensor:
+    """Matrices (*shape, D, D) that act by the block (*shape, m, m) on the axes that a group turns and keep the others.
+
+    >>> embedded(torch.tensor([[0.0, -1.0], [1.0, 0.0]]), SO(3, about="z")).tolist()
+    [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    if not space.kept_axes:
+        return block
+    one = torch.eye(block.shape[-1] + len(space.kept_axes), dtype=block.dtype, device=block.device)
+    columns = in_space(block, space)
+    parts = [one[:, axis : axis + 1].expand(*columns.shape[:-1], 1) for axis in range(len(one))]
+    for place, axis in enumerate(turned_axes(space)):
+        parts[axis] = columns[..., place : place + 1]
+    return torch.cat(parts, -1)
 
 
 def rotate(matrix: Tensor, x: Tensor, axis: int, shared_dims: int) -> Tensor:

@@ -161,13 +161,17 @@ def _check_shape(path: Path, rep: Rep, value: Any, x: Inputs) -> None:
 
 
 def _check_dtype(path: Path, rep: Rep, value: Tensor, averaged: bool) -> None:
-    """Refuse integers and booleans where they would be averaged, or combined with each other by the group.
+    """Refuse what has no average, integers, booleans and slots that say so, and integers that the group would combine.
 
     And real numbers where a group acts on complex ones: of what it makes of them the imaginary part would be lost.
     """
     name = "output" + "".join(f"[{key!r}]" for key in path)
     if rep.is_complex and not value.is_complex():
         raise TypeError(f"{name}: expected a complex dtype for {rep!r}, got {value.dtype}")
+    if averaged:
+        for slot, _ in rep.axes:
+            if slot.no_average is not None:
+                raise TypeError(f"{name}: {slot!r} cannot be averaged, {slot.no_average}")
     if value.is_floating_point() or value.is_complex():
         return
     if averaged:

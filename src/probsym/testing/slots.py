@@ -116,7 +116,7 @@ class _Checks:
             of = f" for batch shape {shape} and {len(front)} axes before it"
             rep = Rep(*[None] * len(front), self.slot)
             own = self.own_axes()
-            x = self.tensor(*front, *own, CHANNELS)
+            x = self.slot.representative(self.tensor(*front, *own, CHANNELS), len(front))
 
             # 1. the result has the batch dims of g in front of all axes of x
             moved = rep.act(a, x, 0)
@@ -169,7 +169,7 @@ class _Checks:
         rep = Rep(self.slot)
         if self.slot.role == "labels":
             return
-        x = self.tensor(*self.own_axes(), CHANNELS)
+        x = self.slot.representative(self.tensor(*self.own_axes(), CHANNELS), 0)
         kinds = [torch.float64, torch.float32, torch.bfloat16]
         if self.slot.is_complex:
             kinds = [torch.complex64]

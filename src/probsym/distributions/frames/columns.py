@@ -11,6 +11,7 @@ from torch import Tensor
 from probsym.distributions.frames.tolerances import FLOAT64_EPS
 from probsym.distributions.geometry import centred, centroid, columns, exists, is_point, spatial
 from probsym.groups import IsometryGroup
+from probsym.groups.orthogonal import turned_axes
 from probsym.reps import Inputs, Leaf
 
 
@@ -92,6 +93,9 @@ def is_ordered(leaf: Leaf, space: IsometryGroup) -> bool:
 def read_columns(x: Inputs, space: IsometryGroup, eps: Mapping[str, float]) -> tuple[Columns, Tensor]:
     """The columns of a space and its origin (B, D): the centroid for E and SE, zero for O and SO.
 
+    Where the space keeps an axis, the columns are those in the plane that it turns. They are judged next to the
+    rounding of all coordinates, so that points above each other have no direction there.
+
     Args:
         x: the inputs in float64.
         eps: relative rounding of every argument, by name.
@@ -109,6 +113,8 @@ def read_columns(x: Inputs, space: IsometryGroup, eps: Mapping[str, float]) -> t
         value, _ = centred(x, leaf, space, origin)
         present = exists(raw, present)
         rounding = eps[leaf.name] ** 2 * (raw * present[:, None]).detach().square().sum((1, 2))
+        if space.kept_axes:
+            value = value[:, list(turned_axes(space))]
         stage = 0
         if parts and not is_point(leaf, space):
             stage = parts[-1].stage + 1
@@ -119,7 +125,7 @@ def read_columns(x: Inputs, space: IsometryGroup, eps: Mapping[str, float]) -> t
 
     # 2. without any data, one column that does not exist: nothing is known of the axes
     if not any(part.value.shape[-1] for part in parts):
-        nothing = origin.new_zeros(x.count, space.dim, 1)
+        nothing = origin.new_zeros(x.count, len(turned_axes(space)), 1)
         parts = [_Part(nothing, nothing[:, 0] > 0, 0, True, nothing[:, 0, 0])]
 
     coarsest = max((eps[leaf.name] for leaf in leaves), default=FLOAT64_EPS)

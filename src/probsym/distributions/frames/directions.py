@@ -70,12 +70,13 @@ def orient(paths: Paths, view: SpaceView) -> None:
     space = view.space
 
     # 1. the principal axes, which may be all there is to it
-    free = torch.ones(len(paths.owner), space.dim, dtype=torch.bool, device=paths.owner.device)
+    dim = view.axes.vectors.shape[-1]
+    free = torch.ones(len(paths.owner), dim, dtype=torch.bool, device=paths.owner.device)
     paths.spaces[space] = SpaceState(view.axes.vectors[paths.owner], free, view.axes.error[paths.owner])
 
     # 2. where axes share an eigenspace, directions of the data take their places one by one
     if bool(view.axes.unresolved[paths.owner].any()):
-        for axis in range(space.dim):
+        for axis in range(dim):
             _settle(paths, view, axis)
         if view.spread and isinstance(paths, Listing):
             _exchange_null_axes(paths, view)
@@ -353,7 +354,7 @@ def _exchange_null_axes(paths: Paths, view: SpaceView) -> None:
     degree two does not feel the basis either.
     """
     null = view.axes.null[paths.owner]
-    number = torch.arange(view.space.dim, device=null.device)
+    number = torch.arange(view.axes.vectors.shape[-1], device=null.device)
     choice = paths.choose(number < torch.where(null > 1, null, 1)[:, None])
     null = view.axes.null[paths.owner, None]
     turned = (number + choice.option[:, None]) % null.clamp_min(1)

@@ -24,12 +24,13 @@ from probsym.distributions.frames.tolerances import (
 )
 from probsym.distributions.geometry import is_point, node_axes
 from probsym.groups import IsometryGroup
+from probsym.groups.orthogonal import turned_axes
 from probsym.kernels.values import differentiated, may_peek
 from probsym.reps import Inputs, Leaf
 
 
 def distinct_axes(x: Inputs, space: IsometryGroup) -> tuple[Tensor, Tensor] | None:
-    """Principal axes (B, D, D) and origin (B, D) where one look at one dense cloud settles all inputs; else None.
+    """Principal axes (B, m, m) and origin (B, D) where one look at one dense cloud settles all inputs; else None.
 
     Decides by the worst input of the batch, under the tolerances of `principal_axes`. Only where values may be read
     and no derivative is wanted. In numpy, whose calls cost half of torch's.
@@ -47,6 +48,8 @@ def distinct_axes(x: Inputs, space: IsometryGroup) -> tuple[Tensor, Tensor] | No
         else:
             origin = np.zeros(raw.shape[:2])
             value = raw
+        if space.kept_axes:
+            value = value[:, list(turned_axes(space))]
         moment = value @ value.transpose(0, 2, 1)
     size = moment.trace(axis1=1, axis2=2)
     if not (size.min() > LEAST_SUM_OF_SQUARES and size.max() < math.inf):
@@ -57,6 +60,8 @@ def distinct_axes(x: Inputs, space: IsometryGroup) -> tuple[Tensor, Tensor] | No
     share = variance / size[:, None]
     eps = torch.finfo(leaf.value.dtype).eps
     offset = raw.shape[-1] * float((np.square(origin).sum(-1) / size).max())
+    if space.kept_axes:
+        offset = float((np.square(raw).sum((1, 2)) / size).max())
     rounding = float(eps**2 * (1 + offset))
     error = math.sqrt(rounding)
     least_sure = max(

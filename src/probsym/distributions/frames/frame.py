@@ -20,6 +20,7 @@ from probsym.distributions.frames.signs import signed
 from probsym.distributions.frames.views import Views, view_inputs
 from probsym.distributions.geometry import spatial
 from probsym.groups import Element, Group, IsometryGroup, Motion, OrthogonalElement
+from probsym.groups.orthogonal import embedded, turned_axes
 from probsym.groups.whole import positive
 from probsym.kernels.values import vmapped
 from probsym.members import register
@@ -41,6 +42,9 @@ class Frame(EquivariantDistribution):
     **O, SO, E, SE**: all signs of the principal axes about the origin (the centroid for E and SE), in ascending order
     of their eigenvalues; for SO and SE the right-handed ones. Repeated eigenvalues are resolved first by vector inputs,
     then by points in a fixed order, and otherwise by enumerating all equally extreme data directions.
+
+    Where a space keeps an axis (`about="z"`), the axes are those of the points as seen along it: in the plane that is
+    turned.
 
     **S_n**: the order of the diagonal of a function of the graph Laplacian. Equal nodes are distinguished by their
     coordinates in the frame of space, and otherwise by enumerating all choices. Where one number per node is all there
@@ -203,7 +207,7 @@ class Frame(EquivariantDistribution):
         if len(self.spaces) != 1 or self.nodes or not x.count:
             return None
         space = self.spaces[0]
-        if 2**space.dim > self.max_support:
+        if 2 ** len(turned_axes(space)) > self.max_support:
             return None
         return space
 
@@ -241,7 +245,7 @@ class Frame(EquivariantDistribution):
         }
 
     def _signed_support(self, x: Inputs, space: IsometryGroup, vectors: Tensor, origin: Tensor) -> Support:
-        """All signs of the axes (B, D, D) of one space, which every input has settled."""
+        """All signs of the axes (B, m, m) of one space, which every input has settled."""
         matrix = signed(vectors.to(x.dtype, memory_format=torch.contiguous_format), space.special)
         count = len(matrix)
         parts = self._fixed_elements(x, (count, x.count))
@@ -303,20 +307,19 @@ class Frame(EquivariantDistribution):
 
 
 def _pose(space: IsometryGroup, matrix: Tensor, origin: Tensor) -> Element:
-    """Matrices (..., B, D, D) about the origins (B, D), which only E and SE have."""
+    """Matrices (..., B, m, m) of the turned axes about the origins (B, D), which only E and SE have."""
+    matrix = embedded(matrix, space)
     if not space.anchored:
         return OrthogonalElement(space, matrix)
     return Motion.to_origin(space, matrix, origin)
 
 
 def _degree(rep: Rep, space: IsometryGroup) -> int:
-    """How many axes of a Rep turn with the space."""
+    """How many axes of a space the axes of a Rep stand for."""
     degree = 0
     for slot, _ in rep.axes:
         if slot.group != space or slot.num_axes == 0:
             continue  # what takes no axis feels at most the sign of the determinant
-        if slot.role in ("point", "vector"):
-            degree += 1
-        else:
-            degree += DEGREE_OF_UNKNOWN_SLOT
+        known = slot.degree
+        degree += DEGREE_OF_UNKNOWN_SLOT if known is None else known
     return degree

@@ -19,6 +19,7 @@ from probsym.distributions.frames.partitions import split, split_and_check, tied
 from probsym.distributions.frames.tolerances import ZERO_LENGTH_IN_EPS, key_tolerance
 from probsym.distributions.geometry import centred, centroid, columns, dense, is_point, node_axes, size, spatial
 from probsym.groups import IsometryGroup
+from probsym.groups.orthogonal import turned_axes
 from probsym.reps import Inputs, Leaf, NodeAxis
 
 
@@ -213,11 +214,17 @@ def _at_unit_size(x: Inputs, eps: Mapping[str, float]) -> tuple[Inputs, Tensor]:
         origin = centroid(x, space) if is_point(leaf, space) else None
         value, _ = centred(x, leaf, space, origin)
         rounding = eps[leaf.name] * size(raw, present)
-        extent = size(value, present)
-        real = (extent > ZERO_LENGTH_IN_EPS * rounding) & (value != 0).any(-1).any(-1)
-        errors.append(torch.where(real, rounding / extent, 0.0))
-        value = torch.where(real[:, None, None], value / extent[:, None, None], 0.0)
-        return _from_columns(x, leaf, space, value)
+        # in the plane that is turned and along an axis that is kept, each part is judged by itself
+        parts = torch.zeros_like(value)
+        for axes in (turned_axes(space), space.kept_axes):
+            if not axes:
+                continue
+            part = value[:, list(axes)]
+            extent = size(part, present)
+            real = (extent > ZERO_LENGTH_IN_EPS * rounding) & (part != 0).any(-1).any(-1)
+            errors.append(torch.where(real, rounding / extent, 0.0))
+            parts[:, list(axes)] = torch.where(real[:, None, None], part / extent[:, None, None], 0.0)
+        return _from_columns(x, leaf, space, parts)
 
     with torch.no_grad():
         scaled = x.map(scale)
@@ -285,6 +292,15 @@ def _data(x: Inputs, axis: NodeAxis, vectors: Mapping[IsometryGroup, Tensor], pr
     if seen.scalars is not None:
         value = seen.scalars.detach().double() * present[..., None]
         scalars = scalars + value @ generic_weights(value.shape[-1], 2.3, x.device)
+
+    # coordinates along an axis that a space keeps are scalars, which only a look with that space sees
+    for i, space in enumerate(vectors):
+        if not space.kept_axes:
+            continue
+        heights = node_features(x, axis, space).scalars
+        if heights is not None:
+            value = heights.detach().double() * present[..., None]
+            scalars = scalars + value @ generic_weights(value.shape[-1], 2.9 + i, x.device)
     return pairs, scalars
 
 

@@ -2,8 +2,8 @@
 
 The noise of a call is {"fallback": {factor: ...}, "preference": {space: {input: ...}}}.
 
-- "fallback": (*K, B, D, D + 1) for a space, whose columns fill axes that no data determines and give signs; (*K, B, N)
-  for the nodes, which decides between equal nodes. Both move with the group.
+- "fallback": (*K, B, D, m + 1) for a space that turns m of its D axes, whose columns fill axes that no data determines
+  and give signs; (*K, B, N) for the nodes, which decides between equal nodes. Both move with the group.
 - "preference": one number per column of an input without an order, and axis of the space: which column gives the axis.
 """
 
@@ -19,6 +19,7 @@ from probsym.distributions.base import Noise, draw_options
 from probsym.distributions.frames.columns import is_ordered, oriented
 from probsym.distributions.frames.search import FrameNoise, SpaceNoise
 from probsym.groups import Group, IsometryGroup
+from probsym.groups.orthogonal import turned_axes
 from probsym.reps import Inputs, Leaf, NodeAxis, Rep
 
 
@@ -32,7 +33,7 @@ def draw_noise(
     factors: tuple[Any, ...] = group.factors
     for factor in factors:
         if factor.isometric:
-            fallback[factor] = torch.randn(*batch, factor.dim, factor.dim + 1, **options)
+            fallback[factor] = torch.randn(*batch, factor.dim, len(turned_axes(factor)) + 1, **options)
         else:
             fallback[factor] = x.stored(factor).draw_noise(batch, **options)
     preference: dict[Group, dict[str, Tensor]] = {}
@@ -66,9 +67,13 @@ def noise_tables(
     """The noise in float64 with one row per draw k and input b, at k B + b; K = `times` draws."""
     space_noise = {}
     for space in spaces:
-        fallback = noise["fallback"][space].double().reshape(times * x.count, space.dim, space.dim + 1)
+        turned = turned_axes(space)
+        dim = len(turned)
+        fallback = noise["fallback"][space].double().reshape(times * x.count, space.dim, dim + 1)
+        if space.kept_axes:
+            fallback = fallback[:, list(turned)]
         preference = _preferences(x, space, noise, times)
-        space_noise[space] = SpaceNoise(fallback[..., : space.dim], fallback[..., space.dim], preference)
+        space_noise[space] = SpaceNoise(fallback[..., :dim], fallback[..., dim], preference)
     node_noise = {}
     for axis in nodes:
         layout = x.layouts[axis]
@@ -88,31 +93,32 @@ def _unordered(x: Inputs, space: IsometryGroup) -> list[Leaf]:
 def _preferences(x: Inputs, space: IsometryGroup, noise: Noise, times: int) -> Tensor:
     """The preference for each column as each axis (K B, M, D); zero where the order of the columns decides."""
     rows = times * x.count
-    parts = [torch.zeros(rows, 0, space.dim, dtype=torch.float64, device=x.device)]
+    dim = len(turned_axes(space))
+    parts = [torch.zeros(rows, 0, dim, dtype=torch.float64, device=x.device)]
     for leaf in oriented(x, space):
         if is_ordered(leaf, space):
             columns = leaf.value[0].numel() // space.dim if len(leaf.value) else 0
-            parts.append(torch.zeros(rows, columns, space.dim, dtype=torch.float64, device=x.device))
+            parts.append(torch.zeros(rows, columns, dim, dtype=torch.float64, device=x.device))
             continue
         value = noise["preference"][space][leaf.name].double()
         value = value.reshape(times, *preference_shape(leaf, space))
         if leaf.rep.ragged is not None:
             value = x.layouts[leaf.rep.ragged].pad(value, 1)
         if value.numel():
-            parts.append(value.reshape(rows, -1, space.dim))
+            parts.append(value.reshape(rows, -1, dim))
     joined = torch.cat(parts, 1)
     if not joined.shape[1]:
         # as `read_columns` has it: without any data, one column that does not exist
-        return joined.new_zeros(rows, 1, space.dim)
+        return joined.new_zeros(rows, 1, dim)
     return joined
 
 
 def preference_shape(leaf: Leaf, space: IsometryGroup) -> tuple[int, ...]:
-    """The shape of an input with one number per axis of the space, last, instead of the coordinates."""
+    """The shape of an input with one number per turned axis of the space, last, instead of the coordinates."""
     place = leaf.rep.batch_dims
     place += next(p for slot, p in leaf.rep.axes if slot.group == space)
     shape = leaf.value.shape
-    return (*shape[:place], *shape[place + 1 :], space.dim)
+    return (*shape[:place], *shape[place + 1 :], len(turned_axes(space)))
 
 
 def preference_rep(leaf: Leaf, space: IsometryGroup) -> Rep:

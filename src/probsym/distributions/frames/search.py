@@ -248,7 +248,7 @@ class FoundFrames:
         device = self.owner.device
         matrices = {}
         for space, matrix in self.matrices.items():
-            matrices[space] = table(matrix, torch.eye(space.dim, dtype=torch.float64, device=device))
+            matrices[space] = table(matrix, torch.eye(matrix.shape[-1], dtype=torch.float64, device=device))
         orders = {}
         for axis, order in self.orders.items():
             orders[axis] = table(order, torch.arange(order.shape[-1], device=device))
