@@ -120,6 +120,45 @@ def test_models_are_not_equivariant_to_tilts(distribution):
     assert tilted(both, x, flip) > 0.1
 
 
+@pytest.mark.parametrize("make", [ps.SE, ps.E])
+def test_weighted_frames_are_those_of_the_plane(make):
+    space = make(3, "space", about="z")
+    phi = model(ps.WeightedFrame(space), space, nodes=ps.Axis("nodes"))
+    for x in (scene(), column()):
+        assert_equivariant(phi, x)
+    # continuous where a point crosses the vertical line through the centroid
+    x = scene()
+    x["pos"][:, 0, :2] = 0
+    x["pos"][:, 1:, :2] -= x["pos"][:, 1:, :2].mean(1, keepdim=True)
+    step = torch.tensor([1e-7, 0.0, 0.0]).double()
+    sides = []
+    for sign in (-1, 1):
+        pos = x["pos"].clone()
+        pos[:, 0] += sign * step
+        sides.append(phi(pos=pos, vel=x["vel"]))
+    assert torch.allclose(sides[0], sides[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["small-angle", "quaternion"])
+def test_recursive_laws_turn_about_the_axis(head):
+    class Head(nn.Module):
+        def __init__(self, out):
+            super().__init__()
+            torch.manual_seed(1)
+            self.net = nn.Linear(30, out)
+
+        def forward(self, pos, vel):
+            return self.net(torch.cat([pos, vel], -1).flatten(1))
+
+    space = ps.SE(3, "space", about="z")
+    p = ps.Recursive(Head(3 if head == "small-angle" else 4), space, head=head)
+    phi = model(p, nodes=ps.Axis("nodes"))
+    assert_equivariant(phi, scene())
+    x = phi.bind((), scene())
+    g = phi.distribution.transport(x, phi.distribution.noise(x, (5,), seeded()))[space]
+    assert space.violation(g).max() < 1e-12
+
+
 def test_translations_along_the_axis_count():
     phi = model("canonical")
     x = scene()

@@ -13,6 +13,7 @@ from probsym.distributions.frames.columns import oriented
 from probsym.distributions.frames.noise import preference_rep, preference_shape
 from probsym.distributions.geometry import centred, centroid, exists, is_point
 from probsym.groups import Element, Group
+from probsym.groups.orthogonal import in_space, turned_axes
 from probsym.groups.permutation import LARGEST_LIST
 from probsym.groups.whole import positive
 from probsym.kernels.orthonormal import lacks_columns
@@ -71,6 +72,8 @@ class WeightedFrame(EquivariantDistribution):
     standard error; the average is not continuous there, which no weights could achieve. Next to it, poses move as fast
     as the cloud bends. Where rounding decides, the standard error is infinite.
 
+    About an axis of space (`about="z"`) the poses are those of the points as seen along it, one for each point.
+
     Sampled, it works beside a permuted axis too, since the tuples have no order: `WeightedFrame(space) * Haar(nodes)`.
 
     Args:
@@ -105,6 +108,7 @@ class WeightedFrame(EquivariantDistribution):
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold: expected a number of at least 0 and less than 1, got {threshold!r}")
         self.space = factors[0]
+        self.turned = len(turned_axes(self.space))  # dimensions in which it turns, two about an axis of space
         self.threshold = float(threshold)
         self.samples = positive("samples", samples)
 
@@ -175,7 +179,7 @@ class WeightedFrame(EquivariantDistribution):
         fallback = noise["fallback"]
         shape = fallback.shape[:-3]
         count = tuples.columns.shape[-1]
-        positions = self.space.dim - 1
+        positions = self.turned - 1
         gumbel = self._gumbel(x, noise["choice"], shape)  # (K, B, M, D)
 
         # The weights of tuples that begin with the columns chosen so far, (K, B, M, ..., M): one axis less each time.
@@ -196,11 +200,11 @@ class WeightedFrame(EquivariantDistribution):
             value = choice[leaf.name]
             if leaf.rep.ragged is not None:
                 value = x.layouts[leaf.rep.ragged].pad(value, len(shape))
-            parts.append(value.reshape(*shape, x.count, -1, self.space.dim))
+            parts.append(value.reshape(*shape, x.count, -1, self.turned))
         joined = torch.cat(parts, -2)
-        missing = self.space.dim - 1 - joined.shape[-2]
+        missing = self.turned - 1 - joined.shape[-2]
         if missing > 0:
-            joined = torch.cat([joined, joined.new_zeros(*shape, x.count, missing, self.space.dim)], -2)
+            joined = torch.cat([joined, joined.new_zeros(*shape, x.count, missing, self.turned)], -2)
         return joined
 
     # ---------------------------------------------------------------- tuples and their poses
@@ -222,6 +226,8 @@ class WeightedFrame(EquivariantDistribution):
         eps = torch.finfo(x.dtype).eps
         for leaf in self._leaves(x):
             value, present = centred(x, leaf, self.space, origin)
+            if self.space.kept_axes:
+                value = value[:, list(turned_axes(self.space))]
             parts.append(value)
             present_parts.append(exists(value, present))
             if leaf.value.is_floating_point():
@@ -230,7 +236,7 @@ class WeightedFrame(EquivariantDistribution):
         present = torch.cat(present_parts, -1)
 
         # 2. Too few for one tuple: columns of zeros, which determine nothing.
-        positions = self.space.dim - 1
+        positions = self.turned - 1
         missing = positions - columns.shape[-1]
         if missing > 0:
             columns = torch.cat([columns, columns.new_zeros(*columns.shape[:-1], missing)], -1)
@@ -238,7 +244,7 @@ class WeightedFrame(EquivariantDistribution):
         count = columns.shape[-1]
         if count**positions > LARGEST_LIST:
             raise ValueError(
-                f"WeightedFrame: {count} points in {self.space.dim} dimensions make {count**positions} tuples, more "
+                f"WeightedFrame: {count} points in {self.turned} dimensions make {count**positions} tuples, more "
                 f"than {LARGEST_LIST}: use Haar, or a Frame, which need none"
             )
 
@@ -252,6 +258,10 @@ class WeightedFrame(EquivariantDistribution):
             far = size if origin is None else size + origin.abs().amax(-1)
             rounding = (NOISE * eps * far / scale).clamp_max(1.0)
             index = _indices(count, positions, x.device)
+            # nor is such a column a direction
+            none = torch.linalg.vector_norm(columns.detach() / scale[:, None, None], dim=1) <= rounding[:, None]
+        columns = columns.masked_fill(none[:, None], 0)
+        with torch.no_grad():
             chosen = columns[..., index].permute(0, 2, 1, 3)  # (B, T, D, d - 1)
             lowest = heights.amin(-1).sqrt()
             lacking = (lowest <= rounding[:, None]) | lacks_columns(chosen, special=True)
@@ -277,8 +287,8 @@ class WeightedFrame(EquivariantDistribution):
     def _poses(self, x: Inputs, tuples: _Tuples, index: Tensor, fallback: Tensor) -> Element:
         """Elements (*K, B) of tuples by the numbers (*K, B, d - 1) of their columns."""
         columns = tuples.columns.expand(*index.shape[:-2], *tuples.columns.shape)
-        picked = index.unsqueeze(-2).expand(*index.shape[:-1], self.space.dim, index.shape[-1])
-        z: Any = columns.gather(-1, picked)
+        picked = index.unsqueeze(-2).expand(*index.shape[:-1], self.turned, index.shape[-1])
+        z: Any = in_space(columns.gather(-1, picked), self.space)
         if tuples.origin is not None:
             z = (tuples.origin, z)
         return x.stored(self.space).project(z, fallback)
@@ -318,8 +328,9 @@ def _heights(points: Tensor, positions: int) -> Tensor:
 
 
 def _with_mirrored(element: Any) -> Element:
-    """The elements along the first batch dim, and the same with the other sign of the last axis."""
-    matrix = element.matrix
-    mirrored = torch.cat([matrix[..., :-1], -matrix[..., -1:]], -1)
+    """The elements along the first batch dim, and the same with the other sign of the last axis that is turned."""
+    signs = torch.ones_like(element.matrix[..., :1, :])
+    signs[..., turned_axes(element.group)[-1]] = -1
+    mirrored = element.matrix * signs
     doubled = element.map(lambda tensor, _: torch.cat([tensor, tensor]))
-    return replace(doubled, matrix=torch.cat([matrix, mirrored]))
+    return replace(doubled, matrix=torch.cat([element.matrix, mirrored]))
