@@ -20,6 +20,7 @@ from probsym.distributions.haar import Haar
 from probsym.distributions.learned import RELAXATION, NetDistribution
 from probsym.distributions.relax import Relaxation
 from probsym.groups import Element, Group, product
+from probsym.groups.orthogonal import embedded, turned_axes
 from probsym.groups.whole import positive
 from probsym.kernels.precision import matmul
 from probsym.kernels.values import drawn_once, readable
@@ -186,7 +187,8 @@ class Recursive(NetDistribution):
 
     in a dict by factor; a single factor may come without it. Forces: the element is a smooth function of x with the
     noise held, and a head of small angles is singular nowhere. Gram-Schmidt ("project", and `Learned`) has forces of
-    infinite variance. The heads make rotations: for O and E the handedness stays uniform.
+    infinite variance. The heads make rotations: for O and E the handedness stays uniform. About an axis of space
+    (`about="z"`) they make rotations of the plane, by one number.
 
     Args:
         net: called like the model, with tensors of its own; `PlainNet(inputs, group)` is one.
@@ -222,7 +224,7 @@ class Recursive(NetDistribution):
         for f in group.factors:
             head_of_factor = self._head_of(f)
             if head_of_factor is not None:
-                head_of_factor.size(f.dim)  # type: ignore[attr-defined]  # isometric groups have a dimension
+                head_of_factor.size(len(turned_axes(f)))
 
     @property
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
@@ -272,7 +274,7 @@ class Recursive(NetDistribution):
             if value is None:
                 continue
             if head is not None:
-                columns = moved(features, head.rotation(value, f.dim))  # type: ignore[attr-defined]
+                columns = moved(features, embedded(head.rotation(value, len(turned_axes(f))), f))
                 z[f] = (centroid(x, f), columns) if f.anchored else columns
             elif f.anchored:
                 origin, vectors = value
@@ -301,7 +303,7 @@ class Recursive(NetDistribution):
             if head is None:
                 checked[f] = check_features({f: value}, x, f)[f]
                 continue
-            size = head.size(f.dim)  # type: ignore[attr-defined]
+            size = head.size(len(turned_axes(f)))
             if not isinstance(value, Tensor) or not value.is_floating_point():
                 found = value.dtype if isinstance(value, Tensor) else type(value).__name__
                 raise TypeError(f"net: expected real features of {f!r} for head={self.head!r}, got {found}")
@@ -478,7 +480,7 @@ def _place(spec: Any, group: Group, factor: Group, head: str | Head) -> _Place:
         return _Place(factor, factor, spaces[0] if spaces else None, 1)  # type: ignore[arg-type]
     dim: int = factor.dim  # type: ignore[attr-defined]
     chosen = _head_for(head, factor)
-    outputs = dim * dim if chosen is None else chosen.size(dim)
+    outputs = dim * dim if chosen is None else chosen.size(len(turned_axes(factor)))
     return _Place(factor, axes[0] if axes else None, factor, outputs)
 
 
