@@ -10,6 +10,7 @@ from torch import nn
 
 import probsym as ps
 from cases import seeded
+from probsym.distributions import DefaultNet
 from probsym.testing import assert_distribution, assert_equivariant, assert_group, assert_slot, equivariance_error
 
 MIRROR = ps.Finite(generators=1, name="mirror")
@@ -235,6 +236,7 @@ def test_what_only_moves_keeps_every_dtype(kind):
         (lambda: MIRROR.linear([[[1.0, 0.0]]]), r"linear: expected square matrices"),
         (lambda: MIRROR.linear([[[0.0]]]), r"linear\[0\]: expected an invertible matrix"),
         (lambda: MIRROR.linear([[[math.nan]]]), r"linear: expected finite numbers"),
+        (lambda: ps.Finite(15).permutation([list(range(2000))] * 15), r"permutation: expected at most 50,000,000"),
         (lambda: ps.Finite([[1, 0], [1, 2, 0]]), r"generators: expected one list a generator, all of the same size"),
         (lambda: ps.Finite([TURN[0], TURN[1]]), r"generators\[0\]: expected a permutation.*goes into a list"),
         (lambda: ps.Finite(0), r"generators: expected an integer of at least 1"),
@@ -409,6 +411,18 @@ def test_beside_nodes(storage):
     assert phi.estimate(**call, generator=seeded()).samples.tolist() == [6, 6]
     assert_equivariant(phi, call, generator=seeded())
     assert not equivariance_error(Mixing(), call, reps=phi.inputs, output=phi.output).passed
+
+
+def test_a_default_net_that_sees_no_input_is_refused():
+    """The nodes hold signed entries alone, of which the net of an order knows nothing."""
+    nodes = ps.S("nodes")
+    rep = ps.Rep(nodes, MIRROR.signed([[1, -2]]))
+    p = ps.Learned(DefaultNet({"x": rep}, nodes), nodes) * ps.Haar(MIRROR)
+    phi = ps.symmetrize(nn.Identity(), {"x": rep}, rep, p).eval()
+    with pytest.raises(
+        ValueError, match=r"no input tells the nodes of S\('nodes'\) apart that the default net can see"
+    ):
+        phi(x=torch.randn(2, 4, 2))
 
 
 def test_one_input_one_sample_and_autocast():

@@ -138,6 +138,16 @@ def test_a_product_with_rotations_of_its_own(tmp_path):
     assert torch.equal(again(**call, generator=seeded()), phi(**call, generator=seeded()))
 
 
+def test_the_full_group_of_the_tetrahedron():
+    """T_d, as the docstring of Tetrahedral makes it: 24 elements, half of them improper, without the inversion."""
+    full = ps.Finite([[[0, 1, 0], [-1, 0, 0], [0, 0, -1]], [[0, 0, 1], [1, 0, 0], [0, 1, 0]]])
+    assert full.order() == 24
+    assert ps.Rep(full.det).act(full.elements(), torch.ones(()), 0).sum() == 0
+    corners = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    moved = ps.Rep(None, full).act(full.elements(), corners, 0)
+    assert torch.equal((moved[:, :, None] == corners).all(-1).sum(-1), torch.ones(24, 4, dtype=torch.long))
+
+
 def test_refused():
     for bad in (1, "yes", None):
         with pytest.raises(TypeError, match="reflections: expected True or False"):

@@ -171,6 +171,11 @@ class DefaultNet(nn.Module):
         if view.space is not None and view.space.feature_kind in NETS:
             kept = seen.vectors
             return replace(_cast(replace(seen, vectors=None), next(net.parameters()).dtype), vectors=kept)
+        if isinstance(net, DeepSets) and seen.scalars is None:
+            raise ValueError(
+                f"no input tells the nodes of {view.axis!r} apart that the default net can see (node axes, points and "
+                "vectors): give Learned or Canonical a net of your own, or use Haar"
+            )
         return _cast(seen, next(net.parameters()).dtype)
 
     def _refuse_unbuilt(self) -> None:

@@ -19,6 +19,7 @@ LARGEST_MENDED = 2048  # elements whose matrices are averaged into an exact repr
 TOLERANCE = 1e-6  # largest difference of matrices that are the same but for rounding
 ACCURATE = 1e-9  # the same where nothing mends it
 NEXT_TO_ZERO = 1e-16  # of entries of matrices, what rounding leaves of zero
+LARGEST_ACTION = 50_000_000  # numbers that say what all elements do to an axis
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LONGEST_WORD = 1000  # letters of a relation
 COSETS_PER_ELEMENT = 4  # that an enumeration may define, of the largest group
@@ -443,6 +444,7 @@ def signed_action(graph: CayleyGraph, name: str, images: Permutations) -> tuple[
     moves = np.array(images, dtype=np.int64).reshape(len(images), -1)
     source = np.abs(moves) - 1
     flip = np.sign(moves)
+    _refuse_large(graph, name, moves.shape[1])
 
     # 1. of s p: (s p x)_i = flip_i (p x)_{source_i}
     index = np.empty((graph.order, moves.shape[1]), dtype=np.int64)
@@ -474,6 +476,7 @@ def linear_action(graph: CayleyGraph, name: str, images: Matrices) -> np.ndarray
     """
     moves = np.array(images, dtype=np.float64)
     dim = moves.shape[1]
+    _refuse_large(graph, name, dim * dim)
 
     # 1. by products
     matrices = np.empty((graph.order, dim, dim))
@@ -504,6 +507,15 @@ def linear_action(graph: CayleyGraph, name: str, images: Matrices) -> np.ndarray
     matrices[np.abs(matrices) < NEXT_TO_ZERO] = 0
     matrices[0] = np.eye(dim)
     return matrices
+
+
+def _refuse_large(graph: CayleyGraph, name: str, numbers: int) -> None:
+    """Refuse an axis for which what all elements do would not fit into memory."""
+    if graph.order * numbers > LARGEST_ACTION:
+        raise ValueError(
+            f"{name}: expected at most {LARGEST_ACTION:,} numbers for all elements together, got {graph.order:,} "
+            f"elements times {numbers:,}"
+        )
 
 
 def _refuse_broken(graph: CayleyGraph, name: str, s: int, broken: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -441,10 +442,10 @@ class GivenByGenerators(Slot):
             return repr(self.group)
         return f"{self.group!r}.{self.verb}({_brief(self.images)})"
 
-    def table(self, name: str, g: GeneratedElement) -> Tensor:
-        """The entries of an array (order, ...) of the slot for the elements g: (*shape, ...)."""
-        array: np.ndarray = getattr(self, name)
-        return torch.from_numpy(array).to(g.number.device)[g.number]
+
+def of_elements(array: np.ndarray, g: GeneratedElement) -> Tensor:
+    """The entries of an array (order, ...) for the elements g: (*shape, ...)."""
+    return torch.from_numpy(array).to(g.number.device)[g.number]
 
 
 @register
@@ -466,7 +467,7 @@ class PermutedEntries(GivenByGenerators):
 
     def act(self, g: GeneratedElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
-        return gather_nodes(x, self.table("index", g), axis, shared_dims)
+        return gather_nodes(x, of_elements(self.index, g), axis, shared_dims)
 
 
 @register
@@ -490,9 +491,9 @@ class SignedEntries(GivenByGenerators):
     def act(self, g: GeneratedElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
         check_sign(x, self)
-        moved = gather_nodes(x, self.table("index", g), axis, shared_dims)
+        moved = gather_nodes(x, of_elements(self.index, g), axis, shared_dims)
         shape = (*g.shape, *[1] * (axis - shared_dims), len(self.images[0]), *[1] * (x.ndim - axis - 1))
-        return moved * self.table("sign", g).to(x.dtype).reshape(shape)
+        return moved * of_elements(self.sign, g).to(x.dtype).reshape(shape)
 
 
 @register
@@ -531,7 +532,7 @@ class MultipliedEntries(GivenByGenerators):
     def act(self, g: GeneratedElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
         kind = x.dtype.to_real() if x.dtype.is_complex else x.dtype
-        matrix = self.table("matrices", g)
+        matrix = of_elements(self.matrices, g)
         return rotate(matrix.to(kind) if kind.is_floating_point else matrix, x, axis, shared_dims)
 
 
@@ -554,7 +555,7 @@ class SignedScalar(GivenByGenerators):
 
     def act(self, g: GeneratedElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         check_sign(x, self)
-        sign = self.table("sign", g).to(x.dtype)
+        sign = of_elements(self.sign, g).to(x.dtype)
         return x * sign.reshape((*sign.shape, *[1] * (x.ndim - shared_dims)))
 
     def __repr__(self) -> str:
@@ -607,9 +608,9 @@ class TurnedGrid(GivenByGenerators):
         sizes = x.shape[axis : axis + self.num_axes]
 
         # 1. One step along axis i of the result is a step of so many pixels in x, backwards where the sign is negative.
-        strides = torch.tensor([_product(sizes[i + 1 :]) for i in range(self.num_axes)], device=x.device)
-        index = self.table("index", g)
-        step = strides[index] * self.table("sign", g)
+        strides = torch.tensor([math.prod(sizes[i + 1 :]) for i in range(self.num_axes)], device=x.device)
+        index = of_elements(self.index, g)
+        step = strides[index] * of_elements(self.sign, g)
         lengths = torch.tensor(sizes, device=x.device)
         pixels = ((lengths - 1) * step.clamp_max(0).abs()).sum(-1)  # exchanged axes have equal lengths
 
@@ -631,10 +632,3 @@ class TurnedGrid(GivenByGenerators):
                 backwards.append(axis + i)
         moved = x.permute(order).flip(backwards).contiguous()  # base models may call `view`
         return moved.expand(*g.shape, *moved.shape[shared_dims:])
-
-
-def _product(sizes: Sequence[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
