@@ -380,9 +380,21 @@ def test_a_net_of_scores_for_each_element(kind):
     assert_equivariant(phi, x, generator=seeded())
 
 
+class Lean(nn.Module):
+    """Scores of both elements of MIRROR, invariant to the order of nodes: how far g^-1 x leans to one side."""
+
+    def forward(self, x, mask=None, batch=None):
+        poses = torch.stack([x, x * torch.tensor([1.0, -1.0], dtype=x.dtype)])
+        each = (poses @ torch.tensor([1.0, 2.0], dtype=x.dtype)).tanh()  # of each node, zero for padding
+        if batch is None:
+            return each.sum(-1).T
+        return each.new_zeros(2, 2).index_add(1, batch, each).T
+
+
+@pytest.mark.parametrize("kind", ["haar", "canonical", "learned"])
 @pytest.mark.parametrize("storage", ["dense", "padded", "ragged"])
-def test_beside_nodes(storage):
-    """The mirror lists its two elements and the order of the nodes is sampled: padded and ragged as well."""
+def test_beside_nodes(storage, kind):
+    """The mirror lists its two elements, or learns which, and the order of the nodes is sampled."""
     if storage == "padded":
         nodes = ps.S("nodes", mask="mask")
     elif storage == "ragged":
@@ -407,8 +419,13 @@ def test_beside_nodes(storage):
             y = (weight * x + 0.3).sin() * torch.tensor([1.0, 2.0], dtype=x.dtype) + x.flip(-1) ** 2
             return y if mask is None else y * mask[..., None]
 
-    phi = ps.symmetrize(Mixing(), {"x": rep}, rep, "haar", eval_samples=ps.Hybrid(3)).eval()
-    assert phi.estimate(**call, generator=seeded()).samples.tolist() == [6, 6]
+    if kind == "haar":
+        phi = ps.symmetrize(Mixing(), {"x": rep}, rep, "haar", eval_samples=ps.Hybrid(3)).eval()
+        assert phi.estimate(**call, generator=seeded()).samples.tolist() == [6, 6]
+    else:
+        p = ps.Canonical(Lean(), MIRROR) if kind == "canonical" else ps.Learned(Lean(), MIRROR)
+        assert_distribution(p * ps.Haar(nodes), call, {"x": rep})
+        phi = ps.symmetrize(Mixing(), {"x": rep}, rep, p * ps.Haar(nodes), eval_samples=4).eval()
     assert_equivariant(phi, call, generator=seeded())
     assert not equivariance_error(Mixing(), call, reps=phi.inputs, output=phi.output).passed
 

@@ -173,7 +173,7 @@ class Finite(GeneratedGroup):
     | a number S with `relations=` | words in a, b, ... that are the identity; a capital letter is an inverse |
     | permutations | lists of 0 to N - 1, as gather indices: (s x)_i = x_{s_i}. The group acts on N entries |
     | matrices | (D, D), invertible, of finite order: a point group. Equal up to 1e-6. The group acts on vectors |
-    | `table=` | table[a][b] is the number of a b, 0 the identity. All elements are generators, or those named |
+    | `table=` | row a, column b has the number of a b; 0 is the identity. All elements are generators, or those named |
 
     Slots say what each generator does to an axis: `permutation`, `signed`, `linear`, `grid`; they are checked to be
     representations. `regular` has one entry per element. A group of matrices has `vector` and `det`. In a Rep the group
