@@ -337,9 +337,9 @@ def turned_axes(space: Group) -> tuple[int, ...]:
 
 def in_space(block: Tensor, space: Group) -> Tensor:
     """Columns (*shape, m, M) along the axes that an isometric group turns as columns of space (*shape, D, M)."""
-    turned = turned_axes(space)
     if not space.kept_axes:
         return block
+    turned = turned_axes(space)
     zero = torch.zeros_like(block[..., :1, :])
     rows = [zero] * (len(turned) + len(space.kept_axes))
     for place, axis in enumerate(turned):
