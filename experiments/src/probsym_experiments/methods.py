@@ -63,6 +63,11 @@ def learned(group: ps.Group, settings: Settings) -> ps.Learned:
     return ps.Learned(settings.net(), group, settings.noise, settings.scale, settings.relaxation)
 
 
+def learned_by_score(group: ps.Group, settings: Settings) -> ps.Learned:
+    """Orders with Gumbel noise of the same scale, whose gradient is that of their law."""
+    return ps.Learned(settings.net(), group, "gumbel", settings.scale, ps.ScoreFunction())
+
+
 def haar(group: ps.Group, settings: Settings) -> ps.EquivariantDistribution:
     return by_name("haar", None, group)
 
@@ -81,6 +86,7 @@ def fixed_noise(group: ps.Group, settings: Settings) -> FixedNoise:
 
 METHODS = {
     "ps": Method(learned, random=True, net=True, noisy=True),
+    "ps-score": Method(learned_by_score, random=True, net=True, noisy=True),
     "ga": Method(haar, random=True, exact=True),
     "fa": Method(frame, exact=True),
     "canonical": Method(canonical, net=True, several=False, exact=True),

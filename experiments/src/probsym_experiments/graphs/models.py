@@ -156,7 +156,7 @@ BASES: Mapping[str, Base] = {
     "gin-id": Base(gin_id, ("width", "layers", "head")),
 }
 
-METHODS = {name: ALL_METHODS[name] for name in (*PAPER, "ps-fixed-noise", "ps-soft")}
+METHODS = {name: ALL_METHODS[name] for name in (*PAPER, "ps-score", "ps-fixed-noise", "ps-soft")}
 
 
 def uses(base: str, methods: Collection[str], fields: Collection[str]) -> Uses:

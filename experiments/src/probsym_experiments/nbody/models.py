@@ -80,7 +80,7 @@ GROUPS = {
 }
 
 
-METHODS = {**PAPER, "none": ALL_METHODS["none"]}
+METHODS = {**PAPER, "ps-score": ALL_METHODS["ps-score"], "none": ALL_METHODS["none"]}
 
 
 def group_name(config: Config) -> str:
