@@ -11,7 +11,14 @@ from torch import nn
 import probsym as ps
 from cases import seeded
 from probsym.distributions import DefaultNet
-from probsym.testing import assert_distribution, assert_equivariant, assert_group, assert_slot, equivariance_error
+from probsym.testing import (
+    assert_design,
+    assert_distribution,
+    assert_equivariant,
+    assert_group,
+    assert_slot,
+    equivariance_error,
+)
 
 MIRROR = ps.Finite(generators=1, name="mirror")
 SQUARE = ps.Finite(2, "square", relations=["aaaa", "bb", "abab"])  # a turns, b flips
@@ -508,3 +515,43 @@ def test_a_net_that_could_not_learn_is_refused_in_training():
     phi = ps.symmetrize(Wide(3), ps.Rep(EXCHANGES), ps.Rep(EXCHANGES), ps.Learned(nn.Linear(3, 6).double(), EXCHANGES))
     with pytest.raises(ValueError, match="carry no gradient"):
         phi.train()(torch.randn(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["learned", "canonical"])
+def test_a_default_net_learns_over_a_group_of_ones_own(name):
+    """On images that are not square: equivariant, and where it is not a point mass the net trains."""
+    torch.manual_seed(0)
+    flips = ps.Finite(2, "flips")
+    image = ps.Rep(None, flips.grid([[-1, 2], [1, -2]]))
+    model = nn.Conv2d(1, 1, 3, padding=1).double()
+    phi = ps.symmetrize(model, image, image, name, eval_samples=ps.Exact()).double()
+    x = torch.randn(2, 1, 8, 6, dtype=torch.float64, generator=seeded())
+    phi.train()(x, estimator=ps.Exact()).square().sum().backward()
+    slopes = [weight.grad for weight in phi.distribution.parameters()]
+    assert slopes
+    if name == "learned":
+        assert all(slope is not None and bool(slope.isfinite().all()) for slope in slopes)
+        assert any(bool((slope != 0).any()) for slope in slopes)
+    assert_equivariant(phi.eval(), x, generator=seeded())
+
+
+def test_a_design_for_rotations_beside_a_mirror():
+    """An octahedral coset of the rotations, and flips of their own in each of its samples."""
+    space = ps.SO(3, "space")
+    torch.manual_seed(0)
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1))
+
+        def forward(self, v, w):
+            return self.net(torch.cat([v, w], 1))
+
+    inputs = {"v": ps.Rep(space), "w": ps.Rep(MIRROR.permutation([[1, 0]]))}
+    call = {"v": torch.randn(2, 3, generator=seeded()), "w": torch.randn(2, 2, generator=seeded(1))}
+    phi = ps.symmetrize(Both(), inputs, ps.Rep(), "haar").eval()
+    assert_design("octahedral", phi, call, repeats=64)
+    alone = ps.symmetrize(nn.Linear(3, 3), ps.Rep(ps.Octahedral()), ps.Rep(ps.Octahedral()), "haar")
+    with pytest.raises(ValueError, match="fits no factor of Octahedral"):
+        alone(call["v"], estimator=ps.MonteCarlo(24, design="octahedral"))
