@@ -20,6 +20,7 @@ import torch
 from actions import actions, memory, samples
 from correctness import correctness
 from evaluations import designs
+from members import costs
 from packages import frames, images, imports
 from passes import passes
 from points import points
@@ -33,6 +34,7 @@ from probsym.files import write
 ALL = (
     correctness,
     steps,
+    costs,
     points,
     compiled,
     places,
