@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -48,7 +47,8 @@ class Point:
     @property
     def bar(self) -> float:
         """The larger error that is known; NaN draws none."""
-        return max((e for e in (self.stderr_seeds, self.stderr_test) if e is not None), default=math.nan)
+        known = [error for error in (self.stderr_seeds, self.stderr_test) if error is not None]
+        return max(known, default=math.nan)
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,30 @@ class Curve:
         """Whether the average over the group is exact: then no number of samples was chosen, and there is one entry."""
         first = self.row.results[0]
         measured = [entry["samples"] for entry in first[field]]
-        return len(measured) == 1 and measured != sorted(set(first["config"].get("eval_samples", ())))
+        chosen = sorted(set(first["config"].get("eval_samples", ())))
+        return len(measured) == 1 and measured != chosen
 
     @property
     def exact_label(self) -> str:
         """With how many elements the average is over."""
         first = self.row.results[0]
-        count, noun = first["samples"], NOUNS.get(first["config"].get("symmetrizer"), "element")
-        return f"{self.look.label}, exact ({count:,} {noun}{'s' * (count > 1)})"
+        count = first["samples"]
+        noun = NOUNS.get(first["config"].get("symmetrizer"), "element")
+        if count > 1:
+            noun += "s"
+        return f"{self.look.label}, exact ({count:,} {noun})"
+
+    @property
+    def train_petaflop(self) -> float | None:
+        """Operations of the training in units of 1e15, if they were counted."""
+        operations = self.row.known_mean("train_flops")
+        if operations is None:
+            return None
+        return operations / 1e15
+
+    def at_tolerance(self, tolerance: float) -> list[Point]:
+        """Of `samples_for_tolerance`: the points of one tolerance."""
+        return [point for point in self.points if point.at[0] == tolerance]
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,11 @@ def entries(field: str, needed: str, *columns: str) -> Callable[[dict[str, Any]]
     """Lines from those entries of a list in a result that have the column `needed`."""
 
     def lines(result: dict[str, Any]) -> list[Values]:
-        return [{name: x.get(name) for name in (*columns, needed)} for x in result.get(field) or () if needed in x]
+        having = []
+        for entry in result.get(field) or ():
+            if needed in entry:
+                having.append({name: entry.get(name) for name in (*columns, needed)})
+        return having
 
     return lines
 
@@ -106,7 +126,7 @@ def error_against_samples(experiment: Experiment, curves: list[Curve]) -> Figure
     _by_samples(axes, curves, "by_samples")
     papers = _in_figures(experiment)
     published_lines(axes, papers)
-    spaced(axes.set_yscale, axes.yaxis, [*_values(curves), *(paper.value for paper in papers)])
+    spaced(axes.set_yscale, axes.yaxis, _values(curves, papers))
     axes.set_ylabel(experiment.axis)
     legend_below(axes, BARS)
     return figure
@@ -124,16 +144,26 @@ def equivariance_against_samples(experiment: Experiment, curves: list[Curve]) ->
 
 def samples_for_tolerance(experiment: Experiment, curves: list[Curve]) -> Figure:
     """A panel a tolerance: the share of test inputs that need at most k samples, a line a row."""
-    tolerances = sorted({point.at[0] for curve in curves for point in curve.points}, reverse=True)
+    # 1. The tolerances. Lines end one doubling after the last number of samples at which one is below 100 %.
+    tolerances = set()
+    last = 1.0
+    for curve in curves:
+        for point in curve.points:
+            tolerance, samples = point.at
+            tolerances.add(tolerance)
+            if point.value < 1:
+                last = max(last, samples)
+    end = 2 * last
+
+    # 2. The panels, from the coarsest tolerance to the finest.
     figure = Figure(figsize=(max(9.0, 3.6 * len(tolerances)), 4.2), layout="constrained")
     panels = figure.subplots(1, len(tolerances), sharex=True, sharey=True, squeeze=False)[0]
-    short = [point.at[1] for curve in curves for point in curve.points if point.value < 1]
-    end = 2 * max(short, default=1.0)
-    for axes, tolerance in zip(panels, tolerances, strict=True):
+    ticks = [4**i for i in range(math.ceil(math.log(end, 4)) + 1)]
+    for axes, tolerance in zip(panels, sorted(tolerances, reverse=True), strict=True):
         for curve in curves:
-            points = [point for point in curve.points if point.at[0] == tolerance and point.at[1] <= end]
-            _bars(axes, [p.at[1] for p in points], points, curve.look.style(label=_measured(curve)))
-        ticks = [4**i for i in range(math.ceil(math.log(end, 4)) + 1)]
+            points = [point for point in curve.at_tolerance(tolerance) if point.at[1] <= end]
+            samples_of_points = [point.at[1] for point in points]
+            _bars(axes, samples_of_points, points, curve.look.style(label=_measured(curve)))
         sample_axis(axes, ticks)
         axes.set(title=f"Monte Carlo standard error\nbelow {tolerance:g} (units of the positions)")
         axes.title.set_fontsize("small")
@@ -146,23 +176,44 @@ def samples_for_tolerance(experiment: Experiment, curves: list[Curve]) -> Figure
 
 def error_against_cost(experiment: Experiment, curves: list[Curve]) -> Figure | None:
     """Operations of the training against the metric, published results as grey points; rows without are named."""
-    papers = published(experiment.name)
-    ours = [(c, flops / 1e15) for c in curves if (flops := c.row.known_mean("train_flops")) is not None]
-    theirs = [(p, p.train_flops / 1e15) for p in papers if p.train_flops is not None]
-    if not ours:
-        return None
     figure, axes = _wide()
-    for curve, cost in ours:
+    costs: list[float] = []
+    missing = []
+
+    # 1. Our rows. Nothing is drawn unless the operations of one of them are known.
+    drawn = []
+    for curve in curves:
+        cost = curve.train_petaflop
+        if cost is None:
+            missing.append(curve.look.label)
+            continue
         _bars(axes, [cost], curve.points, curve.look.style(label=curve.look.label, linestyle=""))
-    for marker, (paper, cost) in zip(cycle(MARKERS), theirs, strict=False):
+        costs.append(cost)
+        drawn.append(curve)
+    if not drawn:
+        return None
+
+    # 2. Published results.
+    drawn_papers = []
+    for paper in published(experiment.name):
+        if paper.train_flops is None:
+            if paper.figure:
+                missing.append(paper.row)
+            continue
+        cost = paper.train_flops / 1e15
+        marker = MARKERS[len(drawn_papers) % len(MARKERS)]
         axes.plot(cost, paper.value, marker, color="0.6", label=f"published: {paper.row} {paper}")
-    spaced(axes.set_yscale, axes.yaxis, [*_values(c for c, _ in ours), *(p.value for p, _ in theirs)])
-    spaced(axes.set_xscale, axes.xaxis, [cost for _, cost in (*ours, *theirs)])
+        costs.append(cost)
+        drawn_papers.append(paper)
+
+    # 3. The axes, and who is not in the figure.
+    spaced(axes.set_yscale, axes.yaxis, _values(drawn, drawn_papers))
+    spaced(axes.set_xscale, axes.xaxis, costs)
     axes.set(xlabel="training (PFLOP of matrix products)", ylabel=experiment.axis)
-    missing = [c.look.label for c in curves if c.row.known_mean("train_flops") is None]
-    missing += [paper.row for paper in papers if paper.figure and paper.train_flops is None]
-    note = f"\nwithout a count of operations, not drawn: {', '.join(missing)}" if missing else ""
-    legend_below(axes, BARS + note)
+    note = BARS
+    if missing:
+        note += f"\nwithout a count of operations, not drawn: {', '.join(missing)}"
+    legend_below(axes, note)
     return figure
 
 
@@ -170,14 +221,21 @@ def learning_curve(experiment: Experiment, curves: list[Curve]) -> Figure:
     """The validation metric against the step, means over seeds; grey lines are published test results."""
     figure, axes = _wide()
     for curve in curves:
-        steps, values = [p.at[0] for p in curve.points], [p.value for p in curve.points]
-        style = curve.look.style(label=curve.look.label, markevery=0.1, linewidth=1.2)
-        axes.plot(steps, values, **style)
-        low, high = ([p.value + sign * (p.stderr_seeds or 0.0) for p in curve.points] for sign in (-1, 1))
+        steps = []
+        values = []
+        low = []
+        high = []
+        for point in curve.points:
+            error = point.stderr_seeds or 0.0
+            steps.append(point.at[0])
+            values.append(point.value)
+            low.append(point.value - error)
+            high.append(point.value + error)
+        axes.plot(steps, values, **curve.look.style(label=curve.look.label, markevery=0.1, linewidth=1.2))
         axes.fill_between(steps, low, high, color=curve.look.colour, alpha=0.15, linewidth=0)
     papers = _in_figures(experiment)
     published_lines(axes, papers)
-    spaced(axes.set_yscale, axes.yaxis, [*_values(curves), *(paper.value for paper in papers)])
+    spaced(axes.set_yscale, axes.yaxis, _values(curves, papers))
     axes.set(xlabel="step", ylabel=experiment.axis.replace("test", "validation"))
     legend_below(axes, "bands: one standard error over seeds; published results are of the test set")
     return figure
@@ -192,27 +250,47 @@ def _wide() -> tuple[Figure, Axes]:
 
 def _by_samples(axes: Axes, curves: list[Curve], field: str) -> None:
     """A line a row, points side by side; an exact average is a dashed line through all k, its bar at the right."""
-    chosen = {int(p.at[0]) for curve in curves if not curve.exact(field) for p in curve.points}
-    counts = sorted(chosen or {int(p.at[0]) for curve in curves for p in curve.points})
+    # 1. A tick at each k that was chosen. The entry of an exact average was not, but may be all there is.
+    chosen = set()
+    of_exact = set()
+    for curve in curves:
+        for point in curve.points:
+            if curve.exact(field):
+                of_exact.add(int(point.at[0]))
+            else:
+                chosen.add(int(point.at[0]))
+    counts = sorted(chosen or of_exact)
+
+    # 2. The lines.
     for i, curve in enumerate(curves):
         aside = 1.015 ** (i - len(curves) / 2)
-        if curve.exact(field):
-            style = curve.look.style(marker="", linestyle="--", label=curve.exact_label)
-            for point in curve.points:
-                bare = replace(point, stderr_seeds=None, stderr_test=None)
-                _bars(axes, [counts[0], counts[-1] * aside], [bare, point], style)
-        else:
-            _bars(axes, [p.at[0] * aside for p in curve.points], curve.points, curve.look.style(label=curve.look.label))
+        if not curve.exact(field):
+            x = [point.at[0] * aside for point in curve.points]
+            _bars(axes, x, curve.points, curve.look.style(label=curve.look.label))
+            continue
+        style = curve.look.style(marker="", linestyle="--", label=curve.exact_label)
+        for point in curve.points:
+            without_bar = replace(point, stderr_seeds=None, stderr_test=None)
+            _bars(axes, [counts[0], counts[-1] * aside], [without_bar, point], style)
     sample_axis(axes, counts)
 
 
 def _bars(axes: Axes, x: Sequence[float], points: Sequence[Point], style: dict[str, Any]) -> None:
+    """The points at these places, with their bars."""
+    values = [point.value for point in points]
     bars = [point.bar for point in points]
-    axes.errorbar(x, [p.value for p in points], bars, capsize=3, linewidth=1.2, zorder=3, **style)  # type: ignore[arg-type]
+    axes.errorbar(x, values, bars, capsize=3, linewidth=1.2, zorder=3, **style)  # type: ignore[arg-type]
 
 
-def _values(curves: Iterable[Curve]) -> list[float]:
-    return [point.value for curve in curves for point in curve.points]
+def _values(curves: Iterable[Curve], papers: Iterable[Published] = ()) -> list[float]:
+    """All that stand in a figure."""
+    values = []
+    for curve in curves:
+        for point in curve.points:
+            values.append(point.value)
+    for paper in papers:
+        values.append(paper.value)
+    return values
 
 
 def _in_figures(experiment: Experiment) -> list[Published]:
@@ -221,32 +299,45 @@ def _in_figures(experiment: Experiment) -> list[Published]:
 
 def _measured(curve: Curve) -> str:
     """The label, with a word on results from before the samples needed were computed from a pool."""
-    pooled = all("pool" in entry for x in curve.row.results for entry in x["samples_for_tolerance"])
-    return curve.look.label + ("" if pooled else " (older: multiples of 16)")
+    for result in curve.row.results:
+        for entry in result["samples_for_tolerance"]:
+            if "pool" not in entry:
+                return f"{curve.look.label} (older: multiples of 16)"
+    return curve.look.label
 
 
-def _needed(result: dict[str, Any]) -> list[Values]:
+def _tolerance_lines(result: dict[str, Any]) -> list[Values]:
     """A line a tolerance and bin: how many test inputs need more than `above` and at most `samples`, and the share
     that needs at most `samples`.
     """
     lines = []
     for entry in result.get("samples_for_tolerance") or ():
-        counts, total, done = list(entry["histogram"]), sum(entry["histogram"]), 0
+        counts = list(entry["histogram"])
+        total = sum(counts)
         counts[-1] -= round(entry.get("above", 0.0) * total)  # of older results, where 1024 were not enough
+        done = 0
         for bin, count in enumerate(counts):
             done += count
-            share, bounds = done / total, {"above": 2**bin // 2, "samples": 2**bin}
-            error = math.sqrt(share * (1 - share) / total)
+            share = done / total
             lines.append(
-                {"tolerance": entry["tolerance"], **bounds, "inputs": count, "share": share, "stderr_test": error}
+                {
+                    "tolerance": entry["tolerance"],
+                    "above": 2**bin // 2,
+                    "samples": 2**bin,
+                    "inputs": count,
+                    "share": share,
+                    "stderr_test": math.sqrt(share * (1 - share) / total),  # of a binomial
+                }
             )
     return lines
 
 
-def _cost(result: dict[str, Any]) -> list[Values]:
+def _cost_lines(result: dict[str, Any]) -> list[Values]:
     """What a training took, as far as it is known; none of what was not trained."""
+    if not result["steps"]:
+        return []
     columns = ("train_flops", "cpu_s", "wall_s", "steps", "params", "samples", "value", "stderr", "stderr_test")
-    return [{name: result.get(name) for name in columns}] if result["steps"] else []
+    return [{name: result.get(name) for name in columns}]
 
 
 PLOTS = (
@@ -264,8 +355,8 @@ PLOTS = (
         "error",
         equivariance_against_samples,
     ),
-    Plot("samples_for_tolerance", _needed, ("tolerance", "samples"), "share", samples_for_tolerance),
-    Plot("error_by_cost", _cost, (), "value", error_against_cost),
+    Plot("samples_for_tolerance", _tolerance_lines, ("tolerance", "samples"), "share", samples_for_tolerance),
+    Plot("error_by_cost", _cost_lines, (), "value", error_against_cost),
     Plot(
         "learning_curve",
         entries("learning_curve", "valid", "step", "lr", "train_loss"),

@@ -7,7 +7,6 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -36,21 +35,34 @@ def error_by_samples(
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     by_samples(axes, curves, references)
-    values = [s.value for scores in curves.values() for s in scores]
-    spaced(axes.set_yscale, axes.yaxis, [*values, *(row.value for row in references)])
+    values = [row.value for row in references]
+    for scores in curves.values():
+        values += [score.value for score in scores]
+    spaced(axes.set_yscale, axes.yaxis, values)
     axes.set_ylabel(metric)
     save(figure, path)
 
 
 def by_samples(axes: Axes, curves: Mapping[str, Sequence[Score]], references: Sequence[Published]) -> None:
     """Scores against k with Monte Carlo bars and bands over the test set, grey lines for papers, a legend below."""
+    counts = set()
     for name, scores in curves.items():
-        k, value = [s.samples for s in scores], [s.value for s in scores]
-        lines = axes.errorbar(k, value, yerr=[s.stderr for s in scores], marker="o", capsize=3, label=name, zorder=3)
-        low, high = ([s.value + sign * s.stderr_test for s in scores] for sign in (-1, 1))
-        axes.fill_between(k, low, high, color=lines[0].get_color(), alpha=0.15)
+        samples = []
+        values = []
+        bars = []
+        low = []
+        high = []
+        for score in scores:
+            samples.append(score.samples)
+            values.append(score.value)
+            bars.append(score.stderr)
+            low.append(score.value - score.stderr_test)
+            high.append(score.value + score.stderr_test)
+        line, *_ = axes.errorbar(samples, values, yerr=bars, marker="o", capsize=3, label=name, zorder=3)
+        axes.fill_between(samples, low, high, color=line.get_color(), alpha=0.15)
+        counts.update(samples)
     published_lines(axes, sorted(references, key=lambda row: -row.value))
-    sample_axis(axes, sorted({s.samples for scores in curves.values() for s in scores}))
+    sample_axis(axes, sorted(counts))
     legend_below(axes, "bars: Monte Carlo standard error; band: standard error over test inputs")
 
 
@@ -58,15 +70,17 @@ def learning_curve(
     history: Sequence[Mapping[str, float]], path: Path, metric: str, references: Sequence[Published] = ()
 ) -> None:
     """Training loss and the metric of the validation set against the step; grey lines are numbers from papers."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    losses, judged = figure.subplots(1, 2)
     steps = [row["step"] for row in history]
-    losses.plot(steps, [row["train_loss"] for row in history])
-    losses.set(xlabel="step", ylabel="training loss")
-    judged.plot(steps, [row["valid"] for row in history], label="validation")
-    published_lines(judged, references)
-    judged.set(xlabel="step", ylabel=metric)
-    legend_below(judged)
+    train_losses = [row["train_loss"] for row in history]
+    valid_metrics = [row["valid"] for row in history]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(steps, train_losses)
+    left.set(xlabel="step", ylabel="training loss")
+    right.plot(steps, valid_metrics, label="validation")
+    published_lines(right, references)
+    right.set(xlabel="step", ylabel=metric)
+    legend_below(right)
     save(figure, path)
 
 
@@ -85,14 +99,19 @@ def sample_axis(axes: Axes, samples: Sequence[int]) -> None:
 
 def spaced(set_scale: Callable[[str], None], axis: Axis, values: Iterable[float]) -> None:
     """Logarithmic where positive values span a factor of 5, else linear; ticks below two decades are plain numbers."""
-    finite = [v for v in values if math.isfinite(v)]
-    decades = math.log10(max(finite) / min(finite)) if finite and min(finite) > 0 else 0.0
-    wide = decades >= math.log10(5)
-    set_scale("log" if wide else "linear")
+    finite = [value for value in values if math.isfinite(value)]
+    decades = 0.0
+    if finite and min(finite) > 0:
+        decades = math.log10(max(finite) / min(finite))
+    logarithmic = decades >= math.log10(5)
+    if logarithmic:
+        set_scale("log")
+    else:
+        set_scale("linear")
     if decades < 2:
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
-    if wide and decades < 2:
+    if logarithmic and decades < 2:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
 
 
@@ -100,13 +119,34 @@ def legend_below(axes: Axes, title: str = "") -> None:
     """All labels of the axes, ours before grey ones, in two columns below them; by its height the figure grows."""
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    found = sorted(
-        zip(*axes.get_legend_handles_labels(), strict=True), key=lambda both: not isinstance(both[0], Container)
+
+    # 1. Ours have bars, so matplotlib keeps them as containers; grey lines are plain.
+    ours = []
+    grey = []
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        if isinstance(handle, Container):
+            ours.append((handle, label))
+        else:
+            grey.append((handle, label))
+    handles = []
+    labels = []
+    for handle, label in ours + grey:
+        handles.append(handle)
+        labels.append(textwrap.fill(label, 50, subsequent_indent="   ", break_long_words=False))
+
+    # 2. The legend below the axes.
+    title_lines = [textwrap.fill(line, 100, break_on_hyphens=False) for line in title.split("\n")]
+    legend = figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        title="\n".join(title_lines),
+        ncols=2,
+        fontsize="small",
+        title_fontsize="small",
     )
-    labels = [textwrap.fill(label, 50, subsequent_indent="   ", break_long_words=False) for _, label in found]
-    title = "\n".join(textwrap.fill(line, 100, break_on_hyphens=False) for line in title.split("\n"))
-    style: dict[str, Any] = {"ncols": 2, "fontsize": "small", "title_fontsize": "small"}
-    legend = figure.legend([handle for handle, _ in found], labels, loc="outside lower center", title=title, **style)
+
+    # 3. The axes keep their size.
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + legend.get_window_extent().height / figure.dpi)
 

@@ -38,23 +38,25 @@ class Section:
 
 def tables(runs: Path, results: Path | None, width: int) -> list[str]:
     """Where results were looked for, and one table per experiment."""
-    found = ours(runs, results)
-    texts = [sources(found, place(results), runs, width)]
+    rows_by_experiment = ours(runs, results)
+    texts = [sources(rows_by_experiment, place(results), runs, width)]
     for name, experiment in EXPERIMENTS.items():
-        texts.append(table(experiment, found.get(name, []), width))
+        texts.append(table(experiment, rows_by_experiment.get(name, []), width))
     return texts
 
 
-def sources(found: dict[str, list[Row]], results: Path, runs: Path, width: int) -> str:
+def sources(rows_by_experiment: dict[str, list[Row]], results: Path, runs: Path, width: int) -> str:
     """Where results were looked for, and how many there are."""
     count = 0
-    for rows in found.values():
+    for rows in rows_by_experiment.values():
         for row in rows:
             count += len(row.results)
     folders = []
     for folder in (results, runs):
-        missing = "" if folder.is_dir() else " (no such folder)"
-        folders.append(f"{folder.resolve()}{missing}")
+        text = str(folder.resolve())
+        if not folder.is_dir():
+            text += " (no such folder)"
+        folders.append(text)
     text = f"{count} results in {' and '.join(folders)}; --results DIR and --runs DIR name others."
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
@@ -66,7 +68,10 @@ def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
     """
     left = list(rows)
     presets = experiment.presets
-    run_presets = dict.fromkeys(row.preset for row in left if row.preset in presets)
+    run_presets = []
+    for row in left:
+        if row.preset in presets and row.preset not in run_presets:
+            run_presets.append(row.preset)
 
     # 1. Published rows, and ours of the same method. Where there is none, the row says so.
     compared: list[Line] = []
@@ -79,21 +84,26 @@ def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
             left.remove(row)
         if paper.preset is not None and not same:
             compared.append(Line(f"  {paper.preset}", {"ours": NOT_RUN}))
-            said_not_run |= {name for name in presets if family(name) == paper.preset}
+            for name in presets:
+                if family(name) == paper.preset:
+                    said_not_run.add(name)
 
     # 2. What is left of ours.
     others = [our_line(row, experiment.beside) for row in left]
-    sections = [
-        Section("published, and our presets of the same method", compared),
-        Section("ours, with nothing published to compare", others),
-    ]
-    headings = [*COLUMNS, *(heading(field) for field in experiment.beside)]
-    parts = [f"{experiment.name}: {experiment.axis}", body([s for s in sections if s.lines], headings, width)]
+    sections = []
+    if compared:
+        sections.append(Section("published, and our presets of the same method", compared))
+    if others:
+        sections.append(Section("ours, with nothing published to compare", others))
+    headings = [*COLUMNS]
+    for field in experiment.beside:
+        headings.append(heading(field))
+    parts = [f"{experiment.name}: {experiment.axis}", body(sections, headings, width)]
 
     # 3. What the presets are.
-    never = [name for name in presets if name not in run_presets and name not in said_not_run]
-    if never:
-        parts.append(filled(f"never run: {', '.join(never)}", width))
+    never_run = [name for name in presets if name not in run_presets and name not in said_not_run]
+    if never_run:
+        parts.append(filled(f"never run: {', '.join(never_run)}", width))
     for name in run_presets:
         parts.append(filled(f"{name}: {summary(presets[name])}", width))
     return "\n".join(part for part in parts if part) + "\n"
@@ -113,7 +123,6 @@ def our_line(row: Row, beside: Iterable[str]) -> Line:
     Args:
         beside: Further fields of its results that are shown.
     """
-    cpu = row.known_mean("cpu_s")
     cells = {
         "ours": f"{row.mean('value'):.4g}",
         "± seeds": number(row.stderr(), ".1g"),
@@ -124,8 +133,8 @@ def our_line(row: Row, beside: Iterable[str]) -> Line:
         "device": row.each("device"),
         "steps": row.each("steps", ","),
         "PFLOP": petaflop(row.known_mean("train_flops")),
-        "wall": f"{row.mean('wall_s') / 60:.1f} min",
-        "CPU": "" if cpu is None else f"{cpu / 60:.1f} min",
+        "wall": minutes(row.mean("wall_s")),
+        "CPU": minutes(row.known_mean("cpu_s")),
         "params": row.each("params", ","),
     }
     for field in beside:
@@ -140,7 +149,9 @@ def heading(field: str) -> str:
 
 def body(sections: list[Section], headings: Iterable[str], width: int) -> str:
     """One line per row if the terminal is wide enough for all of them, else two or more."""
-    lines = [line for section in sections for line in section.lines]
+    lines = []
+    for section in sections:
+        lines += section.lines
     if not lines:
         return "no row"
 
@@ -150,24 +161,41 @@ def body(sections: list[Section], headings: Iterable[str], width: int) -> str:
         entries = [line.cells.get(name, "") for line in lines]
         if any(entries):
             widths[name] = max(len(name), *map(len, entries))
-    names = [len(line.name) for line in lines if len(line.name) <= LONGEST]
-    first = max(names, default=0)
-    fits = first + sum(len(GAP) + size for size in widths.values()) <= width
+    first = 0
+    for line in lines:
+        if len(line.name) <= LONGEST:
+            first = max(first, len(line.name))
+    total = first
+    for size in widths.values():
+        total += len(GAP) + size
 
     # 2. The rows, under the titles of their sections.
-    made = []
+    text_lines = []
+    fits = total <= width
     if fits:
-        made.append(" " * first + "".join(GAP + name.rjust(size) for name, size in widths.items()))
+        of_headings = {name: name for name in widths}
+        text_lines.append(" " * first + cells_in_columns(of_headings, widths))
     for section in sections:
-        made.append(f"-- {section.title}")
+        text_lines.append(f"-- {section.title}")
         for line in section.lines:
-            made += in_columns(line, first, widths) if fits else stacked(line, widths, width)
-    return "\n".join(made)
+            if fits:
+                text_lines += in_columns(line, first, widths)
+            else:
+                text_lines += stacked(line, widths, width)
+    return "\n".join(text_lines)
+
+
+def cells_in_columns(cells: dict[str, str], widths: dict[str, int]) -> str:
+    """Cells aligned to the right, each after a gap."""
+    text = ""
+    for name, size in widths.items():
+        text += GAP + cells.get(name, "").rjust(size)
+    return text
 
 
 def in_columns(line: Line, first: int, widths: dict[str, int]) -> list[str]:
     """A row as one line; a name wider than `first` has a line of its own."""
-    cells = "".join(GAP + line.cells.get(name, "").rjust(size) for name, size in widths.items())
+    cells = cells_in_columns(line.cells, widths)
     if len(line.name) <= first:
         return [(line.name.ljust(first) + cells).rstrip()]
     return [line.name, (" " * first + cells).rstrip()]
@@ -202,9 +230,20 @@ def filled(text: str, width: int) -> str:
 
 def number(value: float | None, style: str) -> str:
     """A number, or nothing."""
-    return "" if value is None else format(value, style)
+    if value is None:
+        return ""
+    return format(value, style)
+
+
+def minutes(seconds: float | None) -> str:
+    """A time in minutes, or nothing."""
+    if seconds is None:
+        return ""
+    return f"{seconds / 60:.1f} min"
 
 
 def petaflop(operations: float | None) -> str:
     """Operations in units of 1e15, or nothing."""
-    return "" if operations is None else number(operations / 1e15, ".2g")
+    if operations is None:
+        return ""
+    return format(operations / 1e15, ".2g")

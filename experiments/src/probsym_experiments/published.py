@@ -34,11 +34,18 @@ class Published:
     stderr: float | None = None
 
     def __str__(self) -> str:
-        error = "" if self.stderr is None else f" ± {self.stderr:g}"
-        return f"{self.value:g}{error}" + ("" if self.verified else " (unverified)")
+        text = f"{self.value:g}"
+        if self.stderr is not None:
+            text += f" ± {self.stderr:g}"
+        if not self.verified:
+            text += " (unverified)"
+        return text
 
 
 def published(experiment: str) -> list[Published]:
     """All rows of an experiment, in the order of its file; none if there is no file."""
     path = FOLDER / f"{experiment}.yaml"
-    return [Published(**row) for row in yaml.safe_load(path.read_text(encoding="utf-8"))] if path.exists() else []
+    if not path.exists():
+        return []
+    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [Published(**row) for row in rows]

@@ -35,17 +35,17 @@ def figures(runs: Path, out: Path, results: Path | None = None) -> list[Path]:
             # 1. The rows that have what this plot shows.
             curves = []
             for row, look in zip(rows, styles, strict=True):
-                shown = curve(plot, row, look)
-                if shown is not None:
-                    curves.append(shown)
+                curve = curve_of(plot, row, look)
+                if curve is not None:
+                    curves.append(curve)
             if not curves:
                 continue
 
             # 2. The numbers, and the figure if there is enough to draw.
             path = out / name / f"{plot.name}.csv"
             lines = []
-            for shown in curves:
-                lines += csv_lines(plot, shown)
+            for curve in curves:
+                lines += csv_lines(plot, curve)
             write(path, table(lines))
             made.append(path)
             figure = plot.draw(EXPERIMENTS[name], curves)
@@ -57,6 +57,7 @@ def figures(runs: Path, out: Path, results: Path | None = None) -> list[Path]:
 
 def looks(rows: Sequence[Row]) -> list[Look]:
     """Of all rows of an experiment; their labels tell only the overrides in which they differ."""
+    # 1. Fields that distinguish rows.
     overrides = [row.results[0]["overrides"] for row in rows]
     told = set()
     for mine in overrides:
@@ -65,27 +66,35 @@ def looks(rows: Sequence[Row]) -> list[Look]:
             if differs and field not in UNTOLD:
                 told.add(field)
 
-    found = []
-    for number, (row, mine) in enumerate(zip(rows, overrides, strict=True)):
-        label = " ".join([row.preset, *(f"{field}={value}" for field, value in mine.items() if field in told)])
+    # 2. Labels, and colours, markers and lines in turn.
+    chosen = []
+    for number, row in enumerate(rows):
+        words = [row.preset]
+        for field, value in overrides[number].items():
+            if field in told:
+                words.append(f"{field}={value}")
         colour = COLOURS[number % len(COLOURS)]
         marker = MARKERS[number % len(MARKERS)]
         line = LINES[number // len(COLOURS) % len(LINES)]
-        found.append(Look(label, colour, marker, line))
-    return found
+        chosen.append(Look(" ".join(words), colour, marker, line))
+    return chosen
 
 
-def curve(plot: Plot, row: Row, look: Look) -> Curve | None:
+def curve_of(plot: Plot, row: Row, look: Look) -> Curve | None:
     """What a plot shows of those results of a row that have it; None if none has."""
-    kept = [result for result in row.results if plot.lines(result)]
-    if not kept:
-        return None
+    having = []
     by_place: dict[tuple[Any, ...], list[Values]] = {}
-    for result in kept:
-        for line in plot.lines(result):
+    for result in row.results:
+        lines = plot.lines(result)
+        if not lines:
+            continue
+        having.append(result)
+        for line in lines:
             by_place.setdefault(place_of(plot, line), []).append(line)
+    if not having:
+        return None
     points = [mean_point(place, by_place[place], plot.value) for place in sorted(by_place)]
-    return Curve(Row(row.preset, kept), look, points)
+    return Curve(Row(row.preset, having), look, points)
 
 
 def place_of(plot: Plot, line: Values) -> tuple[Any, ...]:
@@ -95,17 +104,25 @@ def place_of(plot: Plot, line: Values) -> tuple[Any, ...]:
 
 def mean_point(place: tuple[Any, ...], lines: Sequence[Values], column: str) -> Point:
     """The mean over seeds, NaN if a value is none; the test inputs are the same for all, so their error stays."""
-    value, seeds = mean_and_error([line[column] for line in lines])
-    errors = [line["stderr_test"] for line in lines if line.get("stderr_test") is not None]
-    return Point(place, value, seeds, statistics.fmean(errors) if errors else None)
+    values = []
+    test_errors = []
+    for line in lines:
+        values.append(line[column])
+        if line.get("stderr_test") is not None:
+            test_errors.append(line["stderr_test"])
+    mean, stderr_seeds = mean_and_error(values)
+    stderr_test = None
+    if test_errors:
+        stderr_test = statistics.fmean(test_errors)
+    return Point(place, mean, stderr_seeds, stderr_test)
 
 
-def csv_lines(plot: Plot, shown: Curve) -> list[Values]:
+def csv_lines(plot: Plot, curve: Curve) -> list[Values]:
     """Those of each seed, with the standard error over seeds beside."""
-    over_seeds = {point.at: point.stderr_seeds for point in shown.points}
+    stderr_seeds = {point.at: point.stderr_seeds for point in curve.points}
     made = []
-    for result in shown.row.results:
+    for result in curve.row.results:
         for line in plot.lines(result):
-            spread = over_seeds[place_of(plot, line)]
-            made.append({"row": shown.row.name, "seed": result["seed"], **line, "stderr_seeds": spread})
+            of_row = {"row": curve.row.name, "seed": result["seed"]}
+            made.append(of_row | line | {"stderr_seeds": stderr_seeds[place_of(plot, line)]})
     return made

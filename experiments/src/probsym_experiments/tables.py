@@ -27,8 +27,10 @@ class Row:
     @property
     def name(self) -> str:
         """The preset and what was changed in it."""
-        changes = [f"{field}={value}" for field, value in self.results[0]["overrides"].items()]
-        return " ".join([self.preset, *changes])
+        words = [self.preset]
+        for field, value in self.results[0]["overrides"].items():
+            words.append(f"{field}={value}")
+        return " ".join(words)
 
     @property
     def family(self) -> str:
@@ -38,21 +40,30 @@ class Row:
 
     def mean(self, field: str) -> float:
         """NaN where a result is no number, since a training diverged."""
-        return mean_and_error([result[field] for result in self.results])[0]
+        mean, _ = mean_and_error([result[field] for result in self.results])
+        return mean
 
     def known_mean(self, field: str) -> float | None:
         """Mean of a field over the results that have it: those of earlier versions may not."""
-        values = [result[field] for result in self.results if result.get(field) is not None]
-        return statistics.fmean(values) if values else None
+        known = [result[field] for result in self.results if result.get(field) is not None]
+        if not known:
+            return None
+        return statistics.fmean(known)
 
     def stderr(self) -> float | None:
         """Standard error over seeds."""
-        return mean_and_error([result["value"] for result in self.results])[1]
+        _, error = mean_and_error([result["value"] for result in self.results])
+        return error
 
     def each(self, field: str, style: str = "") -> str:
         """What the results have there, one after the other if they differ."""
-        values = dict.fromkeys(result.get(field) for result in self.results)
-        return " / ".join("unknown" if value is None else format(value, style) for value in values)
+        texts = []
+        for value in dict.fromkeys(result.get(field) for result in self.results):
+            if value is None:
+                texts.append("unknown")
+            else:
+                texts.append(format(value, style))
+        return " / ".join(texts)
 
 
 def family(preset: str) -> str:
@@ -69,9 +80,13 @@ def mean_and_error(values: Sequence[float | None]) -> tuple[float, float | None]
     known = [value for value in values if value is not None]
     several = len(values) > 1
     if len(known) < len(values):
-        return math.nan, math.nan if several else None
-    error = statistics.stdev(known) / len(known) ** 0.5 if several else None
-    return statistics.fmean(known), error
+        if several:
+            return math.nan, math.nan
+        return math.nan, None
+    mean = statistics.fmean(known)
+    if not several:
+        return mean, None
+    return mean, statistics.stdev(known) / len(known) ** 0.5
 
 
 def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
@@ -80,19 +95,20 @@ def collect(results: Path, runs: Path) -> dict[str, list[Row]]:
     Of two results with the same recipe and seed the one in `results` counts.
     """
     # 1. By experiment, by recipe (as text, which sorts) and by seed.
-    found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
+    by_experiment: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
     for path in [*sorted(results.glob("*/*/*.json")), *sorted(runs.rglob(RESULT))]:
         result = read_result(path)
         recipe = json.dumps([result["preset"], result["overrides"]], sort_keys=True)
-        seeds = found.setdefault(result["experiment"], {}).setdefault(recipe, {})
-        seeds.setdefault(result["seed"], result)
+        by_recipe = by_experiment.setdefault(result["experiment"], {})
+        by_seed = by_recipe.setdefault(recipe, {})
+        by_seed.setdefault(result["seed"], result)
 
     # 2. A row per recipe.
     rows: dict[str, list[Row]] = {}
-    for name, recipes in found.items():
+    for name, by_recipe in by_experiment.items():
         rows[name] = []
-        for _, seeds in sorted(recipes.items()):
-            of_all_seeds = list(seeds.values())
+        for recipe in sorted(by_recipe):
+            of_all_seeds = list(by_recipe[recipe].values())
             rows[name].append(Row(of_all_seeds[0]["preset"], of_all_seeds))
     return rows
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -38,15 +39,30 @@ def distances(other: Tensor, same: Tensor, threshold: float, title: str, path: P
     """Distributions of the L1 distance of two outputs: graphs that are not isomorphic, and graphs that are."""
     figure = Figure(figsize=(6.5, 3.5), layout="constrained")
     axes = figure.subplots()
-    floor = min(v[v > 0].min().item() if (v > 0).any() else threshold for v in (other, same)) / 3
-    floor = min(floor, threshold / 10)
-    values = [v.clamp_min(floor).log10() for v in (other, same)]
-    low = min(v.min().item() for v in values)
-    bins = torch.linspace(low - 0.25, max(v.max().item() for v in values) + 0.25, 80)
-    names = f"not isomorphic ({len(other):,} pairs)", f"isomorphic ({len(same):,} pairs)"
-    for value, name, colour in zip(values, names, (OURS, OTHER), strict=True):
-        share = torch.histogram(value.float(), bins)[0] / len(value)
+
+    # 1. Zeros have no place on a logarithmic axis: they are drawn well below everything else.
+    smallest = threshold
+    for distance in (other, same):
+        positive = distance[distance > 0]
+        if len(positive):
+            smallest = min(smallest, positive.min().item())
+    floor = min(smallest / 3, threshold / 10)
+    log_other = other.clamp_min(floor).log10()
+    log_same = same.clamp_min(floor).log10()
+
+    # 2. The same bins for both.
+    low = min(log_other.min().item(), log_same.min().item())
+    high = max(log_other.max().item(), log_same.max().item())
+    bins = torch.linspace(low - 0.25, high + 0.25, 80)
+    drawn = [
+        (log_other, f"not isomorphic ({len(other):,} pairs)", OURS),
+        (log_same, f"isomorphic ({len(same):,} pairs)", OTHER),
+    ]
+    for values, name, colour in drawn:
+        share = torch.histogram(values.float(), bins)[0] / len(values)
         axes.stairs(share.tolist(), (10**bins).tolist(), fill=True, alpha=0.55, color=colour, label=name)
+
+    # 3. The threshold and the axes.
     axes.axvline(threshold, color=GREY, linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
     axes.set(
         xscale="log",
@@ -78,19 +94,27 @@ def sample_size(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> 
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     panels = list(figure.subplots(2, 3).flat)
     counts = [int(row["samples"]) for row in rows]
-    for axes, (name, (label, scale)) in zip(panels, PANELS.items(), strict=False):
+
+    def draw(axes: Axes, column: str, colour: str, label: str | None = None) -> None:
+        values = [row[column] for row in rows]
+        errors = [row[f"{column}_stderr"] for row in rows]
+        axes.errorbar(counts, values, yerr=errors, marker="o", capsize=3, color=colour, label=label)
+        sample_axis(axes, counts)
+
+    # 1. Each quantity.
+    for number, (name, (label, scale)) in enumerate(PANELS.items()):
+        axes = panels[number]
         for method in ("ps", "ga"):
-            value, error = ([row[f"{name}_{method}{end}"] for row in rows] for end in ("", "_stderr"))
-            axes.errorbar(counts, value, yerr=error, marker="o", capsize=3, color=COLOURS[method], label=NAMES[method])
+            draw(axes, f"{name}_{method}", COLOURS[method], NAMES[method])
         axes.set(ylabel=label, yscale=scale)
         axes.legend()
-        sample_axis(axes, counts)
-    for axes, name in zip(panels[len(PANELS) :], ("output_variance", "loss_variance"), strict=True):
-        value, error = ([row[f"{name}_ratio{end}"] for row in rows] for end in ("", "_stderr"))
-        axes.errorbar(counts, value, yerr=error, marker="o", capsize=3, color=GREY)
+
+    # 2. The ratios, in the last two panels.
+    for name, axes in (("output_variance", panels[-2]), ("loss_variance", panels[-1])):
+        draw(axes, f"{name}_ratio", GREY)
         axes.axhline(1, color=GREY, linestyle=":", linewidth=1)
-        axes.set(ylabel=f"{PANELS[name][0]}, PS / GA", ylim=(0, None))
-        sample_axis(axes, counts)
+        label, _ = PANELS[name]
+        axes.set(ylabel=f"{label}, PS / GA", ylim=(0, None))
     figure.suptitle(title)
     save(figure, path)
 
@@ -98,19 +122,29 @@ def sample_size(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> 
 def orbits(curves: Sequence[Curve], graphs: Sequence[Example], title: str, path: Path) -> None:
     """Outputs at the largest k as colours, one row of graphs a method, and below the share within orbits against k."""
     figure = Figure(figsize=(2.6 * len(graphs) + 1, 2.3 * len(curves) + 3.2), layout="constrained")
-    heights = [*[1.0] * len(curves), 1.25]
-    grid = figure.subplots(len(curves) + 1, len(graphs), height_ratios=heights, squeeze=False)
-    for curve, line in zip(curves, grid, strict=False):
-        for axes, graph, y, size in zip(line, graphs, curve.shown, curve.sizes, strict=True):
-            _graph(axes, graph, y, 0.3 * size)
-            axes.set_title(graph.name if curve is curves[0] else "", fontsize="medium")
-        exact = "one order" if METHODS[curve.method].net else "exact"
-        k = f"k = {curve.samples[-1]:,}" if len(curve.samples) > 1 else exact
-        line[0].set_ylabel(f"{NAMES[curve.method]}, {k}", fontsize="medium")
-    for i, axes in enumerate(grid[-1]):
+    heights = [1.0] * len(curves)
+    grid = figure.subplots(len(curves) + 1, len(graphs), height_ratios=[*heights, 1.25], squeeze=False)
+
+    # 1. A row of drawings for each method.
+    for row, curve in enumerate(curves):
+        for column, graph in enumerate(graphs):
+            _graph(grid[row][column], graph, curve.shown[column], 0.3 * curve.sizes[column])
+        if len(curve.samples) > 1:
+            average = f"k = {curve.samples[-1]:,}"
+        elif METHODS[curve.method].net:
+            average = "one order"
+        else:
+            average = "exact"
+        grid[row][0].set_ylabel(f"{NAMES[curve.method]}, {average}", fontsize="medium")
+    for column, graph in enumerate(graphs):
+        grid[0][column].set_title(graph.name, fontsize="medium")
+
+    # 2. The shares of all methods below each graph.
+    counts = max((curve.samples for curve in curves), key=len)
+    for column, axes in enumerate(grid[-1]):
         for curve in curves:
-            _share(axes, curve, i)
-        sample_axis(axes, max((c.samples for c in curves), key=len))
+            _share(axes, curve, column)
+        sample_axis(axes, counts)
         axes.set_yscale("symlog", linthresh=1e-4)
         axes.set(ylim=(-3e-5, 3))
     grid[-1][0].set_ylabel("spread within orbits\n/ that of one sample")
@@ -120,23 +154,35 @@ def orbits(curves: Sequence[Curve], graphs: Sequence[Example], title: str, path:
 
 
 def _share(axes: Axes, curve: Curve, graph: int) -> None:
-    share, error = curve.share[graph].tolist(), curve.stderr[graph].tolist()
-    colour, label = COLOURS[curve.method], NAMES[curve.method]
-    if len(share) > 1:
-        axes.errorbar(curve.samples, share, yerr=error, marker="o", ms=4, capsize=2, color=colour, label=label)
+    """The share within orbits against k; a line across where there is only one."""
+    shares = curve.share[graph].tolist()
+    errors = curve.stderr[graph].tolist()
+    colour = COLOURS[curve.method]
+    label = NAMES[curve.method]
+    if len(shares) > 1:
+        axes.errorbar(curve.samples, shares, yerr=errors, marker="o", ms=4, capsize=2, color=colour, label=label)
     else:
-        axes.axhline(share[0], linestyle="--", color=colour, label=label)
+        axes.axhline(shares[0], linestyle="--", color=colour, label=label)
 
 
 def _graph(axes: Axes, graph: Example, y: Tensor, least: float) -> None:
     """A drawing; colours span the outputs, at least `least` and a thousandth of them, so that noise looks small."""
-    centre, half = (y.max() + y.min()) / 2, (y.max() - y.min()) / 2
-    half = torch.maximum(half, 1e-3 * y.abs().max()).clamp_min(least)
-    i, j = graph.adjacency.nonzero()
-    lines = [(graph.places[a], graph.places[b]) for a, b in zip(i, j, strict=True) if a < b]
+    # 1. The edges.
+    lines = []
+    for i, j in np.argwhere(graph.adjacency):
+        if i < j:
+            lines.append((graph.places[i], graph.places[j]))
     axes.add_collection(LineCollection(lines, color=GREY, linewidth=1, zorder=1))
-    across, up = zip(*graph.places, strict=True)
-    colour = Normalize(float(centre - half), float(centre + half))
-    axes.scatter(across, up, c=y.tolist(), s=90, cmap="coolwarm", norm=colour, edgecolor="black", lw=0.8, zorder=2)
+
+    # 2. The nodes.
+    centre = (y.max() + y.min()) / 2
+    half = (y.max() - y.min()) / 2
+    half = torch.maximum(half, 1e-3 * y.abs().max()).clamp_min(least)
+    norm = Normalize(float(centre - half), float(centre + half))
+    across = [place[0] for place in graph.places]
+    up = [place[1] for place in graph.places]
+    axes.scatter(across, up, c=y.tolist(), s=90, cmap="coolwarm", norm=norm, edgecolor="black", lw=0.8, zorder=2)
+
+    # 3. Nothing around it.
     axes.set(aspect="equal", xticks=[], yticks=[], xlim=(-1.35, 1.35), ylim=(-1.2, 1.2))
     axes.spines[:].set_visible(False)
