@@ -19,7 +19,7 @@ from probsym_experiments.evaluation import Score, trained
 from probsym_experiments.figures import legend_below, spaced
 from probsym_experiments.recipe import Recipe
 from probsym_experiments.registry import EXPERIMENTS
-from probsym_experiments.report import curve, looks
+from probsym_experiments.report import curve_of, looks
 from probsym_experiments.tables import Row
 from probsym_experiments.training import Progress
 
@@ -60,7 +60,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def shown(name: str, *results: dict[str, Any]) -> list[Curve]:
     """Curves of a plot, a row a result."""
     rows = [Row(str(i), [BASE | {"seed": 1} | fields]) for i, fields in enumerate(results)]
-    found = [curve(DRAW[name], row, look) for row, look in zip(rows, looks(rows), strict=True)]
+    found = [curve_of(DRAW[name], row, look) for row, look in zip(rows, looks(rows), strict=True)]
     return [c for c in found if c is not None]
 
 
@@ -166,7 +166,7 @@ def test_bars_are_the_larger_error() -> None:
     alone = Row("a", [BASE | {"seed": 1}])
     far = [BASE | {"seed": i, "by_samples": [BASE["by_samples"][0] | {"value": v}]} for i, v in enumerate((1.0, 3.0))]  # type: ignore[index]
     rows = [alone, Row("b", far)]
-    one, two = (curve(DRAW["error_by_samples"], row, look) for row, look in zip(rows, looks(rows), strict=True))
+    one, two = (curve_of(DRAW["error_by_samples"], row, look) for row, look in zip(rows, looks(rows), strict=True))
     assert one is not None
     assert two is not None
     assert [(p.stderr_seeds, p.bar) for p in one.points] == [(None, 0.0004)] * 2

@@ -111,17 +111,25 @@ class Curve:
 
 def run(config: Config, place: Place) -> Outcome:
     """The result is the share at k samples, averaged over the four graphs that have symmetries."""
-    curves = [curve(method, config) for method in (config.symmetrizer, *config.against)]
+    # 1. The curves of all methods.
+    curves = [curve_of(method, config) for method in (config.symmetrizer, *config.against)]
     write(place.out / "automorphism.csv", as_csv(curves))
     draw(curves, GRAPHS, place.name, place.out / "automorphism.png")
+
+    # 2. The result, of the first method. An exact average has one number only.
     own = curves[0]
-    column = own.samples.index(config.samples) if config.samples in own.samples else -1
-    having = [i for i, graph in enumerate(GRAPHS) if len(graph.orbits) < len(graph.places)]
+    column = -1
+    if config.samples in own.samples:
+        column = own.samples.index(config.samples)
+    symmetric = []
+    for number, graph in enumerate(GRAPHS):
+        if len(graph.orbits) < len(graph.places):
+            symmetric.append(number)
+    shares = own.shares[:, symmetric, column].mean(1)
     phi = config.model(config.symmetrizer, batch_of(GRAPHS[0]), 0)
-    values = own.shares[:, having, column].mean(1)
     return Outcome(
-        value=values.mean().item(),
-        stderr=standard_error(values).item(),
+        value=shares.mean().item(),
+        stderr=standard_error(shares).item(),
         samples=own.samples[column],
         steps=0,
         params=parameters(phi),
@@ -129,24 +137,26 @@ def run(config: Config, place: Place) -> Outcome:
     )
 
 
-def curve(method: str, config: Config) -> Curve:
+def curve_of(method: str, config: Config) -> Curve:
     """Shares at every k of one method."""
-    counts = sorted(set(config.eval_samples)) if PAPER[method].random else [0]
-    found = torch.zeros(config.initialisations, len(GRAPHS), len(counts))
-    shown: list[Tensor] = []
-    sizes: list[float] = []
+    counts = []  # none where the average is exact
+    if PAPER[method].random:
+        counts = sorted(set(config.eval_samples))
+    samples = counts or [1]
+    shares = torch.zeros(config.initialisations, len(GRAPHS), len(samples))
     for number in range(config.initialisations):
-        shown, sizes = [], []
+        shown = []
+        sizes = []
         for i, graph in enumerate(GRAPHS):
             batch = batch_of(graph)
             phi = config.model(method, batch, number)
             reseed(stream(config.seed, "samples", number, i))
             outputs, pool = averages(phi, batch, counts)
-            found[number, i] = torch.stack([share(y, pool, graph.orbits) for y in outputs])
+            for column, y in enumerate(outputs):
+                shares[number, i, column] = share(y, pool, graph.orbits)
             shown.append(outputs[-1])
             sizes.append((spread(pool).mean() / pool.shape[-1]).sqrt().item())
-    used = counts if counts != [0] else [1]
-    return Curve(method, used, found, shown, sizes)
+    return Curve(method, samples, shares, shown, sizes)
 
 
 def standard_error(values: Tensor) -> Tensor:
@@ -158,9 +168,9 @@ def standard_error(values: Tensor) -> Tensor:
 def averages(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int]) -> tuple[list[Tensor], Tensor]:
     """Outputs of the nodes (N,) at every k, from the first k of the same samples, and the samples (K, N).
 
-    k = 0 stands for the method's own average, which is then also the one sample.
+    Without any k it is the method's own average, which is then also the one sample.
     """
-    if counts == [0]:
+    if not counts:
         y = phi(**inputs(batch))
         return [y[0]], y
     y = phi.sample(**inputs(batch), samples=counts[-1])[:, 0]
@@ -171,7 +181,8 @@ def share(y: Tensor, pool: Tensor, orbits: Sequence[Sequence[int]]) -> Tensor:
     """Sum of squares within orbits of y (N,), relative to that over all nodes of a sample (K, N); 0 for rounding."""
     within = torch.stack([spread(y[list(orbit)]) for orbit in orbits]).sum()
     rounding = 1e-10 * y.double().square().sum()
-    return torch.where(within > rounding, within / spread(pool).mean().clamp_min(1e-30), 0.0)
+    relative = within / spread(pool).mean().clamp_min(1e-30)
+    return torch.where(within > rounding, relative, 0.0)
 
 
 def spread(y: Tensor) -> Tensor:
@@ -187,18 +198,22 @@ def batch_of(graph: Example) -> Batch:
 
 def rows_of(curves: Sequence[Curve]) -> list[dict[str, str | float]]:
     """One row for every method, graph and k."""
-    return [
-        {
-            "method": c.method,
-            "graph": graph.name,
-            "samples": k,
-            "share": c.share[i, j].item(),
-            "stderr": c.stderr[i, j].item(),
-        }
-        for c in curves
-        for i, graph in enumerate(GRAPHS)
-        for j, k in enumerate(c.samples)
-    ]
+    rows: list[dict[str, str | float]] = []
+    for curve in curves:
+        share = curve.share
+        stderr = curve.stderr
+        for i, graph in enumerate(GRAPHS):
+            for j, k in enumerate(curve.samples):
+                rows.append(
+                    {
+                        "method": curve.method,
+                        "graph": graph.name,
+                        "samples": k,
+                        "share": share[i, j].item(),
+                        "stderr": stderr[i, j].item(),
+                    }
+                )
+    return rows
 
 
 def as_csv(curves: Sequence[Curve]) -> str:

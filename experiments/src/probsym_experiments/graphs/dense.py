@@ -19,25 +19,39 @@ Adjacency = NDArray[np.bool_]
 
 def check(graphs: Arrays, largest: int) -> None:
     """Raises UserError unless the arrays are undirected graphs of 1 to `largest` nodes; the schema is that of `pad`."""
+    # 1. Whole numbers.
     for name in ("num_nodes", "num_edges", "edge_index"):
         if graphs[name].dtype.kind not in "iu":
             raise UserError(f"{name}: expected integers; got {graphs[name].dtype}")
-    nodes, links, index = (graphs[name].astype(np.int64) for name in ("num_nodes", "num_edges", "edge_index"))
+    nodes = graphs["num_nodes"].astype(np.int64)
+    links = graphs["num_edges"].astype(np.int64)
+    index = graphs["edge_index"].astype(np.int64)
+
+    # 2. Sizes of the graphs, and of the arrays.
     if nodes.ndim != 1 or not len(nodes) or links.shape != nodes.shape:
         raise UserError(f"num_nodes, num_edges: expected one number a graph; got shapes {nodes.shape}, {links.shape}")
-    if (wrong := np.flatnonzero((nodes < 1) | (nodes > largest))).size:
+    wrong = np.flatnonzero((nodes < 1) | (nodes > largest))
+    if wrong.size:
         raise UserError(f"graph {wrong[0]}: expected 1 to {largest} nodes; got {nodes[wrong[0]]}")
     if (links < 0).any() or index.shape != (2, links.sum()):
         raise UserError(f"edge_index: expected shape (2, {links.sum()}), the sum of num_edges; got {index.shape}")
+
+    # 3. Every end of an edge is a node of its graph.
     graph = np.repeat(np.arange(len(nodes)), links)
-    if (wrong := np.flatnonzero(((index < 0) | (index >= nodes[graph])).any(0))).size:
-        place = wrong[0]
-        edge, owner = index[:, place].tolist(), graph[place]
+    wrong = np.flatnonzero(((index < 0) | (index >= nodes[graph])).any(0))
+    if wrong.size:
+        edge = index[:, wrong[0]].tolist()
+        owner = graph[wrong[0]]
         raise UserError(f"graph {owner}: expected node numbers below {nodes[owner]}; got edge {edge}")
-    there, back = ((graph * largest + i) * largest + j for i, j in (index, index[::-1]))
-    if (wrong := np.flatnonzero(~np.isin(there, back))).size:
-        place = wrong[0]
-        edge, owner = index[:, place].tolist(), graph[place]
+
+    # 4. Every edge stands there in both directions. A number names graph, first and second node.
+    first, second = index
+    there = (graph * largest + first) * largest + second
+    back = (graph * largest + second) * largest + first
+    wrong = np.flatnonzero(~np.isin(there, back))
+    if wrong.size:
+        edge = index[:, wrong[0]].tolist()
+        owner = graph[wrong[0]]
         raise UserError(f"graph {owner}: expected each edge in both directions; got only {edge}")
 
 
@@ -50,17 +64,20 @@ def pad(graphs: Arrays, width: int) -> Batch:
         width: N.
     """
     check(graphs, width)
-    nodes, links, index = (
-        torch.from_numpy(graphs[n].astype(np.int64)) for n in ("num_nodes", "num_edges", "edge_index")
-    )
+    nodes = torch.from_numpy(graphs["num_nodes"].astype(np.int64))
+    links = torch.from_numpy(graphs["num_edges"].astype(np.int64))
+    first, second = torch.from_numpy(graphs["edge_index"].astype(np.int64))
+
     graph = torch.repeat_interleave(torch.arange(len(nodes)), links)
-    batch = {"adjacency": torch.zeros(len(nodes), width, width), "mask": torch.arange(width) < nodes[:, None]}
-    batch["adjacency"][graph, index[0], index[1]] = 1
+    adjacency = torch.zeros(len(nodes), width, width)
+    adjacency[graph, first, second] = 1
+    mask = torch.arange(width) < nodes[:, None]
+    batch = {"adjacency": adjacency, "mask": mask}
     if "x" in graphs:
         if graphs["x"].ndim != 2 or len(graphs["x"]) != nodes.sum():
             raise UserError(f"x: expected shape ({nodes.sum()}, F), the sum of num_nodes; got {graphs['x'].shape}")
         batch["nodes"] = torch.zeros(len(nodes), width, graphs["x"].shape[1])
-        batch["nodes"][batch["mask"]] = torch.from_numpy(graphs["x"].astype(np.float32))
+        batch["nodes"][mask] = torch.from_numpy(graphs["x"].astype(np.float32))
     return batch
 
 
@@ -79,11 +96,18 @@ def ragged(adjacencies: list[NDArray]) -> Arrays:
     >>> ragged([np.ones((2, 2)) - np.eye(2)])["edge_index"].tolist()
     [[0, 1], [1, 0]]
     """
-    links = [np.argwhere(a).T for a in adjacencies]
+    sizes = []
+    links = []
+    indices = []
+    for adjacency in adjacencies:
+        index = np.argwhere(adjacency).T
+        sizes.append(len(adjacency))
+        links.append(index.shape[1])
+        indices.append(index)
     return {
-        "num_nodes": np.array([len(a) for a in adjacencies]),
-        "num_edges": np.array([e.shape[1] for e in links]),
-        "edge_index": np.concatenate(links, 1),
+        "num_nodes": np.array(sizes),
+        "num_edges": np.array(links),
+        "edge_index": np.concatenate(indices, 1),
     }
 
 
@@ -91,11 +115,13 @@ def relabelled(batch: Batch, generator: torch.Generator) -> Batch:
     """Every graph with its nodes in a random order; padding stays at the tail."""
     count, width = batch["adjacency"].shape[:2]
     key = torch.rand(count, width, generator=generator)
-    order = (key if "mask" not in batch else key.masked_fill(~batch["mask"], 2.0)).argsort(dim=1, stable=True)
-    row = torch.arange(count)[:, None]
-    moved = {"adjacency": batch["adjacency"][row[..., None], order[:, :, None], order[:, None, :]]}
+    if "mask" in batch:
+        key = key.masked_fill(~batch["mask"], 2.0)  # above all random keys
+    order = key.argsort(dim=1, stable=True)
+    graph = torch.arange(count)[:, None]
+    moved = {"adjacency": batch["adjacency"][graph[..., None], order[:, :, None], order[:, None, :]]}
     if "nodes" in batch:
-        moved["nodes"] = batch["nodes"][row, order]
+        moved["nodes"] = batch["nodes"][graph, order]
     return batch | moved
 
 
@@ -108,11 +134,17 @@ def return_probabilities(adjacency: Tensor, steps: int) -> Tensor:
     >>> return_probabilities(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), 4)[0, 0].tolist()
     [0.0, 1.0, 0.0, 1.0]
     """
+    # 1. S, ..., S^(T/2).
     degree = adjacency.sum(-1)
     root = torch.where(degree > 0, degree.clamp_min(1e-12).rsqrt(), 0.0)
     powers = [root[..., None] * adjacency * root[..., None, :]]
     while 2 * len(powers) < steps:
         powers.append(powers[-1] @ powers[0])
-    found = [powers[0].diagonal(dim1=-2, dim2=-1)]
-    found += [(powers[(t + 1) // 2 - 1] * powers[t // 2 - 1]).sum(-1) for t in range(2, steps + 1)]
-    return torch.stack(found, -1)
+
+    # 2. The diagonals of S^t from the two halves of t.
+    probabilities = [powers[0].diagonal(dim1=-2, dim2=-1)]
+    for t in range(2, steps + 1):
+        larger_half = powers[(t + 1) // 2 - 1]
+        smaller_half = powers[t // 2 - 1]
+        probabilities.append((larger_half * smaller_half).sum(-1))
+    return torch.stack(probabilities, -1)

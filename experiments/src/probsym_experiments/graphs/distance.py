@@ -12,8 +12,10 @@ CHUNK = 1 << 19  # pairs held at a time
 
 def apart(y: Tensor, pairs: Tensor) -> Tensor:
     """L1 distance of the rows of y (B, C) that each pair (2, P) names: (P,)."""
-    parts = pairs.split(CHUNK, dim=1)
-    return torch.cat([(y[i] - y[j]).abs().sum(-1) for i, j in parts]) if parts else y.new_zeros(0)
+    distances = [y.new_zeros(0)]
+    for i, j in pairs.split(CHUNK, dim=1):
+        distances.append((y[i] - y[j]).abs().sum(-1))
+    return torch.cat(distances)
 
 
 def close_pairs(y: Tensor, threshold: float) -> Tensor:
@@ -27,34 +29,47 @@ def close_pairs(y: Tensor, threshold: float) -> Tensor:
     """
     if len(y) < 2:
         return torch.zeros(2, 0, dtype=torch.long)
+
+    # 1. Sort by <s, y>.
     y = y.double()
-    axis = torch.linalg.eigh((y - y.mean(0)).T @ (y - y.mean(0))).eigenvectors[:, -1]
-    along, order = (y @ torch.where(axis < 0, -1.0, 1.0).double()).sort()
+    centred = y - y.mean(0)
+    axis = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
+    signs = torch.where(axis < 0, -1.0, 1.0).double()
+    along, order = (y @ signs).sort()
+
+    # 2. How many rows after each one are within the threshold along s; the slack allows for rounding.
     slack = threshold + 1e-12 * along.abs().max()
     last = torch.searchsorted(along, along + slack, right=True)
-    many = last - torch.arange(len(y)) - 1
-    found = []
-    for start, stop in _stretches(many):
-        first = torch.repeat_interleave(torch.arange(start, stop), many[start:stop])
-        begin = torch.repeat_interleave(many[start:stop].cumsum(0) - many[start:stop], many[start:stop])
+    followers = last - torch.arange(len(y)) - 1
+
+    # 3. Compare each with those, a stretch of rows at a time.
+    close = []
+    for start, stop in _stretches(followers):
+        count = followers[start:stop]
+        first = torch.repeat_interleave(torch.arange(start, stop), count)
+        begin = torch.repeat_interleave(count.cumsum(0) - count, count)  # of the pairs of `first`
         second = first + 1 + torch.arange(len(first)) - begin
         pairs = torch.stack([order[first], order[second]])
-        found.append(pairs[:, apart(y, pairs) <= threshold])
-    return torch.cat(found, 1).sort(0).values
+        close.append(pairs[:, apart(y, pairs) <= threshold])
+    return torch.cat(close, 1).sort(0).values
 
 
-def _stretches(many: Tensor) -> list[tuple[int, int]]:
+def _stretches(followers: Tensor) -> list[tuple[int, int]]:
     """Ranges of rows with about CHUNK pairs each."""
-    block = many.cumsum(0) // CHUNK
-    edges = [0, *(torch.nonzero(block.diff()).flatten() + 1).tolist(), len(many)]
-    return [(a, b) for a, b in pairwise(edges) if b > a]
+    block = followers.cumsum(0) // CHUNK
+    starts = (torch.nonzero(block.diff()).flatten() + 1).tolist()
+    ranges = []
+    for start, stop in pairwise([0, *starts, len(followers)]):
+        if stop > start:
+            ranges.append((start, stop))
+    return ranges
 
 
 def nearest(y: Tensor, block: int = 512) -> float:
     """The smallest L1 distance of two rows (B, C); inf for less than two."""
-    best = torch.inf
+    smallest = torch.inf
     for start in range(0, len(y), block):
-        found = torch.cdist(y[start : start + block], y[start:], p=1)
-        found.diagonal().fill_(torch.inf)
-        best = min(best, found.min().item())
-    return best
+        distances = torch.cdist(y[start : start + block], y[start:], p=1)
+        distances.diagonal().fill_(torch.inf)  # of a row to itself
+        smallest = min(smallest, distances.min().item())
+    return smallest

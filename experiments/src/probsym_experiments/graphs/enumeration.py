@@ -30,8 +30,13 @@ def load(folder: Path, nodes: int = 8) -> Adjacencies:
         graphs = decode(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path}: {error}; delete it and it will be made again") from error
+
+    # As many classes as there are, each of them once, all connected: then nothing is missing.
     classes = len(set(keys(graphs)))
-    joined = sum(igraph.Graph(nodes, edges(g)).is_connected() for g in graphs) if graphs.shape[1] == nodes else 0
+    joined = 0
+    if graphs.shape[1] == nodes:
+        for graph in graphs:
+            joined += igraph.Graph(nodes, edges(graph)).is_connected()
     if not joined == classes == len(graphs) == COUNTS[nodes - 1]:
         raise UserError(
             f"{path}: expected {COUNTS[nodes - 1]} connected graphs on {nodes} nodes, no two isomorphic; got "
@@ -46,7 +51,9 @@ def encode(graphs: Adjacencies) -> bytes:
     >>> encode(np.ones((1, 3, 3), bool) ^ np.eye(3, dtype=bool))
     b'Bw\\n'
     """
-    lines = [networkx.to_graph6_bytes(networkx.from_numpy_array(graph), header=False) for graph in graphs]
+    lines = []
+    for graph in graphs:
+        lines.append(networkx.to_graph6_bytes(networkx.from_numpy_array(graph), header=False))
     return b"".join(lines)
 
 
@@ -83,9 +90,19 @@ def connected(nodes: int) -> Adjacencies:
     """
     if nodes == 1:
         return np.zeros((1, 1, 1), bool)
-    chosen = [[(i, nodes - 1) for i in s] for size in range(1, nodes) for s in combinations(range(nodes - 1), size)]
-    found = {key(nodes, [*edges(smaller), *new]) for smaller in connected(nodes - 1) for new in chosen}
-    codes = np.array(sorted(found), np.int64)[:, None]
+
+    # 1. The new node has any of the others as neighbours, at least one.
+    new = nodes - 1
+    keys_of_classes = set()
+    for smaller in connected(nodes - 1):
+        old_edges = edges(smaller)
+        for degree in range(1, nodes):
+            for neighbours in combinations(range(new), degree):
+                new_edges = [(neighbour, new) for neighbour in neighbours]
+                keys_of_classes.add(key(nodes, old_edges + new_edges))
+
+    # 2. The bits of a key are the entries below the diagonal.
+    codes = np.array(sorted(keys_of_classes), np.int64)[:, None]
     adjacency = np.zeros((len(codes), nodes, nodes), bool)
     adjacency[:, *np.tril_indices(nodes, -1)] = codes >> np.arange(nodes * (nodes - 1) // 2) & 1
     return adjacency | adjacency.swapaxes(1, 2)
@@ -98,8 +115,13 @@ def key(nodes: int, links: list[tuple[int, int]]) -> int:
     True
     """
     graph = igraph.Graph(nodes, links)
-    moved = graph.permute_vertices(graph.canonical_permutation()).get_edgelist()
-    return sum(1 << max(edge) * (max(edge) - 1) // 2 + min(edge) for edge in moved)
+    canonical = graph.permute_vertices(graph.canonical_permutation())
+    code = 0
+    for edge in canonical.get_edgelist():
+        row = max(edge)
+        bit = row * (row - 1) // 2 + min(edge)
+        code += 1 << bit
+    return code
 
 
 def keys(graphs: Adjacencies) -> list[int]:

@@ -32,7 +32,7 @@ from .figures import accuracy_by_samples
 from .logits import correct, cross_entropy
 from .models import ACTIVATIONS, BASES, METHODS, Design, build, inputs, uses
 from .soft import Soft
-from .spread import measure, measured
+from .spread import measure, summary
 
 # What the spread of a trained model is measured from.
 SPREAD_GRAPHS = 40  # of the test set
@@ -90,8 +90,9 @@ class Config(FewSamples):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = ["train_samples"] if self.train_samples is not None else []
-        at_least(self, 1, "valid_samples", "repeats", "width", "layers", "valid_size", "test_size", *given)
+        at_least(self, 1, "valid_samples", "repeats", "width", "layers", "valid_size", "test_size")
+        if self.train_samples is not None:
+            at_least(self, 1, "train_samples")
         at_least(self, 0, "entropy_weight", "sinkhorn", "walks")
         choose("base", BASES, self.base)
         choose("symmetrizer", METHODS, self.symmetrizer)
@@ -114,42 +115,65 @@ class Config(FewSamples):
     @property
     def entropy(self) -> float:
         """Weight of the entropy: none where nothing is relaxed."""
-        return self.entropy_weight if METHODS[self.symmetrizer].net else 0.0
+        if METHODS[self.symmetrizer].net:
+            return self.entropy_weight
+        return 0.0
 
     def split(self, data: Batch) -> dict[str, Batch]:
         """The published parts: [0:200] for validation, [200:400] for testing, the rest for training."""
-        first, second = self.valid_size, self.valid_size + self.test_size
-        if second >= size(data):
-            raise UserError(f"valid_size, test_size: expected a sum below {size(data)} graphs; got {second}")
+        end_of_valid = self.valid_size
+        end_of_test = self.valid_size + self.test_size
+        if end_of_test >= size(data):
+            raise UserError(f"valid_size, test_size: expected a sum below {size(data)} graphs; got {end_of_test}")
         return {
-            "valid": rows(data, slice(0, first)),
-            "test": rows(data, slice(first, second)),
-            "train": rows(data, slice(second, None)),
+            "valid": rows(data, slice(0, end_of_valid)),
+            "test": rows(data, slice(end_of_valid, end_of_test)),
+            "train": rows(data, slice(end_of_test, None)),
         }
 
     def model(self, example: Batch) -> ps.Symmetrizer | Soft:
         """The model to train, with weights of the seed."""
         torch.manual_seed(self.seed)
-        names = "activation", "width", "layers", "walks", "noise", "scale", "temperature", "sinkhorn", "seed"
-        given = {name: getattr(self, name) for name in names}
-        design = Design(out=1, hidden=tuple(self.hidden), head=tuple(self.head), **given)
-        drawn = self.valid_samples if METHODS[self.symmetrizer].random else None
-        return build(self.base, self.symmetrizer, example, design, (self.train_samples, drawn))
+        design = Design(
+            out=1,
+            activation=self.activation,
+            hidden=tuple(self.hidden),
+            width=self.width,
+            layers=self.layers,
+            head=tuple(self.head),
+            walks=self.walks,
+            noise=self.noise,
+            scale=self.scale,
+            temperature=self.temperature,
+            sinkhorn=self.sinkhorn,
+            seed=self.seed,
+        )
+        valid_samples = None
+        if METHODS[self.symmetrizer].random:
+            valid_samples = self.valid_samples
+        return build(self.base, self.symmetrizer, example, design, (self.train_samples, valid_samples))
 
 
 def run(config: Config, place: Place) -> Outcome:
     """Trains and tests; the figure shows test accuracy against the number of samples."""
+    # 1. Train.
     parts = config.split(load(place.data))
     phi = config.model(parts["train"])
-    loss = Loss(config.entropy, config if config.penalised else None)
+    loss = Loss(config.entropy)
+    if config.penalised:
+        loss.penalties = config
     problem = Problem(phi, loss, losses, Tensors(parts["train"]), Tensors(parts["valid"]), loss.begin)
     cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
     if isinstance(phi, ps.Symmetrizer):
         ps.save(phi, place.out / "model", overwrite=True)
+
+    # 2. Test.
     scores = test(phi, parts["test"], config)
     lines = [row for row in published("exp-classify") if row.figure and row.preset]
     accuracy_by_samples({place.name: scores}, place.out / "accuracy_by_samples.png", lines)
+
+    # 3. Measure how the trained model varies, and whether it is invariant.
     details: dict[str, Any] = {"spread_by_samples": spread(phi, parts["test"], config), "equivariance": None}
     if isinstance(phi, ps.Symmetrizer):
         few = inputs(parts["test"], slice(0, 8))
@@ -208,5 +232,7 @@ def spread(phi: nn.Module, data: Batch, config: Config) -> list[dict[str, float]
         return []
     reseed(stream(config.seed, "spread"))
     few = to(rows(data, slice(0, SPREAD_GRAPHS)), next(phi.parameters()).device)
-    draws = [measure(phi, few, counts, 2, counts[-1]) for _ in range(SPREAD_DRAWS)]
-    return measured(torch.stack(draws), counts)
+    measurements = []
+    for _ in range(SPREAD_DRAWS):
+        measurements.append(measure(phi, few, counts, 2, counts[-1]))
+    return summary(torch.stack(measurements), counts)

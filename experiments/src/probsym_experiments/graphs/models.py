@@ -33,7 +33,10 @@ class FlatMLP(nn.Module):
         self, in_features: int, hidden: Sequence[int], out_features: int, activation: type[nn.Module], bounded: bool
     ) -> None:
         super().__init__()
-        self.net = MLP(in_features, hidden, out_features, activation, nn.Tanh if bounded else nn.Identity)
+        out_activation: type[nn.Module] = nn.Identity
+        if bounded:
+            out_activation = nn.Tanh
+        self.net = MLP(in_features, hidden, out_features, activation, out_activation)
 
     def forward(self, adjacency: Tensor, nodes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         if nodes is None:
@@ -58,7 +61,9 @@ class ScoreNet(nn.Module):
             known.append(nodes)
         if self.walks:
             known.append(return_probabilities(adjacency, self.walks).to(adjacency.dtype))
-        features = keep(torch.cat(known, -1), mask) if known else None
+        features = None
+        if known:
+            features = keep(torch.cat(known, -1), mask)
         return self.gin(features, adjacency, mask).squeeze(-1)
 
 
@@ -72,7 +77,9 @@ class Shape:
 
     @staticmethod
     def of(batch: Batch) -> Shape:
-        features = batch["nodes"].shape[-1] if "nodes" in batch else 0
+        features = 0
+        if "nodes" in batch:
+            features = batch["nodes"].shape[-1]
         return Shape(batch["adjacency"].shape[-1], features, "mask" in batch)
 
     @property
@@ -131,6 +138,9 @@ def mlp(shape: Shape, design: Design) -> nn.Module:
 
 
 def gin_id(shape: Shape, design: Design) -> nn.Module:
+    out_activation: type[nn.Module] = nn.Identity
+    if design.bounded:
+        out_activation = nn.Tanh
     return GINID(
         shape.nodes,
         shape.features,
@@ -139,7 +149,7 @@ def gin_id(shape: Shape, design: Design) -> nn.Module:
         design.layers,
         design.head,
         ACTIVATIONS[design.activation],
-        nn.Tanh if design.bounded else nn.Identity,
+        out_activation,
     )
 
 
@@ -156,7 +166,13 @@ BASES: Mapping[str, Base] = {
     "gin-id": Base(gin_id, ("width", "layers", "head")),
 }
 
-METHODS = {name: ALL_METHODS[name] for name in (*PAPER, "ps-score", "ps-fixed-noise", "ps-soft")}
+# The four of the paper, one by its score function, and two ablations.
+METHODS = {
+    **PAPER,
+    "ps-score": ALL_METHODS["ps-score"],
+    "ps-fixed-noise": ALL_METHODS["ps-fixed-noise"],
+    "ps-soft": ALL_METHODS["ps-soft"],
+}
 
 
 def uses(base: str, methods: Collection[str], fields: Collection[str]) -> Uses:
@@ -176,10 +192,10 @@ def uses(base: str, methods: Collection[str], fields: Collection[str]) -> Uses:
         owners[f"base {name}"] = (name == base, one.settings)
 
     # An experiment that lacks a setting as a field says nothing of it.
-    found: Uses = {}
+    owners_of_fields: Uses = {}
     for owner, (has, names) in owners.items():
-        found[owner] = (has, [name for name in names if name in fields])
-    return found
+        owners_of_fields[owner] = (has, [name for name in names if name in fields])
+    return owners_of_fields
 
 
 def build(
@@ -199,20 +215,30 @@ def build(
 
     # 1. What the nodes act on.
     shape = Shape.of(example)
-    nodes = ps.S("nodes", mask="mask") if shape.padded else ps.S("nodes")
+    nodes = ps.S("nodes")
+    if shape.padded:
+        nodes = ps.S("nodes", mask="mask")
     reps = {"adjacency": ps.Rep(nodes, nodes)}
     if shape.features:
         reps["nodes"] = ps.Rep(nodes)
-    output = ps.Rep(nodes) if design.by_node else ps.Rep()
+    output = ps.Rep()
+    if design.by_node:
+        output = ps.Rep(nodes)
 
     # 2. The base first, then the net of p: both take their weights from torch's random state.
     model = choose("base", BASES, base).build(shape, design)
     distribution = how.distribution(nodes, design.settings)
     few = inputs(example, slice(0, 2))
     phi = ps.symmetrize(model, reps, output, distribution, *samples, example=few)
-    return Soft(phi) if how.soft else phi
+    if how.soft:
+        return Soft(phi)
+    return phi
 
 
 def inputs(batch: Batch, index: slice | Tensor = slice(None)) -> dict[str, Any]:
     """What a model is called with: the graphs, without their labels."""
-    return {name: batch[name][index] for name in ("adjacency", "nodes", "mask") if name in batch}
+    call = {}
+    for name in ("adjacency", "nodes", "mask"):
+        if name in batch:
+            call[name] = batch[name][index]
+    return call

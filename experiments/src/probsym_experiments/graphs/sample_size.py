@@ -85,44 +85,50 @@ class Config:
 
 def run(config: Config, place: Place) -> Outcome:
     """Measures variances, entropies and gradients at every k; the result is the ratio of output variances, PS to GA."""
+    # 1. The first training graphs.
     data = load(place.data)
     if 400 + config.graphs > size(data):
         raise UserError(f"graphs: expected at most {max(size(data) - 400, 0)}; got {config.graphs}")
     batch = rows(data, slice(400, 400 + config.graphs))
+
+    # 2. Both methods on the same initialisations of the base.
     counts = sorted(set(config.eval_samples))
-    found = torch.full((len(METHODS), config.initialisations, len(QUANTITIES), len(counts)), torch.nan).double()
+    shape = (len(METHODS), config.initialisations, len(QUANTITIES), len(counts))
+    quantities = torch.full(shape, torch.nan).double()
     params: dict[str, int] = {}
     for number in tqdm(range(config.initialisations), unit="model", disable=None, dynamic_ncols=True):
         for i, method in enumerate(METHODS):
             phi = config.model(method, batch, number)
             params = params or parameters(phi)
             reseed(stream(config.seed, "samples", number, i))
-            found[i, number] = measure(phi, batch, counts, config.repeats, config.gradient_samples)
-    made = summary(found, counts)
-    write(place.out / "sample_size.csv", table(made))
-    draw(made, place.name, place.out / "sample_size.png")
-    headline = next(row for row in made if row["samples"] == config.samples)
+            quantities[i, number] = measure(phi, batch, counts, config.repeats, config.gradient_samples)
+
+    # 3. The table, the figure, and the result.
+    by_samples = summary(quantities, counts)
+    write(place.out / "sample_size.csv", table(by_samples))
+    draw(by_samples, place.name, place.out / "sample_size.png")
+    headline = by_samples[counts.index(config.samples)]
     return Outcome(
         value=headline["output_variance_ratio"],
         stderr=headline["output_variance_ratio_stderr"],
         samples=config.samples,
         steps=0,
         params=params,
-        details={"by_samples": made},
+        details={"by_samples": by_samples},
     )
 
 
-def summary(found: Tensor, counts: Sequence[int]) -> list[dict[str, float]]:
+def summary(quantities: Tensor, counts: Sequence[int]) -> list[dict[str, float]]:
     """Rows by k: each quantity (method, M, quantity, k) of both methods and their ratio, with errors over models."""
     made = []
     for column, k in enumerate(counts):
         row: dict[str, float] = {"samples": k}
         for q, name in enumerate(QUANTITIES):
-            values = found[:, :, q, column]
-            for method, value in zip(METHODS, values, strict=True):
-                row[f"{name}_{method}"] = value.mean().item()
-                row[f"{name}_{method}_stderr"] = (value.std() / value.shape[0] ** 0.5).item()
-            row[f"{name}_ratio"], row[f"{name}_ratio_stderr"] = jackknife_ratio(*values)
+            learned, haar = quantities[:, :, q, column]
+            for method, values in (("ps", learned), ("ga", haar)):
+                row[f"{name}_{method}"] = values.mean().item()
+                row[f"{name}_{method}_stderr"] = (values.std() / len(values) ** 0.5).item()
+            row[f"{name}_ratio"], row[f"{name}_ratio_stderr"] = jackknife_ratio(learned, haar)
         made.append(row)
     return made
 
@@ -134,6 +140,6 @@ def jackknife_ratio(above: Tensor, below: Tensor) -> tuple[float, float]:
     (0.5, 0.0)
     """
     count = len(above)
-    left = (above.sum() - above) / (below.sum() - below)
-    spread = ((left - left.mean()).square().sum() * (count - 1) / count).sqrt()
-    return (above.sum() / below.sum()).item(), spread.item()
+    without_one = (above.sum() - above) / (below.sum() - below)
+    variance = (without_one - without_one.mean()).square().sum() * (count - 1) / count
+    return (above.sum() / below.sum()).item(), variance.sqrt().item()

@@ -88,7 +88,9 @@ class Protocol:
     @property
     def drawn(self) -> int | None:
         """Samples a graph; None where the average is exact."""
-        return self.samples if PAPER[self.symmetrizer].random else None
+        if PAPER[self.symmetrizer].random:
+            return self.samples
+        return None
 
     def model(self, example: Batch, number: int) -> ps.Symmetrizer:
         """One of the initialisations, in evaluation mode."""
@@ -103,25 +105,29 @@ class Protocol:
         in_evaluation = self.drawn or ps.Exact(self.chunk)
         phi = build(self.base, self.symmetrizer, example, design, samples=(None, in_evaluation))
         assert isinstance(phi, ps.Symmetrizer)
-        return phi.double().eval() if self.double else phi.eval()
+        if self.double:
+            phi = phi.double()
+        return phi.eval()
 
 
 @torch.no_grad()
 def outputs(phi: ps.Symmetrizer, graphs: Batch, page: int, samples: int | None) -> tuple[Tensor, int]:
     """phi of every graph (B, 10), in float64, and the largest number of samples or elements that one took."""
     dtype = next(phi.parameters()).dtype
-    found = []
+    of_pages = []
     most = samples or 0
     for start in tqdm(range(0, size(graphs), page), unit="page", leave=False, disable=None, dynamic_ncols=True):
-        given = inputs(graphs, slice(start, start + page))
-        cast = {name: v.to(dtype) if v.is_floating_point() else v for name, v in given.items()}
+        call = inputs(graphs, slice(start, start + page))
+        for name, value in call.items():
+            if value.is_floating_point():
+                call[name] = value.to(dtype)
         if samples:
-            found.append(phi(**cast, samples=samples))
+            of_pages.append(phi(**call, samples=samples))
             continue
-        estimate = phi.estimate(**cast)
-        found.append(estimate.mean)
+        estimate = phi.estimate(**call)
+        of_pages.append(estimate.mean)
         most = max(most, int(estimate.samples.max()))
-    return torch.cat(found).double(), most
+    return torch.cat(of_pages).double(), most
 
 
 @dataclass
@@ -142,8 +148,10 @@ class Tally:
     def needed(self) -> Tensor:
         """The graphs whose outputs could still change the count."""
         if self.pairs is None:
-            return torch.cat([torch.arange(self.graphs), self.controls.flatten()]).unique()
-        return torch.cat([self.pairs.flatten(), self.controls.flatten()]).unique()
+            undecided = torch.arange(self.graphs)
+        else:
+            undecided = self.pairs.flatten()
+        return torch.cat([undecided, self.controls.flatten()]).unique()
 
     def update(self, y: Tensor, threshold: float) -> None:
         """Drops the pairs that outputs (2B, 10) tell apart; rows of graphs that are not needed are not read."""
@@ -152,7 +160,8 @@ class Tally:
         else:
             self.pairs = self.pairs[:, apart(y, self.pairs) <= threshold]
         gap = apart(y, self.controls)
-        self.largest = max(self.largest, gap.max().item() if len(gap) else 0.0)
+        if len(gap):
+            self.largest = max(self.largest, gap.max().item())
         self.controls = self.controls[:, gap <= threshold]
 
 
@@ -174,7 +183,9 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
     generator = torch.Generator().manual_seed(stream(config.seed, "relabelling"))
     chosen = torch.randperm(count, generator=generator)[: config.controls]
     copies = relabelled(rows(graphs, chosen), generator)
-    both = {name: torch.cat([values, copies[name]]) for name, values in graphs.items()}
+    both = {}
+    for name, values in graphs.items():
+        both[name] = torch.cat([values, copies[name]])
     controls = torch.stack([chosen, count + torch.arange(len(chosen))])
     tally = Tally(count, pairs, controls)
 
@@ -219,8 +230,13 @@ def _first(
 ) -> dict[str, float]:
     """What the first initialisation alone says, and the figure of its distances."""
     same = apart(y, controls)
-    other = apart(y, _some_pairs(count) if pairs is None else pairs)
-    smallest = nearest(y[:count]) if pairs is None else other.min().item()
+    if pairs is None:
+        # There are too many for a figure: it shows some, drawn at random.
+        other = apart(y, _some_pairs(count))
+        smallest = nearest(y[:count])
+    else:
+        other = apart(y, pairs)
+        smallest = other.min().item()
     distances(other, same, config.threshold, place.name, place.out / "distances.png")
     return {
         "isomorphic": (same > config.threshold).double().mean().item(),
@@ -232,6 +248,6 @@ def _first(
 
 
 def _some_pairs(count: int, most: int = 1_000_000) -> Tensor:
-    """Pairs of different graphs, drawn at random, for the figure."""
+    """Pairs of different graphs, drawn at random."""
     i, j = torch.randint(count, (2, most), generator=torch.Generator().manual_seed(0))
     return torch.stack([i, j])[:, i != j]

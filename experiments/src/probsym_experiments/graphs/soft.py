@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import probsym as ps
 from probsym.distributions import Noise
-from probsym.reps import NodePermutation
+from probsym.reps import Inputs
 
 
 class Soft(nn.Module):
@@ -27,7 +27,12 @@ class Soft(nn.Module):
         super().__init__()
         if not isinstance(phi.distribution, ps.Learned):
             raise TypeError(f"phi: expected a Learned distribution, got {phi.distribution!r}")
-        self.phi, self.learned = phi, phi.distribution
+        self.phi = phi
+        self.learned = phi.distribution
+        relaxation = phi.distribution.relaxation
+        if not isinstance(relaxation, ps.Relaxation):
+            raise TypeError(f"phi: expected a Learned distribution with a Relaxation, got {relaxation!r}")
+        self.relaxation = relaxation
 
     @property
     def model(self) -> nn.Module:
@@ -38,34 +43,47 @@ class Soft(nn.Module):
         return self.phi.distribution
 
     def forward(self, *, samples: int | None = None, return_estimate: bool = False, **given: Tensor) -> Any:
-        estimator = self.phi.train_estimator if self.training else self.phi.eval_estimator
-        assert isinstance(estimator, ps.MonteCarlo)
-        y, entropy = self._draw(estimator.k if samples is None else samples, given, None, return_estimate)
+        if samples is None:
+            estimator = self.phi.eval_estimator
+            if self.training:
+                estimator = self.phi.train_estimator
+            assert isinstance(estimator, ps.MonteCarlo)
+            samples = estimator.k
+        x = self.phi.bind((), given)
+        y, scores = self._draw(samples, x, None)
+        mean = y.mean(0)
         if not return_estimate:
-            return y.mean(0)
+            return mean
         counts = torch.full((y.shape[1],), len(y), device=y.device)
-        return ps.Estimate(y.mean(0), y.std(0) / len(y) ** 0.5, counts, entropy)
+        (layout,) = x.layouts.values()
+        entropy = self.relaxation.entropy(scores, layout)
+        return ps.Estimate(mean, y.std(0) / len(y) ** 0.5, counts, {"entropy": entropy})
 
     def sample(self, *, samples: int = 1, noise: Noise = None, **given: Tensor) -> Tensor:
         """One output a sample (K, B, ...)."""
-        return self._draw(samples, given, noise, False)[0]
+        y, _ = self._draw(samples, self.phi.bind((), given), noise)
+        return y
 
-    def _draw(self, k: int, given: dict[str, Tensor], noise: Noise, diagnose: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        x, p = self.phi.bind((), given), self.learned
-        noise = p.noise(x, (k,)) if noise is None else noise
-        (group,), layout = p.group.factors, next(iter(x.layouts.values()))
-        z = p.features(x, noise["features"])[group]
-        hard = p.project(x, group, z.detach(), noise["fallback"][group])
-        assert isinstance(hard, NodePermutation)
-        relaxation = p.relaxation
-        assert isinstance(relaxation, ps.Relaxation)
-        mixed = relaxation(z, layout.padded_mask())  # node by place
-        rows = x.fold(lambda leaf: _mix(mixed, leaf.value, leaf.rep.ndim), k)
+    def _draw(self, k: int, x: Inputs, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Outputs (K, B, ...) and the scores of the nodes (K, B, N)."""
+        # 1. The scores of the nodes, and P: node by place.
+        p = self.learned
+        if noise is None:
+            noise = p.noise(x, (k,))
+        (group,) = p.group.factors
+        (layout,) = x.layouts.values()
+        scores = p.features(x, noise["features"])[group]
+        mixing = self.relaxation(scores, layout.padded_mask())
+
+        # 2. f of the mixed nodes, all samples in one batch.
+        rows = x.fold(lambda leaf: _mix(mixing, leaf.value, leaf.rep.ndim), k)
         y = self.model(*rows.args, **rows.kwargs)
-        return y.unflatten(0, (k, x.count)), {"entropy": relaxation.entropy(z, layout)} if diagnose else {}
+        return y.unflatten(0, (k, x.count)), scores
 
 
 def _mix(soft: Tensor, value: Tensor, axes: int) -> Tensor:
     """P^T h for nodes (B, N, F), P^T A P for pairs (B, N, N): (K, B, N, N) and these to (K, B, ...)."""
-    moved = soft.mT @ value
-    return moved @ soft if axes == 2 else moved
+    mixed = soft.mT @ value
+    if axes == 2:
+        mixed = mixed @ soft
+    return mixed

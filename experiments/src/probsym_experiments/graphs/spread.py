@@ -33,23 +33,29 @@ def measure(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], repeats: i
     columns = []
     for k in counts:
         means = averages(y, k)
-        columns.append([means.var(0).mean(), loss(means, batch).var(), entropy(places[:k], batch["mask"]), torch.nan])
-    found = torch.tensor(columns, dtype=torch.float64).T
+        output_variance = means.var(0).mean()
+        loss_variance = loss(means, batch).var()
+        columns.append([output_variance, loss_variance, entropy(places[:k], batch["mask"]), torch.nan])
+    quantities = torch.tensor(columns, dtype=torch.float64).T
     few = [k for k in counts if k <= gradient_samples]
     if few:
-        found[-1, : len(few)] = gradient_squares(phi, batch, few, repeats)
-    return found
+        quantities[-1, : len(few)] = gradient_squares(phi, batch, few, repeats)
+    return quantities
 
 
-def measured(found: Tensor, counts: Sequence[int]) -> list[dict[str, float]]:
+def summary(measurements: Tensor, counts: Sequence[int]) -> list[dict[str, float]]:
     """Rows by k of measurements (M, quantity, k): means and their standard errors over M."""
-    mean, error = found.mean(0), found.std(0) / len(found) ** 0.5
-    return [
-        {"samples": k}
-        | {name: mean[q, i].item() for q, name in enumerate(QUANTITIES)}
-        | {f"{name}_stderr": error[q, i].item() for q, name in enumerate(QUANTITIES)}
-        for i, k in enumerate(counts)
-    ]
+    mean = measurements.mean(0)
+    error = measurements.std(0) / len(measurements) ** 0.5
+    rows = []
+    for column, k in enumerate(counts):
+        row: dict[str, float] = {"samples": k}
+        for q, name in enumerate(QUANTITIES):
+            row[name] = mean[q, column].item()
+        for q, name in enumerate(QUANTITIES):
+            row[f"{name}_stderr"] = error[q, column].item()
+        rows.append(row)
+    return rows
 
 
 def averages(y: Tensor, k: int) -> Tensor:
@@ -102,15 +108,27 @@ def gradient_squares(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], r
         repeats: Draws of the largest k, at least 2; each gives a gradient at every k.
     """
     weights = list(phi.model.parameters())
-    halves = [[[torch.zeros_like(w) for w in weights] for _ in counts] for _ in range(2)]
-    for r in range(repeats):
+
+    # 1. Sums of gradients over the even and over the odd draws, for each k one tensor a weight.
+    even: dict[int, list[Tensor]] = {}
+    odd: dict[int, list[Tensor]] = {}
+    for k in counts:
+        even[k] = [torch.zeros_like(weight) for weight in weights]
+        odd[k] = [torch.zeros_like(weight) for weight in weights]
+    for draw in range(repeats):
+        half = odd if draw % 2 else even
         y = phi.sample(**inputs(batch), samples=counts[-1])
-        for k, total in zip(counts, halves[r % 2], strict=True):
+        for k in counts:
             mean = loss(averages(y, k), batch).mean()
-            torch._foreach_add_(total, torch.autograd.grad(mean, weights, retain_graph=True))
-    draws = repeats // 2 * (repeats - repeats // 2)
+            torch._foreach_add_(half[k], torch.autograd.grad(mean, weights, retain_graph=True))
+
+    # 2. Their inner products.
     products = []
-    for one, other in zip(*halves, strict=True):
-        by_weight = [(a * b).sum() for a, b in zip(one, other, strict=True)]
+    for k in counts:
+        by_weight = []
+        for of_even, of_odd in zip(even[k], odd[k], strict=True):
+            by_weight.append((of_even * of_odd).sum())
         products.append(torch.stack(by_weight).sum())
-    return torch.stack(products) / draws
+    draws_of_odd = repeats // 2
+    draws_of_even = repeats - draws_of_odd
+    return torch.stack(products) / (draws_of_odd * draws_of_even)

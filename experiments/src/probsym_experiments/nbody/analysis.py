@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,8 @@ from .config import Config
 from .models import METHODS, claimed, inputs
 from .motion import displacement
 
-MOVED, MEASURED = 16, 256  # test inputs of the two measurements
+MOVED = 16  # test inputs whose equivariance is measured
+MEASURED = 256  # test inputs whose variance is
 POOL = 256  # samples of an input from which its variance is estimated
 BINS = 21  # powers of two, up to a million samples
 ELEMENTS = 4  # group elements an input
@@ -39,31 +39,48 @@ def equivariance_by_samples(phi: ps.Symmetrizer, data: Batch, config: Config) ->
     spec, output = claimed(config)
     rep = displacement(output)
     x = Inputs.bind(spec, (), inputs(rows(data, slice(0, MOVED))))
-    random = METHODS[config.symmetrizer].random
-    counts = sorted(set(config.eval_samples)) if random else [1]
+    counts = [1]
+    drawn = None  # the average is exact
+    if METHODS[config.symmetrizer].random:
+        counts = sorted(set(config.eval_samples))
+        drawn = counts[-1]
+
+    # 1. Squared differences of each input, at each k and for each h.
     squares: dict[int, list[Tensor]] = {k: [] for k in counts}
     for i in range(ELEMENTS):
         reseed(stream(config.seed, "moved", i))
         h = random_elements(rep.group, x, torch.Generator().manual_seed(stream(config.seed, "element", i)))
-        one, other = (_draws(phi, y.kwargs, counts[-1] if random else None) for y in (x, x.act(h)))
+        samples_of_x = _draws(phi, x.kwargs, drawn)
+        samples_of_hx = _draws(phi, x.act(h).kwargs, drawn)
         for k in counts:
-            moved = rep.act(_repeated(h, len(one) // k), means(one, k))
-            squares[k].append((means(other, k) - moved).square().mean((0, 2, 3)))
-    return [{"samples": k, **root_mean_square(torch.stack(squares[k]).mean(0))} for k in counts]
+            h_for_each = _repeated(h, len(samples_of_x) // k)
+            moved = rep.act(h_for_each, means(samples_of_x, k))
+            squares[k].append((means(samples_of_hx, k) - moved).square().mean((0, 2, 3)))
+
+    # 2. Their mean over h.
+    by_samples = []
+    for k in counts:
+        by_samples.append({"samples": k, **root_mean_square(torch.stack(squares[k]).mean(0))})
+    return by_samples
 
 
 def root_mean_square(squares: Tensor) -> dict[str, float]:
     """Root of the mean of squares (B,), and its standard error to first order."""
-    error, stderr = squares.mean().sqrt(), squares.std() / len(squares) ** 0.5
-    return {"error": float(error), "stderr_test": float(stderr / (2 * error)) if error else 0.0}
+    error = squares.mean().sqrt()
+    if error == 0:
+        return {"error": 0.0, "stderr_test": 0.0}
+    stderr_of_mean_square = squares.std() / len(squares) ** 0.5
+    return {"error": float(error), "stderr_test": float(stderr_of_mean_square / (2 * error))}
 
 
 def _draws(phi: ps.Symmetrizer, x: dict[str, Any], samples: int | None) -> Tensor:
     """Displacements (K, B, N, D) of single samples, a page of inputs at a time; None is the exact average, K = 1."""
     if samples is None:
         return displacement(phi(**x))[None]
-    pages: Iterable[dict[str, Any]] = Pages(Tensors(x), max(1, ROWS // samples))
-    return torch.cat([displacement(phi.sample(**page, samples=samples)) for page in pages], 1)
+    of_pages = []
+    for page in Pages(Tensors(x), max(1, ROWS // samples)):
+        of_pages.append(displacement(phi.sample(**page, samples=samples)))
+    return torch.cat(of_pages, 1)
 
 
 def _repeated(h: Element, times: int) -> Element:
@@ -82,11 +99,29 @@ def samples_for_tolerance(phi: ps.Symmetrizer, data: Batch, config: Config) -> l
     Results without `pool` are older: what `ps.Adaptive` drew after its pilot, in chunks of 16, for 64 inputs, and at
     most 1024; `above` is the share of inputs in their last bin that needed more.
     """
+    # 1. The variance of one sample, for each input.
     reseed(stream(config.seed, "tolerance"))
     few = Tensors(inputs(rows(data, slice(0, MEASURED))))
-    pages = [phi.estimate(**page, estimator=Pool(POOL)) for page in Pages(few, ROWS // POOL)]
-    square = torch.cat([estimate.aux["square"] for estimate in pages]).double()
-    return [_needed(square, tol) for tol in config.tolerances]
+    of_pages = []
+    for page in Pages(few, ROWS // POOL):
+        estimate = phi.estimate(**page, estimator=Pool(POOL))
+        of_pages.append(estimate.aux["square"])
+    variance = torch.cat(of_pages).double()
+
+    # 2. The samples that bring it down to each tolerance.
+    entries = []
+    for tolerance in config.tolerances:
+        samples = (variance / tolerance**2).ceil().clamp_min(1)
+        bins = torch.bucketize(samples, 2.0 ** torch.arange(BINS - 1, dtype=samples.dtype))
+        entries.append(
+            {
+                "tolerance": tolerance,
+                "pool": POOL,
+                "median": float(samples.median()),
+                "histogram": torch.bincount(bins, minlength=BINS).tolist(),
+            }
+        )
+    return entries
 
 
 @dataclass(frozen=True)
@@ -101,11 +136,3 @@ class Pool(ps.Estimator):
         displacements = samples.tensors[0]  # they lead the outputs
         square = samples.structure.largest_variance([displacements.var(0)])
         return ps.Estimate(samples.mean(), samples.standard_error(), samples.counts, {"square": square})
-
-
-def _needed(square: Tensor, tol: float) -> dict[str, Any]:
-    """Of variances (B,) of one sample."""
-    samples = (square / tol**2).ceil().clamp_min(1)
-    bins = torch.bucketize(samples, 2.0 ** torch.arange(BINS - 1, dtype=samples.dtype))
-    histogram = torch.bincount(bins, minlength=BINS).tolist()
-    return {"tolerance": tol, "pool": POOL, "median": float(samples.median()), "histogram": histogram}

@@ -81,8 +81,10 @@ class Config(FewSamples):
         choose("symmetrizer", METHODS, self.symmetrizer)
         if self.group is not None:
             choose("group", GROUPS, self.group)
-        given = [name for name in ("layers", "train_samples", "late_samples") if getattr(self, name) is not None]
-        at_least(self, 1, "valid_samples", "repeats", *given)
+        at_least(self, 1, "valid_samples", "repeats")
+        for name in ("layers", "train_samples", "late_samples"):
+            if getattr(self, name) is not None:
+                at_least(self, 1, name)
         at_least(self, 0, "entropy_weight", "input_noise", "velocity_weight", "haar_share", "late_from", "sinkhorn")
         for name in ("haar_share", "late_from"):
             if getattr(self, name) > 1:
@@ -90,8 +92,9 @@ class Config(FewSamples):
         positive(self, "noise_scale", "temperature")
         noise_enters(self)
         samples_evaluated(self)
-        if not all(tol > 0 for tol in self.tolerances):
-            raise UserError(f"tolerances: expected positive numbers; got {self.tolerances}")
+        for tolerance in self.tolerances:
+            if not tolerance > 0:
+                raise UserError(f"tolerances: expected positive numbers; got {self.tolerances}")
         self._check_method()
         if self.penalised and (self.late_samples is not None or self.entropy):
             raise UserError("variance_weight, identity_weight, grow_samples: not with late_samples or entropy_weight")
@@ -108,13 +111,13 @@ class Config(FewSamples):
 
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
-        method, sorts = METHODS[self.symmetrizer], GROUPS[group_name(self)].permutes
+        method = METHODS[self.symmetrizer]
         drawn = ("valid_samples", "samples", "eval_samples", "repeats", "tolerances")
         return {
             "samples that are drawn (symmetrizer ps, ga)": (method.random, drawn),
             "noise (symmetrizer ps)": (method.noisy, ("noise", "noise_scale")),
             "learned orders (symmetrizer ps, canonical; a group with S)": (
-                method.net and sorts,
+                self.learns_orders,
                 ("temperature", "sinkhorn", "entropy_weight"),
             ),
             "more than one pose (symmetrizer ps, ga, fa)": (method.several, ("train_samples",)),
@@ -122,16 +125,30 @@ class Config(FewSamples):
         }
 
     @property
+    def learns_orders(self) -> bool:
+        """Whether a net orders the particles."""
+        return METHODS[self.symmetrizer].net and GROUPS[group_name(self)].permutes
+
+    @property
     def entropy(self) -> float:
         """Weight of the entropy: none where no order is learned."""
-        sorts = METHODS[self.symmetrizer].net and GROUPS[group_name(self)].permutes
-        return self.entropy_weight if sorts else 0.0
+        if self.learns_orders:
+            return self.entropy_weight
+        return 0.0
 
     def system(self) -> System:
         """The particles and the sizes of the data."""
-        sizes = self.train_size, self.valid_size, self.test_size
-        return System(self.particles, self.dims, *sizes, velocity=self.velocity_weight > 0)
+        return System(
+            particles=self.particles,
+            dims=self.dims,
+            train=self.train_size,
+            valid=self.valid_size,
+            test=self.test_size,
+            velocity=self.velocity_weight > 0,
+        )
 
     def train_samples_at(self, step: int) -> int | None:
         """Samples of one training step; None leaves it to the Symmetrizer."""
-        return self.late_samples if step >= self.late_from * self.steps else None
+        if step >= self.late_from * self.steps:
+            return self.late_samples
+        return None

@@ -6,6 +6,7 @@ training simulations of which 3,000 are used, then 2,000 for validation and 2,00
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +41,13 @@ class System:
     velocity: bool = False
 
     def __post_init__(self) -> None:
-        for name, low in (("particles", 2), ("dims", 1), *((part, 1) for part in DRAWN)):
-            high = DRAWN.get(name, float("inf"))
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"{name}: expected {low} to {high}; got {getattr(self, name)}")
+        ranges = {"particles": (2, math.inf), "dims": (1, math.inf)}
+        for part, drawn in DRAWN.items():
+            ranges[part] = (1, drawn)
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UserError(f"{name}: expected {low} to {high}; got {value}")
 
     @property
     def file(self) -> str:
@@ -64,13 +68,13 @@ class System:
         moving = [f"loc{SOURCE}", f"vel{SOURCE}", f"loc{TARGET}"]
         if self.velocity:
             moving.append(f"vel{TARGET}")
-        found: dict[str, tuple[int, ...]] = {}
+        by_name: dict[str, tuple[int, ...]] = {}
         for part in DRAWN:
             count = getattr(self, part)
             for name in moving:
-                found[f"{name}_{part}"] = (count, self.particles, self.dims)
-            found[f"charges_{part}"] = (count, self.particles)
-        return found
+                by_name[f"{name}_{part}"] = (count, self.particles, self.dims)
+            by_name[f"charges_{part}"] = (count, self.particles)
+        return by_name
 
 
 def generate(system: System) -> Arrays:
@@ -112,10 +116,13 @@ def checked(arrays: Arrays, system: System, path: Path) -> Arrays:
                 raise UserError(f"{path}: {name}: expected charges -1 and 1")
         elif arrays[name].dtype.kind != "f":
             raise UserError(f"{path}: {name}: expected real numbers; got {arrays[name].dtype}")
-    found: Arrays = {}
+    converted: Arrays = {}
     for name, array in arrays.items():
-        found[name] = array.astype(np.int8 if name.startswith("charges") else np.float32)
-    return found
+        if name.startswith("charges"):
+            converted[name] = array.astype(np.int8)
+        else:
+            converted[name] = array.astype(np.float32)
+    return converted
 
 
 def tensors(arrays: Arrays, part: str) -> Batch:
@@ -139,4 +146,4 @@ def tensors(arrays: Arrays, part: str) -> Batch:
 def centred(batch: Batch) -> Batch:
     """The centroid of the positions is the origin, of the targets too: what a group without translations needs."""
     origin = batch["pos"].mean(-2, keepdim=True)
-    return batch | {name: batch[name] - origin for name in ("pos", "target")}
+    return batch | {"pos": batch["pos"] - origin, "target": batch["target"] - origin}

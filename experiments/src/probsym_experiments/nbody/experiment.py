@@ -26,6 +26,7 @@ from .rollout import rollout
 
 def run(config: Config, place: Place) -> Outcome:
     """Trains on 30 -> 40 and tests; the figure shows test error against the number of samples."""
+    # 1. Data, model and loss.
     data = load(config.system(), place.data)
     if GROUPS[group_name(config)].about_origin:
         data = {part: centred(batch) for part, batch in data.items()}
@@ -37,14 +38,20 @@ def run(config: Config, place: Place) -> Outcome:
         velocity_weight=config.velocity_weight,
         input_noise=config.input_noise,
         haar_share=config.haar_share,
-        haar=haar(phi) if config.haar_share else None,
         samples=config.train_samples_at,
-        penalties=config if config.penalised else None,
     )
+    if config.haar_share:
+        loss.haar = haar(phi)
+    if config.penalised:
+        loss.penalties = config
+
+    # 2. Train.
     problem = Problem(phi, loss, loss.errors, Tensors(data["train"]), Tensors(data["valid"]), loss.begin)
     cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
     ps.save(phi, place.out / "model", overwrite=True)
+
+    # 3. Test.
     scores = test(phi, data["test"], config)
     lines = [row for row in published("nbody") if row.figure]
     error_by_samples({place.name: scores}, place.out / "error_by_samples.png", EXPERIMENTS["nbody"].axis, lines)
@@ -57,14 +64,14 @@ def run(config: Config, place: Place) -> Outcome:
 def analysis(phi: ps.Symmetrizer, data: Batch, config: Config) -> dict[str, Any]:
     """What is measured of the trained model beside its test error: cost, equivariance, samples it needs."""
     few = inputs(rows(data, slice(0, 8)))
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "flops_by_part": flops(phi, few),
         "equivariance": equivariance(phi, few, 128, config.seed, *claimed(config)),
         "equivariance_by_samples": equivariance_by_samples(phi, data, config),
     }
     if METHODS[config.symmetrizer].random and config.tolerances:
-        found["samples_for_tolerance"] = samples_for_tolerance(phi, data, config)
-    return found
+        measured["samples_for_tolerance"] = samples_for_tolerance(phi, data, config)
+    return measured
 
 
 def test(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[Score]:
@@ -83,4 +90,5 @@ def flops(phi: ps.Symmetrizer, x: Batch) -> dict[str, int]:
         phi.model(**one)
     with counter() as whole:
         phi.sample(**one)
-    return {"base": base.get_total_flops(), "distribution": whole.get_total_flops() - base.get_total_flops()}
+    of_base = base.get_total_flops()
+    return {"base": of_base, "distribution": whole.get_total_flops() - of_base}

@@ -69,8 +69,10 @@ class Loss:
             assert isinstance(phi, ps.Symmetrizer)
             mean, extra = self.penalties.outputs(phi, inputs(batch), self.step)
             return self.error(mean, batch) + extra
+        options: dict[str, Any] = {}
         samples = self.samples(self.step)
-        options: dict[str, Any] = {} if samples is None else {"samples": samples}
+        if samples is not None:
+            options["samples"] = samples
         if not self.entropy_weight:
             return self.error(phi(**inputs(batch), **options), batch)
         estimate = phi(**inputs(batch), **options, return_estimate=True)

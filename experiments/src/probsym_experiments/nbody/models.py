@@ -76,25 +76,39 @@ def _options(config: Config) -> dict[str, Any]:
 
 
 GROUPS = {
-    prefix + space.__name__: Acts(bool(prefix), space) for prefix in ("", "Sx") for space in (ps.E, ps.SE, ps.O, ps.SO)
+    "E": Acts(permutes=False, space=ps.E),
+    "SE": Acts(permutes=False, space=ps.SE),
+    "O": Acts(permutes=False, space=ps.O),
+    "SO": Acts(permutes=False, space=ps.SO),
+    "SxE": Acts(permutes=True, space=ps.E),
+    "SxSE": Acts(permutes=True, space=ps.SE),
+    "SxO": Acts(permutes=True, space=ps.O),
+    "SxSO": Acts(permutes=True, space=ps.SO),
 }
-
-
 METHODS = {**PAPER, "ps-score": ALL_METHODS["ps-score"], "none": ALL_METHODS["none"]}
 
 
 def group_name(config: Config) -> str:
     """The group that acts: the field, or S_n x E(d) less the S_n of a base that has it."""
-    return config.group or ("E" if BASES[config.base].permutes else "SxE")
+    if config.group is not None:
+        return config.group
+    if BASES[config.base].permutes:
+        return "E"
+    return "SxE"
 
 
 def reps(config: Config, permuted: bool) -> tuple[dict[str, ps.Rep], Any]:
     """How the config's motions of space, and permutations if asked, act on the inputs and the output, a change."""
-    particles = ps.S("particles") if permuted else ps.Axis("particles")
+    particles: ps.S | ps.Axis = ps.Axis("particles")
+    if permuted:
+        particles = ps.S("particles")
     space = GROUPS[group_name(config)].space(config.dims, "space")
-    points, vectors = ps.Rep(particles, space), ps.Rep(particles, space.vector)
+    points = ps.Rep(particles, space)
+    vectors = ps.Rep(particles, space.vector)
     given = {"pos": points, "vel": vectors, "edge": ps.Rep(particles, particles)}
-    return given, {"pos": vectors, "vel": vectors} if config.velocity_weight else vectors
+    if config.velocity_weight:
+        return given, {"pos": vectors, "vel": vectors}
+    return given, vectors
 
 
 def claimed(config: Config) -> tuple[dict[str, ps.Rep], Any]:
@@ -115,10 +129,14 @@ def build(config: Config, example: Batch) -> ps.Symmetrizer:
     method = METHODS[config.symmetrizer]
     if method.distribution is None:
         particles = ps.Axis("particles")
-        still, pairs = ps.Rep(particles, None), ps.Rep(particles, particles)
-        output = {"pos": still, "vel": still} if config.velocity_weight else still
-        given = {"pos": still, "vel": still, "edge": pairs}
+        still = ps.Rep(particles, None)
+        given = {"pos": still, "vel": still, "edge": ps.Rep(particles, particles)}
+        output: Any = still
+        if config.velocity_weight:
+            output = {"pos": still, "vel": still}
         return ps.symmetrize(base, given, output, "haar", ps.Exact(), ps.Exact())
+
+    # The base first, then the net of p: both take their weights from torch's random state.
     given, output = reps(config, GROUPS[group_name(config)].permutes)
     group = group_of(given, output)
     settings = Settings(
@@ -128,13 +146,16 @@ def build(config: Config, example: Batch) -> ps.Symmetrizer:
         Relaxation(config.temperature, config.sinkhorn),
     )
     distribution = method.distribution(group, settings)
+    valid_samples = None
+    if method.random:
+        valid_samples = config.valid_samples
     return ps.symmetrize(
         base,
         given,
         output,
         distribution,
         train_samples=config.train_samples,
-        eval_samples=config.valid_samples if method.random else None,
+        eval_samples=valid_samples,
         example=inputs(rows(example, slice(0, 2))),
     )
 

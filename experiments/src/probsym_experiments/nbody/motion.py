@@ -43,4 +43,6 @@ class Motion:
 
 def displacement(change: Any) -> Any:
     """What an output, or its Rep, says of the positions, where velocities may come with them."""
-    return change["pos"] if isinstance(change, dict) else change
+    if isinstance(change, dict):
+        return change["pos"]
+    return change

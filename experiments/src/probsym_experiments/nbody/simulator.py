@@ -11,7 +11,7 @@ Letters: S simulations, N particles, D space dimensions, F frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -50,26 +50,29 @@ def draw(rng: np.random.RandomState, draws: int, used: int, particles: int = 5, 
     One simulation consumes N uniforms (charges), 2 N D normals (positions, velocities) and the normals of an
     observation noise of size zero, 2 F N D of them, which nobody sees but which move the stream on.
     """
+    # 1. The random numbers, in the benchmark's order.
     size = particles * dims
     charges = np.empty((used, particles))
     normals = np.empty((used, 2, dims, particles))
     for s in range(draws):
-        uniform, normal = rng.random_sample(particles), rng.randn(2 * size * (1 + FRAMES))
+        uniform = rng.random_sample(particles)
+        normal = rng.randn(2 * size * (1 + FRAMES))
         if s < used:
             charges[s] = np.where(uniform < 0.5, -1.0, 1.0)
             normals[s] = normal[: 2 * size].reshape(2, dims, particles)
+
+    # 2. Positions and velocities: equal density for every number of particles, equal speed of all.
     loc, vel = normals.swapaxes(2, 3).swapaxes(0, 1)
-    spread = (particles / 5) ** (1 / dims)  # equal density for every number of particles
-    return Start(charges, *_reflect(loc * spread, SPEED * vel / np.linalg.norm(vel, axis=-1, keepdims=True)))
+    loc = loc * (particles / 5) ** (1 / dims)
+    vel = SPEED * vel / np.linalg.norm(vel, axis=-1, keepdims=True)
 
-
-def _reflect(loc: Array, vel: Array) -> tuple[Array, Array]:
-    """Starting points outside the box are mirrored at its walls until they are in it, and fly inwards."""
+    # 3. Starting points outside the box are mirrored at its walls until they are in it, and fly inwards.
     while (np.abs(loc) > BOX).any():
-        over, under = loc > BOX, loc < -BOX
+        over = loc > BOX
+        under = loc < -BOX
         vel = np.where(over, -np.abs(vel), np.where(under, np.abs(vel), vel))
         loc = np.where(over, 2 * BOX - loc, np.where(under, -2 * BOX - loc, loc))
-    return loc, vel
+    return Start(charges, loc, vel)
 
 
 def simulate(start: Start, frames: Sequence[int], workers: int = 2) -> tuple[Array, Array]:
@@ -79,21 +82,29 @@ def simulate(start: Start, frames: Sequence[int], workers: int = 2) -> tuple[Arr
     """
     blocks = [start[s : s + BLOCK] for s in range(0, len(start), BLOCK)]
     with ThreadPoolExecutor(workers) as pool:  # NumPy lets go of the interpreter's lock inside its loops
-        states = list(pool.map(lambda block: list(_trajectory(block, frames)), blocks))
-    loc, vel = (np.concatenate([[state[i] for state in block] for block in states], axis=1) for i in (0, 1))
+        of_blocks = list(pool.map(lambda block: _trajectory(block, frames), blocks))
+    loc = np.concatenate([block_loc for block_loc, _ in of_blocks], axis=1)
+    vel = np.concatenate([block_vel for _, block_vel in of_blocks], axis=1)
     return loc, vel
 
 
-def _trajectory(start: Start, frames: Sequence[int]) -> Iterator[tuple[Array, Array]]:
-    # simulations lie innermost, so that every operation below runs over long contiguous rows
-    loc, vel = (np.ascontiguousarray(x.transpose(2, 1, 0)) for x in (start.loc, start.vel))
+def _trajectory(start: Start, frames: Sequence[int]) -> tuple[Array, Array]:
+    """Positions and velocities (F, S, N, D) of one block."""
+    # Simulations lie innermost, so that every operation below runs over long contiguous rows.
+    loc = np.ascontiguousarray(start.loc.transpose(2, 1, 0))
+    vel = np.ascontiguousarray(start.vel.transpose(2, 1, 0))
     force = Coulomb(start.charges)
-    ends = [FRAME * (frame + 1) for frame in frames]
-    for steps in np.diff([0, *ends]):
-        for _ in range(steps):
+    recorded_loc = []
+    recorded_vel = []
+    step = 0
+    for frame in frames:
+        while step < FRAME * (frame + 1):
             vel += STEP * force(loc)
             loc += STEP * vel
-        yield loc.transpose(2, 1, 0).copy(), vel.transpose(2, 1, 0).copy()
+            step += 1
+        recorded_loc.append(loc.transpose(2, 1, 0).copy())
+        recorded_vel.append(vel.transpose(2, 1, 0).copy())
+    return np.stack(recorded_loc), np.stack(recorded_vel)
 
 
 class Coulomb:
@@ -104,7 +115,8 @@ class Coulomb:
         self.i, self.j = np.triu_indices(particles, 1)
         self.strength = np.ascontiguousarray((charges[:, self.i] * charges[:, self.j]).T)  # (P, S)
         # +1 where a pair pushes its first particle, -1 for the second: Newton's third law as a matrix (N, P)
-        self.incidence = (np.arange(particles)[:, None] == self.i) * 1.0 - (np.arange(particles)[:, None] == self.j)
+        particle = np.arange(particles)[:, None]
+        self.incidence = (particle == self.i) * 1.0 - (particle == self.j)
 
     def __call__(self, loc: Array) -> Array:
         apart = loc[:, self.i] - loc[:, self.j]  # (D, P, S)
@@ -118,4 +130,6 @@ def energy(charges: Array, loc: Array, vel: Array) -> Array:
     """Kinetic plus potential energy (...,) of states (..., N, D): sum v^2 / 2 + sum_{i<j} q_i q_j / |x_i - x_j|."""
     i, j = np.triu_indices(charges.shape[-1], 1)
     distance = np.linalg.norm(loc[..., i, :] - loc[..., j, :], axis=-1)
-    return 0.5 * (vel**2).sum((-2, -1)) + (charges[..., i] * charges[..., j] / distance).sum(-1)
+    kinetic = 0.5 * (vel**2).sum((-2, -1))
+    potential = (charges[..., i] * charges[..., j] / distance).sum(-1)
+    return kinetic + potential
