@@ -59,15 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return fail(f"out of memory: try a smaller model or batch_size ({error})")
     except Interrupted as stop:
-        print("; ".join([f"probsym: interrupted by {stop}", *getattr(stop, "__notes__", [])]), file=sys.stderr)
+        notes = getattr(stop, "__notes__", [])
+        print("; ".join([f"probsym: interrupted by {stop}", *notes]), file=sys.stderr)
         return stop.code
     return 0
 
 
 def short_of_memory(error: Exception) -> bool:
     """Whether an error is that of numpy, of torch on the CPU, or of torch on a GPU, where memory is short."""
-    told = ("allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+    if isinstance(error, MemoryError):
+        return True
+    for words in ("allocate memory", "not enough memory", "out of memory"):
+        if words in str(error):
+            return True
+    return False
 
 
 def fail(message: str) -> int:
@@ -97,7 +102,7 @@ def build_parser() -> Parser:
 
     def add(command: Command, usage: str, **options: Any) -> Parser:
         text = inspect.getdoc(command) or ""
-        found = commands.add_parser(
+        added = commands.add_parser(
             command.__name__.removesuffix("_"),
             help=text.partition("\n")[0],
             description=text,
@@ -107,11 +112,14 @@ def build_parser() -> Parser:
             allow_abbrev=False,
             **options,
         )
-        found.set_defaults(command=command)
-        return found
+        added.set_defaults(command=command)
+        return added
 
     add(list_, "list")
-    add(demo, "demo [--out DIR]").add_argument("--out", type=Path, default=Path("."), help="where the figure goes")
+
+    it = add(demo, "demo [--out DIR]")
+    it.add_argument("--out", type=Path, default=Path("."), help="where the figure goes")
+
     it = add(
         run, "run EXPERIMENT --preset NAME [--FIELD VALUE ...] [--data DIR] [--out DIR] [--resume]", add_help=False
     )
@@ -124,9 +132,11 @@ def build_parser() -> Parser:
     it.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     it.add_argument("-h", "--help", action="store_true", help="this; with EXPERIMENT also its fields")
     it.set_defaults(parser=it)
+
     it = add(table, "table [--runs DIR] [--results DIR]")
     it.add_argument("--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs")
     it.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results")
+
     it = add(figures, "figures [--runs DIR] [--results DIR] [--out DIR]")
     it.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results")
     it.add_argument("--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs")
@@ -136,10 +146,10 @@ def build_parser() -> Parser:
 
 def list_(given: argparse.Namespace, rest: list[str]) -> None:
     """experiments and presets, one line each"""
-    for found in EXPERIMENTS.values():
-        print(f"{found.name}: {found.help}")
-        width = max(map(len, found.presets))
-        for name, path in found.presets.items():
+    for one in EXPERIMENTS.values():
+        print(f"{one.name}: {one.help}")
+        width = max(len(name) for name in one.presets)
+        for name, path in one.presets.items():
             print(f"  {name:{width}}  {summary(path)}")
 
 
@@ -156,11 +166,10 @@ def run(given: argparse.Namespace, rest: list[str]) -> None:
     """train and test one preset of an experiment"""
     if given.help:
         given.parser.print_help()
-    if given.help and given.experiment:
-        from .config import fields_help
+        if given.experiment:
+            from .config import fields_help
 
-        print(f"\nfields of {given.experiment}:\n{fields_help(experiment(given.experiment))}")
-    if given.help:
+            print(f"\nfields of {given.experiment}:\n{fields_help(experiment(given.experiment))}")
         return
     if not given.experiment:
         raise UserError(f"run: expected an experiment ({', '.join(EXPERIMENTS)}); got none")
@@ -182,10 +191,16 @@ def headline(result: dict[str, Any]) -> str:
     >>> headline({"metric": "test MSE", "value": 0.005, "stderr": 1e-5, "stderr_test": 3e-4, "samples": 20})
     'test MSE 0.005 ± 1e-05 (samples) ± 0.0003 (test set) at k = 20'
     """
-    value = math.nan if result["value"] is None else result["value"]  # JSON has no NaN
-    kinds = {"samples": result["stderr"], "test set": result.get("stderr_test")}
-    errors = [f"± {error:.1g} ({what})" for what, error in kinds.items() if error is not None]
-    return " ".join([result.get("metric", "value"), f"{value:.5g}", *errors, f"at k = {result['samples']}"])
+    value = result["value"]
+    if value is None:
+        value = math.nan  # which JSON does not know
+    words = [result.get("metric", "value"), f"{value:.5g}"]
+    if result["stderr"] is not None:
+        words.append(f"± {result['stderr']:.1g} (samples)")
+    if result.get("stderr_test") is not None:
+        words.append(f"± {result['stderr_test']:.1g} (test set)")
+    words.append(f"at k = {result['samples']}")
+    return " ".join(words)
 
 
 def data_folder() -> Path:

@@ -26,8 +26,12 @@ def load_config(experiment: Experiment, preset: str, overrides: Sequence[str] = 
     refuse_groups(experiment, overrides)
     config = parse(experiment, [*file, *overrides])
     if overrides:
-        was, now = (asdict(c) for c in (parse(experiment, file), config))
-        idle(config, [name for name in now if now[name] != was[name]])
+        of_preset = asdict(parse(experiment, file))
+        changed = []
+        for name, value in asdict(config).items():
+            if value != of_preset[name]:
+                changed.append(name)
+        idle(config, changed)
     return config
 
 
@@ -37,10 +41,10 @@ def parse(experiment: Experiment, arguments: Sequence[str]) -> Any:
     try:
         given = parser.parse_args(list(arguments))
         given.pop("preset", None)
-        found = vars(parser.instantiate(given))
+        values = vars(parser.instantiate(given))
     except argparse.ArgumentError as error:
         raise UserError(_one_line(str(error))) from error
-    config = experiment.config(**found)
+    config = experiment.config(**values)
     within_range(asdict(config))
     return config
 
@@ -50,9 +54,11 @@ def refuse_groups(experiment: Experiment, overrides: Sequence[str]) -> None:
 
     jsonargparse would take the value for the name of a class, and import it.
     """
-    groups = [
-        field.name for field in fields(experiment.config) if is_dataclass(getattr(experiment.config(), field.name))
-    ]
+    defaults = experiment.config()
+    groups = []
+    for field in fields(experiment.config):
+        if is_dataclass(getattr(defaults, field.name)):
+            groups.append(field.name)
     for argument in overrides:
         name = argument.partition("=")[0].removeprefix("--").removesuffix("+")
         if argument.startswith("--") and name in groups:
@@ -62,15 +68,20 @@ def refuse_groups(experiment: Experiment, overrides: Sequence[str]) -> None:
 def within_range(config: Any, name: str = "") -> None:
     """Raises UserError for numbers with which nothing can be computed: not finite, or too long for torch."""
     if isinstance(config, dict):
+        prefix = ""
+        if name:
+            prefix = f"{name}."
         for key, value in config.items():
-            within_range(value, f"{name}.{key}" if name else str(key))
+            within_range(value, f"{prefix}{key}")
     elif isinstance(config, list | tuple):
         for value in config:
             within_range(value, name)
     elif isinstance(config, float) and not math.isfinite(config):
         raise UserError(f"{name}: expected a finite number; got {config}")
     elif isinstance(config, int):
-        bits = 63 if name == "seed" else 31
+        bits = 31
+        if name == "seed":
+            bits = 63
         if abs(config) >= 2**bits:
             raise UserError(f"{name}: expected a whole number below 2^{bits}; got {config}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,13 +55,13 @@ def demo(console: Console, out: Path) -> Path:
     console.print("Five charged particles: where are they one time unit later? Simulating 1,300 systems ...")
     arrays = generate(SYSTEM)
     data = {part: tensors(arrays, part) for part in DRAWN}
-    found = []
+    models = []
     for name, wrap in WRAPPERS.items():
         console.print(f"Training the {name} network for {RECIPE.steps:,} steps ...")
-        found.append(train(name, wrap, data))
-    console.print(report(found))
+        models.append(train(name, wrap, data))
+    console.print(report(models))
     path = free(out, "probsym-demo", ".png")
-    save(draw(found), path)
+    save(draw(models), path)
     console.print(f"Figure: {path}")
     return path
 
@@ -101,36 +100,42 @@ def measure(model: nn.Module, test: Batch) -> list[Score]:
     return [score(LOSS.errors(model, test)[None], 1, exact=True)]
 
 
-def report(found: list[Trained]) -> Table:
+def report(models: list[Trained]) -> Table:
     """Error and equivariance of all models."""
     table = Table(title="The same network, bare and symmetrized over E(3)", title_justify="left")
-    for heading in ("model", "k", "test MSE", "equivariance error", "p-value", "passed"):
-        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
-    for model in found:
+    table.add_column("model", justify="left", no_wrap=True)
+    for heading in ("k", "test MSE", "equivariance error", "p-value", "passed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for model in models:
         check = model.report
-        checked = [f"{check.error:.2g}", f"{check.p_value:.2g}", "yes" if check.passed else "no"]
-        for s in model.scores:
-            last = s is model.scores[-1]
-            error = f"{s.value:.4f} ± {s.stderr_test:.4f}"
-            table.add_row(model.name, str(s.samples), error, *(checked if last else []))
+        passed = "no"
+        if check.passed:
+            passed = "yes"
+        for at_k in model.scores:
+            cells = [model.name, str(at_k.samples), f"{at_k.value:.4f} ± {at_k.stderr_test:.4f}"]
+            if at_k is model.scores[-1]:
+                cells += [f"{check.error:.2g}", f"{check.p_value:.2g}", passed]
+            table.add_row(*cells)
     return table
 
 
-def draw(found: list[Trained]) -> Figure:
+def draw(models: list[Trained]) -> Figure:
     """Left: validation error while training. Right: test error against the number of samples."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     training, testing = figure.subplots(1, 2)
-    for i, model in enumerate(found):
-        training.plot(
-            [r["step"] for r in model.history], [r["valid"] for r in model.history], f"C{i}", label=model.name
-        )
-        k, value = [s.samples for s in model.scores], [s.value for s in model.scores]
-        if len(k) == 1:
-            testing.axhline(value[0], color=f"C{i}", linestyle="--", label=model.name)
+    for i, model in enumerate(models):
+        colour = f"C{i}"
+        steps = [row["step"] for row in model.history]
+        valid = [row["valid"] for row in model.history]
+        training.plot(steps, valid, colour, label=model.name)
+
+        counts = [at_k.samples for at_k in model.scores]
+        errors = [at_k.value for at_k in model.scores]
+        bars = [at_k.stderr for at_k in model.scores]
+        if len(counts) == 1:
+            testing.axhline(errors[0], color=colour, linestyle="--", label=model.name)
         else:
-            testing.errorbar(
-                k, value, yerr=[s.stderr for s in model.scores], color=f"C{i}", marker="o", label=model.name
-            )
+            testing.errorbar(counts, errors, yerr=bars, color=colour, marker="o", label=model.name)
     training.set(yscale="log", xlabel="step", ylabel="validation MSE")
     sample_axis(testing, SAMPLES)
     testing.set(yscale="log", ylabel="test MSE")
@@ -141,5 +146,9 @@ def draw(found: list[Trained]) -> Figure:
 
 def free(folder: Path, name: str, ending: str) -> Path:
     """A path that nothing lies at yet: name.png, name-2.png, ..."""
-    names = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
-    return next(path for n in names if not (path := folder / (n + ending)).exists())
+    path = folder / f"{name}{ending}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}{ending}"
+    return path

@@ -67,8 +67,13 @@ def monte_carlo_error(values: Tensor, exact: bool) -> float:
 
 def is_exact(estimate: ps.Estimate) -> bool:
     """Whether no part of an estimate was drawn: a canonical pose of a symmetric input was."""
-    errors = list(estimate.stderr.values()) if isinstance(estimate.stderr, dict) else [estimate.stderr]
-    return not any(error.any() for error in errors)
+    errors = [estimate.stderr]
+    if isinstance(estimate.stderr, dict):
+        errors = list(estimate.stderr.values())
+    for error in errors:
+        if error.any():
+            return False
+    return True
 
 
 def score(errors: Tensor, samples: int, exact: bool = False) -> Score:
@@ -100,24 +105,24 @@ def trained(
 ) -> Outcome:
     """What a training reports: the score at `samples`, or the only one if exact, with the others and its course."""
     headline = scores[-1]
-    for one in scores:
-        if one.samples == samples:
-            headline = one
-    found = {
+    for at_k in scores:
+        if at_k.samples == samples:
+            headline = at_k
+    course = {
         "stderr_test": headline.stderr_test,
-        "by_samples": [s.row() for s in scores],
+        "by_samples": [at_k.row() for at_k in scores],
         "best_valid": progress.best,
         "learning_curve": progress.history,
     }
     return Outcome(
-        headline.value,
-        headline.stderr,
-        headline.samples,
-        recipe.steps,
-        params,
-        progress.earlier,
-        train_flops,
-        found | details,
+        value=headline.value,
+        stderr=headline.stderr,
+        samples=headline.samples,
+        steps=recipe.steps,
+        params=params,
+        earlier=progress.earlier,
+        train_flops=train_flops,
+        details=course | details,
     )
 
 
@@ -142,18 +147,24 @@ def errors_by_samples(
     counts = sorted(set(samples))
     largest = counts[-1]
     pages = Pages(Tensors(to(data, _device(phi))), max(1, ROWS // largest))
-    found: dict[int, list[Tensor]] = {k: [] for k in counts}
+    if fixed:
+        repeats = 1
+
+    # Errors (draws, inputs) at each k, page by page.
+    errors: dict[int, list[Tensor]] = {k: [] for k in counts}
     for page, batch in enumerate(pages):
         of_page: dict[int, list[Tensor]] = {k: [] for k in counts}
-        for repeat in range(1 if fixed else repeats):
+        for repeat in range(repeats):
             reseed(stream(seed, "test", page, repeat))
             outputs = phi.sample(**inputs(batch), samples=largest)  # (K, B, ...)
             for k in counts:
-                averages = means(outputs[:k] if fixed else outputs, k)
-                of_page[k].append(error(averages, batch))
+                averaged = outputs
+                if fixed:
+                    averaged = outputs[:k]
+                of_page[k].append(error(means(averaged, k), batch))
         for k in counts:
-            found[k].append(torch.cat(of_page[k]))
-    return [score(torch.cat(found[k], dim=1), k, exact=fixed) for k in counts]
+            errors[k].append(torch.cat(of_page[k]))
+    return [score(torch.cat(errors[k], dim=1), k, exact=fixed) for k in counts]
 
 
 @torch.no_grad()
@@ -167,32 +178,36 @@ def exact_errors(
 
     Where a pose was drawn after all, as a canonical one of a symmetric input is, one draw tells no Monte Carlo error.
     """
-    found = []
+    errors = []
     most = 0
     exact = True
     for batch in Pages(Tensors(to(data, _device(phi))), 100):
         estimate = phi.estimate(**inputs(batch))
-        found.append(error(estimate.mean, batch))
+        errors.append(error(estimate.mean, batch))
         most = max(most, int(estimate.samples.max()))
         exact = exact and is_exact(estimate)
-    return score(torch.cat(found)[None], most, exact)
+    return score(torch.cat(errors)[None], most, exact)
 
 
 def means(outputs: Any, k: int) -> Any:
     """Outputs (K, ...), or a dict of them, to the means of disjoint groups of k, (K // k, ...)."""
     if isinstance(outputs, dict):
         return {name: means(value, k) for name, value in outputs.items()}
-    return outputs[: len(outputs) // k * k].unflatten(0, (-1, k)).mean(1)
+    in_whole_groups = len(outputs) // k * k
+    return outputs[:in_whole_groups].unflatten(0, (-1, k)).mean(1)
 
 
 def parameters(phi: nn.Module) -> dict[str, int]:
     """How many numbers of a Symmetrizer, or of what has its parts, are trained, by part."""
     parts = {"base": phi.model, "distribution": phi.distribution}
-    found = {}
+    counts = {}
     for name, part in parts.items():
         assert isinstance(part, nn.Module)
-        found[name] = sum(p.numel() for p in part.parameters() if p.requires_grad)
-    return found
+        counts[name] = 0
+        for parameter in part.parameters():
+            if parameter.requires_grad:
+                counts[name] += parameter.numel()
+    return counts
 
 
 def equivariance(

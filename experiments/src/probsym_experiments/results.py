@@ -10,7 +10,8 @@ from probsym import files
 
 from .errors import UserError
 
-IDENTITY, RESULT = "run.json", "result.json"
+IDENTITY = "run.json"
+RESULT = "result.json"
 
 Kinds = tuple[type, ...]  # what a field may be; None is JSON's null, which stands for a number that was not finite
 WHOLE: Kinds = (int,)
@@ -78,21 +79,21 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_identity(path: Path) -> dict[str, Any]:
     """run.json: whose run a folder holds."""
-    found = read_json(path)
-    _check(path, found, IDENTITY_FIELDS, needed=True)
-    _check(path, found, YOUNGER_FIELDS, needed=False)
-    if found.get("threads", 1) < 1:
-        raise UserError(f"{path}: threads: expected at least 1; got {found['threads']}")
-    return found
+    identity = read_json(path)
+    _check(path, identity, IDENTITY_FIELDS, needed=True)
+    _check(path, identity, YOUNGER_FIELDS, needed=False)
+    if identity.get("threads", 1) < 1:
+        raise UserError(f"{path}: threads: expected at least 1; got {identity['threads']}")
+    return identity
 
 
 def read_result(path: Path) -> dict[str, Any]:
     """result.json, or a file with the same content."""
-    found = read_json(path)
-    _check(path, found, RESULT_FIELDS, needed=True)
-    _check(path, found, YOUNGER_FIELDS, needed=False)
+    result = read_json(path)
+    _check(path, result, RESULT_FIELDS, needed=True)
+    _check(path, result, YOUNGER_FIELDS, needed=False)
     for name, fields in ENTRY_FIELDS.items():
-        for number, entry in enumerate(found.get(name) or ()):
+        for number, entry in enumerate(result.get(name) or ()):
             place = f"{name}[{number}]"
             if not isinstance(entry, dict):
                 raise UserError(f"{path}: {place}: expected an object; got {type(entry).__name__}")
@@ -100,26 +101,29 @@ def read_result(path: Path) -> dict[str, Any]:
             _check(path, entry, ENTRY_YOUNGER_FIELDS, needed=False, place=f"{place}.")
             if name == "samples_for_tolerance":
                 _check_histogram(path, f"{place}.histogram", entry["histogram"])
-    return found
+    return result
 
 
-def _check(path: Path, found: Mapping[str, Any], fields: dict[str, Kinds], needed: bool, place: str = "") -> None:
+def _check(path: Path, entry: Mapping[str, Any], fields: dict[str, Kinds], needed: bool, place: str = "") -> None:
     """Raises UserError for a field that is missing though needed, or is of another kind than it may be."""
-    missing = [place + name for name in fields if name not in found]
+    missing = [place + name for name in fields if name not in entry]
     if needed and missing:
         raise UserError(f"{path}: expected what probsym run writes; it lacks {', '.join(missing)}")
     for name, kinds in fields.items():
-        if name not in found:
+        if name not in entry:
             continue
-        value = found[name]
+        value = entry[name]
         right = isinstance(value, kinds) and not isinstance(value, bool)  # Python takes true for a number
         if not right:
-            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise UserError(f"{path}: {place}{name}: expected {names}; got {type(value).__name__}")
+            expected = " or ".join(kind.__name__ for kind in kinds).replace("NoneType", "null")
+            raise UserError(f"{path}: {place}{name}: expected {expected}; got {type(value).__name__}")
 
 
 def _check_histogram(path: Path, place: str, counts: list[Any]) -> None:
     """Raises UserError unless it counts something."""
-    whole = all(isinstance(count, int) and count >= 0 for count in counts)
-    if not whole or sum(counts) == 0:
+    right = True
+    for count in counts:
+        if not isinstance(count, int) or count < 0:
+            right = False
+    if not right or sum(counts) == 0:
         raise UserError(f"{path}: {place}: expected numbers of test inputs, not all zero; got {counts}")

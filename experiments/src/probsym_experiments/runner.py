@@ -70,7 +70,8 @@ def work(what: Experiment, config: Any, recipe: dict[str, Any], place: Place, or
         recipe: The preset, the config as a dict, and what was changed in the preset.
         origin: With how many threads and what code the run is made.
     """
-    start, cpu = time.monotonic(), time.process_time()
+    start = time.monotonic()
+    start_cpu = time.process_time()
     out = place.out
     try:
         with torch_threads(origin["threads"]):
@@ -89,7 +90,7 @@ def work(what: Experiment, config: Any, recipe: dict[str, Any], place: Place, or
         "samples": outcome.samples,
         "steps": outcome.steps,
         "wall_s": round(earlier + time.monotonic() - start, 1),
-        "cpu_s": round(earlier_cpu + time.process_time() - cpu, 1),  # of all threads of this process
+        "cpu_s": round(earlier_cpu + time.process_time() - start_cpu, 1),  # of all threads of this process
         "train_flops": outcome.train_flops,
         "params": sum(outcome.params.values()),
         "params_by_part": outcome.params,
@@ -110,7 +111,9 @@ def finite(value: Any) -> Any:
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 @contextmanager
@@ -126,23 +129,29 @@ def torch_threads(count: int) -> Iterator[None]:
 
 def changed(config: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
     """The fields whose value is not the preset's; the seed is no change of recipe."""
-    return {name: now for name, (_, now) in differences(preset, config).items() if name != "seed"}
+    changes = {}
+    for name, (_, now) in differences(preset, config).items():
+        if name != "seed":
+            changes[name] = now
+    return changes
 
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that decide the numbers."""
-    found = {"python": platform.python_version(), "probsym": probsym.__version__}
+    by_package = {"python": platform.python_version(), "probsym": probsym.__version__}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+            by_package[package] = "unknown"
+    return by_package
 
 
 def device() -> str:
     """The GPU that this process has worked on; cpu where it has not."""
-    return torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
+    if torch.cuda.is_initialized():
+        return torch.cuda.get_device_name()
+    return "cpu"
 
 
 def commit() -> str | None:
@@ -153,14 +162,18 @@ def commit() -> str | None:
     heads = set()
     dirty = False
     for package in (Path(__file__).parent, Path(probsym.__file__).parent):
-        tracked, head = git(package, "ls-files", "--error-unmatch", "__init__.py"), git(package, "rev-parse", "HEAD")
+        tracked = git(package, "ls-files", "--error-unmatch", "__init__.py")
+        head = git(package, "rev-parse", "HEAD")
         if tracked is None or head is None:
             return None
         heads.add(head)
         dirty = dirty or bool(git(package, "status", "--porcelain", "--", "."))
     if len(heads) > 1:
         return None
-    return heads.pop() + ("-dirty" if dirty else "")
+    (head,) = heads
+    if dirty:
+        head += "-dirty"
+    return head
 
 
 def git(folder: Path, *arguments: str) -> str | None:

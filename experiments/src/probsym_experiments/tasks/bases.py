@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -65,8 +66,11 @@ class Backbone:
     def source(self) -> str:
         """The folder, if it is there, else the hub."""
         models = os.environ.get("PROBSYM_MODELS")
-        here = Path(models) / self.folder if models else None
-        return str(here) if here is not None and here.is_dir() else self.hub
+        if models:
+            folder = Path(models) / self.folder
+            if folder.is_dir():
+                return str(folder)
+        return self.hub
 
     def __call__(self, config: Config, task: Task, channels: Channels) -> nn.Module:
         from probsym.integrations.transformers import GraphTransformer
@@ -84,7 +88,9 @@ class Backbone:
                 attention=config.attention,
             )
         except OSError as error:
-            advice = "" if config.source else f"; set PROBSYM_MODELS to a folder that holds {self.folder}"
+            advice = ""
+            if not config.source:
+                advice = f"; set PROBSYM_MODELS to a folder that holds {self.folder}"
             raise UserError(f"base: {config.base}: {error}{advice}") from error
         except (TypeError, ValueError, ImportError) as error:
             raise UserError(f"base: {config.base}: {error}") from error
@@ -113,14 +119,16 @@ def parts(config: Config, task: Task, channels: Channels) -> dict[str, Any]:
     """How graphs become tokens, which of them are seen, and how tokens become the output."""
     from probsym.integrations.transformers import GraphHead, ImagePatches, NodeHead, NodeTokens, PairHead
 
-    heads = (GraphHead, NodeHead, PairHead)
-    tokens = {
-        "patches": lambda: ImagePatches(max_nodes=task.max_nodes, patch=config.patch or -(-task.max_nodes // 14)),
-        "nodes": lambda: NodeTokens(max_nodes=task.max_nodes),
-    }
+    tokens: nn.Module
+    if config.tokens == "patches":
+        patch = config.patch or math.ceil(task.max_nodes / 14)
+        tokens = ImagePatches(max_nodes=task.max_nodes, patch=patch)
+    else:
+        tokens = NodeTokens(max_nodes=task.max_nodes)
+    head = (GraphHead, NodeHead, PairHead)[kind(task)]
     return {
-        "tokens": tokens[config.tokens](),
-        "head": heads[kind(task)](task.goal.outputs),
+        "tokens": tokens,
+        "head": head(task.goal.outputs),
         "node_channels": channels.x,
         "edge_channels": channels.edge,
         "patch_dropout": config.patch_dropout,
@@ -173,7 +181,14 @@ BASES: Mapping[str, Base] = {
 
 def readers() -> dict[tuple[str, ...], list[str]]:
     """Names of bases -> the settings that they read and the others do not."""
-    found: dict[tuple[str, ...], list[str]] = {}
-    for setting in dict.fromkeys(name for base in BASES.values() for name in base.settings):
-        found.setdefault(tuple(name for name, base in BASES.items() if setting in base.settings), []).append(setting)
-    return found
+    # 1. The bases that read each setting.
+    bases_of_setting: dict[str, list[str]] = {}
+    for name, base in BASES.items():
+        for setting in base.settings:
+            bases_of_setting.setdefault(setting, []).append(name)
+
+    # 2. Settings with the same readers together.
+    settings_of_bases: dict[tuple[str, ...], list[str]] = {}
+    for setting, names in bases_of_setting.items():
+        settings_of_bases.setdefault(tuple(names), []).append(setting)
+    return settings_of_bases

@@ -52,14 +52,21 @@ class BlockModel:
     @property
     def file(self) -> str:
         """Name in the data folder."""
-        counts = "" if self.patterns == 100 else f"_{self.patterns}x{self.train}-{self.valid}-{self.test}"
-        return f"pattern_sbm_seed{self.seed}{counts}.npz"
+        name = f"pattern_sbm_seed{self.seed}"
+        if self.patterns != 100:
+            name += f"_{self.patterns}x{self.train}-{self.valid}-{self.test}"
+        return f"{name}.npz"
 
     def parts(self) -> dict[str, slice]:
         """Which graphs belong to each part; the patterns take turns, so that the first ones hold all of them."""
-        share = {"train": self.train, "valid": self.valid, "test": self.test}
-        ends = np.cumsum([0, *share.values()]) * self.patterns
-        return {name: slice(int(ends[i]), int(ends[i + 1])) for i, name in enumerate(share)}
+        end_of_train = self.train * self.patterns
+        end_of_valid = end_of_train + self.valid * self.patterns
+        end_of_test = end_of_valid + self.test * self.patterns
+        return {
+            "train": slice(0, end_of_train),
+            "valid": slice(end_of_train, end_of_valid),
+            "test": slice(end_of_valid, end_of_test),
+        }
 
 
 def load(recipe: BlockModel, folder: Path) -> dict[str, Graphs]:
@@ -76,7 +83,8 @@ def load(recipe: BlockModel, folder: Path) -> dict[str, Graphs]:
 def assemble(arrays: Arrays) -> Graphs:
     """Signals as node features, labels and links."""
     nodes = Ragged(arrays["num_nodes"].astype(np.int64), {"x": arrays["signal"][:, None], "label": arrays["label"]})
-    return Graphs(nodes, Ragged(arrays["num_links"].astype(np.int64), {"index": arrays["link"]}))
+    edges = Ragged(arrays["num_links"].astype(np.int64), {"index": arrays["link"]})
+    return Graphs(nodes, edges)
 
 
 @dataclass(frozen=True)
@@ -90,32 +98,58 @@ class Pattern:
 def draw(recipe: BlockModel) -> Arrays:
     """All graphs: num_nodes, num_links (B,), signal, label (sum N,), link (sum E, 2) with the lower number first."""
     rng = np.random.default_rng(recipe.seed)
-    patterns = [
-        Pattern(rng.random((size, size)) < recipe.pattern, rng.integers(SIGNALS, size=size))
-        for size in rng.integers(recipe.smallest, recipe.largest + 1, recipe.patterns)
-    ]
-    count = recipe.train + recipe.valid + recipe.test
-    graphs = [_graph(recipe, rng, pattern) for pattern in patterns * count]
-    rows = {name: np.concatenate([graph[name] for graph in graphs]) for name in ("signal", "label", "link")}
-    counts = {"num_nodes": "label", "num_links": "link"}
-    return {name: np.array([len(graph[rows]) for graph in graphs], np.int32) for name, rows in counts.items()} | rows
+
+    # 1. The patterns.
+    patterns = []
+    for size in rng.integers(recipe.smallest, recipe.largest + 1, recipe.patterns):
+        links = rng.random((size, size)) < recipe.pattern
+        signal = rng.integers(SIGNALS, size=size)
+        patterns.append(Pattern(links, signal))
+
+    # 2. The graphs; the patterns take turns.
+    graphs = []
+    for _ in range(recipe.train + recipe.valid + recipe.test):
+        for pattern in patterns:
+            graphs.append(_graph(recipe, rng, pattern))
+
+    # 3. One array a column.
+    return {
+        "num_nodes": np.array([len(graph["label"]) for graph in graphs], np.int32),
+        "num_links": np.array([len(graph["link"]) for graph in graphs], np.int32),
+        "signal": np.concatenate([graph["signal"] for graph in graphs]),
+        "label": np.concatenate([graph["label"] for graph in graphs]),
+        "link": np.concatenate([graph["link"] for graph in graphs]),
+    }
 
 
 def _graph(recipe: BlockModel, rng: np.random.Generator, pattern: Pattern) -> Arrays:
     """Signal, label (N,) and link (E, 2) of one graph, its nodes in a random order."""
-    own, limit = len(pattern.signal), LARGEST
-    while (sizes := rng.integers(recipe.smallest, recipe.largest + 1, recipe.communities)).sum() + own > limit:
-        pass
-    order = rng.permutation(own + sizes.sum())
-    block = np.repeat(np.arange(recipe.communities + 1), [own, *sizes])[order]  # 0 is the pattern
+    # 1. Sizes of the communities, drawn anew while the graph is too large.
+    own = len(pattern.signal)
+    count = LARGEST + 1
+    while count > LARGEST:
+        sizes = rng.integers(recipe.smallest, recipe.largest + 1, recipe.communities)
+        count = own + sizes.sum()
+
+    # 2. The block of each node: 0 is the pattern, whose nodes are numbered from 0 to `own` before the shuffle.
+    order = rng.permutation(count)
+    block = np.repeat(np.arange(recipe.communities + 1), [own, *sizes])[order]
+
+    # 3. Links between all pairs, with the probability of their blocks.
     chance = np.where(np.eye(recipe.communities + 1), recipe.inside, recipe.between).astype(np.float32)
-    chance[0] = chance[:, 0] = recipe.pattern
-    i, j = _pairs(len(order))
+    chance[0, :] = recipe.pattern
+    chance[:, 0] = recipe.pattern
+    i, j = _pairs(count)
     link = rng.random(len(i), dtype=np.float32) < chance[block[i], block[j]]
+
+    # 4. Those inside the pattern are the pattern's own.
     inside = np.flatnonzero(block[i] + block[j] == 0)
     ends = np.sort([order[i[inside]], order[j[inside]]], 0)
     link[inside] = pattern.links[ends[0], ends[1]]
-    signal = np.concatenate([pattern.signal, rng.integers(SIGNALS, size=sizes.sum())])[order]
+
+    # 5. The signal: the pattern's own, and random elsewhere.
+    elsewhere = rng.integers(SIGNALS, size=sizes.sum())
+    signal = np.concatenate([pattern.signal, elsewhere])[order]
     return {
         "signal": signal.astype(np.uint8),
         "label": (block == 0).astype(np.uint8),

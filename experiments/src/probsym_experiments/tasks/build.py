@@ -38,13 +38,16 @@ def build(config: Config, task: Task, channels: Channels, example: Batch) -> ps.
     train_samples = config.train_samples
     if train_samples is None and method.several:
         train_samples = 1
+    valid_samples = None
+    if method.random:
+        valid_samples = config.valid_samples
     return ps.symmetrize(
         model,
         inputs,
         task.goal.rep(nodes),
         method.distribution(nodes, settings),
         train_samples=train_samples,
-        eval_samples=config.valid_samples if method.random else None,
+        eval_samples=valid_samples,
         example=arguments(example),
     )
 
@@ -58,7 +61,8 @@ def arguments(batch: Batch) -> dict[str, Any]:
 def groups(config: Config, phi: ps.Symmetrizer) -> list[dict[str, Any]]:
     """Parameters by learning rate: a pretrained backbone may learn more slowly than what is new."""
     if config.backbone_lr is None:
-        return [{"params": [p for p in phi.parameters() if p.requires_grad], "lr": config.lr}]
+        trained = [parameter for parameter in phi.parameters() if parameter.requires_grad]
+        return [{"params": trained, "lr": config.lr}]
     from probsym.integrations.transformers import parameter_groups
 
     return parameter_groups(phi, config.lr, config.backbone_lr)

@@ -37,8 +37,10 @@ class Channels:
     def of_nodes(self, graphs: Graphs) -> Tensor:
         """(sum N, Cx)."""
         columns = graphs.nodes.columns
-        found = indicators(columns["x"], self.nodes)
-        return torch.cat([found, torch.from_numpy(columns["walks"])], 1) if self.walks else found
+        categories = indicators(columns["x"], self.nodes)
+        if not self.walks:
+            return categories
+        return torch.cat([categories, torch.from_numpy(columns["walks"])], 1)
 
     def of_edges(self, graphs: Graphs) -> Tensor:
         """(sum E, Ce), each edge once."""
@@ -56,13 +58,17 @@ class Collated:
 
     @property
     def sizes(self) -> Tensor | None:
-        return torch.from_numpy(self.graphs.sizes) if isinstance(self.collate, Padded) else None
+        if isinstance(self.collate, Padded):
+            return torch.from_numpy(self.graphs.sizes)
+        return None
 
     def __len__(self) -> int:
         return len(self.graphs)
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
-        return self.collate(self.graphs.take(index if isinstance(index, slice) else index.numpy()))
+        if isinstance(index, Tensor):
+            return self.collate(self.graphs.take(index.numpy()))
+        return self.collate(self.graphs.take(index))
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,17 @@ class Padded:
 
     def __call__(self, graphs: Graphs) -> Batch:
         sizes = torch.from_numpy(graphs.sizes)
-        count, largest = len(sizes), int(sizes.max())
+        count = len(sizes)
+        largest = int(sizes.max())
         mask = torch.arange(largest) < sizes[:, None]
         x = torch.zeros(count, largest, self.channels.x)
         x[mask] = self.channels.of_nodes(graphs)
         edge = torch.zeros(count, largest, largest, self.channels.edge)
         graph = torch.from_numpy(graphs.edges.graph)
         i, j = torch.from_numpy(graphs.edges.columns["index"].astype(np.int64)).unbind(1)
-        edge[graph, i, j] = edge[graph, j, i] = self.channels.of_edges(graphs)
+        of_edges = self.channels.of_edges(graphs)
+        edge[graph, i, j] = of_edges
+        edge[graph, j, i] = of_edges
         return {"x": x, "edge": edge, "mask": mask} | labels(graphs, mask)
 
 
@@ -92,9 +101,11 @@ class Packed:
 
     def __call__(self, graphs: Graphs) -> Batch:
         sizes = torch.from_numpy(graphs.sizes)
+        # The way back of each edge follows after all edges; a self-loop has none (`both_directions`).
         bonds = self.channels.of_edges(graphs)
         index = graphs.edges.columns["index"]
-        bonds = torch.cat([bonds, bonds[torch.from_numpy(index[:, 0] != index[:, 1])]])
+        has_back = torch.from_numpy(index[:, 0] != index[:, 1])
+        bonds = torch.cat([bonds, bonds[has_back]])
         return {
             "x": self.channels.of_nodes(graphs),
             "edge_index": torch.from_numpy(both_directions(graphs)),
@@ -105,20 +116,20 @@ class Packed:
 
 
 def labels(graphs: Graphs, mask: Tensor | None) -> Batch:
-    """What is to be found: target (B, T) of graphs; label (B, N) or (sum N,) of nodes; of pairs, pair and label.
+    """What is to be predicted: target (B, T) of graphs; label (B, N) or (sum N,) of nodes; of pairs, pair and label.
 
     pair (sum L, 3) holds graph, first and second node.
     """
-    found: Batch = {}
+    batch: Batch = {}
     if graphs.targets is not None:
-        found["target"] = torch.from_numpy(graphs.targets.astype(np.float32))
+        batch["target"] = torch.from_numpy(graphs.targets.astype(np.float32))
     if "label" in graphs.nodes.columns:
         label = torch.from_numpy(graphs.nodes.columns["label"].astype(np.int64))
-        found["label"] = (
-            label if mask is None else torch.zeros(mask.shape, dtype=torch.long).masked_scatter(mask, label)
-        )
+        if mask is not None:
+            label = torch.zeros(mask.shape, dtype=torch.long).masked_scatter(mask, label)
+        batch["label"] = label
     if graphs.pairs is not None:
         index = graphs.pairs.columns["index"].astype(np.int64)
-        found["pair"] = torch.from_numpy(np.concatenate([graphs.pairs.graph[:, None], index], 1))
-        found["label"] = torch.from_numpy(graphs.pairs.columns["label"].astype(np.int64))
-    return found
+        batch["pair"] = torch.from_numpy(np.concatenate([graphs.pairs.graph[:, None], index], 1))
+        batch["label"] = torch.from_numpy(graphs.pairs.columns["label"].astype(np.int64))
+    return batch

@@ -98,9 +98,10 @@ class Config(Recipe):
         if self.attention is not None:
             choose("attention", dict.fromkeys(("eager", "sdpa")), self.attention)
         noise_enters(self)
-        optional = ("patch", "layers", "lora", "train_samples", "train_size", "valid_size", "test_size")
-        given = [name for name in optional if getattr(self, name) is not None]
-        at_least(self, 1, "valid_samples", "repeats", "rows", "bootstrap", "width", "heads", "max_support", *given)
+        at_least(self, 1, "valid_samples", "repeats", "rows", "bootstrap", "width", "heads", "max_support")
+        for name in ("patch", "layers", "lora", "train_samples", "train_size", "valid_size", "test_size"):
+            if getattr(self, name) is not None:
+                at_least(self, 1, name)
         at_least(self, 0, "walks", "entropy_weight", "sinkhorn", "dropout", "patch_dropout")
         positive(self, "temperature", "scale")
         for name in ("dropout", "patch_dropout"):
@@ -112,8 +113,9 @@ class Config(Recipe):
 
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
-        method, drawn = PAPER[self.symmetrizer], ("valid_samples", "eval_samples", "samples", "repeats")
-        return {
+        method = PAPER[self.symmetrizer]
+        drawn = ("valid_samples", "eval_samples", "samples", "repeats")
+        uses: Uses = {
             "samples that are drawn (symmetrizer ps, ga)": (method.random, drawn),
             "noise (symmetrizer ps)": (method.noisy, ("noise", "scale")),
             "a net that orders the nodes (symmetrizer ps, canonical)": (
@@ -122,8 +124,10 @@ class Config(Recipe):
             ),
             "tokens patches": (self.tokens == "patches", ("patch", "patch_dropout")),
             "frames (symmetrizer fa)": (self.symmetrizer == "fa", ("max_support",)),
-            **{f"base {' or '.join(bases)}": (self.base in bases, names) for bases, names in readers().items()},
         }
+        for bases, names in readers().items():
+            uses[f"base {' or '.join(bases)}"] = (self.base in bases, names)
+        return uses
 
     @property
     def relaxation(self) -> ps.Relaxation:

@@ -15,7 +15,10 @@ from .storage import Graphs, Ragged
 
 def width(classes: Sequence[int]) -> int:
     """Indicators of features with so many classes: one each, but one for two classes and none for one."""
-    return sum(_columns(count) for count in classes)
+    total = 0
+    for count in classes:
+        total += _columns(count)
+    return total
 
 
 def indicators(values: NDArray, classes: Sequence[int]) -> Tensor:
@@ -33,16 +36,22 @@ def indicators(values: NDArray, classes: Sequence[int]) -> Tensor:
 
 
 def _columns(count: int) -> int:
-    return count if count > 2 else count - 1
+    """Indicators of one feature with so many classes."""
+    if count > 2:
+        return count
+    return count - 1
 
 
 def check_classes(values: NDArray, classes: Sequence[int], where: str) -> None:
     """Raises UserError unless the categories (R, F) are those expected."""
     if values.ndim != 2 or values.shape[1] != len(classes) or values.dtype.kind not in "iu":
         raise UserError(f"{where}: expected {len(classes)} integer columns; got {values.dtype} of shape {values.shape}")
-    if len(values) and ((values.min(0) < 0).any() or (wrong := values.max(0) >= np.array(classes)).any()):
-        column = int(np.argmax(wrong)) if (values.min(0) >= 0).all() else int(np.argmax(values.min(0) < 0))
-        raise UserError(f"{where}: column {column}: expected categories below {classes[column]}")
+    if not len(values):
+        return
+    for wrong in (values.min(0) < 0, values.max(0) >= np.array(classes)):
+        if wrong.any():
+            column = int(np.argmax(wrong))
+            raise UserError(f"{where}: column {column}: expected categories below {classes[column]}")
 
 
 def with_walks(graphs: Graphs, steps: int) -> Graphs:
@@ -57,11 +66,11 @@ def with_walks(graphs: Graphs, steps: int) -> Graphs:
     from torch_geometric.transforms import AddRandomWalkPE
 
     add_walks = AddRandomWalkPE(steps, attr_name="walks")
-    found = []
+    walks = []
     for number, size in enumerate(graphs.sizes):
         link = torch.from_numpy(both_directions(graphs.take(slice(number, number + 1))))
-        found.append(add_walks(Data(edge_index=link, num_nodes=int(size))).walks.numpy())
-    nodes = Ragged(graphs.nodes.counts, graphs.nodes.columns | {"walks": np.concatenate(found)})
+        walks.append(add_walks(Data(edge_index=link, num_nodes=int(size))).walks.numpy())
+    nodes = Ragged(graphs.nodes.counts, graphs.nodes.columns | {"walks": np.concatenate(walks)})
     return Graphs(nodes, graphs.edges, graphs.targets, graphs.pairs)
 
 
@@ -69,5 +78,6 @@ def both_directions(graphs: Graphs) -> NDArray:
     """Both directions of all edges (2, 2 sum E) with node numbers of the batch as one graph; a self-loop once."""
     shift = np.repeat(graphs.nodes.starts, graphs.edges.counts)[:, None]
     link = graphs.edges.columns["index"].astype(np.int64) + shift
-    back = link[link[:, 0] != link[:, 1]][:, ::-1]
+    no_loop = link[:, 0] != link[:, 1]
+    back = link[no_loop][:, ::-1]
     return np.ascontiguousarray(np.concatenate([link, back]).T)

@@ -85,7 +85,8 @@ class NodeClasses(Goal):
 
     def fit(self, train: Graphs) -> NodeClasses:
         counts = np.bincount(train.nodes.columns["label"], minlength=self.outputs)
-        return NodeClasses(self.outputs, tuple((len(train) / (self.outputs * np.maximum(counts, 1))).tolist()))
+        weights = len(train) / (self.outputs * np.maximum(counts, 1))
+        return NodeClasses(self.outputs, tuple(weights.tolist()))
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
         weights = output.new_tensor(self.weights, dtype=torch.float32)
@@ -97,9 +98,15 @@ class NodeClasses(Goal):
         label = batch["label"]
         right = output.argmax(-1) == label
         classes = label.unsqueeze(-1) == torch.arange(self.outputs, device=label.device)
-        found = torch.stack([per_graph((right & classes[..., c]).float(), batch, 1) for c in range(self.outputs)], -1)
-        every = torch.stack([per_graph(classes[..., c].float(), batch) for c in range(self.outputs)], -1)
-        return torch.cat([found, every.expand_as(found)], -1)
+        right_of_class = []
+        all_of_class = []
+        for c in range(self.outputs):
+            of_class = classes[..., c]
+            right_of_class.append(per_graph((right & of_class).float(), batch, 1))
+            all_of_class.append(per_graph(of_class.float(), batch))
+        right_counts = torch.stack(right_of_class, -1)
+        counts = torch.stack(all_of_class, -1)
+        return torch.cat([right_counts, counts.expand_as(right_counts)], -1)
 
     def total(self, rows: Tensor) -> Tensor:
         right, every = rows.double().sum(0).chunk(2)
@@ -134,7 +141,10 @@ class Labels(Goal):
         return self._each(rows).nanmean()
 
     def details(self, rows: Tensor) -> dict[str, float]:
-        return {f"label_{i}": float(value) for i, value in enumerate(self._each(rows))}
+        by_name = {}
+        for number, precision in enumerate(self._each(rows)):
+            by_name[f"label_{number}"] = float(precision)
+        return by_name
 
     def _each(self, rows: Tensor) -> Tensor:
         """Of every label, NaN for one that a bootstrap sample lacks; from probabilities, which no logit passes for."""
@@ -180,6 +190,16 @@ HITS = (1, 3, 10)
 FILTERS = ("raw", "filtered", "self_filtered")
 
 
+def rank_names() -> tuple[str, ...]:
+    """Of the numbers that follow from ranks, in their order in a row."""
+    names = []
+    for which in FILTERS:
+        names.append(f"{which}_mrr")
+        for k in HITS:
+            names.append(f"{which}_hits{k}")
+    return tuple(names)
+
+
 @dataclass(frozen=True)
 class Links(Goal):
     """Pairs of nodes that belong together, by the mean reciprocal rank of the true end among all nodes of the graph.
@@ -192,9 +212,7 @@ class Links(Goal):
     outputs: int = 1
     name: str = "mean reciprocal rank"
     higher: bool = True
-    names: tuple[str, ...] = field(
-        default=tuple(f"{which}_{name}" for which in FILTERS for name in ("mrr", *(f"hits{k}" for k in HITS)))
-    )
+    names: tuple[str, ...] = field(default=rank_names())
 
     def rep(self, nodes: NodeAxis) -> Rep:
         return Rep(nodes, nodes)
@@ -209,22 +227,33 @@ class Links(Goal):
 
     def rows(self, output: Tensor, batch: Batch) -> Tensor:
         """Means over the pairs of each graph of all that `names` says."""
-        return torch.stack([self._means(scores, batch) for scores in output[..., 0].float()])
+        of_draws = []
+        for scores in output[..., 0].float():
+            of_draws.append(self._means(scores, batch))
+        return torch.stack(of_draws)
 
     def _means(self, scores: Tensor, batch: Batch) -> Tensor:
+        # 1. The numbers of each true pair.
         pair = batch["pair"][batch["label"] > 0]
-        found = []
+        columns = []
         for rank in ranks(scores, batch["mask"], pair):
-            found += [1 / rank, *(rank <= k for k in HITS)]
-        sums = scores.new_zeros(len(scores), len(found)).index_add_(0, pair[:, 0], torch.stack(found, 1).float())
-        count = torch.bincount(pair[:, 0], minlength=len(scores))[:, None]
+            columns.append(1 / rank)
+            for k in HITS:
+                columns.append(rank <= k)
+        of_pairs = torch.stack(columns, 1).float()
+
+        # 2. Their means over the pairs of a graph.
+        graph = pair[:, 0]
+        sums = scores.new_zeros(len(scores), len(columns)).index_add_(0, graph, of_pairs)
+        count = torch.bincount(graph, minlength=len(scores))[:, None]
         return sums / count.clamp_min(1)
 
     def total(self, rows: Tensor) -> Tensor:
         return rows[:, self.names.index("raw_mrr")].double().mean()
 
     def details(self, rows: Tensor) -> dict[str, float]:
-        return {name: float(value) for name, value in zip(self.names, rows.double().mean(0), strict=True)}
+        means = rows.double().mean(0).tolist()
+        return dict(zip(self.names, means, strict=True))
 
     def check(self, graphs: Graphs, part: str) -> None:
         super().check(graphs, part)
@@ -243,21 +272,22 @@ def per_graph(values: Tensor, batch: Batch, lead: int = 0) -> Tensor:
 class Whole(Metric):
     """The metric of a goal over a whole set: gathers rows from all processes, however many each has."""
 
-    found: list[Tensor]
+    rows: list[Tensor]
 
     def __init__(self, goal: Goal) -> None:
         super().__init__()
         self.goal = goal
-        self.add_state("found", [], dist_reduce_fx="cat")
+        self.add_state("rows", [], dist_reduce_fx="cat")
 
     @property
     def higher_is_better(self) -> bool:  # type: ignore[override]
         return self.goal.higher
 
     def update(self, rows: Tensor) -> None:
-        self.found.append(rows)
+        self.rows.append(rows)
 
     def compute(self) -> Any:
         # Gathering from several processes makes one tensor of the list.
-        rows = self.found if isinstance(self.found, Tensor) else torch.cat(self.found)
-        return self.goal.total(rows)
+        if isinstance(self.rows, Tensor):
+            return self.goal.total(self.rows)
+        return self.goal.total(torch.cat(self.rows))

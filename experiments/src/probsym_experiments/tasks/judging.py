@@ -39,7 +39,7 @@ class Judge:
         """
         counts = sorted(set(samples))
         largest = counts[-1]
-        found: dict[int, list[Tensor]] = {k: [] for k in counts}
+        rows_by_k: dict[int, list[Tensor]] = {k: [] for k in counts}
         for page, batch in enumerate(self._pages(phi, data, largest)):
             of_page: dict[int, list[Tensor]] = {k: [] for k in counts}
             for repeat in range(self.repeats):
@@ -48,43 +48,59 @@ class Judge:
                 for k in counts:
                     of_page[k].append(self.goal.rows(means(outputs, k), batch).cpu())
             for k in counts:
-                found[k].append(torch.cat(of_page[k]))
-        rows = {k: torch.cat(pages, 1) for k, pages in found.items()}
-        return [self.score(rows[k], k) for k in counts], rows[largest][0]
+                rows_by_k[k].append(torch.cat(of_page[k]))
+
+        scores = []
+        for k in counts:
+            rows = torch.cat(rows_by_k[k], 1)
+            scores.append(self.score(rows, k))
+        return scores, rows[0]  # counts rise, so these are the rows at the largest k
 
     @torch.no_grad()
     def exact(self, phi: ps.Symmetrizer, data: Source) -> tuple[list[Score], Tensor]:
         """The metric of a method whose average is finite, with the largest number of elements averaged as `samples`."""
-        found = []
+        of_pages = []
         most = 1
         exact = True
         for page, batch in enumerate(self._pages(phi, data, 1)):
             reseed(stream(self.seed, "test", page))
             estimate = phi.estimate(**arguments(batch))
-            found.append(self.goal.rows(estimate.mean[None], batch).cpu())
+            of_pages.append(self.goal.rows(estimate.mean[None], batch).cpu())
             most = max(most, int(estimate.samples.max()))
             exact = exact and is_exact(estimate)
-        rows = torch.cat(found, 1)
+        rows = torch.cat(of_pages, 1)
         return [self.score(rows, most, exact)], rows[0]
 
     def score(self, rows: Tensor, samples: int, exact: bool = False) -> Score:
         """Of rows (draws, graphs, P): Monte Carlo error from the draws, error over the test set from its bootstrap."""
-        values = torch.stack([self.goal.total(draw) for draw in rows])
+        # 1. The metric of each draw.
         draws, graphs = rows.shape[:2]
+        values = torch.stack([self.goal.total(draw) for draw in rows])
+
+        # 2. The metric of the first draw on test sets drawn anew from its graphs.
         generator = torch.Generator().manual_seed(stream(self.seed, "bootstrap"))
         index = torch.randint(graphs, (self.resamples, graphs), generator=generator)
-        again = torch.stack([self.goal.total(rows[0, chosen]) for chosen in index])
-        stderr_test = float(again.std()) if len(again) > 1 else 0.0
+        resampled = torch.stack([self.goal.total(rows[0, chosen]) for chosen in index])
+        stderr_test = 0.0
+        if len(resampled) > 1:
+            stderr_test = float(resampled.std())
         return Score(samples, float(values.mean()), monte_carlo_error(values, exact), stderr_test, draws)
 
     def _pages(self, phi: ps.Symmetrizer, data: Source, samples: int) -> Iterator[Batch]:
+        """The test set in batches for which `samples` samples are within the rows that the base may see at once."""
         device = next(phi.parameters()).device
-        return (to(batch, device) for batch in Pages(data, max(1, self.rows // samples)))
+        for batch in Pages(data, max(1, self.rows // samples)):
+            yield to(batch, device)
 
     @torch.no_grad()
     def _outputs(self, phi: ps.Symmetrizer, batch: Batch, samples: int) -> Tensor:
         """One output a sample (K, ...), no more than `rows` rows at a time."""
-        graphs = len(batch["x"] if "mask" in batch else batch["size"])
+        if "mask" in batch:
+            graphs = len(batch["mask"])
+        else:
+            graphs = len(batch["size"])
         step = max(1, self.rows // graphs)
-        parts = [min(step, samples - done) for done in range(0, samples, step)]
-        return torch.cat([phi.sample(**arguments(batch), samples=part) for part in parts])
+        parts = []
+        for done in range(0, samples, step):
+            parts.append(phi.sample(**arguments(batch), samples=min(step, samples - done)))
+        return torch.cat(parts)

@@ -32,15 +32,21 @@ CHECKED = 4  # graphs on which the trained model's equivariance is tested
 
 def learn(task: Task, config: Config, place: Place) -> Outcome:
     """Trains and tests one model; the figure shows the metric of the validation set while training."""
+    # 1. Data, goal and model.
     check(task, config)
-    found = task.parts(place.data, config.counts, config.walks)
-    goal = task.goal.fit(found["train"])
+    parts = task.parts(place.data, config.counts, config.walks)
+    goal = task.goal.fit(parts["train"])
     channels = Channels(task.node_classes, task.edge_classes, config.walks)
     collate = BASES[config.base].layout.collate(channels)
-    data = {part: Collated(graphs, collate) for part, graphs in found.items()}
+    data = {part: Collated(graphs, collate) for part, graphs in parts.items()}
     torch.manual_seed(config.seed)
     phi = build(config, task, channels, data["train"][slice(0, 2)])
+
+    # 2. Train.
     random = PAPER[config.symmetrizer].random
+    valid_samples = 1
+    if random:
+        valid_samples = config.valid_samples
     problem = Problem(
         phi,
         Loss(goal, config.entropy_weight),
@@ -49,13 +55,15 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
         data["valid"],
         metric=lambda: Whole(goal),
         groups=lambda: groups(config, phi),
-        page=max(1, config.rows // (config.valid_samples if random else 1)),
+        page=max(1, config.rows // valid_samples),
     )
     cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
     ps.save(phi, place.out / "model", overwrite=True)
     lines = [row for row in published(task.name) if row.figure]
     learning_curve(progress.history, place.out / "learning_curve.png", goal.name, lines)
+
+    # 3. Test.
     judge = Judge(goal, config.rows, config.repeats, config.bootstrap, config.seed)
     if random:
         scores, rows = judge.by_samples(phi, data["test"], config.eval_samples)
@@ -64,7 +72,7 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     few = arguments(data["test"][slice(0, CHECKED)])
     details: dict[str, Any] = {
         "train_s": round(progress.seconds, 1),
-        "graphs": {part: len(graphs) for part, graphs in found.items()},
+        "graphs": {part: len(graphs) for part, graphs in parts.items()},
         "equivariance": equivariance(phi, few, 32, config.seed),
     }
     by_part = goal.details(rows)
@@ -76,8 +84,8 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
 def check(task: Task, config: Config) -> None:
     """Raises UserError for a base that cannot give what the task asks, and for patches larger than its graphs."""
     if kind(task) not in BASES[config.base].kinds:
-        fit = ", ".join(name for name, base in BASES.items() if kind(task) in base.kinds)
-        raise UserError(f"base: expected one of {fit} for {task.name}; got {config.base!r}")
+        able = [name for name, base in BASES.items() if kind(task) in base.kinds]
+        raise UserError(f"base: expected one of {', '.join(able)} for {task.name}; got {config.base!r}")
     if config.patch is not None and config.patch > task.max_nodes:
         raise UserError(f"patch: expected at most {task.max_nodes} for {task.name}; got {config.patch}")
 

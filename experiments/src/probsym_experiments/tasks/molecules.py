@@ -23,8 +23,20 @@ CONTACT_BONDS = (4, 1, 1)
 GRAPHS = ("num_nodes", "num_edges", "x", "edge_index", "edge_attr", "train", "val", "test")
 TARGETS = ("y",)
 PAIRS = ("num_pairs", "pair_index", "pair_label")
-AXES = {"num_nodes": 1, "num_edges": 1, "x": 2, "edge_index": 2, "edge_attr": 2, "y": 2}
-AXES |= {"num_pairs": 1, "pair_index": 2, "pair_label": 1, "train": 1, "val": 1, "test": 1}
+AXES = {  # of each array
+    "num_nodes": 1,
+    "num_edges": 1,
+    "x": 2,
+    "edge_index": 2,
+    "edge_attr": 2,
+    "y": 2,
+    "num_pairs": 1,
+    "pair_index": 2,
+    "pair_label": 1,
+    "train": 1,
+    "val": 1,
+    "test": 1,
+}
 PART_OF = {"train": "train", "val": "valid", "test": "test"}
 
 
@@ -34,7 +46,7 @@ class Molecules:
 
     Args:
         file: In the data folder. dataset: PyG's name of it.
-        labels: Fields that hold what is to be found, TARGETS or PAIRS.
+        labels: Fields that hold what is to be predicted, TARGETS or PAIRS.
         prepare: What is done with the targets (B, T).
     """
 
@@ -50,53 +62,69 @@ class Molecules:
         """
         path = folder / self.file
         arrays = cached(path, lambda: self.fetch(folder), GRAPHS + self.labels, AXES, "delete it to get it again")
-        return split(arrays | {name: self.prepare(arrays[name]) for name in self.labels if name == "y"}, str(path))
+        if "y" in self.labels:
+            arrays = arrays | {"y": self.prepare(arrays["y"])}
+        return split(arrays, str(path))
 
     def fetch(self, folder: Path) -> Arrays:
         """The arrays of the file from PyG's `LRGBDataset`, which downloads."""
+        # 1. The official parts.
         try:
             from torch_geometric.datasets import LRGBDataset
         except ImportError as error:
             raise UserError(
                 f'--data {folder}: {self.file} is not there; pip install "probsym[graphs]" gets it'
             ) from error
+        parts: dict[str, Arrays] = {}
         try:
-            parts = {part: LRGBDataset(folder / "lrgb", self.dataset, part) for part in PART_OF}
+            for part in PART_OF:
+                parts[part] = convert(LRGBDataset(folder / "lrgb", self.dataset, part))
         except OSError as error:
             raise UserError(f"--data {folder}: {self.file} is not there, and {self.dataset}: {error}") from error
         except zipfile.BadZipFile as error:
             raise UserError(f"{folder / 'lrgb'}: damaged download ({error}); delete it to get it again") from error
-        found = [convert(part) for part in parts.values()]
-        ends = np.cumsum([0, *(len(part["num_nodes"]) for part in found)])
-        members = {name: np.arange(ends[i], ends[i + 1]) for i, name in enumerate(parts)}
-        names = [name for name in GRAPHS + self.labels if name not in members]
-        return {
-            name: np.concatenate([part[name] for part in found], int(name == "edge_index")) for name in names
-        } | members
+
+        # 2. All graphs one after the other; edge_index has a column an edge, everything else a row.
+        arrays: Arrays = {}
+        for name in GRAPHS + self.labels:
+            if name not in PART_OF:
+                axis = int(name == "edge_index")
+                arrays[name] = np.concatenate([part[name] for part in parts.values()], axis)
+
+        # 3. Which of them belong to each part.
+        first = 0
+        for name, part_arrays in parts.items():
+            last = first + len(part_arrays["num_nodes"])
+            arrays[name] = np.arange(first, last)
+            first = last
+        return arrays
 
 
 def convert(dataset: Any) -> Arrays:
     """The arrays of a collated PyG data set: node numbers are local to each graph there too."""
-    data, slices = dataset._data, dataset.slices
+    data = dataset._data
+    slices = dataset.slices
 
     def counts(name: str) -> NDArray:
         return np.diff(slices[name].numpy())
 
-    found = {
+    def small(values: Any) -> NDArray:
+        return values.numpy().astype(np.uint8)
+
+    arrays: Arrays = {
         "num_nodes": counts("x"),
         "num_edges": counts("edge_index"),
-        "x": _small(data.x),
+        "x": small(data.x),
         "edge_index": data.edge_index.numpy().astype(np.int16),
-        "edge_attr": _small(data.edge_attr),
+        "edge_attr": small(data.edge_attr),
     }
-    if "edge_label_index" not in data:
-        return found | {"y": data.y.numpy()}
-    pairs = {"pair_index": data.edge_label_index.numpy().T.astype(np.int16), "pair_label": _small(data.edge_label)}
-    return found | {"num_pairs": counts("edge_label_index")} | pairs
-
-
-def _small(values: Any) -> NDArray:
-    return values.numpy().astype(np.uint8)
+    if "edge_label_index" in data:
+        arrays["num_pairs"] = counts("edge_label_index")
+        arrays["pair_index"] = data.edge_label_index.numpy().T.astype(np.int16)
+        arrays["pair_label"] = small(data.edge_label)
+    else:
+        arrays["y"] = data.y.numpy()
+    return arrays
 
 
 def split(arrays: Arrays, where: str) -> dict[str, Graphs]:
@@ -108,6 +136,7 @@ def split(arrays: Arrays, where: str) -> dict[str, Graphs]:
             num_pairs (B,), pair_index (sum L, 2), pair_label (sum L,).
         where: It came from; for messages.
     """
+    # 1. All graphs.
     if arrays["edge_index"].ndim != 2 or len(arrays["edge_index"]) != 2:
         raise UserError(f"{where}: edge_index: expected two rows; got shape {arrays['edge_index'].shape}")
     nodes = Ragged(arrays["num_nodes"].astype(np.int64), {"x": arrays["x"]})
@@ -117,7 +146,17 @@ def split(arrays: Arrays, where: str) -> dict[str, Graphs]:
         columns = {"index": arrays["pair_index"], "label": arrays["pair_label"]}
         pairs = Ragged(arrays["num_pairs"].astype(np.int64), columns)
     whole = one_direction(check(Graphs(nodes, edges, arrays.get("y"), pairs), where))
-    return {part: whole.take(_members(arrays[name], len(whole), f"{where}: {name}")) for name, part in PART_OF.items()}
+
+    # 2. The parts that the benchmark names.
+    parts = {}
+    for name, part in PART_OF.items():
+        members = arrays[name]
+        if members.ndim != 1 or members.dtype.kind not in "iu":
+            raise UserError(f"{where}: {name}: expected graph numbers below {len(whole)}")
+        if len(members) and (members.min() < 0 or members.max() >= len(whole)):
+            raise UserError(f"{where}: {name}: expected graph numbers below {len(whole)}")
+        parts[part] = whole.take(members)
+    return parts
 
 
 def one_direction(graphs: Graphs) -> Graphs:
@@ -136,9 +175,3 @@ def standardised(y: NDArray) -> NDArray:
     [[-1.0], [0.0], [1.0]]
     """
     return ((y - y.mean(0)) / y.std(0, ddof=1)).astype(np.float32)
-
-
-def _members(index: NDArray, count: int, where: str) -> NDArray:
-    if index.ndim != 1 or index.dtype.kind not in "iu" or (len(index) and not 0 <= index.min() <= index.max() < count):
-        raise UserError(f"{where}: expected graph numbers below {count}")
-    return index

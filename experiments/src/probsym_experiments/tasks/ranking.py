@@ -30,6 +30,8 @@ def ranks(scores: Tensor, mask: Tensor, pair: Tensor) -> Iterator[Tensor]:
     true[graph, i, j] = True
     raw = mask[graph] & (place != j[:, None])
     filtered = mask[graph] & ~true[graph, i]
-    for rivals in (raw, filtered, filtered & (place != i[:, None])):
-        better, equal = ((compare & rivals).sum(1) for compare in (row > own, row == own))
+    self_filtered = filtered & (place != i[:, None])
+    for rivals in (raw, filtered, self_filtered):
+        better = ((row > own) & rivals).sum(1)
+        equal = ((row == own) & rivals).sum(1)
         yield 1 + better + equal / 2

@@ -42,11 +42,18 @@ class Ragged:
     def take(self, index: Index) -> Ragged:
         """Some graphs, in the order of `index`; neighbours are not copied."""
         counts = self.counts[index]
+        total = int(counts.sum())
+        rows: Index
         if isinstance(index, slice) and index.step in (None, 1):
-            first = int(self.starts[index][0]) if len(counts) else 0
-            return Ragged(counts, {name: v[first : first + int(counts.sum())] for name, v in self.columns.items()})
-        shift = self.starts[index] - (np.cumsum(counts) - counts)
-        rows = np.repeat(shift, counts) + np.arange(counts.sum())
+            # Neighbours: one slice of each column.
+            first = 0
+            if len(counts):
+                first = int(self.starts[index][0])
+            rows = slice(first, first + total)
+        else:
+            # Row r of the result lies r - (start there) + (start here) in the columns.
+            shift = self.starts[index] - (np.cumsum(counts) - counts)
+            rows = np.repeat(shift, counts) + np.arange(total)
         return Ragged(counts, {name: column[rows] for name, column in self.columns.items()})
 
 
@@ -77,12 +84,13 @@ class Graphs:
 
     def take(self, index: Index) -> Graphs:
         """Some graphs, in the order of `index`."""
-        return Graphs(
-            self.nodes.take(index),
-            self.edges.take(index),
-            None if self.targets is None else self.targets[index],
-            None if self.pairs is None else self.pairs.take(index),
-        )
+        targets = self.targets
+        if targets is not None:
+            targets = targets[index]
+        pairs = self.pairs
+        if pairs is not None:
+            pairs = pairs.take(index)
+        return Graphs(self.nodes.take(index), self.edges.take(index), targets, pairs)
 
     def by_size(self) -> Graphs:
         """The same graphs, small ones first: neighbours make batches with little padding."""
@@ -91,36 +99,44 @@ class Graphs:
 
 def check(graphs: Graphs, where: str) -> Graphs:
     """The same graphs; raises UserError unless counts, lengths and node numbers fit together."""
-    nodes, edges = graphs.nodes, graphs.edges
-    for name, found in (("node", nodes), ("edge", edges), ("pair", graphs.pairs)):
-        if found is None:
-            continue
-        if found.counts.dtype.kind not in "iu" or len(found.counts) != len(graphs) or (found.counts < 0).any():
+    # 1. A number of rows for each graph, and as many rows as they say.
+    parts = {"node": graphs.nodes, "edge": graphs.edges}
+    if graphs.pairs is not None:
+        parts["pair"] = graphs.pairs
+    for name, part in parts.items():
+        if part.counts.dtype.kind not in "iu" or len(part.counts) != len(graphs) or (part.counts < 0).any():
             raise UserError(f"{where}: expected one number of {name}s a graph, {len(graphs)} in all")
-        for column, values in found.columns.items():
-            if len(values) != found.counts.sum():
-                raise UserError(f"{where}: {column}: expected {found.counts.sum()} {name}s; got {len(values)}")
-    if not (nodes.counts > 0).all():
-        raise UserError(f"{where}: graph {int(np.argmin(nodes.counts))}: expected at least one node")
-    for found in (edges, graphs.pairs):
-        if found is not None:
-            _check_numbers(found, nodes.counts, where)
+        for column, values in part.columns.items():
+            if len(values) != part.counts.sum():
+                raise UserError(f"{where}: {column}: expected {part.counts.sum()} {name}s; got {len(values)}")
+    if not (graphs.sizes > 0).all():
+        raise UserError(f"{where}: graph {int(np.argmin(graphs.sizes))}: expected at least one node")
+
+    # 2. Edges and pairs name nodes of their graph.
+    _check_numbers(graphs.edges, graphs.sizes, where)
+    if graphs.pairs is not None:
+        _check_numbers(graphs.pairs, graphs.sizes, where)
+
+    # 3. Every graph has its label.
     if graphs.targets is not None and len(graphs.targets) != len(graphs):
         raise UserError(f"{where}: expected a label for each of {len(graphs)} graphs; got {len(graphs.targets)}")
     return graphs
 
 
-def _check_numbers(found: Ragged, sizes: NDArray, where: str) -> None:
+def _check_numbers(edges: Ragged, sizes: NDArray, where: str) -> None:
     """Raises UserError unless the node numbers of each graph are below its size."""
-    index = found.columns["index"]
+    index = edges.columns["index"]
     if index.ndim != 2 or index.shape[1] != 2 or index.dtype.kind not in "iu":
         raise UserError(f"{where}: expected two node numbers an edge; got {index.dtype} of shape {index.shape}")
-    some = np.flatnonzero(found.counts)
-    if not len(some):
+    having = np.flatnonzero(edges.counts)  # graphs without edges have nothing to check
+    if not len(having):
         return
-    largest = np.maximum.reduceat(np.maximum(index[:, 0], index[:, 1]), found.starts[some])
-    least = np.minimum.reduceat(np.minimum(index[:, 0], index[:, 1]), found.starts[some])
-    if (wrong := (largest >= sizes[some]) | (least < 0)).any():
-        graph = some[np.argmax(wrong)]
-        got = f"{least[np.argmax(wrong)]} to {largest[np.argmax(wrong)]}"
+    starts = edges.starts[having]
+    largest = np.maximum.reduceat(index.max(1), starts)
+    least = np.minimum.reduceat(index.min(1), starts)
+    wrong = (largest >= sizes[having]) | (least < 0)
+    if wrong.any():
+        first = np.argmax(wrong)
+        graph = having[first]
+        got = f"{least[first]} to {largest[first]}"
         raise UserError(f"{where}: graph {graph}: expected node numbers from 0 to {sizes[graph] - 1}; got {got}")

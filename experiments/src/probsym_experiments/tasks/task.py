@@ -38,16 +38,20 @@ class Task:
 
         Raises UserError if a part is empty or larger than asked, a graph too large, or the metric not defined.
         """
-        found = {}
+        parts = {}
         for part, whole in self.load(folder).items():
-            count = len(whole) if (wanted := counts[part]) is None else wanted
-            if count > len(whole):
-                raise UserError(f"{part}_size: expected at most {len(whole)}; got {count}")
-            graphs = whole.take(slice(0, count))
+            graphs = whole
+            count = counts[part]
+            if count is not None:
+                if count > len(whole):
+                    raise UserError(f"{part}_size: expected at most {len(whole)}; got {count}")
+                graphs = whole.take(slice(0, count))
             self.check(graphs, part)
             graphs = with_walks(graphs, walks)
-            found[part] = graphs if part == "train" else graphs.by_size()
-        return found
+            if part != "train":
+                graphs = graphs.by_size()
+            parts[part] = graphs
+        return parts
 
     def check(self, graphs: Graphs, part: str) -> None:
         """Raises UserError if these graphs do not fit the task."""
