@@ -10,9 +10,14 @@ class Average:
     """w' <- w' + (1 - d) (w - w') with d = min(decay, (1 + t) / (10 + t)), so that early weights are soon forgotten."""
 
     def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.updates = decay, 0
-        self.live: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-        self.weights = [p.detach().clone() for p in self.live]
+        self.decay = decay
+        self.updates = 0
+        self.live: list[Tensor] = []
+        self.weights: list[Tensor] = []
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                self.live.append(parameter)
+                self.weights.append(parameter.detach().clone())
 
     @torch.no_grad()
     def update(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -81,7 +82,8 @@ class Pages:
     world: int = 1
 
     def __len__(self) -> int:
-        return -(-len(range(self.rank, len(self.data), self.world)) // self.length)
+        samples = len(range(self.rank, len(self.data), self.world))
+        return math.ceil(samples / self.length)
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(self.rank, len(self.data), self.length * self.world):
@@ -99,24 +101,38 @@ class Shuffled:
     """
 
     def __init__(self, data: Source, length: int, seed: int, rank: int = 0, world: int = 1):
-        self.data, self.seed, self.rank, self.world = data, seed, rank, world
+        self.data = data
+        self.seed = seed
+        self.rank = rank
+        self.world = world
         self.length = min(length, len(data))
         self.per_pass = len(data) // self.length
         self.order = lru_cache(maxsize=1)(self._order)
 
     def _order(self, turn: int) -> Tensor:
+        """All samples in the order of one pass."""
         generator = torch.Generator().manual_seed(stream(self.seed, "order", turn))
         order = torch.randperm(len(self.data), generator=generator)
-        if self.data.sizes is None:
+        sizes = self.data.sizes
+        if sizes is None:
             return order
-        whole, rest = order[: self.per_pass * self.length], order[self.per_pass * self.length :]
-        pools = [pool[self.data.sizes[pool].argsort(stable=True)] for pool in whole.split(POOL * self.length)]
-        batches = torch.cat(pools).reshape(self.per_pass, self.length)
-        return torch.cat([batches[torch.randperm(self.per_pass, generator=generator)].reshape(-1), rest])
+
+        # 1. Within each stretch, by size.
+        in_batches = self.per_pass * self.length
+        sorted_pools = []
+        for pool in order[:in_batches].split(POOL * self.length):
+            by_size = sizes[pool].argsort(stable=True)
+            sorted_pools.append(pool[by_size])
+
+        # 2. The batches at random; what fills no batch stays at the end.
+        batches = torch.cat(sorted_pools).reshape(self.per_pass, self.length)
+        shuffled = batches[torch.randperm(self.per_pass, generator=generator)]
+        return torch.cat([shuffled.reshape(-1), order[in_batches:]])
 
     def __getitem__(self, step: int) -> Batch:
         turn, place = divmod(step, self.per_pass)
-        batch = self.order(turn)[place * self.length : (place + 1) * self.length]
+        start = place * self.length
+        batch = self.order(turn)[start : start + self.length]
         return self.data[batch[self.rank :: self.world]]
 
 

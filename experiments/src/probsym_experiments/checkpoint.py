@@ -75,12 +75,15 @@ class Checkpoints(CheckpointIO):
         return checkpoint
 
     def _compare(self, path: Path, run: Any) -> None:
+        """Raises UserError if the run of a checkpoint, as JSON, is another one."""
+        differ = []
         try:
-            other = json.loads(run)
-            differ = [f"{name}: {was!r}, not {self.run.get(name)!r}" for name, was in other.items()]
+            for name, was in json.loads(run).items():
+                now = self.run.get(name)
+                if now != was:
+                    differ.append(f"{name}: {was!r}, not {now!r}")
         except (TypeError, ValueError, AttributeError) as error:
             raise UserError(f"--resume: {path}: damaged checkpoint (run: {error})") from error
-        differ = [text for text, name in zip(differ, other, strict=True) if self.run.get(name) != other[name]]
         if differ:
             raise UserError(f"--resume: {path}: checkpoint of another run ({'; '.join(differ)})")
 

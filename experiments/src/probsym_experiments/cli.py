@@ -117,30 +117,34 @@ def build_parser() -> Parser:
 
     add(list_, "list")
 
-    it = add(demo, "demo [--out DIR]")
-    it.add_argument("--out", type=Path, default=Path("."), help="where the figure goes")
+    subparser = add(demo, "demo [--out DIR]")
+    subparser.add_argument("--out", type=Path, default=Path("."), help="where the figure goes")
 
-    it = add(
+    subparser = add(
         run, "run EXPERIMENT --preset NAME [--FIELD VALUE ...] [--data DIR] [--out DIR] [--resume]", add_help=False
     )
-    it.add_argument("experiment", nargs="?", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
-    it.add_argument("--preset", metavar="NAME", help="see probsym list")
-    it.add_argument(
+    subparser.add_argument("experiment", nargs="?", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
+    subparser.add_argument("--preset", metavar="NAME", help="see probsym list")
+    subparser.add_argument(
         "--data", type=Path, metavar="DIR", help="data folder; default: $PROBSYM_DATA, else ~/.cache/probsym"
     )
-    it.add_argument("--out", type=Path, metavar="DIR", help="default: runs/EXPERIMENT/PRESET/seedN")
-    it.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
-    it.add_argument("-h", "--help", action="store_true", help="this; with EXPERIMENT also its fields")
-    it.set_defaults(parser=it)
+    subparser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/EXPERIMENT/PRESET/seedN")
+    subparser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
+    subparser.add_argument("-h", "--help", action="store_true", help="this; with EXPERIMENT also its fields")
+    subparser.set_defaults(parser=subparser)
 
-    it = add(table, "table [--runs DIR] [--results DIR]")
-    it.add_argument("--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs")
-    it.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results")
+    subparser = add(table, "table [--runs DIR] [--results DIR]")
+    subparser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs"
+    )
+    subparser.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results")
 
-    it = add(figures, "figures [--runs DIR] [--results DIR] [--out DIR]")
-    it.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results")
-    it.add_argument("--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs")
-    it.add_argument("--out", type=Path, default=Path("figures"), help="default: figures")
+    subparser = add(figures, "figures [--runs DIR] [--results DIR] [--out DIR]")
+    subparser.add_argument("--results", type=Path, help="EXPERIMENT/PRESET/*.json; default: results")
+    subparser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs"
+    )
+    subparser.add_argument("--out", type=Path, default=Path("figures"), help="default: figures")
     return parser
 
 

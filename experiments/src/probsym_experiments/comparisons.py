@@ -194,7 +194,7 @@ def error_against_cost(experiment: Experiment, curves: list[Curve]) -> Figure | 
         return None
 
     # 2. Published results.
-    drawn_papers = []
+    drawn_papers: list[Published] = []
     for paper in published(experiment.name):
         if paper.train_flops is None:
             if paper.figure:

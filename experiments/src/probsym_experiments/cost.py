@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,13 +25,13 @@ def attention_backward(grad: Shape, query: Shape, key: Shape, value: Shape, *res
     return 2 * sdpa_flop_count(query, key, value)
 
 
-# torch knows no formula for the kernel of CPUs, and counts with the others what they compute again
-KERNELS = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
-FORMULAS = {
-    getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{end}"): formula
-    for kernel in KERNELS
-    for end, formula in (("", attention), ("_backward", attention_backward))
-}
+# torch knows no formula for the kernel of CPUs, and counts with the others what they compute again.
+FORMULAS: dict[Any, Callable[..., int]] = {}
+for kernel in ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention"):
+    forward = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}")
+    backward = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_backward")
+    FORMULAS[forward] = attention
+    FORMULAS[backward] = attention_backward
 
 
 def counter() -> FlopCounterMode:

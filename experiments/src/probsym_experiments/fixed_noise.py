@@ -31,15 +31,21 @@ class FixedNoise(ps.EquivariantDistribution):
 
     def __init__(self, p: ps.EquivariantDistribution, seed: int = 0) -> None:
         super().__init__(p.group)
-        self.p, self.seed = p, seed
+        self.p = p
+        self.seed = seed
 
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
+        # 1. One input on the CPU, as large as the largest: it tells the shapes of the noise.
         one = x.map(lambda leaf: leaf.value[:1].cpu())
         layouts = {axis: type(layout)(layout.size) for axis, layout in x.layouts.items()}
         one = Inputs(one.values, one.signature, layouts)
-        own = torch.Generator().manual_seed(self.seed)
-        drawn = joined([self.p.noise(one, (1,), own) for _ in range(math.prod(shape))])
-        return _spread(drawn, shape, x.count, x.device)
+
+        # 2. Its noise, sample by sample, and the same for every input.
+        own_generator = torch.Generator().manual_seed(self.seed)
+        samples = []
+        for _ in range(math.prod(shape)):
+            samples.append(self.p.noise(one, (1,), own_generator))
+        return _spread(joined(samples), shape, x.count, x.device)
 
     def noise_pages(
         self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = 0
@@ -57,9 +63,7 @@ class FixedNoise(ps.EquivariantDistribution):
 def _spread(noise: Any, shape: tuple[int, ...], count: int, device: torch.device) -> Any:
     """The noise (K, 1, ...) of one input, given to `count` inputs on a device: (*shape, count, ...)."""
     if isinstance(noise, Tensor):
-        return (
-            noise.to(device, non_blocking=True)
-            .expand(-1, count, *noise.shape[2:])
-            .reshape(*shape, count, *noise.shape[2:])
-        )
+        trailing = noise.shape[2:]
+        for_all = noise.to(device, non_blocking=True).expand(-1, count, *trailing)
+        return for_all.reshape(*shape, count, *trailing)
     return {key: _spread(value, shape, count, device) for key, value in noise.items()}

@@ -21,7 +21,8 @@ from .errors import UserError
 from .registry import experiment
 from .results import IDENTITY, RESULT, read_identity, read_json
 
-LOCK, HOLDER = ".lock", ".holder.json"  # what is locked, and who holds it
+LOCK = ".lock"  # what is locked
+HOLDER = ".holder.json"  # who holds it
 
 
 @contextmanager
@@ -71,7 +72,10 @@ def empty(out: Path) -> bool:
     """Whether a folder is absent, or holds no more than the lock and what a killed process had begun to write."""
     if not out.is_dir():
         return True
-    return all(path.name in (LOCK, HOLDER) or unfinished(path) for path in out.iterdir())
+    for path in out.iterdir():
+        if path.name not in (LOCK, HOLDER) and not unfinished(path):
+            return False
+    return True
 
 
 def claim(out: Path, run: dict[str, Any], code: dict[str, Any], resume: bool) -> dict[str, Any]:
@@ -94,7 +98,9 @@ def claim(out: Path, run: dict[str, Any], code: dict[str, Any], resume: bool) ->
         raise UserError(f"--out {out}: expected a new or empty folder; it holds {state}")
     identity = recognise(out, run)
     clean(out)
-    kept = {"threads": identity["threads"]} if "threads" in identity else threads(run)  # older runs do not know theirs
+    kept = threads(run)
+    if "threads" in identity:  # older runs do not know theirs
+        kept = {"threads": identity["threads"]}
     if _asked(run) not in (None, kept["threads"]):
         raise UserError(
             f"--trainer.threads {_asked(run)}: {out} was begun with {kept['threads']} threads; with others it would "
@@ -119,23 +125,28 @@ def _asked(run: dict[str, Any]) -> int | None:
 def recognise(out: Path, run: dict[str, Any]) -> dict[str, Any]:
     """What run.json holds; raises UserError if it is another run's."""
     identity = read_identity(out / IDENTITY)
-    differ = [
-        f"{name}: {identity[name]!r}, not {run[name]!r}"
-        for name in ("experiment", "preset")
-        if identity[name] != run[name]
-    ]
+    changes: dict[str, tuple[Any, Any]] = {}
+    for name in ("experiment", "preset"):
+        if identity[name] != run[name]:
+            changes[name] = (identity[name], run[name])
     if identity["experiment"] == run["experiment"]:
-        was = asdict(experiment(run["experiment"]).config()) | identity["config"]  # fields younger than the run
-        differ += [f"{name}: {old!r}, not {new!r}" for name, (old, new) in differences(was, run["config"]).items()]
-    if differ:
-        raise UserError(f"--resume: {out} holds a run of {'; '.join(differ)}")
+        defaults = asdict(experiment(run["experiment"]).config())  # of fields younger than the run
+        changes |= differences(defaults | identity["config"], run["config"])
+    if changes:
+        texts = [f"{name}: {was!r}, not {now!r}" for name, (was, now) in changes.items()]
+        raise UserError(f"--resume: {out} holds a run of {'; '.join(texts)}")
     return identity
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Fields that differ, apart from how Lightning's Trainer runs."""
-    names = [name for name in was | now if name != "trainer"]
-    return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
+    changes = {}
+    for name in was | now:
+        before = was.get(name)
+        after = now.get(name)
+        if name != "trainer" and before != after:
+            changes[name] = (before, after)
+    return changes
 
 
 def since(identity: dict[str, Any], code: dict[str, Any]) -> dict[str, Any]:
@@ -144,11 +155,19 @@ def since(identity: dict[str, Any], code: dict[str, Any]) -> dict[str, Any]:
     >>> since({"commit": "a", "versions": {}}, {"commit": "b", "versions": {}})
     {'commit': 'a', 'versions': {}, 'resumed': [{'commit': 'b', 'versions': {}}]}
     """
-    first = code | {name: identity[name] for name in code if name in identity}
-    resumed = identity.get("resumed", [])
-    if code != [first, *resumed][-1]:
-        resumed = [*resumed, code]
-    return first | ({"resumed": resumed} if resumed else {})
+    made_with = dict(code)
+    for name in code:
+        if name in identity:
+            made_with[name] = identity[name]
+    resumed = list(identity.get("resumed", []))
+    last = made_with
+    if resumed:
+        last = resumed[-1]
+    if code != last:
+        resumed.append(code)
+    if not resumed:
+        return made_with
+    return made_with | {"resumed": resumed}
 
 
 def release(out: Path) -> None:

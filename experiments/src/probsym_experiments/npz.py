@@ -36,7 +36,9 @@ def read_npz(path: Path, names: Iterable[str], advice: str = "") -> Arrays:
         except Exception as error:  # bytes that are no archive, no header or no numbers can raise anything
             reason = str(error) or type(error).__name__
             message = f"{path}: damaged data file ({reason})"
-            raise UserError(f"{message}; {advice}" if advice else message) from error
+            if advice:
+                message += f"; {advice}"
+            raise UserError(message) from error
 
 
 def expect_axes(arrays: Arrays, axes: Mapping[str, int], where: str) -> Arrays:
@@ -73,7 +75,11 @@ def _member(archive: zipfile.ZipFile, name: str) -> NDArray:
         content = file.read(claimed)
         if len(content) != claimed or file.read(1):
             raise ValueError(f"{name}: expected {claimed} bytes for shape {shape}, got another number")
-    array = np.frombuffer(bytearray(content), dtype).reshape(shape, order="F" if by_columns else "C")
+    array = np.frombuffer(bytearray(content), dtype)
+    if by_columns:
+        array = array.reshape(shape, order="F")
+    else:
+        array = array.reshape(shape)
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
     return array.astype(dtype.newbyteorder("="), copy=False)

@@ -34,7 +34,9 @@ class Experiment:
     @property
     def axis(self) -> str:
         """The metric with its unit."""
-        return self.metric + (f" ({self.unit})" if self.unit else "")
+        if not self.unit:
+            return self.metric
+        return f"{self.metric} ({self.unit})"
 
     @property
     def config(self) -> type[Any]:
@@ -49,7 +51,8 @@ class Experiment:
     @property
     def presets(self) -> dict[str, Path]:
         """Name to YAML file."""
-        return {file.stem: file for file in sorted((PRESETS / self.name).glob("*.yaml"), key=lambda p: p.stem)}
+        files = {file.stem: file for file in (PRESETS / self.name).glob("*.yaml")}
+        return dict(sorted(files.items()))
 
 
 EXPERIMENTS = {
@@ -143,8 +146,8 @@ def method_name(preset: str, config: Mapping[str, Any], changed: Collection[str]
     >>> method_name("gnn-ps", {"base": "gnn", "symmetrizer": "none"}, ["symmetrizer"])
     'gnn-none'
     """
-    other = any(flag in changed for flag in METHOD_FLAGS)
-    if not other or "base" not in config or "symmetrizer" not in config:
+    flags = [flag for flag in METHOD_FLAGS if flag in changed]
+    if not flags or "base" not in config or "symmetrizer" not in config:
         return preset
     parts = [config["base"], config["symmetrizer"]]
     if config.get("tokens") == "nodes":

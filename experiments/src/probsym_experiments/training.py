@@ -103,7 +103,9 @@ def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Pr
     del identity["trainer"]
     checkpoints = Checkpoints(identity)
     trainer = make_trainer(recipe, out, callbacks, checkpoints)
-    begin_from = path if resume and path.exists() else None
+    begin_from = None
+    if resume and path.exists():
+        begin_from = path
 
     # 2. Train. Errors before the first step come from a checkpoint that is not of this run, if one was loaded.
     with warnings.catch_warnings():
@@ -132,8 +134,10 @@ def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Pr
 def make_trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback], checkpoints: Checkpoints) -> pl.Trainer:
     """Lightning's Trainer for a recipe; raises UserError for options that do not go together on this machine."""
     options = recipe.trainer
-    logger = TensorBoardLogger(out, name="tensorboard", version="") if options.tensorboard else False
-    epochs = -(-recipe.steps // recipe.validate_every)
+    logger: TensorBoardLogger | bool = False
+    if options.tensorboard:
+        logger = TensorBoardLogger(out, name="tensorboard", version="")
+    epochs = math.ceil(recipe.steps / recipe.validate_every)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # which devices it found, and advice
     try:
         return pl.Trainer(
@@ -169,7 +173,9 @@ class Training(pl.LightningModule):
         self.recipe = recipe
         self.model = problem.model
         self.progress = Progress()
-        self.average = Average(self.model, recipe.ema) if recipe.ema else None
+        self.average: Average | None = None
+        if recipe.ema:
+            self.average = Average(self.model, recipe.ema)
         self.metric = problem.metric()
         # Of the training losses since the last validation.
         self.loss_sum = torch.zeros(())
@@ -188,7 +194,7 @@ class Training(pl.LightningModule):
         if self.problem.groups is not None:
             groups = self.problem.groups()
         else:
-            weights = [p for p in self.model.parameters() if p.requires_grad]
+            weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             groups = [{"params": weights, "lr": self.recipe.lr}]
         for group in groups:
             group["peak"] = group["lr"]  # the schedule changes the rate
@@ -279,10 +285,10 @@ class Training(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mean = self.trainer.strategy.reduce(self.loss_sum.to(self.device, copy=True), reduce_op="mean")
-        checkpoint["progress"] = vars(self.progress) | {
-            "average": self.average.state() if self.average else None,
-            "loss": (mean, self.loss_count),
-        }
+        average = None
+        if self.average:
+            average = self.average.state()
+        checkpoint["progress"] = vars(self.progress) | {"average": average, "loss": (mean, self.loss_count)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Earlier versions wrote neither "cpu_seconds" nor "loss".

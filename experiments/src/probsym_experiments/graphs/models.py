@@ -237,7 +237,7 @@ def build(
 
 def inputs(batch: Batch, index: slice | Tensor = slice(None)) -> dict[str, Any]:
     """What a model is called with: the graphs, without their labels."""
-    call = {}
+    call: dict[str, Any] = {}
     for name in ("adjacency", "nodes", "mask"):
         if name in batch:
             call[name] = batch[name][index]

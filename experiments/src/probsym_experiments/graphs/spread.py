@@ -116,7 +116,9 @@ def gradient_squares(phi: ps.Symmetrizer, batch: Batch, counts: Sequence[int], r
         even[k] = [torch.zeros_like(weight) for weight in weights]
         odd[k] = [torch.zeros_like(weight) for weight in weights]
     for draw in range(repeats):
-        half = odd if draw % 2 else even
+        half = even
+        if draw % 2:
+            half = odd
         y = phi.sample(**inputs(batch), samples=counts[-1])
         for k in counts:
             mean = loss(averages(y, k), batch).mean()

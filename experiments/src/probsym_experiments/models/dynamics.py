@@ -47,7 +47,8 @@ class Integrator(nn.Module):
         super().__init__()
         self.velocity = velocity
         self.embed = nn.Linear(2 * dim, hidden)
-        self.rounds, self.forces = nn.ModuleList(rounds), nn.ModuleList(forces)
+        self.rounds = nn.ModuleList(rounds)
+        self.forces = nn.ModuleList(forces)
         self.times = nn.Parameter(torch.full((steps,), 1 / steps))
 
     def start(self, pos: Tensor, vel: Tensor) -> Tensor:
@@ -57,7 +58,9 @@ class Integrator(nn.Module):
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
         edge = channels(edge)
         h = self.start(pos, vel)
-        gained = bent = torch.zeros_like(vel)  # what the forces have added: to the velocities, to the positions
+        # What the forces have added to the velocities, and to the positions.
+        gained = torch.zeros_like(vel)
+        bent = torch.zeros_like(vel)
         clock = self.times.new_zeros(())
         for i, time in enumerate(self.times):
             x = pos + clock * vel + bent
@@ -66,7 +69,9 @@ class Integrator(nn.Module):
             bent = bent + time * gained
             clock = clock + time
         off = bent + (clock - 1) * vel  # free flight takes one unit of time, the learned clock about that
-        return {"pos": off, "vel": gained} if self.velocity else off
+        if self.velocity:
+            return {"pos": off, "vel": gained}
+        return off
 
 
 class ParticleDynamics(Integrator):
@@ -114,8 +119,12 @@ class ParticleDynamicsTransformer(Integrator):
         velocity: bool = False,
     ) -> None:
         size = interacting(dim, pair_features)
-        rounds = [AttentionRound(num_nodes, size, width, heads, pair_width) for _ in range(layers)]
-        forces = [nn.Sequential(nn.LayerNorm(width), weak(nn.Linear(width, dim))) for _ in range(layers)]
+        rounds = []
+        for _ in range(layers):
+            rounds.append(AttentionRound(num_nodes, size, width, heads, pair_width))
+        forces = []
+        for _ in range(layers):
+            forces.append(nn.Sequential(nn.LayerNorm(width), weak(nn.Linear(width, dim))))
         super().__init__(dim, width, rounds, forces, layers, velocity)
         self.position = nn.Parameter(torch.randn(num_nodes, width))
 
@@ -130,14 +139,16 @@ class AttentionRound(nn.Module):
 
     def __init__(self, num_nodes: int, features: int, width: int, heads: int, pair_width: int) -> None:
         super().__init__()
-        self.pairs, self.mix = nn.Linear(features, pair_width), nn.Linear(pair_width, pair_width)
+        self.pairs = nn.Linear(features, pair_width)
+        self.mix = nn.Linear(pair_width, pair_width)
         self.position = nn.Parameter(torch.randn(num_nodes, num_nodes, pair_width))
         self.bias = nn.Linear(pair_width, heads, bias=False)
         self.block = BiasedBlock(width, heads, pair_width)
 
     def forward(self, h: Tensor, felt: Tensor) -> Tensor:
         gelu = nn.functional.gelu
-        e = gelu(self.mix(gelu(self.pairs(felt) + self.position)))
+        inner = gelu(self.pairs(felt) + self.position)
+        e = gelu(self.mix(inner))
         return self.block(h, e, self.bias(e).movedim(-1, 1))
 
 

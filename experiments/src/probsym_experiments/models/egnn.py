@@ -47,11 +47,14 @@ class EGNN(nn.Module):
         count = layers + velocity
         size = 2 + pair_features + inverse * (1 + pair_features)
         self.layers = nn.ModuleList(EGNNLayer(hidden, size, last=i == count - 1) for i in range(count))
-        self.velocity, self.inverse = velocity, inverse
+        self.velocity = velocity
+        self.inverse = inverse
 
     def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor | dict[str, Tensor]:
-        edge, start = channels(edge), square(differences(pos))
-        h, moved = self.embed(norm(vel)), torch.zeros_like(pos)
+        edge = channels(edge)
+        start = square(differences(pos))
+        h = self.embed(norm(vel))
+        moved = torch.zeros_like(pos)
         for layer in self.layers:
             before = moved
             apart = differences(pos + moved)
@@ -63,8 +66,10 @@ class EGNN(nn.Module):
 
     def felt(self, distance: Tensor, edge: Tensor, start: Tensor) -> Tensor:
         """What messages are told of a pair (R, N, N, A), from squared distances now and at the start."""
-        near = [inverse(distance), inverse(distance) * edge] if self.inverse else []
-        return torch.cat([distance, edge, start, *near], -1)
+        features = [distance, edge, start]
+        if self.inverse:
+            features += [inverse(distance), inverse(distance) * edge]
+        return torch.cat(features, -1)
 
 
 class EGNNLayer(nn.Module):
@@ -79,14 +84,24 @@ class EGNNLayer(nn.Module):
         last_linear = self.along_pairs[-1]
         assert isinstance(last_linear, nn.Linear)
         nn.init.xavier_uniform_(last_linear.weight, gain=0.001)
-        self.node = None if last else nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.node: nn.Sequential | None = None  # nothing reads h after the last layer
+        if not last:
+            self.node = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
 
     def forward(self, h: Tensor, apart: Tensor, v: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         width = h.shape[-1]
+        # 1. Messages, with one linear map for each part of [h_i, h_j, pair], as in `MessageLayer`.
         receiver, sender, rest = self.edge_in.weight.split([width, width, pairs.shape[-1]], 1)
-        to, by = linear(h, receiver, self.edge_in.bias).unsqueeze(2), linear(h, sender).unsqueeze(1)
+        to = linear(h, receiver, self.edge_in.bias).unsqueeze(2)
+        by = linear(h, sender).unsqueeze(1)
         inner = silu(off_diagonal(linear(pairs, rest) + to + by))
         messages = silu(self.edge_out(inner))
+
+        # 2. The move of x, from the old h.
         push = (off_diagonal(apart) * self.along_pairs(messages)).sum(2) / max(v.shape[1] - 1, 1)
         move = push + self.along_velocity(h) * v
-        return h if self.node is None else h + self.node(torch.cat([h, messages.sum(2)], -1)), move
+
+        # 3. The new h.
+        if self.node is not None:
+            h = h + self.node(torch.cat([h, messages.sum(2)], -1))
+        return h, move

@@ -52,7 +52,8 @@ class GINID(nn.Module):
         h = identifiers.expand(rows, -1, -1)
         if nodes is not None:
             h = torch.cat([nodes, h], -1)
-        h, adjacency = keep(h, mask), keep(adjacency.to(h.dtype), pairwise(mask))
+        h = keep(h, mask)
+        adjacency = keep(adjacency.to(h.dtype), pairwise(mask))
         for linear, eps in zip(self.layers, self.eps, strict=True):
             h = keep(self.activation(linear((1 + eps) * h + adjacency @ h)), mask)
         return self.head(h.sum(1))

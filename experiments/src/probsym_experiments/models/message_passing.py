@@ -51,9 +51,12 @@ class MessageLayer(nn.Module):
 
     def forward(self, h: Tensor, pairs: Tensor) -> Tensor:
         width = h.shape[-1]
+        # `edge_in` of [h_i, h_j, a_ij], one linear map a part: nodes are mapped once and not once a pair.
         receiver, sender, pair = self.edge_in.weight.split([width, width, pairs.shape[-1]], 1)
-        to, by = linear(h, receiver, self.edge_in.bias).unsqueeze(2), linear(h, sender).unsqueeze(1)
-        messages = silu(self.edge_out(silu(off_diagonal(linear(pairs, pair) + to + by))))
+        to = linear(h, receiver, self.edge_in.bias).unsqueeze(2)
+        by = linear(h, sender).unsqueeze(1)
+        inner = off_diagonal(linear(pairs, pair) + to + by)
+        messages = silu(self.edge_out(silu(inner)))
         return h + self.node(torch.cat([h, messages.sum(2)], -1))
 
 

@@ -30,15 +30,24 @@ class MLP(nn.Module):
         out_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.out_shape = (out_features,) if out_shape is None else tuple(out_shape)
+        if out_shape is None:
+            out_shape = (out_features,)
+        self.out_shape = tuple(out_shape)
         if math.prod(self.out_shape) != out_features:
             raise ValueError(f"out_shape: expected out_features = {out_features} elements, got {self.out_shape}")
-        *body, last = (nn.Linear(i, o) for i, o in pairwise((in_features, *hidden, out_features)))
-        steps = [step for linear in body for step in (linear, activation())]
-        self.net = nn.Sequential(*steps, last, out_activation())
+        widths = [in_features, *hidden]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), activation()]
+        last = nn.Linear(widths[-1], out_features)
+        self.net = nn.Sequential(*layers, last, out_activation())
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
-        inputs = [*args, *(kwargs[name] for name in sorted(kwargs))]
+        inputs = list(args)
+        for name in sorted(kwargs):
+            inputs.append(kwargs[name])
         dtype = next(self.parameters()).dtype
-        x = torch.cat([t.unsqueeze(-1).flatten(1).to(dtype) for t in inputs], -1)
-        return self.net(x).unflatten(-1, self.out_shape)
+        columns = []
+        for tensor in inputs:
+            columns.append(tensor.unsqueeze(-1).flatten(1).to(dtype))  # a number a row is one column
+        return self.net(torch.cat(columns, -1)).unflatten(-1, self.out_shape)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .attention import check_heads, check_sizes, merge_heads, split_heads, token_head, token_mlp
+
 
 class NodeTransformer(nn.Module):
     """N tokens in place of the N*N of `PairTransformer`; its embeddings tell nodes apart, so a model to symmetrize.
@@ -35,8 +37,7 @@ class NodeTransformer(nn.Module):
         pair_width: int = 16,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width: expected a multiple of heads = {heads}, got {width}")
+        check_heads(width, heads)
         self.num_nodes = num_nodes
         self.nodes = nn.Linear(node_features, width, bias=False)
         self.pairs = nn.Linear(pair_features, pair_width, bias=False)
@@ -44,17 +45,10 @@ class NodeTransformer(nn.Module):
         self.pair_position = nn.Parameter(torch.randn(num_nodes, num_nodes, pair_width))
         self.bias = nn.Linear(pair_width, layers * heads, bias=False)
         self.blocks = nn.ModuleList(BiasedBlock(width, heads, pair_width) for _ in range(layers))
-        self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out_features)
-        )
+        self.head = token_head(width, out_features)
 
     def forward(self, nodes: Tensor, pairs: Tensor) -> Tensor:
-        n = self.num_nodes
-        if nodes.shape[1] != n or pairs.shape[1:3] != (n, n):
-            raise ValueError(
-                f"NodeTransformer: expected nodes (R, {n}, F) and pairs (R, {n}, {n}, P), "
-                f"got {tuple(nodes.shape)} and {tuple(pairs.shape)}"
-            )
+        check_sizes("NodeTransformer", self.num_nodes, nodes, pairs)
         h = self.nodes(nodes) + self.position
         e = nn.functional.gelu(self.pairs(pairs) + self.pair_position)
         biases = self.bias(e).movedim(-1, 1).chunk(len(self.blocks), 1)
@@ -69,17 +63,19 @@ class BiasedBlock(nn.Module):
     def __init__(self, width: int, heads: int, pair_width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width + heads * pair_width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.before_attention = nn.LayerNorm(width)
+        self.before_mlp = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width + heads * pair_width, width)
+        self.mlp = token_mlp(width)
 
     def forward(self, h: Tensor, e: Tensor, bias: Tensor) -> Tensor:
         h = h + self.attention(self.before_attention(h), e, bias)
         return h + self.mlp(self.before_mlp(h))
 
     def attention(self, h: Tensor, e: Tensor, bias: Tensor) -> Tensor:
-        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = split_heads(self.qkv(h), self.heads)
         weights = (q @ k.mT / q.shape[-1] ** 0.5 + bias).softmax(-1)
-        read = (weights @ v).transpose(1, 2).flatten(2)
-        seen = (weights.transpose(1, 2) @ e).flatten(2)
-        return self.out(torch.cat([read, seen], -1))
+        of_nodes = merge_heads(weights @ v)
+        of_pairs = (weights.transpose(1, 2) @ e).flatten(2)
+        return self.out(torch.cat([of_nodes, of_pairs], -1))

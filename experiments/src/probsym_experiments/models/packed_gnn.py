@@ -38,17 +38,31 @@ class PackedGNN(nn.Module):
         self.dropout = nn.Dropout1d(dropout)
 
     def forward(self, x: Tensor, edge_index: Tensor, bonds: Tensor) -> Tensor:
-        h, loop = self.embed(x).to(x.dtype), torch.arange(len(x), device=x.device)  # sums stay wide under autocast
+        h = self.embed(x).to(x.dtype)  # sums stay wide under autocast
+
+        # 1. Edges and a loop at each node, sorted by the node that receives: those of node i begin at starts[i].
+        loop = torch.arange(len(x), device=x.device)
         source, target = torch.cat([edge_index, loop.expand(2, -1)], 1)
-        order, degree = target.argsort(stable=True), torch.bincount(target, minlength=len(x))
-        source, starts, root = source[order], degree.cumsum(0) - degree, degree.to(h.dtype).rsqrt()
-        weight = root[source] * root[target[order]]
-        kinds = torch.cat([bonds, bonds.new_zeros(len(x), bonds.shape[-1])]).to(h.dtype)
-        received = embedding_bag(order, kinds, starts, mode="sum", per_sample_weights=weight)
-        for linear, norm, kind in zip(
-            self.maps, self.norms, self.kinds(received).chunk(len(self.maps), -1), strict=True
-        ):
-            h = h + self.dropout(relu(norm(linear(Smooth.apply(h, source, starts, weight)) + kind)))
+        order = target.argsort(stable=True)
+        source = source[order]
+        target = target[order]
+        degree = torch.bincount(target, minlength=len(x))
+        starts = degree.cumsum(0) - degree
+
+        # 2. S_ij of each.
+        root = degree.to(h.dtype).rsqrt()
+        weight = root[source] * root[target]
+
+        # 3. What bonds add to each node, for all layers at once; loops have no bond.
+        no_bonds = bonds.new_zeros(len(x), bonds.shape[-1])
+        bonds = torch.cat([bonds, no_bonds]).to(h.dtype)
+        received = embedding_bag(order, bonds, starts, mode="sum", per_sample_weights=weight)
+        of_bonds = self.kinds(received).chunk(len(self.maps), -1)
+
+        # 4. The layers.
+        for layer, (linear, norm) in enumerate(zip(self.maps, self.norms, strict=True)):
+            smooth = Smooth.apply(h, source, starts, weight)
+            h = h + self.dropout(relu(norm(linear(smooth) + of_bonds[layer])))
         return h
 
 
@@ -98,13 +112,19 @@ class IdentifiedGNN(nn.Module):
         super().__init__()
         self.identifiers = nn.Parameter(torch.randn(max_nodes, identifier) / identifier**0.5)
         self.gnn = PackedGNN(node_features + identifier, edge_features, width, layers, dropout)
-        self.head = MLP(width, (width, width) if head is None else head, out_features, nn.GELU)
+        if head is None:
+            head = (width, width)
+        self.head = MLP(width, head, out_features, nn.GELU)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, edge_index: Tensor, bonds: Tensor, batch: Tensor, size: Tensor) -> Tensor:
+        # The place of each node in its graph: its number less that of the first node.
         count = size[:, 0].long()
-        place = torch.arange(len(x), device=x.device) - (count.cumsum(0) - count)[batch]
-        h = self.gnn(torch.cat([x, embedding(place, self.identifiers)], -1), edge_index, bonds)
+        first = count.cumsum(0) - count
+        place = torch.arange(len(x), device=x.device) - first[batch]
+
+        identified = torch.cat([x, embedding(place, self.identifiers)], -1)
+        h = self.gnn(identified, edge_index, bonds)
         pooled = h.new_zeros(len(size), h.shape[-1]).index_add_(0, batch, h) / size
         return self.head(self.dropout(pooled))
 

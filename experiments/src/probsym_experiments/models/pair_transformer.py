@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from .attention import check_heads, check_sizes, merge_heads, split_heads, token_head, token_mlp
+
 
 class PairTransformer(nn.Module):
     """The n-body base of Kim et al. (arXiv 2306.02866): its positional embeddings tell nodes apart.
@@ -37,21 +39,15 @@ class PairTransformer(nn.Module):
         self.pairs = nn.Linear(pair_features, width)
         self.position = nn.Parameter(torch.randn(num_nodes, num_nodes, width))
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
-        self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out_features)
-        )
+        self.head = token_head(width, out_features)
 
     def forward(self, nodes: Tensor, pairs: Tensor) -> Tensor:
-        n = self.num_nodes
-        if nodes.shape[1] != n or pairs.shape[1:3] != (n, n):
-            raise ValueError(
-                f"PairTransformer: expected nodes (R, {n}, F) and pairs (R, {n}, {n}, P), "
-                f"got {tuple(nodes.shape)} and {tuple(pairs.shape)}"
-            )
-        diagonal = torch.diag_embed(self.nodes(nodes).mT).movedim(1, 3)
-        tokens = self.pairs(pairs) + diagonal + self.position
+        check_sizes("PairTransformer", self.num_nodes, nodes, pairs)
+        on_diagonal = torch.diag_embed(self.nodes(nodes).mT).movedim(1, 3)
+        tokens = self.pairs(pairs) + on_diagonal + self.position
         tokens = self.blocks(tokens.flatten(1, 2))
-        return self.head(tokens[:, :: n + 1])
+        of_nodes = tokens[:, :: self.num_nodes + 1]  # tokens t_ii
+        return self.head(of_nodes)
 
 
 class Block(nn.Module):
@@ -59,17 +55,19 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width: expected a multiple of heads = {heads}, got {width}")
+        check_heads(width, heads)
         self.heads = heads
-        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.before_attention = nn.LayerNorm(width)
+        self.before_mlp = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp = token_mlp(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attention(self.before_attention(tokens))
         return tokens + self.mlp(self.before_mlp(tokens))
 
     def attention(self, tokens: Tensor) -> Tensor:
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = split_heads(self.qkv(tokens), self.heads)
+        read = scaled_dot_product_attention(q, k, v)
+        return self.out(merge_heads(read))

@@ -109,4 +109,6 @@ def particles(pos: Tensor, vel: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
     >>> nodes.shape, pairs.shape
     (torch.Size([2, 5, 6]), torch.Size([2, 5, 5, 2]))
     """
-    return torch.cat([pos, vel], -1), torch.cat([channels(edge), square(differences(pos))], -1)
+    nodes = torch.cat([pos, vel], -1)
+    pairs = torch.cat([channels(edge), square(differences(pos))], -1)
+    return nodes, pairs

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from probsym.nets.masking import keep, pairwise
 
+from .attention import check_heads, merge_heads, split_heads, token_mlp
+
 FAR = -1e4  # logit of a padded node: its exponential is 0 in every precision
 
 
@@ -40,9 +42,10 @@ class WalkTransformer(nn.Module):
         pooled: bool = False,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width: expected a multiple of heads = {heads}, got {width}")
-        self.max_nodes, self.walks, self.pooled = max_nodes, walks, pooled
+        check_heads(width, heads)
+        self.max_nodes = max_nodes
+        self.walks = walks
+        self.pooled = pooled
         self.nodes = nn.Linear(node_features + 2, width)
         self.rows = nn.Parameter(0.02 * torch.randn(max_nodes, width))
         self.position = nn.Parameter(0.02 * torch.randn(max_nodes, width))
@@ -55,26 +58,40 @@ class WalkTransformer(nn.Module):
         n = x.shape[1]
         if n > self.max_nodes:
             raise ValueError(f"x: expected at most max_nodes = {self.max_nodes} nodes, got {n}")
+
+        # 1. The graph: links A, degrees d, and the number of nodes of each graph (R, 1, 1).
         edge = keep(edge, pairwise(mask)).movedim(-1, 1)
         link = (edge != 0).any(1).to(x.dtype)
         degree = link.sum(-1, keepdim=True)
-        size = degree.new_full((len(x), 1, 1), n) if mask is None else mask.sum(1)[:, None, None].to(degree)
+        if mask is None:
+            size = degree.new_full((len(x), 1, 1), n)
+        else:
+            size = mask.sum(1)[:, None, None].to(degree)
+
+        # 2. What attention is biased by, and the tokens.
         pairs = self._pairs(edge, link / degree.clamp_min(1), size, mask)
         structure = torch.cat([x, 1 / degree.clamp_min(1), degree / size], -1)
         h = self.nodes(structure) + link @ self.rows[:n] + self.position[:n]
+
+        # 3. The blocks and the head.
         for block in self.blocks:
             h = block(h, pairs)
         if self.pooled:
-            h = keep(h, mask).sum(1) / size[:, 0]
-        return self.head(h) if self.pooled else keep(self.head(h), mask)
+            mean = keep(h, mask).sum(1) / size[:, 0]
+            return self.head(mean)
+        return keep(self.head(h), mask)
 
     def _pairs(self, edge: Tensor, step: Tensor, size: Tensor, mask: Tensor | None) -> Tensor:
         """Channels of pairs (R, 1 + C + T, N N): padding, links, walks of 1 to T steps, of size 1 on average."""
         powers = [step]
         while len(powers) < self.walks:
             powers.append(powers[-1] @ step)
-        padding = torch.zeros_like(step) if mask is None else (~mask[:, None]).to(step).expand_as(step)
-        return torch.cat([padding[:, None], edge, size[:, None] * torch.stack(powers[: self.walks], 1)], 1).flatten(2)
+        walks = size[:, None] * torch.stack(powers[: self.walks], 1)
+        if mask is None:
+            padding = torch.zeros_like(step)
+        else:
+            padding = (~mask[:, None]).to(step).expand_as(step)
+        return torch.cat([padding[:, None], edge, walks], 1).flatten(2)
 
 
 class WalkBlock(nn.Module):
@@ -83,17 +100,23 @@ class WalkBlock(nn.Module):
     def __init__(self, width: int, heads: int, ratio: int, pairs: int) -> None:
         super().__init__()
         self.heads = heads
-        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.before_attention = nn.LayerNorm(width)
+        self.before_mlp = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
         self.bias = nn.Parameter(torch.randn(heads, pairs) / pairs**0.5)
-        self.mlp = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width))
+        self.mlp = token_mlp(width, ratio)
 
     def forward(self, h: Tensor, pairs: Tensor) -> Tensor:
         n = h.shape[1]
-        q, k, v = self.qkv(self.before_attention(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = torch.cat([self.bias.new_full((self.heads, 1), FAR), self.bias], 1)
-        bias = torch.bmm(seen.expand(len(pairs), -1, -1), pairs).view(-1, n, n)  # @ would copy pairs, transposed
-        weight = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=q.shape[-1] ** -0.5).softmax(-1)
-        read = (weight @ v.flatten(0, 1)).unflatten(0, (-1, self.heads))
-        h = h + self.out(read.transpose(1, 2).flatten(2))
+        q, k, v = split_heads(self.qkv(self.before_attention(h)), self.heads)
+
+        # 1. Biases (R heads, N, N). `bmm` reads the pairs as they lie; @ would copy them, transposed.
+        of_channels = torch.cat([self.bias.new_full((self.heads, 1), FAR), self.bias], 1)
+        bias = torch.bmm(of_channels.expand(len(pairs), -1, -1), pairs).view(-1, n, n)
+
+        # 2. Attention, with rows and heads as one axis so that the biases are added in the same operation.
+        logits = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=q.shape[-1] ** -0.5)
+        read = (logits.softmax(-1) @ v.flatten(0, 1)).unflatten(0, (-1, self.heads))
+        h = h + self.out(merge_heads(read))
         return h + self.mlp(self.before_mlp(h))

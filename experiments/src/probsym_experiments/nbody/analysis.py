@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,8 @@ def _draws(phi: ps.Symmetrizer, x: dict[str, Any], samples: int | None) -> Tenso
     if samples is None:
         return displacement(phi(**x))[None]
     of_pages = []
-    for page in Pages(Tensors(x), max(1, ROWS // samples)):
+    pages: Iterable[dict[str, Any]] = Pages(Tensors(x), max(1, ROWS // samples))
+    for page in pages:
         of_pages.append(displacement(phi.sample(**page, samples=samples)))
     return torch.cat(of_pages, 1)
 

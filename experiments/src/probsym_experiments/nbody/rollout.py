@@ -58,7 +58,7 @@ def rollout(phi: ps.Symmetrizer, data: Batch, config: Config, out: Path) -> dict
     by_step = {name: values.tolist() for name, values in curves.items()}
     lines = []
     for step in range(STEPS + 1):
-        line = {"time": step}
+        line: dict[str, float] = {"time": step}
         for name, values in by_step.items():
             line[name] = values[step]
         lines.append(line)

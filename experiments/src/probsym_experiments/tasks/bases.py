@@ -119,7 +119,7 @@ def parts(config: Config, task: Task, channels: Channels) -> dict[str, Any]:
     """How graphs become tokens, which of them are seen, and how tokens become the output."""
     from probsym.integrations.transformers import GraphHead, ImagePatches, NodeHead, NodeTokens, PairHead
 
-    tokens: nn.Module
+    tokens: ImagePatches | NodeTokens
     if config.tokens == "patches":
         patch = config.patch or math.ceil(task.max_nodes / 14)
         tokens = ImagePatches(max_nodes=task.max_nodes, patch=patch)
