@@ -16,7 +16,8 @@ import probsym as ps
 from nets import MLP
 
 SIZES = (8, 16, 32, 64, 128, 256, 444, 1000)
-BATCH, CHANNELS = 2, 8
+BATCH = 2
+CHANNELS = 8
 
 
 def dense(matrix: Tensor, x: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import probsym as ps
 from nets import MLP, GraphMLP, ParticleGNN, ParticleTransformer, WalkScores
 
-N, D = 5, 3
+N = 5  # particles
+D = 3  # dimensions of their space
 
 
 @dataclass

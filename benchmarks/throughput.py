@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import probsym as ps
 
-NODES, BATCH = 188, 2
+NODES = 188
+BATCH = 2
 
 
 def graph_transformer(kind: str) -> nn.Module:

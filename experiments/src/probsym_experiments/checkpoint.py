@@ -132,7 +132,10 @@ def verify(file: IO[bytes]) -> None:
     digest = hashlib.sha256()
     file.seek(0)
     left = max(0, length)
-    while left and (chunk := file.read(min(left, 2**20))):
+    while left:
+        chunk = file.read(min(left, 2**20))
+        if not chunk:
+            break
         digest.update(chunk)
         left -= len(chunk)
     end = file.read()

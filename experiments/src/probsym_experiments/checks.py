@@ -12,14 +12,16 @@ NOISES = dict.fromkeys(("late", "input"))  # where noise enters the net of p
 def at_least(config: object, low: float, *names: str) -> None:
     """Raises if a field is below a bound, or not a number."""
     for name in names:
-        if not (value := getattr(config, name)) >= low:
+        value = getattr(config, name)
+        if not value >= low:  # not a number is not at least anything
             raise UserError(f"{name}: expected at least {low}; got {value}")
 
 
 def positive(config: object, *names: str) -> None:
     """Raises if a field is not above zero."""
     for name in names:
-        if not (value := getattr(config, name)) > 0:
+        value = getattr(config, name)
+        if not value > 0:
             raise UserError(f"{name}: expected a positive number; got {value}")
 
 

@@ -30,7 +30,8 @@ SYSTEM = System(train=500, valid=300, test=500)
 RECIPE = Recipe(steps=1_200, validate_every=120, lr=2e-3, trainer=TrainerOptions(accelerator="cpu", progress=False))
 SAMPLES = (1, 3, 10, 30)
 
-particles, space = ps.Axis("particles"), ps.E(3, "space")
+particles = ps.Axis("particles")
+space = ps.E(3, "space")
 REPS = {
     "pos": ps.Rep(particles, space),
     "vel": ps.Rep(particles, space.vector),

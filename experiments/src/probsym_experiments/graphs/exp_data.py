@@ -38,7 +38,8 @@ def tensors(arrays: Arrays) -> Batch:
 
     Raises UserError, naming the array, if it is not EXP.
     """
-    x, y = arrays["x"], arrays["y"]
+    x = arrays["x"]
+    y = arrays["y"]
     if x.ndim != 2 or x.shape[1] != 1 or not np.isin(x, (0, 1)).all():
         raise UserError(f"x: expected node types 0 and 1 of shape (sum of num_nodes, 1); got shape {x.shape}")
     if y.shape != arrays["num_nodes"].shape or not np.isin(y, (0, 1)).all():

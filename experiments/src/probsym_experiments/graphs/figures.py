@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .automorphism import Curve
     from .symmetric import Example
 
-OURS, OTHER, GREY = "tab:blue", "tab:orange", "0.4"
+OURS = "tab:blue"
+OTHER = "tab:orange"
+GREY = "0.4"
 COLOURS = {"ps": OURS, "ga": OTHER, "fa": "tab:green", "canonical": "tab:red"}
 NAMES = {"ps": "PS", "ga": "GA", "fa": "FA", "canonical": "canonical"}
 PANELS = {  # label and scale

@@ -22,7 +22,8 @@ from .simulator import draw, simulate
 SEED = 43
 DRAWN = {"train": 10_000, "valid": 2_000, "test": 2_000}
 FRAMES = (20, 30, 40)
-SOURCE, TARGET = 30, 40
+SOURCE = 30  # the frame that a model is given
+TARGET = 40  # the frame that it predicts
 
 
 @dataclass(frozen=True)

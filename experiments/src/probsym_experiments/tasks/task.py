@@ -57,8 +57,9 @@ class Task:
         """Raises UserError if these graphs do not fit the task."""
         self.goal.check(graphs, part)
         if graphs.sizes.max() > self.max_nodes:
-            graph, size = graphs.sizes.argmax(), graphs.sizes.max()
-            raise UserError(f"{part}: graph {graph}: expected at most {self.max_nodes} nodes; got {size}")
+            largest = graphs.sizes.argmax()
+            size = graphs.sizes[largest]
+            raise UserError(f"{part}: graph {largest}: expected at most {self.max_nodes} nodes; got {size}")
         check_classes(graphs.nodes.columns["x"], self.node_classes, f"{part}: x")
         if self.edge_classes:
             check_classes(graphs.edges.columns["attr"], self.edge_classes, f"{part}: edge_attr")
