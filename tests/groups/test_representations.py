@@ -314,6 +314,65 @@ def test_sums_act_part_by_part_and_points_move_with_the_origin():
     assert (space + space.rotation6d).differences == space.vector + space.rotation6d
 
 
+class Poses(nn.Module):
+    """Poses of bodies to a pose, by no rule of symmetry."""
+
+    def __init__(self, entries):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(entries, 16), nn.Tanh(), nn.Linear(16, 10))
+
+    def forward(self, pose):
+        return self.net(pose.flatten(1))
+
+
+@pytest.mark.parametrize("distribution", ["haar", "learned", "canonical", "frame", "weighted"])
+@pytest.mark.parametrize("bodies", [None, 3])
+def test_nets_and_frames_see_the_points_and_vectors_of_a_sum(distribution, bodies):
+    """A pose on one axis is all that there is to orient by."""
+    space = ps.SE(3, "space")
+    slot = space + space.rotation6d + 1
+    nodes = ps.S("bodies")
+    rep, group, shape = ps.Rep(slot), space, (2, 10)
+    if bodies is not None:
+        rep, group, shape = ps.Rep(nodes, slot), nodes * space, (2, bodies, 10)
+    if distribution == "haar":
+        distribution = ps.Haar(group, origin="centroid")
+    elif distribution == "weighted":
+        distribution = ps.WeightedFrame(space)
+        if bodies is not None:
+            distribution = distribution * ps.Haar(nodes)
+    pose = torch.randn(shape, dtype=torch.float64, generator=seeded())
+    call = {"pose": pose}
+    phi = ps.symmetrize(Poses(pose[0].numel()), {"pose": rep}, ps.Rep(slot), distribution, example=call)
+    phi = phi.double().eval()
+    ps.testing.assert_equivariant(phi, call)
+    if distribution == "frame" and bodies is None:
+        assert (phi.estimate(**call).stderr == 0).all()
+
+
+def test_a_sum_is_oriented_as_its_parts_are():
+    """The same pose, on one axis and on three: the same frames, and the same result."""
+    space = ps.SE(3, "space", about="z")
+    pose = torch.randn(4, 10, dtype=torch.float64, generator=seeded())
+
+    class Apart(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, place, columns, opening):
+            return self.model(torch.cat([place, columns.flatten(1), opening], 1))
+
+    slot = space + space.rotation6d + 1
+    model = Poses(10).double()
+    joined = ps.symmetrize(model, {"pose": ps.Rep(slot)}, ps.Rep(slot), "frame").eval()
+    reps = {"place": ps.Rep(space), "columns": ps.Rep(None, space.vector), "opening": ps.Rep()}
+    parts = ps.symmetrize(Apart(model), reps, ps.Rep(slot), "frame").eval()
+    y = parts(place=pose[:, :3], columns=pose[:, 3:9].unflatten(1, (2, 3)), opening=pose[:, 9:])
+    assert torch.allclose(joined(pose=pose), y, atol=1e-12)
+
+
 @pytest.mark.filterwarnings("ignore:1 input")
 def test_degenerate_frames_know_the_degree_of_outputs():
     """Collinear points: outputs of degree two are exact, those of degree three are drawn."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.distributions.geometry import centroid, dense, packed_layout, place_of, spatial, unit
+from probsym.distributions.geometry import centroid, dense, packed_layout, pieces, place_of, spatial, unit
 from probsym.groups import Group, Slot
 from probsym.groups.orthogonal import turned_axes
 from probsym.kernels.orthonormal import extent, tolerance
@@ -62,13 +62,15 @@ class Viewpoint:
 
     def __init__(self, signature: Signature, axis: NodeAxis | None, space: Group | None) -> None:
         self.axis = axis
-        seats: list[tuple[Any, _Seat]] = []
+        seats: list[tuple[Any, int, _Seat]] = []  # the path of an input, the number of its piece, and where it sits
         for entry in signature.entries:
-            seat = _seat(entry.rep, axis, space)
-            if seat is not None:
-                seats += [(entry.path, part) for part in _apart(seat, space)]
+            reps = [piece.rep for piece in entry.rep.pieces] or [entry.rep]
+            for number, rep in enumerate(reps):
+                seat = _seat(rep, axis, space)
+                if seat is not None:
+                    seats += [(entry.path, number, part) for part in _apart(seat, space)]
         self.seats = tuple(seats)
-        pairs = [seat for _, seat in self.seats if seat.room == "pairs"]
+        pairs = [seat for _, _, seat in self.seats if seat.room == "pairs"]
         self.labelled = any(seat.labels for seat in pairs)
         self.paired = any(not seat.labels for seat in pairs)
 
@@ -88,8 +90,8 @@ class Viewpoint:
         origins: dict[Group, Tensor] = {}
         lists: list[EdgeList] = []
         errors: list[Tensor] = []
-        for path, seat in self.seats:
-            leaf = x.leaves[path]
+        for path, number, seat in self.seats:
+            leaf = pieces(x.leaves[path])[number]
             if leaf.rep.labelled is None:
                 value = seat.arrange(x, leaf, origins, errors, packed)
                 if packed is None:

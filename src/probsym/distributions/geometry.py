@@ -14,12 +14,39 @@ from probsym.reps import Inputs, Layout, Leaf, NodeAxis
 
 
 def spatial(x: Inputs, space: Group) -> list[Leaf]:
-    """The inputs with one axis of `space` that holds points or vectors, and no other slot of it."""
+    """The inputs with one axis of `space` that holds points or vectors, and no other slot of it.
+
+    Of inputs that consist of several things on one axis, such as a pose, each of these is one.
+    """
     seen: list[Leaf] = []
     for leaf in x.leaves.values():
-        if _roles(leaf, space) in (["point"], ["vector"]):
-            seen.append(leaf)
+        for piece in pieces(leaf):
+            if _roles(piece, space) in (["point"], ["vector"]):
+                seen.append(piece)
     return seen
+
+
+def pieces(leaf: Leaf) -> list[Leaf]:
+    """What an input consists of, each with a name and a Rep of its own; most inputs are one thing."""
+    if not leaf.rep.pieces:
+        return [leaf]
+    axis = leaf.rep.batch_dims + leaf.rep.pieces[0].place
+    values = leaf.value.split([piece.length for piece in leaf.rep.pieces], axis)
+    parts: list[Leaf] = []
+    for number, piece in enumerate(leaf.rep.pieces):
+        parts.append(Leaf(f"{leaf.name}[{number}]", piece.rep, values[number].unflatten(axis, piece.shape)))
+    return parts
+
+
+def put_together(leaf: Leaf, values: list[Tensor]) -> Tensor:
+    """The inverse of `pieces`: their values on the one axis of an input."""
+    if not leaf.rep.pieces:
+        return values[0]
+    axis = leaf.rep.batch_dims + leaf.rep.pieces[0].place
+    flat: list[Tensor] = []
+    for value, piece in zip(values, leaf.rep.pieces, strict=True):
+        flat.append(value.flatten(axis, axis + len(piece.shape) - 1))
+    return torch.cat(flat, axis)
 
 
 def is_point(leaf: Leaf, space: Group) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -368,6 +368,13 @@ def _refuse_former_names(cls: type, renamed: dict[str, str]) -> None:
             raise TypeError(f"{cls.__name__}.{former}: this is called {name} now (see CHANGELOG.md, second edition)")
 
 
+class Piece(NamedTuple):
+    """A part of the axis of a slot, as axes of its own: what acts on each (None for nothing), and how long each is."""
+
+    slots: tuple[Slot | None, ...]
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Slot(ABC):
     """One way in which a group acts on a tensor: on `num_axes` neighbouring axes (1, or 0 for scalars such as det).
@@ -438,6 +445,14 @@ class Slot(ABC):
     def degree(self) -> int | None:
         """Degree of the action as a polynomial in the `matrix` of an isometric group; None where it is not known."""
         return 1 if self.role in ("point", "vector") else None
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What it consists of, one after the other on its axis, so that nets and frames see points and vectors in it.
+
+        Empty, the default, where it is one thing.
+        """
+        return ()
 
     @property
     def no_average(self) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probsym.groups.base import Group, Slot
+from probsym.groups.base import Group, Piece, Slot
 from probsym.groups.orthogonal import IsometryGroup, check_coordinates, rotate
 from probsym.groups.rotations import canonical_quaternion, matrix_to_quaternion, quaternion_product
 from probsym.groups.whole import whole_number
@@ -125,6 +125,12 @@ class Irrep(MatrixSlot):
     @property
     def degree(self) -> int:
         return self.l + (self.group.dim if self.parity is not None else 0)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        if self.l == 1 and self.parity is None:
+            return (Piece((self.group.vector,), (self.group.dim,)),)
+        return ()
 
     def matrix(self, r: Tensor) -> Tensor:
         d = planar_harmonics(r, self.l) if self.group.dim == 2 else wigner(r, self.l)
@@ -254,6 +260,10 @@ class Rotation6d(MatrixSlot):
     @property
     def degree(self) -> int:
         return 1
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return (Piece((None, self.group.vector), (2, 3)),)
 
     def matrix(self, r: Tensor) -> Tensor:
         zero = torch.zeros_like(r)
@@ -556,6 +566,16 @@ class DirectSum(Slot):
     @property
     def guards_precision(self) -> bool:  # type: ignore[override]
         return all(part.guards_precision for part in self.slots)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        pieces: list[Piece] = []
+        for part, length in zip(self.parts, self.lengths, strict=True):
+            if isinstance(part, int):
+                pieces.append(Piece((None,), (length,)))
+            else:
+                pieces += part.pieces or [Piece((part,), (length,))]
+        return tuple(pieces)
 
     @property
     def slots(self) -> list[Slot]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeAlias
@@ -26,6 +27,15 @@ class Step(NamedTuple):
     paired: bool  # whether the next axis is one of the same nodes, so that one gather moves both
 
 
+class RepPiece(NamedTuple):
+    """A part of a tensor whose slot consists of several: along the axis at `place`, `length` entries of this shape."""
+
+    rep: Rep
+    place: int
+    length: int
+    shape: tuple[int, ...]
+
+
 @register
 class Rep:
     """The tensor product of slots, one an axis after the batch; channels may follow and nothing acts on them.
@@ -47,7 +57,7 @@ class Rep:
 
     __slots__ = (
         "_guarded", "_hash", "_only_nodes", "_steps",
-        "axes", "batch_dims", "is_complex", "is_image", "labelled", "ndim", "nodes", "on_edges", "ragged",
+        "axes", "batch_dims", "is_complex", "is_image", "labelled", "ndim", "nodes", "on_edges", "pieces", "ragged",
         "requires_float", "slots",
     )  # fmt: skip
     slots: tuple[Slot | None, ...]
@@ -60,6 +70,7 @@ class Rep:
     on_edges: bool  # whether the axis that absorbs the batch holds edges rather than nodes
     requires_float: bool  # whether the action adds entries up, so that integers will not do
     is_complex: bool  # whether its tensors are complex numbers
+    pieces: tuple[RepPiece, ...]  # what the first slot that consists of several things consists of; empty without one
     is_image: bool  # whether the last slot takes several axes, those of an image or a volume
     _only_nodes: bool  # whether nothing but node axes moves
     _guarded: bool  # whether a slot would compute in half precision, or let autocast do so
@@ -105,6 +116,7 @@ class Rep:
         self._only_nodes = all(slot.role == "nodes" for slot, _ in axes)
         self._guarded = not all(slot.guards_precision for slot, _ in axes)
         self._steps = _steps(axes)
+        self.pieces = _pieces(self.slots)
 
     def check_sizes(self, name: str, x: Tensor, layouts: Mapping[NodeAxis, Layout]) -> None:
         """Refuse a tensor, with its batch in front, of which an axis has not the size that its slot needs.
@@ -263,6 +275,20 @@ def _slot(slot: SlotLike) -> Slot | None:
     if isinstance(slot, Group):
         return slot.defining
     raise TypeError(f"Rep takes groups, slots such as space.vector, and None; got {slot!r}")
+
+
+def _pieces(slots: tuple[Slot | None, ...]) -> tuple[RepPiece, ...]:
+    """A Rep for each piece of the first slot that has any."""
+    place = 0
+    for number, slot in enumerate(slots):
+        if slot is not None and slot.pieces:
+            parts: list[RepPiece] = []
+            for piece in slot.pieces:
+                rep = Rep(*slots[:number], *piece.slots, *slots[number + 1 :])
+                parts.append(RepPiece(rep, place, math.prod(piece.shape), piece.shape))
+            return tuple(parts)
+        place += 1 if slot is None else slot.num_axes
+    return ()
 
 
 def _steps(axes: list[tuple[Slot, int]]) -> tuple[Step, ...]:

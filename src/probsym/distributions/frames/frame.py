@@ -18,7 +18,7 @@ from probsym.distributions.frames.orders import arrange
 from probsym.distributions.frames.search import FrameNoise, FrameTable, Listing, Paths, Sampling
 from probsym.distributions.frames.signs import signed
 from probsym.distributions.frames.views import Views, view_inputs
-from probsym.distributions.geometry import spatial
+from probsym.distributions.geometry import pieces, spatial
 from probsym.groups import Element, Group, IsometryGroup, Motion, OrthogonalElement
 from probsym.groups.orthogonal import embedded, turned_axes
 from probsym.groups.whole import positive
@@ -232,7 +232,8 @@ class Frame(EquivariantDistribution):
         felt = views.none
         for space in self.spaces:
             known = {leaf.name for leaf in spatial(x, space)}
-            hidden = any(_degree(leaf.rep, space) and leaf.name not in known for leaf in x.leaves.values())
+            parts = [piece for leaf in x.leaves.values() for piece in pieces(leaf)]
+            hidden = any(_degree(piece.rep, space) and piece.name not in known for piece in parts)
             if hidden or self.degree > 2:
                 felt = felt | (views.spaces[space].axes.null > 1)
         return felt

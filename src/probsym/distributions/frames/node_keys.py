@@ -17,7 +17,18 @@ from torch import Tensor
 from probsym.distributions.features import node_features
 from probsym.distributions.frames.partitions import split, split_and_check, tied
 from probsym.distributions.frames.tolerances import ZERO_LENGTH_IN_EPS, key_tolerance
-from probsym.distributions.geometry import centred, centroid, columns, dense, is_point, node_axes, size, spatial
+from probsym.distributions.geometry import (
+    centred,
+    centroid,
+    columns,
+    dense,
+    is_point,
+    node_axes,
+    pieces,
+    put_together,
+    size,
+    spatial,
+)
 from probsym.groups import IsometryGroup
 from probsym.groups.orthogonal import turned_axes
 from probsym.reps import Inputs, Leaf, NodeAxis
@@ -207,6 +218,9 @@ def _at_unit_size(x: Inputs, eps: Mapping[str, float]) -> tuple[Inputs, Tensor]:
     errors = [torch.zeros(x.count, dtype=torch.float64, device=x.device)]
 
     def scale(leaf: Leaf) -> Tensor:
+        return put_together(leaf, [scaled_piece(piece) for piece in pieces(leaf)])
+
+    def scaled_piece(leaf: Leaf) -> Tensor:
         space = space_of.get(leaf.name)
         if space is None or leaf.rep.on_edges:
             return _by_largest(x, leaf)

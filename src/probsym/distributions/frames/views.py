@@ -12,6 +12,7 @@ from probsym.distributions.frames.columns import read_columns
 from probsym.distributions.frames.directions import SpaceView
 from probsym.distributions.frames.node_keys import NodeView, view_nodes
 from probsym.distributions.frames.principal_axes import principal_axes
+from probsym.distributions.geometry import pieces
 from probsym.groups import IsometryGroup
 from probsym.reps import Inputs, Leaf, NodeAxis
 
@@ -68,8 +69,9 @@ def view_inputs(x: Inputs, spaces: Sequence[IsometryGroup], nodes: Sequence[Node
     """
     eps = {}
     for leaf in x.leaves.values():
-        if leaf.value.is_floating_point():
-            eps[leaf.name] = torch.finfo(leaf.value.dtype).eps
+        for piece in pieces(leaf):
+            if piece.value.is_floating_point():
+                eps[piece.name] = torch.finfo(piece.value.dtype).eps
     wide = x.map(_widened)
     space_views = {}
     for space in spaces:
