@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -49,7 +49,7 @@ class IsometryGroup(Group[ElementT]):
 
     dim: int
     name: str | None = None
-    about: str | None = None
+    about: str | None = field(default=None, kw_only=True)
 
     feature_kind: ClassVar[str] = "columns"
     isometric = True
