@@ -29,6 +29,7 @@ from probsym.files import write
 
 TURNS = ps.C(4)
 IMAGES = ps.Rep(None, TURNS)
+FEATURES = ps.Rep(TURNS.regular)  # one entry for every turn
 TRAINED, VALIDATED = 1000, 200
 BATCH, LEARNING_RATE = 50, 3e-3
 
@@ -49,13 +50,9 @@ def digits(seed: int) -> dict[str, tuple[Tensor, Tensor]]:
     return {"train": (image[train], label[train]), "test": (image[test], label[test])}
 
 
-def turned(image: Tensor, seed: int) -> Tensor:
-    """Every image in a quarter turn of its own."""
-    turns = torch.randint(4, (len(image),), generator=torch.Generator().manual_seed(seed))
-    moved = []
-    for picture, turn in zip(image, turns.tolist(), strict=True):
-        moved.append(picture.rot90(turn, (1, 2)))
-    return torch.stack(moved)
+def random_turns(count: int, seed: int) -> ps.Element:
+    """A quarter turn for every image."""
+    return TURNS.numbered(torch.randint(4, (count,), generator=torch.Generator().manual_seed(seed)))
 
 
 # ---------------------------------------------------------------- methods
@@ -136,9 +133,9 @@ def run(method: str, seed: int, epochs: int) -> dict[str, Any]:
     """One training: everything that is measured of it."""
     data = digits(seed)
     image, label = data["train"]
-    image = turned(image, seed)
+    image = IMAGES.act(random_turns(len(image), seed), image)
     test_image, test_label = data["test"]
-    test_image = turned(test_image, seed + 1000)
+    test_image = IMAGES.act(random_turns(len(test_image), seed + 1000), test_image)
     make, in_training, in_evaluation, calls, test_calls = METHODS[method]
     torch.manual_seed(seed)
     model: nn.Module = cnn(8, 10)
@@ -210,11 +207,12 @@ def probe(folder: str, seed: int, epochs: int, sizes: tuple[int, int]) -> dict[s
     used: dict[str, tuple[Tensor, ...]] = {}
     for (split, (image, label)), count in zip(data.items(), sizes, strict=True):
         image, label = image[:count], label[:count]
-        moved = turned(image, seed + len(split))
-        used[split] = (image, features_of(folder, image), moved, features_of(folder, moved), label)
+        features = features_of(folder, image)
+        turns = random_turns(count, seed + len(split))
+        used[split] = (image, features, IMAGES.act(turns, image), FEATURES.act(turns, features), label)
     image, upright, moved, features, label = used["train"]
     test_image, test_upright, test_moved, test_features, test_label = used["test"]
-    inputs = (IMAGES, ps.Rep(TURNS.regular))
+    inputs = (IMAGES, FEATURES)
     torch.manual_seed(seed)
 
     # 1. upright, and what becomes of it in other poses
