@@ -13,6 +13,7 @@ from torch import nn
 
 import probsym as ps
 from cases import NODES, SETTINGS, particles, randn, rotated, sets
+from probsym.distributions import ScoreNet
 
 DENSE = [("S x E(3)", "learned"), ("SO(3)", "haar")]
 MORE = [
@@ -397,3 +398,16 @@ def test_a_net_that_is_not_built_is_refused_with_the_way_out():
     phi = ps.symmetrize(torch.nn.Identity(), ps.Rep(nodes), ps.Rep(nodes), "learned")
     with pytest.raises(ValueError, match=r"not built yet.*pass example="):
         torch.compile(phi, backend="eager")(x)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_scores_of_poses_have_no_graph_break(temperature):
+    turns = ps.C(4)
+    rep = ps.Rep(None, turns)
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    p = ps.Scored(ScoreNet(rep, turns), turns, temperature)
+    phi = ps.symmetrize(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), rep, ps.Rep(), p, example=x).eval()
+    with torch.no_grad():
+        assert torch.allclose(torch.compile(phi, backend="eager", fullgraph=True)(x), phi(x), atol=1e-6)
+        mapped = torch.func.vmap(lambda image: phi(image[None])[0], randomness="different")(x)
+        assert torch.allclose(mapped, phi(x), atol=1e-6)

@@ -111,6 +111,8 @@ CASES = {
     "Shift": (ps.Shift((2, 3)), ps.Rep(None, ps.Shift((2, 3))), {"x": randn(3, 2, 2, 3)}),
     "Signs": (ps.Signs(3), ps.Rep(None, ps.Signs(3)), {"x": randn(3, 4, 3)}),
     "O(1)": (ps.O(1), ps.Rep(None, ps.O(1)), {"x": randn(3, 4, 1)}),
+    "Finite": (ps.Finite([[1, 0, 2]]), ps.Rep(ps.Finite([[1, 0, 2]])), {"x": randn(3, 3)}),
+    "voxels": (ps.Octahedral(), ps.Rep(ps.Octahedral().voxels), {"x": randn(2, 2, 2, 2)}),
     "S": (ps.S("n"), ps.Rep(ps.S("n")), {"x": randn(3, 3, 2)}),
     "padded": (PADDED, ps.Rep(PADDED), {"x": randn(3, 3, 2), "mask": MASK}),
     "ragged": (RAGGED, ps.Rep(RAGGED, None), {"x": randn(6, 2), "batch": BATCH}),
@@ -163,8 +165,7 @@ def test_wrong_twins_fail(wrong):
 def test_estimators_are_unbiased():
     x = randn(2, 2, 4, 4)
     phi = scored(x, temperature=0.2)
-    assert_estimator(ps.MonteCarlo(3), phi, x, repeats=64)
-    assert_estimator(ps.MonteCarlo(8, design="antithetic"), phi, x, repeats=64)
+    assert_estimator(ps.MonteCarlo(4, design="antithetic"), phi, x, repeats=64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -256,7 +257,6 @@ def test_chunks_and_designs_pass_the_gradient_on():
     for estimator in (
         ps.MonteCarlo(6, design="shifts"),
         ps.MonteCarlo(24, design="octahedral"),
-        ps.MonteCarlo(72, design=("shifts", "octahedral")),
         ps.Hybrid(2),
     ):
         gradient = gradients(phi(y, estimator=estimator, generator=seeded()).square().sum(), p.parts[0].net)
@@ -406,6 +406,8 @@ def test_an_input_alone_is_as_in_a_batch():
         (ps.Rep(C4, None), randn(3, 5, 5, 2)),
         (ps.Rep(None, ps.Shift((4, 6))), randn(3, 2, 4, 6)),
         (ps.Rep(None, ps.Signs(3)), randn(3, 4, 3)),
+        (ps.Rep(None, ps.Octahedral().voxels), randn(2, 1, 4, 4, 4)),
+        (ps.Rep(None, ps.Tetrahedral()), randn(3, 4, 3)),
     ],
     ids=repr,
 )

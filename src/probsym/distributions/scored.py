@@ -277,7 +277,10 @@ def _chosen(log_p: Tensor, eps: Tensor) -> Tensor:
 
     -log(-log u) is Gumbel noise for uniform u, here u = Phi(eps). Normal noise is what designs know to arrange.
     """
-    gumbel = -torch.log(-torch.special.log_ndtr(eps))
+    # log u, accurate in both tails
+    tail = torch.special.erfc(eps.abs() / math.sqrt(2)) / 2
+    log_u = torch.where(eps < 0, tail.log(), torch.log1p(-tail))
+    gumbel = -torch.log(-log_u)
     return (log_p.detach().T + gumbel).argmax(-1)
 
 
