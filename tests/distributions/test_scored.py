@@ -354,6 +354,15 @@ def test_symmetric_inputs(dtype):
     assert (soft.estimate(x).stderr == 0).all()
 
 
+def test_scores_of_a_narrow_net_are_equal_sooner():
+    """What the rounding of the net may have told apart counts as equal, and the tie is reported."""
+    x = randn(1, 1, 4, 4)
+    for dtype, degenerate in ((torch.float64, 0), (torch.float32, 0), (torch.bfloat16, 1)):
+        p = ps.Scored(Fixed(lambda x, dtype=dtype: (1 + 0.01 * x[:, 0, 0, 0].tanh()).to(dtype)), C4, 0.0)
+        phi = ps.symmetrize(Reading(16, 2), IMAGES, ps.Rep(), p).eval()
+        assert phi.estimate(x).aux["degenerate"] == degenerate
+
+
 class Fixed(nn.Module):
     """The score that a function gives."""
 
@@ -449,6 +458,22 @@ def test_the_default_net_leaves_other_groups_alone():
     turned = {"x": ps.Rep(C4, ps.SO(2)), "y": ps.Rep(ps.SO(2))}
     with pytest.raises(ValueError, match=r"no default net orients by C\(4\): on every input"):
         ScoreNet(turned, C4)
+
+
+def test_the_default_net_in_every_storage():
+    """The views of three objects, padded, ragged and alone: the same scores, whatever stands in the padding."""
+    x = randn(3, 3, 4, 4)
+    plain = ps.S("views")
+    nets = {}
+    for name, nodes in {"padded": PADDED, "ragged": RAGGED, "alone": plain}.items():
+        nets[name] = ScoreNet({"x": ps.Rep(nodes, C4)}, C4).double()
+    padded = nets["padded"](x=x.masked_fill(~MASK[..., None, None], math.nan), mask=MASK)
+    for other in ("ragged", "alone"):
+        nets[other].load_state_dict(nets["padded"].state_dict())
+    assert torch.allclose(nets["ragged"](x=x[MASK], batch=BATCH), padded, atol=1e-12)
+    alone = torch.cat([nets["alone"](x=x[i : i + 1, : 3 - i]) for i in range(3)])
+    assert torch.allclose(alone, padded, atol=1e-12)
+    assert torch.allclose(nets["alone"](x=1e6 * x[:1]), alone[:1], atol=1e-9)  # in any unit
 
 
 def test_what_is_refused():

@@ -160,34 +160,47 @@ class Scored(EquivariantDistribution):
         """
         if self.temperature == 0:
             raise ValueError("log_prob: at temperature zero p is a point mass, without a density that could be trained")
-        every = self._scaled(x, self._listed(x))
+        every, _ = self._scaled(x, self._listed(x))
         return self.scores(x, g).to(every.dtype) / self.temperature - every.logsumexp(0)
 
-    def _listed(self, x: Inputs) -> Support:
-        """All elements (M, B), those of an input of fewer nodes padded by others of weight zero."""
+    def _count(self, x: Inputs) -> int:
+        """Number of elements M, for the largest input.
+
+        Raises:
+            ValueError: more than can be listed.
+        """
         order = order_of(x, self.group.factors)
         if order is None or order > LARGEST_LIST:
             raise ValueError(f"group: expected at most {LARGEST_LIST} elements to score, got {order} of {self.group!r}")
+        return order
+
+    def _listed(self, x: Inputs) -> Support:
+        """All elements (M, B), those of an input of fewer nodes padded by others of weight zero."""
+        self._count(x)
         return Haar(self.group).support(x)
 
-    def _scaled(self, x: Inputs, listed: Support) -> Tensor:
-        """net(g^-1 x) / temperature (M, B) in float32 or better, -inf where an input has no such element."""
+    def _scaled(self, x: Inputs, listed: Support) -> tuple[Tensor, torch.dtype]:
+        """net(g^-1 x) / temperature (M, B) in float32 or better, -inf where an input has no such element.
+
+        With it the dtype whose rounding the scores have: that of the net or of the inputs, whichever is the coarser.
+        """
         scores = self.scores(x, listed.element)
+        coarsest = max(scores.dtype, x.dtype, key=lambda kind: torch.finfo(kind).eps)
         scaled = scores.to(torch.promote_types(scores.dtype, x.dtype)) / (self.temperature or 1.0)
-        if listed.uniform:
-            return scaled
-        return scaled.masked_fill(listed.weight == 0, -math.inf)
+        if not listed.uniform:
+            scaled = scaled.masked_fill(listed.weight == 0, -math.inf)
+        return scaled, coarsest
 
     def _law(self, x: Inputs, listed: Support) -> tuple[Tensor, Tensor, Tensor | None]:
         """log p (M, B), the log p whose gradient the net gets, and at temperature zero which elements are the best."""
         if self.temperature > 0:
-            log_p = self._scaled(x, listed).log_softmax(0)
+            scaled, _ = self._scaled(x, listed)
+            log_p = scaled.log_softmax(0)
             return log_p, log_p, None
 
         # The best pose is piecewise constant: the exact derivative with respect to the inputs has no part through it.
-        scaled = self._scaled(x.map(lambda leaf: leaf.value.detach()), listed)
-        # Scores are equal if they differ by the rounding of the net or of the inputs, whichever is the coarser.
-        best = leading(scaled.T, max(scaled.dtype, x.dtype, key=lambda kind: torch.finfo(kind).eps)).T
+        scaled, coarsest = self._scaled(x.map(lambda leaf: leaf.value.detach()), listed)
+        best = leading(scaled.T, coarsest).T  # scores that differ by rounding are equal
         return torch.zeros_like(scaled).masked_fill(~best, -math.inf), scaled.log_softmax(0), best
 
     # ---------------------------------------------------------------- all elements
@@ -221,10 +234,7 @@ class Scored(EquivariantDistribution):
 
     def _choice_noise(self, x: Inputs, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         """A normal number for every element of the list (*shape, B, M)."""
-        order = order_of(x, self.group.factors)
-        if order is None or order > LARGEST_LIST:
-            raise ValueError(f"group: expected at most {LARGEST_LIST} elements to score, got {order} of {self.group!r}")
-        return torch.randn(*shape, x.count, order, **draw_options(x, generator))
+        return torch.randn(*shape, x.count, self._count(x), **draw_options(x, generator))
 
     def noise_rep(self, x: Inputs) -> Any:
         start = {f: Rep(*f.noise_slots) for f in self.group.factors}
