@@ -29,12 +29,12 @@ def main() -> None:
         found = [run[which] for run in runs if run["method"] == method]
         colour = "#2a6f97" if method.startswith("scored") else "#9a9a9a"
         mean = statistics.mean(found)
-        axes.bar(place, mean, color=colour, width=0.7)
         low, high = mean - min(found), max(found) - mean
-        axes.errorbar(place, mean, [[low], [high]], color="black", capsize=4, linewidth=1)
+        axes.errorbar(place, mean, [[low], [high]], color=colour, fmt="o", capsize=4, markersize=7)
         axes.text(place, max(found) + 0.004, f"{mean:.3f}", ha="center", va="bottom", fontsize=9)
     axes.set_xticks(range(len(SHOWN)), [label for _, _, label in SHOWN], fontsize=9)
-    axes.set_ylim(0.8, 1.0)
+    axes.set_ylim(0.83, 0.98)
+    axes.grid(axis="y", alpha=0.3)
     axes.set_ylabel("test accuracy")
     seeds = len({run["seed"] for run in runs})
     calls = "below each p: calls of the CNN per image in training, evaluation"
