@@ -199,6 +199,16 @@ def test_standard_errors_are_real_and_shrink():
     assert (many.mean - few.mean).abs().max() < 6 * few.stderr.max()
 
 
+def test_a_compiler_follows_complex_numbers():
+    """One graph without breaks; the noise is given, so that both draw the same."""
+    _, phi = spins()
+    x = normal(2, 3, 2)
+    noise = phi.draw_noise(x, samples=2, generator=seeded())
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: phi(x, noise=noise), fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(x), phi(x, noise=noise), rtol=1e-10, atol=1e-12)
+
+
 def test_density_matrices_and_determinants():
     """rho -> U rho U^H: the trace stays and the purity too; det(x, y) has the phase of det U."""
     spin = ps.U(2, "spin")

@@ -14,6 +14,7 @@ from probsym.distributions.geometry import centroid, dense, packed_layout, piece
 from probsym.groups import Group, Slot
 from probsym.groups.orthogonal import turned_axes
 from probsym.kernels.orthonormal import extent, tolerance
+from probsym.kernels.precision import complex_dtype
 from probsym.nets.masking import EdgeList, Segments, Where
 from probsym.nets.rounding import settled, share
 from probsym.reps import Inputs, Layout, Leaf, NodeAxis, Rep, Signature
@@ -406,7 +407,7 @@ def _checked(value: Any, factor: Group, x: Inputs, slots: tuple[Slot | None, ...
 
     # 3. in the precision of the inputs
     if value.is_complex():
-        return value.to(x.dtype.to_complex())
+        return value.to(complex_dtype(x.dtype))
     wide = value.to(x.dtype)
     if not value.is_floating_point() or torch.finfo(value.dtype).eps <= torch.finfo(x.dtype).eps:
         return wide

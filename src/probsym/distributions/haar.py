@@ -14,6 +14,7 @@ from probsym.distributions.default_net import NETS
 from probsym.distributions.geometry import centroid
 from probsym.groups import Group, product
 from probsym.groups.permutation import LARGEST_LIST
+from probsym.kernels.precision import complex_dtype
 from probsym.members import register
 from probsym.reps import Inputs
 
@@ -138,7 +139,7 @@ class Haar(ProjectedDistribution):
 def _in_precision(tensor: Tensor, x: Inputs) -> Tensor:
     """A tensor of an element in the precision of the inputs; integers stay."""
     if tensor.is_complex():
-        return tensor.to(x.dtype.to_complex())
+        return tensor.to(complex_dtype(x.dtype))
     if tensor.is_floating_point():
         return tensor.to(x.dtype)
     return tensor

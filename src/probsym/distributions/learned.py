@@ -19,6 +19,7 @@ from probsym.distributions.relax import Relaxation
 from probsym.distributions.score_function import ScoreFunction, plackett_luce, score_weights
 from probsym.groups import Element, Group
 from probsym.kernels.orthonormal import tolerance
+from probsym.kernels.precision import complex_dtype
 from probsym.kernels.values import differentiated, drawn_once, may_peek, readable
 from probsym.members import register
 from probsym.nets.rounding import NOISE
@@ -487,7 +488,7 @@ class AtInput:
         options = draw_options(x, generator)
         noise: dict[Any, Tensor] = {}
         for path, leaf in self._targets(x).items():
-            kind = x.dtype.to_complex() if leaf.value.is_complex() else x.dtype
+            kind = complex_dtype(x.dtype) if leaf.value.is_complex() else x.dtype
             noise[path] = torch.randn(*shape, *leaf.value.shape, **{**options, "dtype": kind})
         return noise
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.estimators.samples import OutputSamples, block_means, real_dtype
-from probsym.kernels.precision import wide
+from probsym.estimators.samples import OutputSamples, block_means
+from probsym.kernels.precision import real_dtype, wide
 from probsym.reps.outputs import OutputStructure
 
 

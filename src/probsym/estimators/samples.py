@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.kernels.precision import wide
+from probsym.kernels.precision import real_dtype, wide
 from probsym.reps import Inputs
 from probsym.reps.outputs import OutputStructure
 
@@ -104,8 +104,3 @@ def block_means(samples: Tensor, block: int) -> Tensor:
     if block == 1:
         return samples
     return samples.unflatten(0, (-1, block)).mean(1)
-
-
-def real_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the parts of complex numbers, and of real ones."""
-    return dtype.to_real() if dtype.is_complex else dtype  # `to_real` of a real one stops compilers

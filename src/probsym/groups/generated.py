@@ -19,6 +19,7 @@ from probsym.groups.finite import FiniteGroup
 from probsym.groups.orthogonal import rotate
 from probsym.groups.whole import positive
 from probsym.kernels.gathers import gather_nodes
+from probsym.kernels.precision import real_dtype
 from probsym.kernels.values import may_peek
 from probsym.members import register
 
@@ -531,7 +532,7 @@ class MultipliedEntries(GivenByGenerators):
 
     def act(self, g: GeneratedElement, x: Tensor, axis: int, shared_dims: int) -> Tensor:
         self.check(x, axis)
-        kind = x.dtype.to_real() if x.dtype.is_complex else x.dtype
+        kind = real_dtype(x.dtype)
         matrix = of_elements(self.matrices, g)
         return rotate(matrix.to(kind) if kind.is_floating_point else matrix, x, axis, shared_dims)
 

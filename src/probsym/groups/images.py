@@ -21,7 +21,7 @@ from probsym.groups.orthogonal import rotate
 from probsym.groups.pixels import check_options, cleared, turned
 from probsym.groups.whole import positive
 from probsym.kernels.gathers import gather_nodes
-from probsym.kernels.precision import matmul, wide
+from probsym.kernels.precision import matmul, real_dtype, wide
 from probsym.kernels.values import may_peek
 from probsym.members import register
 
@@ -366,9 +366,7 @@ class ImageDet(Slot):
 def _precision(x: Tensor) -> torch.dtype:
     """The real dtype in which x is turned: float32 or wider."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    if dtype.is_complex:
-        return dtype.to_real()
-    return dtype
+    return real_dtype(dtype)
 
 
 def _pose_matrices() -> np.ndarray:

@@ -12,7 +12,7 @@ from probsym.groups.base import Element, Group, Slot
 from probsym.groups.orthogonal import rotate
 from probsym.groups.whole import positive
 from probsym.kernels.orthonormal import lacks_columns, orthonormalise
-from probsym.kernels.precision import matmul, wide
+from probsym.kernels.precision import complex_dtype, matmul, wide
 from probsym.members import register
 
 
@@ -81,9 +81,7 @@ class UnitaryGroup(Group[UnitaryElement]):
     ) -> UnitaryElement:
         if dtype is None:
             dtype = torch.get_default_dtype()
-        if not dtype.is_complex:
-            dtype = dtype.to_complex()
-        one = torch.eye(self.dim, dtype=dtype, device=device)
+        one = torch.eye(self.dim, dtype=complex_dtype(dtype), device=device)
         return UnitaryElement(self, one.expand(*shape, self.dim, self.dim))
 
     def compose(self, g: UnitaryElement, h: UnitaryElement) -> UnitaryElement:
@@ -121,7 +119,7 @@ class UnitaryGroup(Group[UnitaryElement]):
         if dtype is None:
             dtype = torch.get_default_dtype()
         options: dict[str, Any] = {} if generator is None else {"generator": generator}
-        return torch.randn(*shape, self.dim, self.dim, dtype=dtype.to_complex(), device=device, **options)
+        return torch.randn(*shape, self.dim, self.dim, dtype=complex_dtype(dtype), device=device, **options)
 
     def add_noise(self, z: Tensor, eps: Tensor, scale: float) -> Tensor:
         """The columns z at unit size (root mean square length), plus the noise; the first ones of both are used."""

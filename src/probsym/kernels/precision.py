@@ -11,6 +11,33 @@ from probsym.kernels.values import recorded
 
 HALF = (torch.bfloat16, torch.float16)
 
+# As `dtype.to_complex()` and `to_real()` have it, which torch.compile cannot follow.
+COMPLEX = {
+    torch.float16: torch.complex32,
+    torch.bfloat16: torch.complex64,
+    torch.float32: torch.complex64,
+    torch.float64: torch.complex128,
+}
+REAL = {torch.complex32: torch.float16, torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def complex_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of complex numbers with parts of a real one; of complex ones the same.
+
+    >>> complex_dtype(torch.float64), complex_dtype(torch.complex64)
+    (torch.complex128, torch.complex64)
+    """
+    return COMPLEX.get(dtype, dtype)
+
+
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the parts of complex numbers; of real ones the same.
+
+    >>> real_dtype(torch.complex128), real_dtype(torch.bfloat16)
+    (torch.float64, torch.bfloat16)
+    """
+    return REAL.get(dtype, dtype)
+
 
 def wide(x: Tensor) -> Tensor:
     """x in at least float32, or complex64."""

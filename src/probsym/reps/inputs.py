@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probsym.groups import Element, Group
 from probsym.groups.lazy import lazy
+from probsym.kernels.precision import real_dtype
 from probsym.kernels.values import readable
 from probsym.reps import containers
 from probsym.reps.binding import bind, check_edges_of_output, graphs_of_labels
@@ -134,7 +135,7 @@ class Inputs:
     def dtype(self) -> torch.dtype:
         """The widest floating type of the declared tensors, at least float32; of complex ones that of their parts."""
         kinds = [leaf.value.dtype for leaf in self.leaves.values() if leaf.value.is_floating_point()]
-        kinds += [leaf.value.dtype.to_real() for leaf in self.leaves.values() if leaf.value.is_complex()]
+        kinds += [real_dtype(leaf.value.dtype) for leaf in self.leaves.values() if leaf.value.is_complex()]
         wide = torch.float32 if kinds else torch.get_default_dtype()
         for kind in kinds:
             wide = torch.promote_types(wide, kind)

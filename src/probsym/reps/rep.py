@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups import Element, Group, Slot, product
-from probsym.kernels.precision import wide, without_autocast
+from probsym.kernels.precision import complex_dtype, real_dtype, wide, without_autocast
 from probsym.members import register
 from probsym.reps.layout import Layout
 from probsym.reps.nodes import Edges, NodeAxis
@@ -250,23 +250,18 @@ def _in_one_dtype(x: Tensor, g: Element) -> tuple[Tensor, Element]:
     if not (x.is_floating_point() or x.is_complex()):
         return x, g
     # 1. The widest precision of both, as a real dtype.
-    dtype = _real(x.dtype)
+    dtype = real_dtype(x.dtype)
     for tensor in g.tensors.values():
         if tensor.is_floating_point() or tensor.is_complex():
-            dtype = torch.promote_types(dtype, _real(tensor.dtype))
+            dtype = torch.promote_types(dtype, real_dtype(tensor.dtype))
 
     # 2. Both in it; complex numbers stay complex.
     def widened(tensor: Tensor) -> Tensor:
         if tensor.is_complex():
-            return tensor.to(dtype.to_complex())
+            return tensor.to(complex_dtype(dtype))
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
     return widened(x), g.map(lambda tensor, _: widened(tensor))
-
-
-def _real(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the parts of complex numbers, and of real ones."""
-    return dtype.to_real() if dtype.is_complex else dtype  # `to_real` of a real one stops compilers
 
 
 def _slot(slot: SlotLike) -> Slot | None:
