@@ -10,7 +10,7 @@ from torch import nn
 
 import probsym as ps
 from probsym.distributions import NETS, net_for
-from probsym.groups.lorentz import four_velocity
+from probsym.groups.lorentz import boost_to, four_velocity
 from probsym.nets import FormWeights
 from probsym.testing import assert_distribution, assert_equivariant, equivariance_error
 from probsym.testing.elements import draw_elements
@@ -162,6 +162,25 @@ def test_parallel_momenta_turn_with_their_rest_frame():
     estimate = canonical.estimate(**x)
     assert estimate.diagnostics["degenerate"] == 2
     assert estimate.stderr["vector"].isinf().tolist() == [[False] * 4, [True] * 4, [True] * 4]
+
+
+@pytest.mark.parametrize("gamma", [1.0, 10.0, 100.0])
+@pytest.mark.parametrize("storage", ["dense", "ragged"])
+def test_ties_are_ties_in_every_frame(gamma, storage):
+    """Two of these momenta are mirror images. Rounding of E^2 - p^2 grows by gamma^2, and must not tell them apart."""
+    momenta = torch.tensor([[1, 0.7, 0, 0], [1, -0.7, 0, 0], [2, 0, 0.3, 0.5], [1.5, 0, -0.6, 0.2]]).double()
+    u = nn.functional.normalize(normal(6, 3), dim=-1) * (gamma**2 - 1) ** 0.5
+    x = (boost_to(four_velocity(u)) @ momenta.mT).mT
+    axis, group = AXES[storage], GROUPS["lorentz"]
+    rep = {"x": ps.Rep(axis, group)}
+    phi = ps.symmetrize(nn.Identity(), rep, rep["x"], "canonical").double().eval()
+    for given, tied in ((x, True), (x + 0.3 * x.flip(1)[..., :1] * x, False)):
+        call = {"x": given}
+        if storage == "ragged":
+            call = {"x": given.flatten(0, 1), "batch": torch.arange(6).repeat_interleave(4)}
+        bound = phi.bind((), call)
+        scores = phi.distribution.net_features(bound)[axis]
+        assert bound.stored(axis).degenerate(scores).tolist() == [tied] * 6
 
 
 def test_massless_particles():

@@ -38,7 +38,9 @@ def net_for(kind: str) -> Callable[[NetBuilder], NetBuilder]:
 
     N is 1 where no node axis carries the vectors. Of a ragged batch the nodes lie one after the other, (1, sum N, ...),
     and the mask is `nets.masking.Segments`; else it is (B, N) or None. The vectors are as they came, in the dtype of
-    the inputs; scalars are in the dtype of the net.
+    the inputs; scalars are in the dtype of the net. A method `rounding(vectors, mask)`, if it has one, tells the
+    relative rounding (B,) of the invariants that the scores are made of, where that is more than one of their dtype:
+    what differs by less is a tie.
 
     Raises:
         ValueError: the kind has a net already.
@@ -170,7 +172,10 @@ class DefaultNet(nn.Module):
             raise ValueError(f"no input holds points or vectors of {view.space!r}: nothing to orient it by")
         if view.space is not None and view.space.feature_kind in NETS:
             kept = seen.vectors
-            return replace(_cast(replace(seen, vectors=None), next(net.parameters()).dtype), vectors=kept)
+            seen = replace(_cast(replace(seen, vectors=None), next(net.parameters()).dtype), vectors=kept)
+            if hasattr(net, "rounding"):
+                seen = replace(seen, rounding=net.rounding(kept, seen.mask))
+            return seen
         if isinstance(net, DeepSets) and seen.scalars is None:
             raise ValueError(
                 f"no input tells the nodes of {view.axis!r} apart that the default net can see (node axes, points and "

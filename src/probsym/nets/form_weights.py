@@ -128,6 +128,22 @@ class FormWeights(nn.Module):
             columns = settled(columns, mean(keep(weights * lengths, mask).sum(2), mask))
         return scores, columns.to(vectors.dtype)
 
+    @torch.no_grad()
+    def rounding(self, vectors: Tensor, mask: Where = None) -> Tensor | None:
+        """Relative rounding (B,) of the invariants that scores are made of, where it is more than that of their dtype.
+
+        Products of momenta cancel: seen at gamma, what is left of them has lost eps gamma^2.
+        """
+        if self.form == "hermitian":
+            return None
+        eps = torch.finfo(vectors.dtype).eps
+        total = mean(keep(vectors, mask).double().sum(3), mask)  # (B, 4)
+        energy = total[:, 0].square()
+        mass = self.product(total, total).squeeze(-1)
+        least = LIGHTLIKE_IN_EPS * eps * energy
+        gamma_square = energy / torch.where(mass > least, mass, 1.0)
+        return torch.where(mass > least, eps * gamma_square, 1.0)
+
     def product(self, v: Tensor, w: Tensor) -> Tensor:
         """<v, w> of vectors (..., D), as real numbers (..., 1), or both parts (..., 2)."""
         if self.form == "hermitian":
