@@ -173,8 +173,9 @@ class DefaultNet(nn.Module):
         if view.space is not None and view.space.feature_kind in NETS:
             kept = seen.vectors
             seen = replace(_cast(replace(seen, vectors=None), next(net.parameters()).dtype), vectors=kept)
-            if hasattr(net, "rounding"):
-                seen = replace(seen, rounding=net.rounding(kept, seen.mask))
+            rounding = getattr(net, "rounding", None)
+            if rounding is not None:
+                seen = replace(seen, rounding=rounding(kept, seen.mask))
             return seen
         if isinstance(net, DeepSets) and seen.scalars is None:
             raise ValueError(
