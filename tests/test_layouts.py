@@ -128,7 +128,7 @@ def test_default_nets_agree_over_layouts():
 
 
 @pytest.mark.parametrize("setting", ["S x E(3)", "padded S x E(3)", "S", "labels"])
-@pytest.mark.parametrize("distribution", ["learned", "learned-input", "canonical", "frame", "haar"])
+@pytest.mark.parametrize("distribution", ["recursive", "learned", "learned-input", "canonical", "frame", "haar"])
 def test_outputs_do_not_depend_on_the_rest_of_the_batch(setting, distribution):
     s = SETTINGS[setting]()
     phi = s.symmetrized(distribution)

@@ -10,7 +10,7 @@ from cases import close, randn, seeded
 BATCH = torch.tensor([0, 0, 0, 1, 1])
 MASK = torch.arange(3) < torch.tensor([3, 2])[:, None]
 SPACE = ps.E(3, "space")
-DISTRIBUTIONS = ["haar", "frame", "learned", "canonical"]
+DISTRIBUTIONS = ["recursive", "haar", "frame", "learned", "canonical"]
 
 
 class Pooled(nn.Module):
