@@ -10,6 +10,7 @@ from torch import Tensor
 
 from probsym.groups.base import Element, Group, Slot
 from probsym.groups.orthogonal import rotate
+from probsym.kernels.minkowski import boost_to, four_velocity, minkowski, reflected
 from probsym.kernels.orthonormal import lacks_columns, orthonormalise
 from probsym.kernels.precision import matmul
 from probsym.members import register
@@ -67,9 +68,10 @@ class Lorentz(Group[LorentzElement]):
     random boost, counts as `degenerate`, and has an infinite standard error.
 
     **Precision.** Elements are float64 whatever their features are. Rounding of a momentum at gamma = E / m still
-    changes what is seen in its rest frame, by eps gamma^2: float32 keeps three digits at gamma = 100, and from
-    gamma = 724 on E^2 - p^2 is no more than rounding, so that the momentum counts as light-like. float64 keeps eight
-    digits at gamma = 1e4. A product of two elements loses as much where their boosts cancel; an inverse is exact.
+    changes what is seen in its rest frame, by eps gamma^2. In float32 an output of the canonical pose is off by 4e-4 at
+    gamma = 10; at 100 the directions of most inputs count as rounding, and from 724 on so does the mass, E^2 - p^2. In
+    float64 it is off by 2e-10 at gamma = 100 and 2e-6 at 1e4 (medians of 200 events of five particles). A product loses
+    as much where boosts cancel; an inverse is exact.
 
     Args:
         about: None, or "beam".
@@ -125,7 +127,7 @@ class Lorentz(Group[LorentzElement]):
 
     def inverse(self, g: LorentzElement) -> LorentzElement:
         """eta L^T eta: entries and signs change places, so that nothing is lost."""
-        return LorentzElement(self, _reflected(g.matrix))
+        return LorentzElement(self, reflected(g.matrix))
 
     # ------------------------------------------------------------ from features
 
@@ -207,7 +209,7 @@ class Lorentz(Group[LorentzElement]):
         # 3. All columns as seen from there, that one last. It is at rest, up to what is transverse to a beam.
         number = torch.arange(z.shape[-1], device=z.device)
         order = (number == first).to(torch.uint8).argsort(dim=-1, stable=True)
-        seen = matmul(_reflected(boost), z.gather(-1, order.unsqueeze(-2).expand_as(z)))
+        seen = matmul(reflected(boost), z.gather(-1, order.unsqueeze(-2).expand_as(z)))
         others = seen[..., 1:, :]
         if self.about is None:
             others = others * (number + 1 < z.shape[-1])
@@ -274,7 +276,7 @@ class Lorentz(Group[LorentzElement]):
         """
         frame = self.rest_frame(z)
         moved = self.rest_frame(matmul(h.matrix, z.double()).to(z.dtype))
-        little = matmul(_reflected(moved.boost), matmul(h.matrix.double(), frame.boost))[..., 1:, 1:]
+        little = matmul(reflected(moved.boost), matmul(h.matrix.double(), frame.boost))[..., 1:, 1:]
         one = torch.eye(3, dtype=little.dtype, device=little.device)
         little = torch.where((frame.massive & moved.massive)[..., None, None], little, one)
         return matmul(little, eps.double()).to(eps.dtype)
@@ -292,11 +294,11 @@ class Lorentz(Group[LorentzElement]):
         matrix = g.matrix.detach().double()
         one = torch.eye(4, dtype=matrix.dtype, device=matrix.device)
         gamma = matrix[..., 0, 0]
-        away = (matmul(_reflected(matrix), matrix) - one).abs().amax((-2, -1)) / gamma.square().clamp_min(1.0)
+        away = (matmul(reflected(matrix), matrix) - one).abs().amax((-2, -1)) / gamma.square().clamp_min(1.0)
 
         # Reversed time, mirrors, and about a beam whatever mixes it with the plane across.
         away = away + torch.nn.functional.relu(1 - gamma - away)
-        turn = matmul(_reflected(boost_to(matrix[..., :, 0])), matrix)[..., 1:, 1:]
+        turn = matmul(reflected(boost_to(matrix[..., :, 0])), matrix)[..., 1:, 1:]
         away = torch.where(torch.linalg.det(turn) < 0, away + 1, away)
         if self.about == "beam":
             mixing = torch.cat([matrix[..., [0, 3], 1:3].flatten(-2), matrix[..., 1:3, [0, 3]].flatten(-2)], -1)
@@ -328,40 +330,7 @@ class FourVector(Slot):
         return rotate(g.matrix, x, axis, shared_dims)
 
 
-# ---------------------------------------------------------------- arithmetic
-
-
-def minkowski(p: Tensor, q: Tensor) -> Tensor:
-    """p_0 q_0 - p_1 q_1 - p_2 q_2 - p_3 q_3 of four-vectors (*shape, 4).
-
-    >>> float(minkowski(torch.tensor([5.0, 0.0, 0.0, 4.0]), torch.tensor([5.0, 0.0, 0.0, 4.0])))
-    9.0
-    """
-    product = p * q
-    return product[..., 0] - product[..., 1:].sum(-1)
-
-
-def four_velocity(u: Tensor) -> Tensor:
-    """The four-velocity (*shape, 4) with the space part u (*shape, 3): (sqrt(1 + u^2), u)."""
-    return torch.cat([(1 + u.square().sum(-1, keepdim=True)).sqrt(), u], -1)
-
-
-def boost_to(velocity: Tensor) -> Tensor:
-    """The boost (*shape, 4, 4) without rotation that takes (1, 0, 0, 0) to a four-velocity (*shape, 4).
-
-    B = [[gamma, u^T], [u, 1 + u u^T / (1 + gamma)]]
-    """
-    gamma = velocity[..., :1].unsqueeze(-1)
-    u = velocity[..., 1:].unsqueeze(-1)
-    one = torch.eye(3, dtype=velocity.dtype, device=velocity.device)
-    space = one + u * u.mT / (1 + gamma)
-    return torch.cat([torch.cat([gamma, u.mT], -1), torch.cat([u, space], -1)], -2)
-
-
-def _reflected(matrix: Tensor) -> Tensor:
-    """eta L^T eta: the inverse of a Lorentz transformation."""
-    sign = matrix.new_tensor([1.0, -1.0, -1.0, -1.0])
-    return sign.unsqueeze(-1) * matrix.mT * sign
+# ---------------------------------------------------------------- what is rounding
 
 
 def _certain(vectors: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -389,3 +358,6 @@ def _certain(vectors: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _column(columns: Tensor, place: Tensor) -> Tensor:
     """The column (*shape, D, 1) at a place (*shape, 1) of columns (*shape, D, M)."""
     return columns.gather(-1, place.unsqueeze(-2).expand(*columns.shape[:-1], 1))
+
+
+__all__ = ["FourVector", "Lorentz", "LorentzElement", "RestFrame", "boost_to", "four_velocity", "minkowski"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
+from probsym.kernels.minkowski import boost_to, minkowski, reflected
 from probsym.members import register
 
 from .masking import Where, keep, lifted, mean, spread
@@ -89,7 +90,8 @@ class FormWeights(nn.Module):
         # Products of momenta cancel: E^2 - p^2.
         precise = keep(vectors, mask).to(torch.complex128 if vectors.is_complex() else torch.float64)
         v = precise.transpose(2, 3)  # (B, N, C, D)
-        few = mixed(precise).transpose(2, 3)
+        seen = self._at_rest(v, mask, eps)
+        few = mixed(seen.transpose(2, 3)).transpose(2, 3)
 
         # 1. s_i, relative to a size of the whole input, so that no unit matters.
         total = mean(few, mask).sum(1)
@@ -108,7 +110,7 @@ class FormWeights(nn.Module):
         a = silu(self.first(s))
 
         # 2. K sums, and what they say about each node and about the whole.
-        u = self._sums(self.cloud(a), v, self.shared, mask)  # (B, K, D)
+        u = self._sums(self.cloud(a), seen, self.shared, mask)  # (B, K, D)
         towards = self.product(few.unsqueeze(3), spread(u, mask).unsqueeze(2)) / node_size.unsqueeze(-1)
         towards = (towards.flatten(2).asinh() * node_known).to(kind)
         first, second = pairs(self.shared)
@@ -127,6 +129,22 @@ class FormWeights(nn.Module):
             weights = self._weights(self.weights(h).detach(), v.shape[2], self.columns, False).abs()
             columns = settled(columns, mean(keep(weights * lengths, mask).sum(2), mask))
         return scores, columns.to(vectors.dtype)
+
+    def _at_rest(self, v: Tensor, mask: Where, eps: float) -> Tensor:
+        """The vectors (B, N, C, D) as seen from the rest frame of their sum, if it has one.
+
+        Invariants are the same there, and products do not cancel: those of fourth order would lose eps gamma^4.
+        """
+        if self.form == "hermitian":
+            return v
+        total = mean(v, mask).sum(1)  # (B, 4)
+        square = minkowski(total, total).unsqueeze(-1)
+        energy = total[:, :1].detach()
+        massive = square.detach() > LIGHTLIKE_IN_EPS * eps * energy.square()
+        mass = torch.where(massive, square, 1.0).sqrt() * torch.where(energy < 0, -1.0, 1.0)
+        velocity = torch.where(massive, total / mass, total.new_tensor([1.0, 0.0, 0.0, 0.0]))
+        back = spread(reflected(boost_to(velocity)), mask)  # (B, 1, 4, 4), of a ragged batch (1, sum N, 4, 4)
+        return v @ back.mT
 
     @torch.no_grad()
     def rounding(self, vectors: Tensor, mask: Where = None) -> Tensor | None:
