@@ -303,6 +303,12 @@ def test_products_are_outer_products():
     assert torch.allclose(one_axis, two_axes.flatten(2, 3), atol=1e-12)
 
 
+def test_groups_stand_for_their_defining_slots():
+    space = ps.O(3)
+    assert space * space.vector == space.vector * space == space.vector * space.vector
+    assert space + space.det * space.vector == space.vector + space.det * space.vector
+
+
 def test_sums_act_part_by_part_and_points_move_with_the_origin():
     space = ps.SE(3)
     h = space.project((torch.randn(2, 3).double(), torch.randn(2, 3, 3).double()), torch.zeros(2, 3, 3).double())

@@ -503,6 +503,13 @@ class Slot(ABC):
 
         return TensorProduct(self.group, (self, other))  # type: ignore[arg-type]  # a group is its defining slot
 
+    def __rmul__(self, other: Group) -> Slot:
+        if not isinstance(other, Group):
+            return NotImplemented
+        from probsym.groups.representations import TensorProduct
+
+        return TensorProduct(self.group, (other, self))  # type: ignore[arg-type]  # a group is its defining slot
+
     def __add__(self, other: Slot | Group | int) -> Slot:
         """The direct sum on one axis; a whole number stands for as many invariant entries."""
         if not isinstance(other, Slot | Group | int):

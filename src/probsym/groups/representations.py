@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, TypeAlias
@@ -97,6 +97,10 @@ class Irrep(MatrixSlot):
                 f"{of}: irreps are known in two and three dimensions, got {self.group.dim}: give the matrices to "
                 "space.linear(dim, matrix_of)"
             )
+        if self.group.dim == 3:
+            # made here, so that compilers find tables and need not follow how they are made
+            tables = tuple([coupling(degree) for degree in range(2, self.l + 1)])
+            object.__setattr__(self, "_couplings", tables)
         if self.parity is None:
             return
         if self.parity not in ("even", "odd"):
@@ -133,7 +137,10 @@ class Irrep(MatrixSlot):
         return ()
 
     def matrix(self, r: Tensor) -> Tensor:
-        d = planar_harmonics(r, self.l) if self.group.dim == 2 else wigner(r, self.l)
+        if self.group.dim == 2:
+            d = planar_harmonics(r, self.l)
+        else:
+            d = wigner(r, self.l, self._couplings)  # type: ignore[attr-defined]
         if self.parity is not None:
             d = d * torch.linalg.det(r.detach()).sign()[..., None, None]
         return d
@@ -143,8 +150,11 @@ class Irrep(MatrixSlot):
         return f"{self.group!r}.irrep({self.l}{parity})"
 
 
-def wigner(r: Tensor, l: int) -> Tensor:  # noqa: E741
+def wigner(r: Tensor, l: int, couplings: Sequence[np.ndarray] | None = None) -> Tensor:  # noqa: E741
     """D^l(R), (*shape, 2l + 1, 2l + 1), of orthogonal matrices R (*shape, 3, 3); with the natural parity, see `Irrep`.
+
+    Args:
+        couplings: the matrices C of degrees 2 ... l, where they are made already.
 
     >>> quarter = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     >>> torch.equal(wigner(quarter, 1), quarter), wigner(-quarter, 0).item()
@@ -160,7 +170,8 @@ def wigner(r: Tensor, l: int) -> Tensor:  # noqa: E741
         size = 3 * d.shape[-1]
         pairs = pairs.reshape(*r.shape[:-2], size, size)
         # C (D x R) C^T, each product with a matrix on the right that all rows share, which is one large product
-        c = torch.from_numpy(coupling(degree)).to(r)
+        table = coupling(degree) if couplings is None else couplings[degree - 2]
+        c = torch.from_numpy(table).to(r)
         right = matmul(pairs, c.mT)
         d = matmul(right.mT, c.mT).mT
     return d
