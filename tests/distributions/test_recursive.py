@@ -220,6 +220,15 @@ def test_products_with_an_invariant_net(setting):
 
 
 @pytest.mark.parametrize("setting", ["S x E(3)", "padded S x E(3)", "ragged S x E(3)"])
+def test_rotations_of_the_default_net_beside_any_order(setting):
+    """Where p does not cover the order of the nodes, its default net does not see it."""
+    s = SETTINGS[setting]()
+    nodes = next(f for f in s.group.factors if isinstance(f, ps.S))
+    space = ps.E(3)
+    assert_distribution(Recursive(PlainNet(s.inputs, space), space) * ps.Haar(nodes), s.call, s.inputs)
+
+
+@pytest.mark.parametrize("setting", ["S x E(3)", "padded S x E(3)", "ragged S x E(3)"])
 def test_one_input_is_the_same_alone(setting):
     """B = 1 and k = 1: what an input gets does not depend on its batch."""
     s = SETTINGS[setting]()
