@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from probsym.distributions import EquivariantDistribution, Noise, by_name, complete
 from probsym.distributions.base import samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, MonteCarlo, OutputSamples, Source
+from probsym.frozen import Frozen
 from probsym.groups import Element
 from probsym.groups.whole import positive
 from probsym.reps import Inputs, Signature, as_spec, group_of, unfold
@@ -216,6 +217,14 @@ class Symmetrizer(nn.Module):
     ) -> Noise:
         """The noise that a call with these arguments would draw; pass it on as `noise=`."""
         return self.distribution.draw(self.bind(args, kwargs), positive("samples", samples), generator)
+
+    def frozen(self, seed: int, example: Any = None) -> Frozen:
+        """phi with the same noise at every call, a smooth function of its inputs: for forces, line searches, exports.
+
+        Args:
+            seed: of the noise. example: inputs whose noise is drawn now and kept, so that calls can be exported.
+        """
+        return Frozen(self, seed, example)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
         """The call's arguments with their Reps, shapes and dtypes checked."""
