@@ -198,7 +198,7 @@ REP = ps.Rep(ps.S("n"), ps.O(3))
         (
             lambda m: ps.Learned(m, ps.O(3), noise="early"),
             ValueError,
-            "noise: expected one of 'late', 'input', got 'early'",
+            "noise: expected one of 'late', 'gumbel', 'input', got 'early'",
         ),
         (lambda m: ps.Learned(m, ps.O(3), scale=0), ValueError, "scale: expected a positive number"),
         (lambda m: ps.Learned(lambda x: x, ps.O(3)), TypeError, "net: expected an nn.Module"),

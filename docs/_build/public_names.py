@@ -20,7 +20,7 @@ def on_post_build(config: Any, **_: Any) -> None:
     for package in PUBLIC:
         for name in exported(package):
             path = f"{package}.{name}"
-            is_module = name in ("designs", "learning", "testing")
+            is_module = name in ("designs", "learning", "rotations", "testing")
             is_constant = name.isupper()
             places = {path, f"{path}.{name}"}  # the second: a function in a module of the same name
             if not is_module and not is_constant and not places & reference:
