@@ -147,37 +147,40 @@ def train(name: str, size: int, scale: float, seed: int, steps: int) -> dict[str
 # ---------------------------------------------------------------- all of it
 
 
-def measure(quick: bool) -> dict[str, Any]:
+SCALES = (0.3, 1.0)
+TRAINED = (
+    ("haar", 0.0),
+    ("canonical", 0.0),
+    ("score function", 0.1),
+    ("score function", 0.3),
+    ("straight-through, temperature 0.1", 0.1),
+    ("straight-through, temperature 0.1", 0.3),
+)
+
+
+def gradients(seeds: int, steps: int) -> list[dict[str, Any]]:
+    """Cosines of every way at every scale, one per seed."""
     rows: list[dict[str, Any]] = []
-    seeds = range(2) if quick else range(6)
-    for scale in (0.3, 1.0):
-        by_way: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
-        for seed in seeds:
-            for name, pair in cosines(seed, scale, 10, 10 if quick else 60).items():
-                by_way[name].append(pair)
-        for name, pairs in by_way.items():
-            one = [pair[0] for pair in pairs]
-            many = [pair[1] for pair in pairs]
+    for scale in SCALES:
+        by_seed = [cosines(seed, scale, k=10, steps=steps) for seed in range(seeds)]
+        for name in WAYS:
+            one = [pairs[name][0] for pairs in by_seed]
+            many = [pairs[name][1] for pairs in by_seed]
             rows.append({"scale": scale, "way": name, "one step": one, "mean of steps": many})
-            print(
-                f"scale {scale}, {name}: one step {statistics.mean(one):.2f}, mean {statistics.mean(many):.2f}",
-                flush=True,
-            )
-    trained: list[dict[str, Any]] = []
+            print(f"scale {scale}, {name}: one step {statistics.mean(one):.2f}, mean {statistics.mean(many):.2f}")
+    return rows
+
+
+def trainings(seeds: int, steps: int) -> list[dict[str, Any]]:
+    """Test errors of every way, one training per seed."""
+    rows: list[dict[str, Any]] = []
     for size in (6, 16):
-        for name, scale in (
-            ("haar", 0.0),
-            ("canonical", 0.0),
-            ("score function", 0.1),
-            ("score function", 0.3),
-            ("straight-through, temperature 0.1", 0.1),
-            ("straight-through, temperature 0.1", 0.3),
-        ):
-            for seed in (1, 2) if quick else (1, 2, 3):
-                row = train(name, size, scale, seed, 50 if quick else 2000)
-                trained.append({"size": size, "way": name, "scale": scale, "seed": seed, **row})
-                print(trained[-1], flush=True)
-    return {"gradients": rows, "training": trained}
+        for name, scale in TRAINED:
+            for seed in range(1, seeds + 1):
+                row = train(name, size, scale, seed, steps)
+                rows.append({"size": size, "way": name, "scale": scale, "seed": seed, **row})
+                print(rows[-1], flush=True)
+    return rows
 
 
 def main() -> None:
@@ -187,10 +190,14 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.time()
-    result = measure(given.quick)
+    seeds, steps, training_steps = (2, 10, 50) if given.quick else (6, 60, 2000)
+    result: dict[str, Any] = {
+        "gradients": gradients(seeds, steps),
+        "training": trainings(min(seeds, 3), training_steps),
+    }
     if given.out is not None:
         result |= {**circumstances(1), "wall": round(time.time() - start)}
-        write(given.out, json.dumps(result, indent=1))
+        write(given.out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
