@@ -106,4 +106,7 @@ def test_refusals():
     adaptive = energy(eval_samples=ps.Adaptive(0.1))
     with pytest.raises(ValueError, match="noise can be kept for MonteCarlo"):
         adaptive.frozen(0, example=x)
+    design = energy(eval_samples=ps.MonteCarlo(24, design="octahedral"))
+    with pytest.raises(ValueError, match="noise cannot be kept for the design"):
+        design.frozen(0, example=x)
     assert torch.equal(adaptive.frozen(0)(x), adaptive.frozen(0)(x))

@@ -99,6 +99,8 @@ class Frozen(nn.Module):
             if phi.distribution.has_enumerate_support:
                 return
             raise ValueError(f"example: noise can be kept for MonteCarlo(k), got {estimator!r}; leave the example out")
+        if estimator.design is not None:  # a design makes more elements of the noise than there is noise
+            raise ValueError(f"example: noise cannot be kept for the design of {estimator!r}; leave the example out")
         noise = phi.draw_noise(*args, samples=estimator.k, generator=self._generator(x.device), **kwargs)
 
         # 2. Each of its tensors becomes a buffer.

@@ -68,3 +68,44 @@ def test_nothing_is_a_batch_too(name, kind, distribution):
     right = Sums()(**call)
     for options in ({}, {"samples": 1}, {"samples": 3}):
         assert close(phi(**call, generator=seeded(), **options), right)
+
+
+ORDERS, CUBE, UPRIGHT = ps.S("orders"), ps.Octahedral(), ps.SE(3, about="z")
+
+
+def scores():
+    """One number for each of no inputs."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
+
+
+LAWS = {
+    "WeightedFrame": (lambda: ps.WeightedFrame(SPACE), ps.Rep(None, SPACE)),
+    "WeightedFrame about z": (lambda: ps.WeightedFrame(UPRIGHT), ps.Rep(None, UPRIGHT)),
+    "Scored": (lambda: ps.Scored(scores(), CUBE), ps.Rep(None, CUBE.vector)),
+    "Scored, the best pose": (lambda: ps.Scored(scores(), CUBE, temperature=0), ps.Rep(None, CUBE.vector)),
+    "ScoreFunction": (
+        lambda: ps.Learned(ColumnSums(), ORDERS, noise="gumbel", relaxation=ps.ScoreFunction()),
+        ps.Rep(ORDERS),
+    ),
+}
+
+
+class ColumnSums(nn.Linear):
+    """A score for each node."""
+
+    def __init__(self):
+        super().__init__(3, 1)
+
+    def forward(self, x):
+        return super().forward(x)[..., 0]
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_no_inputs_under_laws_with_weights(name):
+    """An empty batch comes out empty, from samples and in a training step too."""
+    law, rep = LAWS[name]
+    phi = ps.symmetrize(nn.Identity(), rep, rep, law().double())
+    x = torch.zeros(0, 4, 3, dtype=torch.float64, requires_grad=True)
+    phi(x, samples=2).sum().backward()
+    assert phi.eval()(x).shape == (0, 4, 3)
+    assert phi.estimate(x, samples=3).stderr.shape == (0, 4, 3)

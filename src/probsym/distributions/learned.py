@@ -312,7 +312,7 @@ class Learned(NetDistribution):
         # 2. Weights of value one, whose gradient is that of the law of the orders.
         log_p = self._log_prob(x, clean, g)
         sample_shape = log_p.shape[:-1]
-        weights = score_weights(log_p.reshape(-1, x.count))
+        weights = score_weights(log_p.reshape(math.prod(sample_shape), x.count))
         if weights is None:
             return g
         return g.weighted(weights.reshape(*sample_shape, x.count))
@@ -324,6 +324,8 @@ class Learned(NetDistribution):
         probability proportional to exp(-score_i / scale), the second to one of the others in the same way, and so on.
 
             log p = sum_r [ l_r - log sum_{s >= r} exp l_s ],    l_r = -score / scale of the node in place r
+
+        The scores are those of the net with mean zero and variance one over the nodes of each input.
 
         Poses and other factors of a product are independent of the order, given x; their density is not counted.
 

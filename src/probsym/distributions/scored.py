@@ -258,7 +258,7 @@ class Scored(EquivariantDistribution):
 
         # 2. Which one each sample takes.
         log_p, learned, best = self._law(x, seen)
-        place = _chosen(log_p, eps.reshape(-1, *eps.shape[-2:]))
+        place = _chosen(log_p, eps.reshape(math.prod(sample_shape), *eps.shape[-2:]))
         if diagnostics is not None:
             fill(diagnostics, self._diagnostics(log_p, best))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -186,7 +187,7 @@ class WeightedFrame(EquivariantDistribution):
         table = tuples.weight.detach().reshape(x.count, *[count] * positions).expand(*shape, *[-1] * (positions + 1))
         chosen: list[Tensor] = []
         for position in range(positions):
-            share = table.reshape(*shape, x.count, count, -1).sum(-1)
+            share = table.reshape(*shape, x.count, count, count ** (positions - 1 - position)).sum(-1)
             column = (share.log() + gumbel[..., position]).argmax(-1)  # (K, B)
             chosen.append(column)
             picked = column.reshape(*column.shape, *[1] * (table.ndim - column.ndim))
@@ -200,7 +201,8 @@ class WeightedFrame(EquivariantDistribution):
             value = choice[leaf.name]
             if leaf.rep.ragged is not None:
                 value = x.layouts[leaf.rep.ragged].pad(value, len(shape))
-            parts.append(value.reshape(*shape, x.count, -1, self.turned))
+            columns = math.prod(value.shape[len(shape) + 1 : -1])
+            parts.append(value.reshape(*shape, x.count, columns, self.turned))
         joined = torch.cat(parts, -2)
         missing = self.turned - 1 - joined.shape[-2]
         if missing > 0:
