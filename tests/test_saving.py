@@ -329,3 +329,12 @@ def test_damaged_weights_are_one_clear_error(tmp_path):
         except ValueError as error:
             refused += "model.safetensors" in str(error)
     assert refused > len(changes) / 2
+
+
+def test_saves_symmetrizers_alone(tmp_path):
+    space = ps.SO(3)
+    phi = ps.symmetrize(nn.Identity(), ps.Rep(None, space), ps.Rep(None, space), "haar")
+    with pytest.raises(TypeError, match="phi: expected a Symmetrizer, got Frozen"):
+        ps.save(phi.frozen(0), tmp_path / "frozen")
+    ps.save(torch.compile(phi, backend="eager"), tmp_path / "compiled")
+    assert ps.load(tmp_path / "compiled", model=nn.Identity()).group == phi.group

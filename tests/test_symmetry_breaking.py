@@ -145,3 +145,20 @@ def test_refusals():
         ps.SymmetryBreaking(Pointer(), inputs, {"hint": (space, (3,))}, output)
     with pytest.raises(ValueError, match=r"'hint' has 6 nodes along .* and an input has 7"):
         broken_symmetry(nodes)(pos=torch.randn(2, 7, 3).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_vectors_have_the_half_precision_of_the_inputs(dtype):
+    """A model in half precision has no use for float32."""
+
+    class Hint(nn.Linear):
+        def forward(self, pos, hint):
+            return super().forward(hint) + pos[:, 0]
+
+    space = ps.SO(3)
+    phi = ps.SymmetryBreaking(Hint(3, 3), {"pos": ps.Rep(None, space)}, {"hint": (ps.Rep(space), (3,))}, ps.Rep(space))
+    phi = phi.to(dtype)
+    answer = phi(pos=torch.randn(2, 4, 3, generator=seeded(0)).to(dtype))
+    assert answer.dtype == dtype
+    answer.float().sum().backward()
+    assert phi.vectors["hint"].grad.abs().sum() > 0

@@ -174,7 +174,7 @@ class SymmetryBreaking(nn.Module):
 
     def _spread(self, x: Inputs, name: str, rep: Rep) -> Tensor:
         """The vector for every input: (B, ...), along ragged nodes (sum N, ...)."""
-        value = self.vectors[name].to(x.dtype)
+        value = self.vectors[name].to(_narrow_dtype(x))
 
         # 1. Along nodes the first ones, as many as there are.
         for axis, places in rep.nodes:
@@ -194,3 +194,14 @@ class SymmetryBreaking(nn.Module):
         layout = x.layouts[rep.ragged]
         place_in_graph = layout.position % max(layout.padded_size, 1)
         return value.index_select(0, place_in_graph)
+
+
+def _narrow_dtype(x: Inputs) -> torch.dtype:
+    """The floating type in which the model meets the inputs: unlike `x.dtype` it may be one of half precision."""
+    kinds = [leaf.value.dtype for leaf in x.leaves.values() if leaf.value.is_floating_point()]
+    if not kinds:
+        return x.dtype
+    common = kinds[0]
+    for kind in kinds:
+        common = torch.promote_types(common, kind)
+    return common

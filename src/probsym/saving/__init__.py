@@ -81,10 +81,14 @@ def save(phi: Symmetrizer, folder: str | os.PathLike[str], overwrite: bool = Fal
     Raises:
         FileExistsError: the folder holds a saved model, and `overwrite` is false.
         ValueError: something cannot be rebuilt; names it.
+        TypeError: phi is something else, such as `SymmetryBreaking` or what `phi.frozen(seed)` returns.
         ImportError: safetensors is not installed.
     """
     from safetensors.torch import save as to_bytes
 
+    plain = getattr(phi, "_orig_mod", phi)  # what torch.compile wraps
+    if not isinstance(plain, Symmetrizer):
+        raise TypeError(f"phi: expected a Symmetrizer, got {type(phi).__name__}, whose state_dict() torch can save")
     folder = Path(folder)
     if (folder / CONFIG).exists() and not overwrite:
         raise FileExistsError(f"{folder / CONFIG} exists: pass overwrite=True to replace the saved model")
