@@ -161,6 +161,7 @@ class Symmetrizer(nn.Module):
             samples: number of samples K; estimator: how to average. At most one of samples, estimator and tol.
             tol: evaluation until the standard error of each input is below it, with at most `max_samples`.
             noise: noise drawn before with `draw_noise`, instead of a generator; as many samples as the estimator takes.
+                Without an estimator of this call it is MonteCarlo of as many samples: no design, no chunks.
             return_estimate: return the `Estimate` instead of its mean.
 
         Raises:
@@ -368,7 +369,7 @@ def symmetrize(
             tuple; a tuple stands for all entries, None leaves one out. A model that would return `pos + net(pos)`
             returns net(pos), declared `space.vector`, and `pos + phi(pos=pos)` adds the positions: inside the average
             they send a wrong gradient to a learned order (docs/theory.md, eq. 8).
-        distribution: "learned", "haar", "frame", "canonical", or a distribution over the group.
+        distribution: "learned", "haar", "frame", "canonical", "recursive", or a distribution over the group.
         train_samples, eval_samples: samples or an estimator; None takes the distribution's own.
         example: a sample input (dict of keywords, tuple, or a single argument) that fixes the channel counts of the
             default net now; without it they are fixed at the first call.
