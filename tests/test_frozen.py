@@ -86,6 +86,18 @@ def test_exported_with_an_example():
     assert torch.allclose(program.module()(other), smooth(other), atol=1e-12)
 
 
+@pytest.mark.parametrize("design", ["octahedral", "antithetic", "sobol", "stratified"])
+def test_designs_and_chunks_are_kept(design):
+    """With an example the same as without, design and chunks included."""
+    phi = energy(eval_samples=ps.MonteCarlo(96, chunk=7, design=design))
+    x = positions()
+    rows = []
+    phi.model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    kept = phi.frozen(5, example=x)(x)
+    assert max(rows) <= 2 * 7
+    assert torch.allclose(kept, phi.frozen(5)(x), atol=1e-12)
+
+
 def test_saved_with_the_module():
     phi = energy()
     x = positions()
@@ -106,7 +118,4 @@ def test_refusals():
     adaptive = energy(eval_samples=ps.Adaptive(0.1))
     with pytest.raises(ValueError, match="noise can be kept for MonteCarlo"):
         adaptive.frozen(0, example=x)
-    design = energy(eval_samples=ps.MonteCarlo(24, design="octahedral"))
-    with pytest.raises(ValueError, match="noise cannot be kept for the design"):
-        design.frozen(0, example=x)
     assert torch.equal(adaptive.frozen(0)(x), adaptive.frozen(0)(x))

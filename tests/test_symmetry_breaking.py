@@ -128,6 +128,28 @@ def test_trained_on_samples_it_chooses_where_the_mean_cannot():
     assert answers.mean((0, 1)).abs().max() < 5 / 16_000**0.5
 
 
+def test_complex_vectors():
+    """Under U(2): the vectors are complex, learn, and move with the input exactly."""
+    torch.manual_seed(0)
+    basis = ps.U(2)
+
+    class Sum(nn.Module):
+        def forward(self, state, hint):
+            return state.sum(1) + hint * (state.conj() * hint[:, None]).sum((1, 2)).abs()[:, None]
+
+    rep = ps.Rep(None, basis)
+    phi = ps.SymmetryBreaking(Sum(), {"state": rep}, {"hint": (ps.Rep(basis), (2,))}, ps.Rep(basis), "haar")
+    state = torch.randn(3, 4, 2, generator=seeded(), dtype=torch.complex128)
+    h = basis.haar((3,), generator=seeded(1), dtype=torch.float64)
+    noise = phi.draw_noise(state=state, generator=seeded(2))
+    x = ps.symmetrize(phi.model, phi.inputs, phi.output, "haar").bind((), {"state": state})
+    moved = phi(state=x.act(h).kwargs["state"], noise=phi.distribution.move_noise(x, h, noise))
+    expected = (h.matrix @ phi(state=state, noise=noise).unsqueeze(-1)).squeeze(-1)
+    assert torch.allclose(moved, expected, atol=1e-12)
+    phi(state=state).abs().sum().backward()
+    assert float(phi.vectors["hint"].grad.abs().sum()) > 0
+
+
 def test_refusals():
     space, nodes = ps.O(3, "space"), ps.S("nodes")
     inputs, output = {"pos": ps.Rep(nodes, space)}, ps.Rep(nodes, space)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from probsym.distributions import Noise
-from probsym.distributions.base import samples_of
-from probsym.estimators import Estimate, MonteCarlo
+from probsym.distributions.base import joined, samples_of
+from probsym.estimators import Estimate, Estimator, MonteCarlo, Source
+from probsym.estimators.design import repeat
+from probsym.estimators.designs import as_design
 from probsym.groups.whole import whole_number
 from probsym.reps import Inputs
 
@@ -34,8 +36,8 @@ class Frozen(nn.Module):
             must then have these shapes; they can be compiled and exported, where generators cannot.
 
     Raises:
-        ValueError: a negative seed; with an example, an estimator that draws more than once (`Adaptive`) or a design;
-            at the call, other shapes than those of the example.
+        ValueError: a negative seed; with an example, an estimator that draws more than once (`Adaptive`); at the
+            call, other shapes than those of the example.
         TypeError: at the call, a generator or noise.
 
     >>> import probsym as ps
@@ -54,6 +56,7 @@ class Frozen(nn.Module):
         self.seed = whole_number("seed", seed, 0)
         self._shapes: dict[str, tuple[int, ...]] | None = None
         self._kept: Noise = None
+        self._estimator: Estimator | None = None
         if example is not None:
             self._keep(example)
 
@@ -68,6 +71,8 @@ class Frozen(nn.Module):
         self._check_shapes(self.phi.bind(args, _inputs_alone(kwargs)))
         if self._kept is None:
             return self.phi(*args, **kwargs)  # nothing is drawn
+        if all(kwargs.get(name) is None for name in ("samples", "estimator", "tol")):
+            kwargs["estimator"] = self._estimator  # with its chunks and its design
         return self.phi(*args, noise=self._placed(self._kept), **kwargs)
 
     def estimate(self, *args: Any, **kwargs: Any) -> Estimate:
@@ -99,11 +104,18 @@ class Frozen(nn.Module):
             if phi.distribution.has_enumerate_support:
                 return
             raise ValueError(f"example: noise can be kept for MonteCarlo(k), got {estimator!r}; leave the example out")
-        if estimator.design is not None:  # a design makes more elements of the noise than there is noise
-            raise ValueError(f"example: noise cannot be kept for the design of {estimator!r}; leave the example out")
-        noise = phi.draw_noise(*args, samples=estimator.k, generator=self._generator(x.device), **kwargs)
+        self._estimator = estimator
 
-        # 2. Each of its tensors becomes a buffer.
+        # 2. The noise as the design arranges it. Where it makes several samples of a draw, it takes the first of each
+        #    block of what is given, so that draws stand as often as they are used.
+        design = as_design(estimator.design)
+        source = Source(self._generator(x.device))
+        drawn = joined(list(design.noise_pages(phi.distribution, x, estimator.k, source)))
+        times = design.samples_per_draw(phi.distribution, x)
+        repeated = [repeat(tensor, times) for tensor in _tensors(drawn)]
+        noise = _rebuilt(drawn, iter(repeated))
+
+        # 3. Each of its tensors becomes a buffer.
         for number, tensor in enumerate(_tensors(noise)):
             self.register_buffer(f"noise{number}", tensor)
         self._kept = noise

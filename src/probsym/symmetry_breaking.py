@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from probsym.distributions import EquivariantDistribution, Noise, by_name, complete
 from probsym.groups import Element
 from probsym.groups.whole import positive
+from probsym.kernels.precision import complex_dtype
 from probsym.reps import Inputs, Rep, Signature, as_spec, group_of, unfold
 from probsym.reps.outputs import DeclaredOutputs, OutputStructure
 
@@ -87,7 +88,8 @@ class SymmetryBreaking(nn.Module):
                         f"vectors: {factor!r} acts on {name!r} but on no input, so nothing would orient it"
                     )
             self.reps[name] = rep
-            self.vectors[name] = nn.Parameter(torch.randn(shape))
+            kind = complex_dtype(torch.get_default_dtype()) if rep.is_complex else torch.get_default_dtype()
+            self.vectors[name] = nn.Parameter(torch.randn(shape, dtype=kind))
 
         # 2. The distribution of g.
         group = group_of(self.inputs, self.output)
@@ -174,7 +176,8 @@ class SymmetryBreaking(nn.Module):
 
     def _spread(self, x: Inputs, name: str, rep: Rep) -> Tensor:
         """The vector for every input: (B, ...), along ragged nodes (sum N, ...)."""
-        value = self.vectors[name].to(_narrow_dtype(x))
+        dtype = _narrow_dtype(x)
+        value = self.vectors[name].to(complex_dtype(dtype) if rep.is_complex else dtype)
 
         # 1. Along nodes the first ones, as many as there are.
         for axis, places in rep.nodes:
