@@ -274,7 +274,7 @@ class Cyclic(OrderedCoset):
 
     @property
     def needs(self) -> str:
-        return "O(2), SO(2), E(2), SE(2) or S(n)"
+        return "O(2), SO(2), E(2), SE(2), the same about an axis of space, or S(n)"
 
     def fits(self, factor: Group) -> bool:
         return _is_plane(factor) or _has_nodes(factor)
