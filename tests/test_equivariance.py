@@ -36,6 +36,7 @@ from probsym.groups import Element, FiniteGroup
 from probsym.reps import Inputs, leaves
 from probsym.testing import assert_distribution, equivariance_error
 from probsym.testing.elements import random_elements
+from test_every_symmetry import SYMMETRIES
 
 TOLERANCE = 1e-10
 
@@ -246,5 +247,6 @@ def test_noise_that_is_not_moved_is_seen(estimator):
 
 def test_every_group_and_distribution_of_the_library_is_in_the_grid():
     factors = {type(factor) for make in GRID.values() for factor in make().group.factors}
+    factors |= {type(symmetry.group) for symmetry in SYMMETRIES.values()}  # the grid of test_every_symmetry.py
     public = {value for value in vars(ps).values() if isinstance(value, type) and issubclass(value, ps.Group)}
     assert {group for group in public if not inspect.isabstract(group)} <= factors

@@ -81,7 +81,9 @@ SYMMETRIES = {
     "SE(3)": plain(ps.SE(3), 3),
     "SE(3) about z": plain(ps.SE(3, about="z"), 3),
     "O(3), irreps l = 2": Symmetry(ps.O(3, "space"), ps.O(3, "space").irrep(2), (5,)),
+    "Tetrahedral": plain(ps.Tetrahedral(), 3),
     "Octahedral": plain(ps.Octahedral(), 3),
+    "Icosahedral": plain(ps.Icosahedral(), 3),
     "Finite (swap)": Symmetry(None, None, (2,)),  # given below, where its slot is
     "C(4) on images": plain(ps.C(4), 4, 4),
     "D(4) on images": plain(ps.D(4), 4, 4),

@@ -237,7 +237,7 @@ def _views(spec: Any, group: Group) -> tuple[_View, ...]:
     views: list[_View] = []
     served: set[Group] = set()
     for space in group.factors:
-        if space.trivial or space.feature_kind not in ("columns", *NETS):
+        if space.feature_kind not in ("columns", *NETS):
             continue
         axis = _carrier(spec, space)
         joint = axis is not None and axis.feature_kind == "scores" and axis in group.factors and axis not in served
