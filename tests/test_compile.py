@@ -38,7 +38,9 @@ def prepared(setting: str, distribution: str, samples: int = 3):
     return phi, s.call, phi.draw_noise(**s.call, samples=samples, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("setting", "distribution"), DENSE + [pytest.param(*case, marks=slow) for case in MORE])
+@pytest.mark.parametrize(
+    ("setting", "distribution"), [DENSE[1], *(pytest.param(*c, marks=slow) for c in [DENSE[0], *MORE])]
+)
 def test_full_graph(setting, distribution):
     """One graph, forward and backward, with the noise as an input."""
     phi, call, noise = prepared(setting, distribution)
@@ -78,14 +80,20 @@ def test_full_graph_that_draws_its_noise():
 POINTS = ps.Rep(ps.S("n"), ps.E(3, "s"))
 ANY_BATCH = [
     (ps.Rep(ps.S("n"), ps.O(3, "s")), (5, 3), "haar", 3),
+    (ps.Rep(ps.D(4)), (4, 4), "haar", 3),
+]
+ANY_BATCH_TOO = [
     (POINTS, (5, 3), "learned", 3),
     (POINTS, (5, 3), "canonical", None),
-    (ps.Rep(ps.D(4)), (4, 4), "haar", 3),
     (ps.Rep(ps.Signs(3), ps.C(8)), (3, 4, 4), "haar", ps.MonteCarlo(4, chunk=3)),
 ]
 
 
-@pytest.mark.parametrize(("rep", "shape", "distribution", "samples"), ANY_BATCH, ids=repr)
+@pytest.mark.parametrize(
+    ("rep", "shape", "distribution", "samples"),
+    ANY_BATCH + [pytest.param(*case, marks=slow) for case in ANY_BATCH_TOO],
+    ids=repr,
+)
 def test_batches_of_any_size_draw_their_noise(rep, shape, distribution, samples):
     """Compiled once, then called with a smaller batch, with a larger one and with one input: as eager, by seed."""
     torch._dynamo.reset()
@@ -138,7 +146,7 @@ class Named(nn.Module):
         return {"y": y}
 
 
-@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("broken", [False, pytest.param(True, marks=slow)])
 @pytest.mark.parametrize("estimator", [ps.MonteCarlo(4, chunk=2), ps.Exact(chunk=3)], ids=repr)
 def test_a_training_step_in_chunks(estimator, broken):
     """Gradients and statistics as in eager, where chunks are evaluated again in backward, and count once."""
@@ -242,7 +250,7 @@ EXPORTED = {
 
 
 @pytest.mark.parametrize("name", EXPORTED)
-@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize("chunk", [None, pytest.param(3, marks=slow)])
 def test_exact_averages_are_exported_for_batches_of_any_size(name, chunk):
     rep, p, shape = EXPORTED[name]()
     f = nn.Sequential(nn.Flatten(), nn.Linear(32, 2)).double()

@@ -32,6 +32,7 @@ def test_every_public_distribution_is_tested():
     assert set(NAMES) <= set(DISTRIBUTIONS)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.sampled_from(sorted(DISTRIBUTIONS)), st.integers(1, 4), st.integers(1, 6), st.integers(1, 4))
 def test_any_size(distribution, batch, n, d):

@@ -48,16 +48,24 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pea
 
 
 @linux
-@pytest.mark.parametrize("estimator", [
-    "MonteCarlo(k, 16)", "Hybrid(k, chunk=2)",
-    *(f"MonteCarlo(k, 16, '{name}')" for name in ("shifts", "antithetic", "sobol", "stratified")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        "MonteCarlo(k, 16)",
+        "MonteCarlo(k, 16, 'shifts')",
+        pytest.param("Hybrid(k, chunk=2)", marks=pytest.mark.slow),
+        pytest.param("MonteCarlo(k, 16, 'antithetic')", marks=pytest.mark.slow),
+        pytest.param("MonteCarlo(k, 16, 'sobol')", marks=pytest.mark.slow),
+        pytest.param("MonteCarlo(k, 16, 'stratified')", marks=pytest.mark.slow),
+    ],
+)
 def test_memory_is_flat_in_k(estimator):
     """64 matrices of 20 x 20: the noise of one sample holds 10 kB, its elements 30 kB, its rows 100 kB."""
     assert flat_in_k(estimator)
 
 
 @linux
+@pytest.mark.slow
 def test_memory_of_a_learned_p_is_flat_and_grows_without_chunks():
     assert flat_in_k("MonteCarlo(k, 16)", "learned")
     assert growth("MonteCarlo(k)", "learned") > 20_000  # the control
