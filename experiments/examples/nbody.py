@@ -11,7 +11,7 @@ import probsym as ps
 from probsym_experiments.models import ParticleGNN
 from probsym_experiments.nbody.data import System, generate, tensors
 
-STEPS, BATCH = 1_000, 100
+STEPS, BATCH = 600, 100
 
 # Where are five charged particles one time unit later? Simulated, as in the benchmark.
 arrays = generate(System(train=1_000, valid=2, test=300))
