@@ -183,6 +183,35 @@ def trainings(seeds: int, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
+def tables(gradient_rows: list[dict[str, Any]], trained: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over seeds with their standard errors, as `fill.py` reads them."""
+    shown: list[list[str]] = []
+    for row in gradient_rows:
+        shown.append([str(row["scale"]), row["way"], spread(row["one step"]), spread(row["mean of steps"])])
+    first = {"title": "Cosine with the true gradient", "rows": shown}
+    first["columns"] = ["scale of the noise", "gradient", "one step, k = 10", "mean of 60 steps"]
+
+    by_way: dict[tuple[int, str, float], list[float]] = {}
+    for row in trained:
+        by_way.setdefault((row["size"], row["way"], row["scale"]), []).append(row["mse"])
+    errors: list[list[str]] = []
+    for (size, way, scale), values in by_way.items():
+        errors.append([str(size), way, str(scale) if scale else "", f"{statistics.mean(values):.2g}", span(values)])
+    second = {"title": "Test error of an MLP on sets", "rows": errors}
+    second["columns"] = ["numbers in a set", "p or its gradient", "scale", "mean MSE", "range over seeds"]
+    return [first, second]
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard error."""
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):.2f} +- {error:.2f}"
+
+
+def span(values: list[float]) -> str:
+    return f"{min(values):.2g} to {max(values):.2g}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer seeds and steps: seconds")
@@ -191,12 +220,16 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.time()
     seeds, steps, training_steps = (2, 10, 50) if given.quick else (6, 60, 2000)
-    result: dict[str, Any] = {
-        "gradients": gradients(seeds, steps),
-        "training": trainings(min(seeds, 3), training_steps),
+    gradient_rows = gradients(seeds, steps)
+    trained = trainings(min(seeds, 3), training_steps)
+    result = {
+        **circumstances(1),
+        "tables": tables(gradient_rows, trained),
+        "gradients": gradient_rows,
+        "training": trained,
     }
     if given.out is not None:
-        result |= {**circumstances(1), "wall": round(time.time() - start)}
+        result["wall"] = round(time.time() - start)
         write(given.out, json.dumps(result, indent=1) + "\n")
 
 
