@@ -279,5 +279,6 @@ def test_a_pose_that_stays_is_found() -> None:
 if __name__ == "__main__":
     text = PAGE.read_text(encoding="utf-8")
     start, end = "<!-- table: every symmetry -->\n", "<!-- end -->"
-    head, rest = text.split(start)
-    PAGE.write_text(head + start + table() + end + rest.split(end)[1], encoding="utf-8")
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(before + start + table() + end + after, encoding="utf-8")
