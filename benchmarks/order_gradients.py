@@ -219,11 +219,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.time()
+    facts = circumstances(1)  # before anything runs: the commit that is measured
     seeds, steps, training_steps = (2, 10, 50) if given.quick else (6, 60, 2000)
     gradient_rows = gradients(seeds, steps)
     trained = trainings(min(seeds, 3), training_steps)
     result = {
-        **circumstances(1),
+        **facts,
         "tables": tables(gradient_rows, trained),
         "gradients": gradient_rows,
         "training": trained,

@@ -32,8 +32,9 @@ class Frozen(nn.Module):
     Args:
         phi: the `Symmetrizer`.
         seed: of the noise.
-        example: inputs (dict of keywords, tuple, or a single argument) for which the noise is drawn now and kept. Calls
-            must then have these shapes; they can be compiled and exported, where generators cannot.
+        example: inputs (dict of keywords, tuple, or a single argument) for which the noise is drawn now and kept, as
+            many samples as the estimator of phi's present mode takes. Calls must then have these shapes; they can be
+            compiled and exported, where generators cannot.
 
     Raises:
         ValueError: a negative seed; with an example, an estimator that draws more than once (`Adaptive`); at the

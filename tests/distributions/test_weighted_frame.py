@@ -194,6 +194,15 @@ def test_saved_and_loaded(tmp_path):
     assert torch.equal(again(cloud(2, 5, 3)), phi(cloud(2, 5, 3)))
 
 
+@pytest.mark.parametrize(("points", "pairs"), [(8, 10), (20, 31), (50, 87)])
+def test_few_pairs_count(points, pairs):
+    """The cost that the docstring states: the mean over 64 random clouds, within a fifth."""
+    group = ps.SE(3)
+    x = Inputs.bind((ps.Rep(None, group),), (cloud(64, points, 3),), {})
+    count = ps.WeightedFrame(group).support(x, seeded()).count.double().mean()
+    assert abs(float(count) - pairs) < 0.2 * pairs
+
+
 def test_checker():
     group = ps.E(3)
     phi = ps.symmetrize(energy(5, 3), ps.Rep(ps.Axis("a"), group), ps.Rep(), ps.WeightedFrame(group)).eval()

@@ -53,8 +53,8 @@ class IcosahedralUnion(MatrixCoset):
         sum_j w_j D^6(a_j) v = 0                                                   (13 equations)
 
     The rotations and weights solve this to rounding. They were found by least squares from random starts. Of a dozen
-    solutions each, that is kept which leaves least of degree 10, the next that survives: 0.47 and 0.37 of what one
-    coset leaves. Degree 7 or 8 costs as much as 9.
+    solutions each, one is kept that leaves little of degree 10, the next that survives: 0.63 and 0.50 of what one coset
+    leaves. Degree 7 or 8 costs as much as 9.
 
         icosahedral-5, 300 elements, positive weights (0.89 to 1.12 of the mean)
         icosahedral-6, 360 elements, equal weights

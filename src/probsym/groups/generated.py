@@ -312,7 +312,12 @@ def _array(name: str, values: Any) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     elif isinstance(values, list | tuple):
-        values = [part.detach().cpu().numpy() if isinstance(part, Tensor) else part for part in values]
+        parts: list[Any] = []
+        for part in values:
+            if isinstance(part, Tensor):
+                part = part.detach().cpu().numpy()
+            parts.append(part)
+        values = parts
     try:
         array = np.array(values)
     except ValueError:
@@ -366,7 +371,11 @@ def _matrices(name: str, values: Any, group: GeneratedGroup | None = None) -> Ma
     for place, matrix in enumerate(array):
         if np.linalg.matrix_rank(matrix.astype(np.float64)) < len(matrix):
             raise ValueError(f"{name}[{place}]: expected an invertible matrix, got {matrix.tolist()}")
-    return tuple(tuple(tuple(row) for row in matrix) for matrix in array.tolist())
+    matrices: list[tuple[tuple[float, ...], ...]] = []
+    for matrix in array.tolist():
+        rows = [tuple(row) for row in matrix]
+        matrices.append(tuple(rows))
+    return tuple(matrices)
 
 
 def _table(values: Any) -> Permutations:
@@ -458,8 +467,11 @@ class PermutedEntries(GivenByGenerators):
     verb = "permutation"
 
     def __post_init__(self) -> None:
-        shifted = tuple(tuple(1 + place for place in image) for image in self.images)
-        index, _ = cayley.signed_action(self.group.graph, self.verb, shifted)
+        # Signed images count from one.
+        shifted: list[tuple[int, ...]] = []
+        for image in self.images:
+            shifted.append(tuple(1 + place for place in image))
+        index, _ = cayley.signed_action(self.group.graph, self.verb, tuple(shifted))
         object.__setattr__(self, "index", index)
 
     @property

@@ -480,7 +480,10 @@ class TensorProduct(Slot):
         for part in parts:
             if isinstance(part, Group):
                 part = part.defining
-            flat += part.parts if isinstance(part, TensorProduct) else [part]
+            if isinstance(part, TensorProduct):
+                flat += part.parts
+            else:
+                flat.append(part)
         object.__setattr__(self, "group", group)
         object.__setattr__(self, "parts", tuple(flat))
         for part in flat:
@@ -568,7 +571,13 @@ class DirectSum(Slot):
     @property
     def lengths(self) -> list[int]:
         """The number of entries of each part."""
-        return [part if isinstance(part, int) else part.sizes[0] for part in self.parts]  # type: ignore[misc]
+        lengths: list[int] = []
+        for part in self.parts:
+            if isinstance(part, int):
+                lengths.append(part)
+            else:
+                lengths.append(part.sizes[0])  # type: ignore[arg-type]  # known, as checked
+        return lengths
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
@@ -616,12 +625,20 @@ class DirectSum(Slot):
 
     @property
     def differences(self) -> Slot:
-        return DirectSum(self.group, tuple([p if isinstance(p, int) else p.differences for p in self.parts]))
+        moved: list[Slot | int] = []
+        for part in self.parts:
+            if isinstance(part, int):
+                moved.append(part)
+            else:
+                moved.append(part.differences)
+        return DirectSum(self.group, tuple(moved))
 
     def representative(self, x: Tensor, axis: int) -> Tensor:
         pieces = []
         for part, piece in zip(self.parts, x.split(self.lengths, axis), strict=True):
-            pieces.append(piece if isinstance(part, int) else part.representative(piece, axis))
+            if not isinstance(part, int):
+                piece = part.representative(piece, axis)
+            pieces.append(piece)
         return torch.cat(pieces, axis)
 
     def act(self, g: Any, x: Tensor, axis: int, shared_dims: int) -> Tensor:
@@ -635,7 +652,7 @@ class DirectSum(Slot):
         return torch.cat(moved, axis + len(new)).to(x.dtype)
 
     def __repr__(self) -> str:
-        return " + ".join(str(part) if isinstance(part, int) else repr(part) for part in self.parts)
+        return " + ".join(repr(part) for part in self.parts)  # a number is written as it is
 
 
 def _in_brackets(part: Slot) -> str:
