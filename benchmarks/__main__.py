@@ -20,6 +20,7 @@ import torch
 from actions import actions, memory, samples
 from correctness import correctness
 from evaluations import designs
+from launches import launches
 from members import costs
 from packages import frames, images, imports
 from passes import passes
@@ -34,6 +35,7 @@ from probsym.files import write
 ALL = (
     correctness,
     steps,
+    launches,
     costs,
     points,
     compiled,

@@ -19,7 +19,7 @@ from probsym.distributions.relax import Relaxation
 from probsym.distributions.score_function import ScoreFunction, plackett_luce, score_weights
 from probsym.groups import Element, Group
 from probsym.kernels.orthonormal import tolerance
-from probsym.kernels.precision import complex_dtype
+from probsym.kernels.precision import complex_dtype, without_autocast
 from probsym.kernels.values import differentiated, drawn_once, may_peek, readable
 from probsym.members import register
 from probsym.nets.rounding import NOISE
@@ -73,7 +73,7 @@ class NetDistribution(ProjectedDistribution):
         return z
 
     def _call_net(self, x: Inputs) -> dict[Group, Any]:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             # 1. the library's own net reads the bound inputs as they are; a subclass of it may not
             if type(self.net) is DefaultNet and self.net.declares(x):
                 return self.checked(self.net(x), x)

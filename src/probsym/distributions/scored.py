@@ -19,6 +19,7 @@ from probsym.distributions.score_net import ScoreNet
 from probsym.groups import Element, Group, product
 from probsym.groups.finite import leading
 from probsym.groups.permutation import LARGEST_LIST
+from probsym.kernels.precision import without_autocast
 from probsym.kernels.values import drawn_once, may_peek, readable
 from probsym.members import register
 from probsym.reps import Inputs, Layout, Rep
@@ -136,7 +137,7 @@ class Scored(EquivariantDistribution):
         rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.batch_dims), times)
 
         # 2. Their scores.
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             scores = called_like_model(self.net, rows, type(self).__name__)
         if not isinstance(scores, Tensor):
             raise TypeError(f"net: expected a tensor of scores, got {type(scores).__name__}")
