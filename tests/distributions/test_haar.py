@@ -66,3 +66,20 @@ def test_samples_are_unbiased():
     for key, value in exact.items():
         assert ((est.mean[key] - value).abs() < 6 * est.stderr[key] + 1e-12).all()
         assert est.stderr[key].max() < 0.01
+
+
+def test_few_elements_are_averaged_exactly_in_evaluation():
+    """C(4) needs four calls of the model for the exact average, less than the ten samples of a larger group."""
+    x = torch.randn(3, 1, 6, 6).double()
+    for group, in_evaluation in ((ps.C(4), 4), (ps.D(4), 8), (ps.Shift(4), 10)):
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 2)).double()
+        if group == ps.Shift(4):
+            x = x[..., :4, :4]
+            model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)).double()
+        phi = ps.symmetrize(model, ps.Rep(None, group), ps.Rep(), "haar")
+        assert phi.train().estimate(x).samples.tolist() == [1] * 3
+        est = phi.eval().estimate(x)
+        assert est.samples.tolist() == [in_evaluation] * 3
+        exact = bool((est.stderr == 0).all())
+        assert exact == (in_evaluation < 10)
+        assert torch.equal(phi(x), phi(x)) == exact

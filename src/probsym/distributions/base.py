@@ -17,6 +17,7 @@ from probsym.reps import Inputs, Rep, build
 
 Noise = Any  # nested dict / tuple of tensors, shaped like `noise_rep`
 
+FEW_ELEMENTS = 10  # so many are averaged exactly in evaluation, for no more calls than samples would take
 SAMPLES_PER_PAGE = 64  # samples whose noise is drawn together
 
 
@@ -398,6 +399,17 @@ def _product_of(parts: list[EquivariantDistribution]) -> EquivariantDistribution
     if len(parts) == 1:
         return parts[0]
     return ProductDistribution(*parts)
+
+
+def has_few_elements(group: Group) -> bool:
+    """Whether an average over all elements takes no more calls of the model than the usual number of samples.
+
+    >>> import probsym as ps
+    >>> has_few_elements(ps.C(4)), has_few_elements(ps.Shift(16)), has_few_elements(ps.SO(3))
+    (True, False, False)
+    """
+    order = group.order()
+    return order is not None and order <= FEW_ELEMENTS
 
 
 def joined(parts: Sequence[Noise]) -> Noise:

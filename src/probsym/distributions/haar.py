@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probsym.distributions.base import EquivariantDistribution, ProductDistribution, ProjectedDistribution, Support
+from probsym.distributions.base import (
+    EquivariantDistribution,
+    ProductDistribution,
+    ProjectedDistribution,
+    Support,
+    has_few_elements,
+)
 from probsym.distributions.default_net import NETS
 from probsym.distributions.geometry import centroid
 from probsym.groups import Group, product
@@ -65,9 +71,14 @@ class Haar(ProjectedDistribution):
 
     @property
     def default_samples(self) -> tuple[int | None, int | None]:  # type: ignore[override]
-        """Exact where there is one element only, so that a frame beside an `Axis` stays exact."""
+        """Exact in evaluation where that costs no more calls than samples would.
+
+        Exact in training too where there is one element only, so that a frame beside an `Axis` stays exact.
+        """
         if self.group.trivial:
             return None, None
+        if has_few_elements(self.group):
+            return 1, None
         return 1, 10
 
     def features(self, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probsym.distributions.base import EquivariantDistribution, Noise, Support, draw_options
+from probsym.distributions.base import EquivariantDistribution, Noise, Support, draw_options, has_few_elements
 from probsym.distributions.diagnostics import fill, gathered, lazily
 from probsym.distributions.haar import Haar, order_of
 from probsym.distributions.learned import called_like_model
@@ -24,7 +24,6 @@ from probsym.kernels.values import drawn_once, may_peek, readable
 from probsym.members import register
 from probsym.reps import Inputs, Layout, Rep
 
-FEW_ELEMENTS = 10  # so many are averaged exactly in evaluation, for no more calls than samples would take
 ENTRIES_AT_ONCE = 2**22  # numbers of input that are scored at once where no gradient is wanted
 
 
@@ -99,10 +98,9 @@ class Scored(EquivariantDistribution):
     @property
     def default_samples(self) -> tuple[int | None, int | None]:  # type: ignore[override]
         """Two draws in training, of which each is the baseline of the other; exact where that costs no more."""
-        order = self.group.order()
-        if self.temperature == 0 or order == 1:
+        if self.temperature == 0 or self.group.order() == 1:
             return None, None
-        if order is not None and order <= FEW_ELEMENTS:
+        if has_few_elements(self.group):
             return 2, None
         return 2, 10
 
