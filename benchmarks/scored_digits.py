@@ -30,7 +30,7 @@ from probsym.files import write
 TURNS = ps.C(4)
 IMAGES = ps.Rep(None, TURNS)
 FEATURES = ps.Rep(TURNS.regular)  # one entry for every turn
-TRAINED, VALIDATED = 1000, 200
+TRAINED, VALIDATED, TESTED = 1000, 200, 597
 BATCH, LEARNING_RATE = 50, 3e-3
 
 
@@ -45,8 +45,7 @@ def digits(seed: int) -> dict[str, tuple[Tensor, Tensor]]:
     image = torch.tensor(data.images / 16, dtype=torch.float32).unsqueeze(1)
     label = torch.tensor(data.target)
     order = torch.randperm(len(image), generator=torch.Generator().manual_seed(seed))
-    parts = order.split([TRAINED, VALIDATED, len(order) - TRAINED - VALIDATED])
-    train, _, test = parts
+    train, _, test = order.split([TRAINED, VALIDATED, TESTED])
     return {"train": (image[train], label[train]), "test": (image[test], label[test])}
 
 
@@ -275,7 +274,7 @@ def tables(runs: list[dict[str, Any]], probes: list[dict[str, Any]]) -> list[dic
     columns = ["p", "calls of the model in training", "in evaluation", "accuracy", "with one call"]
     made = [{"title": "Digits in any quarter turn", "columns": columns, "rows": rows}]
     if probes:
-        names = [name for name in probes[0] if name not in ("seed", "seconds", "trained", "tested")]
+        names = [name for name in probes[0] if name not in ("seed", "seconds", "trained", "tested", "commit")]
         rows = [[name, cell([found[name] for found in probes])] for name in names]
         made.append({"title": "A frozen DINOv2 with a linear head", "columns": ["", "accuracy"], "rows": rows})
     return made
@@ -291,7 +290,7 @@ def main() -> None:
     parser.add_argument("--probe", type=Path, help="a folder with a DINOv2 of Hugging Face layout")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    epochs, seeds, sizes = options.epochs, options.seeds, (600, 300)
+    epochs, seeds, sizes = options.epochs, options.seeds, (TRAINED, TESTED)
     if options.quick:
         epochs, seeds, sizes = 1, seeds[:1], (100, 50)
 
@@ -311,11 +310,11 @@ def main() -> None:
     for seed in seeds:
         for method in options.methods:
             if not any(found["method"] == method and found["seed"] == seed for found in runs):
-                runs.append(run(method, seed, epochs))
+                runs.append({**run(method, seed, epochs), "commit": facts["commit"]})
                 print(json.dumps(runs[-1]), flush=True)
                 keep()
         if options.probe and not any(found["seed"] == seed for found in probes):
-            probes.append(probe(str(options.probe), seed, epochs, sizes))
+            probes.append({**probe(str(options.probe), seed, epochs, sizes), "commit": facts["commit"]})
             print(json.dumps(probes[-1]), flush=True)
             keep()
     for each in tables(runs, probes):
