@@ -12,7 +12,7 @@ ROOT = REPOSITORY / "src" / "probsym"
 FLOORS = {
     "members": -1, "kernels": 0, "groups": 0, "nets": 0, "files": 0, "reps": 1, "distributions": 2,
     "estimators": 3, "frozen": 4, "symmetrizer": 4, "symmetry_breaking": 4, "testing": 5, "integrations": 5,
-    "saving": 5, "learning": 5, "__init__": 4,
+    "saving": 5, "learning": 5, "forces": 5, "__init__": 4,
 }  # fmt: skip
 # On one floor: the first imports the second, never the reverse.
 BESIDE = {("groups", "kernels"), ("nets", "kernels"), ("symmetrizer", "frozen")}

@@ -17,6 +17,7 @@ from probsym.distributions import (
     WeightedFrame,
 )
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, Hybrid, MonteCarlo, designs
+from probsym.forces import energy_and_forces
 from probsym.groups import (
     SE,
     SO,
@@ -85,6 +86,7 @@ __all__ = [
     "U",
     "WeightedFrame",
     "designs",
+    "energy_and_forces",
     "learning",
     "load",
     "nearest_rotation",

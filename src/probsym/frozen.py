@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from probsym.distributions import Noise
-from probsym.distributions.base import joined, samples_of
+from probsym.distributions.base import samples_of
 from probsym.estimators import Estimate, Estimator, MonteCarlo, Source
-from probsym.estimators.design import repeat
-from probsym.estimators.designs import as_design
 from probsym.groups.whole import whole_number
 from probsym.reps import Inputs
 
@@ -63,18 +61,32 @@ class Frozen(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The output of phi; `samples`, `estimator`, `tol` and `return_estimate` as there."""
+        kwargs.update(self.noise_options(self.phi.bind(args, _inputs_alone(kwargs)), kwargs))
+        return self.phi(*args, **kwargs)
+
+    def noise_options(self, x: Inputs, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """What a call of phi takes beside its arguments so that its noise is this one: a generator, or noise.
+
+        Args:
+            x: the bound inputs of the call.
+            chosen: its other options; the noise that was kept for an example comes with the estimator that it is for,
+                unless `samples`, `estimator` or `tol` is among them.
+
+        Raises:
+            TypeError: a generator or noise is among them.
+        """
         for name in ("generator", "noise"):
-            if kwargs.get(name) is not None:
+            if chosen.get(name) is not None:
                 raise TypeError(f"{name}: a frozen phi has its own noise, of seed {self.seed}; call phi itself instead")
         if self._shapes is None:
-            x = self.phi.bind(args, _inputs_alone(kwargs))
-            return self.phi(*args, generator=self._generator(x.device), **kwargs)
-        self._check_shapes(self.phi.bind(args, _inputs_alone(kwargs)))
+            return {"generator": self._generator(x.device)}
+        self._check_shapes(x)
         if self._kept is None:
-            return self.phi(*args, **kwargs)  # nothing is drawn
-        if all(kwargs.get(name) is None for name in ("samples", "estimator", "tol")):
-            kwargs["estimator"] = self._estimator  # with its chunks and its design
-        return self.phi(*args, noise=self._placed(self._kept), **kwargs)
+            return {}  # nothing is drawn
+        options: dict[str, Any] = {"noise": self._placed(self._kept)}
+        if all(chosen.get(name) is None for name in ("samples", "estimator", "tol")):
+            options["estimator"] = self._estimator  # with its chunks and its design
+        return options
 
     def estimate(self, *args: Any, **kwargs: Any) -> Estimate:
         """`forward` with `return_estimate=True`: mean, standard error, samples used, diagnostics."""
@@ -107,14 +119,8 @@ class Frozen(nn.Module):
             raise ValueError(f"example: noise can be kept for MonteCarlo(k), got {estimator!r}; leave the example out")
         self._estimator = estimator
 
-        # 2. The noise as the design arranges it. Where it makes several samples of a draw, it takes the first of each
-        #    block of what is given, so that draws stand as often as they are used.
-        design = as_design(estimator.design)
-        source = Source(self._generator(x.device))
-        drawn = joined(list(design.noise_pages(phi.distribution, x, estimator.k, source)))
-        times = design.samples_per_draw(phi.distribution, x)
-        repeated = [repeat(tensor, times) for tensor in _tensors(drawn)]
-        noise = _rebuilt(drawn, iter(repeated))
+        # 2. The noise as the design arranges it.
+        noise = estimator.draw(phi.distribution, x, Source(self._generator(x.device)))
 
         # 3. Each of its tensors becomes a buffer.
         for number, tensor in enumerate(_tensors(noise)):

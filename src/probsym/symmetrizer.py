@@ -168,7 +168,7 @@ class Symmetrizer(nn.Module):
             ValueError, TypeError: an argument does not fit its Rep; names it.
         """
         x = self._checked(args, kwargs)
-        estimator = self._estimator(samples, estimator, tol, max_samples, noise)
+        estimator = self.estimator_of(samples, estimator, tol, max_samples, noise)
         source = Source(generator, noise, statistics=return_estimate)
         estimate = estimator(self.distribution, x, self.orbit, source)
         return estimate if return_estimate else estimate.mean
@@ -247,10 +247,15 @@ class Symmetrizer(nn.Module):
                 raise TypeError(f"argument {name!r}: given twice, by position and by name")
         return {**named, **kwargs}
 
-    def _estimator(
-        self, samples: int | None, estimator: Estimator | None, tol: float | None, max_samples: int, noise: Noise
+    def estimator_of(
+        self,
+        samples: int | None = None,
+        estimator: Estimator | None = None,
+        tol: float | None = None,
+        max_samples: int = 1024,
+        noise: Noise = None,
     ) -> Estimator:
-        """What averages this call: what was asked for, else the Symmetrizer's own."""
+        """What averages a call with these options: what was asked for, else the Symmetrizer's own."""
         given = [value for value in (samples, estimator, tol) if value is not None]
         if len(given) > 1:
             raise ValueError("at most one of samples, estimator and tol can be given")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,16 @@ class EquivariantDistribution(nn.Module, ABC):
     def brief(self) -> str:
         """One line for messages, where the repr of a Module would list its nets."""
         return f"{type(self).__name__}({self.group!r})"
+
+    @property
+    def left_out_of_forces(self) -> str:
+        """What the derivative of an average with respect to the inputs leaves out, in words; "" for nothing.
+
+        With the noise held, an element may jump as the input moves. Derivatives of samples do not show it, though the
+        mean follows it smoothly: the force is then not the gradient of the mean energy. Of elements that are the same
+        in every draw (frames, canonical poses) the mean itself jumps; its derivative elsewhere is right.
+        """
+        return ""
 
     def for_output(self, spec: Any) -> EquivariantDistribution:
         """The distribution for outputs of the given Reps; itself unless what is exact depends on them."""
@@ -330,6 +340,10 @@ class ProductDistribution(EquivariantDistribution):
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
         return all(part.has_enumerate_support for part in self.members)
 
+    @property
+    def left_out_of_forces(self) -> str:
+        return "; ".join(part.left_out_of_forces for part in self.members if part.left_out_of_forces)
+
     def enumerable_part(self, x: Inputs) -> tuple[EquivariantDistribution | None, EquivariantDistribution | None]:
         listed: list[EquivariantDistribution] = []
         sampled: list[EquivariantDistribution] = []
@@ -431,6 +445,15 @@ def sliced(noise: Noise, part: slice) -> Noise:
     if isinstance(noise, tuple):
         return tuple(sliced(value, part) for value in noise)
     return noise[part]
+
+
+def map_tensors(noise: Noise, fn: Callable[[Tensor], Tensor]) -> Noise:
+    """Noise with fn(tensor) in place of each of its tensors."""
+    if isinstance(noise, Tensor):
+        return fn(noise)
+    if isinstance(noise, Mapping):
+        return {key: map_tensors(part, fn) for key, part in noise.items()}
+    return tuple(map_tensors(part, fn) for part in noise)
 
 
 def samples_of(noise: Noise) -> int:

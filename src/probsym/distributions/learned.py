@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -136,6 +136,21 @@ class NetDistribution(ProjectedDistribution):
             f"it is. Train with distribution='haar' over it instead; or freeze the net with "
             f"requires_grad_(False){detached}; a net that is already trained runs in evaluation mode"
         )
+
+    def _jumps(self, factors: Iterable[Group]) -> str:
+        """What derivatives with respect to the inputs leave out of random elements of these factors."""
+        reasons: list[str] = []
+        for f in factors:
+            if f.trivial:
+                continue
+            if f.feature_kind == "scores":
+                if not self.relaxation.by_weights:
+                    reasons.append(f"how the probabilities of the orders of {f!r} change with the inputs")
+            elif f.finite:
+                reasons.append(f"how the probabilities of the elements of {f!r} change with the inputs")
+            elif f.isometric and not f.special:
+                reasons.append(f"how the probability of a reflection of {f!r} changes with the inputs")
+        return "; ".join(reasons)
 
     def degenerate(self, x: Inputs, z: Mapping[Group, Any]) -> Tensor:
         """Inputs (*shape, B) for which the fallback noise decides."""
@@ -340,6 +355,10 @@ class Learned(NetDistribution):
         if not self._sorted:
             raise ValueError(f"log_prob: {self.group!r} has no permutations of nodes")
         return self._log_prob(x, self.net_features(x), g)
+
+    @property
+    def left_out_of_forces(self) -> str:
+        return self._jumps(self.group.factors)
 
     def _log_prob(self, x: Inputs, clean: Mapping[Group, Any], g: Element) -> Tensor:
         total: Tensor | None = None

@@ -336,6 +336,11 @@ class Recursive(NetDistribution):
         element = self.group.join(*parts.values())
         return Support(element, listed.weight, exact, diagnostics, draws=one_draw, uniform=listed.uniform)
 
+    @property
+    def left_out_of_forces(self) -> str:
+        # heads make rotations, which move smoothly: the handedness stays uniform
+        return self._jumps(f for f in self.group.factors if self._head_of(f) is None)
+
     def extra_repr(self) -> str:
         return f"{self.group!r}, head={self.head!r}"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,19 @@ class Source:
             raise ValueError(f"noise: {type(estimator).__name__} draws its own; pass a generator instead")
 
 
+class IndependentPart(NamedTuple):
+    """Some of the independent estimates whose mean an estimate is.
+
+    Args:
+        estimator: makes one of them for each input of `x.tile(times)`. times: how many there are.
+        source: of their randomness.
+    """
+
+    estimator: Estimator
+    times: int
+    source: Source
+
+
 class Estimator(ABC):
     """An estimate of phi(x) = E_{g ~ p(g|x)} [ g f(g^-1 x) ] from samples, or from all elements.
 
@@ -106,3 +120,17 @@ class Estimator(ABC):
             orbit: (x, g) -> the samples g_k f(g_k^-1 x). It takes any batch of inputs, such as x.select(keep).
             source: where randomness comes from, and whether statistics are wanted.
         """
+
+    def independent_parts(self, p: EquivariantDistribution, x: Inputs, source: Source) -> Iterator[IndependentPart]:
+        """This estimate as the mean of independent ones, in parts that are evaluated one after the other.
+
+        For what is computed of single estimates, such as the standard error of a derivative: in `x.tile(times)` each of
+        them has inputs of its own.
+
+        Raises:
+            ValueError: the estimator cannot be taken apart; names it.
+        """
+        raise ValueError(
+            f"estimator: {self!r} is no mean of a known number of independent estimates, of which an error could be "
+            "told; take MonteCarlo(k)"
+        )

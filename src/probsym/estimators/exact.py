@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from probsym.distributions.base import Support
 from probsym.distributions.diagnostics import merged
 from probsym.estimators.designs import DesignLike, as_design, checked_sampling
 from probsym.estimators.estimate import Estimate
-from probsym.estimators.estimator import Estimator, OrbitMap, Source
+from probsym.estimators.estimator import Estimator, IndependentPart, OrbitMap, Source
 from probsym.estimators.moments import BlockMoments, Moments
 from probsym.estimators.pages import PagedDiagnostics
 from probsym.estimators.recomputation import Recomputed
@@ -58,6 +59,10 @@ class Exact(Estimator):
         )
         error = moments.standard_error(_error_scale(support)) if source.statistics else None
         return Estimate(moments.mean(), error, support.count, support.diagnostics)
+
+    def independent_parts(self, p: EquivariantDistribution, x: Inputs, source: Source) -> Iterator[IndependentPart]:
+        """The one estimate that it is."""
+        yield IndependentPart(self, 1, source)
 
 
 def _error_scale(support: Support) -> Tensor:
@@ -187,3 +192,13 @@ class Hybrid(Estimator):
                 errors.append(known.masked_fill(unknown.reshape(-1, *[1] * (known.ndim - 1)), math.inf))
             error = blocks.structure.build(errors)
         return Estimate(blocks.mean(), error, support.count * self.k, merged(support.diagnostics, pages.merged()))
+
+    def independent_parts(self, p: EquivariantDistribution, x: Inputs, source: Source) -> Iterator[IndependentPart]:
+        """Each sample, or block of a design, with all elements of the finite factors."""
+        source.refuse_noise(self)
+        _, rest = p.enumerable_part(x)
+        if rest is None:
+            yield IndependentPart(Exact(self.chunk), 1, source)
+            return
+        block = as_design(self.design).block_size(rest, x)
+        yield IndependentPart(replace(self, k=block), self.k // block, source)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from probsym.distributions import EquivariantDistribution
+from torch import Tensor
+
+from probsym.distributions import EquivariantDistribution, Noise
+from probsym.distributions.base import joined, map_tensors, sliced
 from probsym.distributions.diagnostics import Diagnostics, merged
+from probsym.estimators.design import repeat
 from probsym.estimators.designs import DesignLike, as_design, checked_sampling
 from probsym.estimators.estimate import Estimate
-from probsym.estimators.estimator import Estimator, OrbitMap, Source
+from probsym.estimators.estimator import Estimator, IndependentPart, OrbitMap, Source
 from probsym.estimators.moments import BlockMoments
 from probsym.estimators.pages import PagedDiagnostics
 from probsym.estimators.recomputation import Recomputed
@@ -96,6 +100,39 @@ class MonteCarlo(Estimator):
             pages.add(diagnostics, g.shape[0])
         error = blocks.standard_error() if source.statistics else None
         return Estimate(blocks.mean(), error, sample_counts(x, self.k), pages.merged())
+
+    def draw(self, p: EquivariantDistribution, x: Inputs, source: Source) -> Noise:
+        """All noise of an estimate, of sample shape (k,), as a call takes it by `noise=`.
+
+        Where the design makes several samples of a draw, it takes the first of each block of what is given, so that
+        draws stand here as often as they are used.
+        """
+        design = as_design(self.design)
+        drawn = joined(list(design.noise_pages(p, x, self.k, source)))
+        times = design.samples_per_draw(p, x)
+        return map_tensors(drawn, lambda tensor: repeat(tensor, times))
+
+    def independent_parts(self, p: EquivariantDistribution, x: Inputs, source: Source) -> Iterator[IndependentPart]:
+        """The k / m blocks of the design, with the samples of a call, as many at once as `chunk` allows."""
+        block = as_design(self.design).block_size(p, x)
+        noise = self.draw(p, x, source)
+        count = self.k // block
+        at_once = count
+        of_one = self.chunk
+        if self.chunk is not None:
+            at_once = max(self.chunk // block, 1)
+            of_one = min(self.chunk, block)
+        part = MonteCarlo(block, of_one, self.design)
+
+        for start in range(0, count, at_once):
+            times = min(at_once, count - start)
+
+            # (times * block, B, ...) -> (block, times * B, ...): a block belongs to a copy of the inputs
+            def beside(tensor: Tensor, times: int = times) -> Tensor:
+                return tensor.unflatten(0, (times, block)).transpose(0, 1).flatten(1, 2)
+
+            own = sliced(noise, slice(start * block, (start + times) * block))
+            yield IndependentPart(part, times, replace(source, noise=map_tensors(own, beside)))
 
 
 def slices(count: int, block: int, chunk: int) -> Iterator[slice]:

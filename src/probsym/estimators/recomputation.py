@@ -20,7 +20,7 @@ LARGE_BUFFER_ENTRIES = 2**18  # from here on it is worth a look whether a copy o
 
 
 class Recomputed:
-    """An orbit whose activations are computed again in backward, while the model trains; `checkpoint` of torch.
+    """An orbit whose activations are computed again in backward; `checkpoint` of torch.
 
     Memory is then that of one chunk. The second evaluation leaves the model's buffers alone.
 
@@ -35,10 +35,12 @@ class Recomputed:
 
     def __call__(self, x: Inputs, g: Element, active: Tensor | None = None, deduplicate: bool = False) -> OutputSamples:
         """`orbit(x, g)`."""
-        # A compiler cannot follow the context below, and without it buffers would count twice where its graph breaks.
-        # What backward needs it keeps or computes again as it sees fit.
-        if not self.training or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        # 1. A compiler cannot follow the context below, and without it buffers would count twice where its graph
+        #    breaks. What backward needs it keeps or computes again as it sees fit. Transforms take no checkpoints.
+        if not torch.is_grad_enabled() or not x.readable:
             return self.orbit(x, g, active, deduplicate)
+
+        # 2. Also of a model in evaluation: the derivative of its output with respect to the inputs may be wanted.
         again = Recomputation(self.model)
 
         def evaluate(device_witness: Tensor) -> OutputSamples:
