@@ -46,6 +46,7 @@ FIRST = {
     ("peptides-struct", "dinov2-s-ps"),
     ("pcqm-contact", "scratch-ps"),
     ("pcqm-contact", "dinov2-s-ps"),
+    *(("atoms", f"points-{method}") for method in ("none", "augmented", "ga", "wf", "ps", "recursive", "canonical")),
 }
 
 

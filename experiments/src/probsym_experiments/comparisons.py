@@ -137,7 +137,7 @@ def equivariance_against_samples(experiment: Experiment, curves: list[Curve]) ->
     figure, axes = _wide()
     _by_samples(axes, curves, "equivariance_by_samples")
     spaced(axes.set_yscale, axes.yaxis, _values(curves))
-    axes.set_ylabel("equivariance error\n(RMS of one coordinate, units of the positions)")
+    axes.set_ylabel(f"equivariance error\n(RMS of one coordinate, {experiment.outputs})")
     legend_below(axes, f"of averages over k samples it is Monte Carlo noise\n{BARS}")
     return figure
 

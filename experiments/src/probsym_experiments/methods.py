@@ -24,6 +24,7 @@ class Settings:
         relaxation: Of orders of nodes, while they are learned.
         max_support: Most frames of an input that are listed.
         seed: Of fixed noise.
+        plain_net: Makes a net of p that need not be equivariant, likewise; None where no method wants one.
     """
 
     net: Callable[[], nn.Module]
@@ -32,6 +33,7 @@ class Settings:
     relaxation: ps.Relaxation = ps.Relaxation()
     max_support: int = 64
     seed: int = 0
+    plain_net: Callable[[], nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,15 @@ def canonical(group: ps.Group, settings: Settings) -> ps.Canonical:
     return ps.Canonical(settings.net(), group, settings.relaxation)
 
 
+def recursive(group: ps.Group, settings: Settings) -> ps.Recursive:
+    assert settings.plain_net is not None  # who offers the method says so
+    return ps.Recursive(settings.plain_net(), group)
+
+
+def weighted_frame(group: ps.Group, settings: Settings) -> ps.WeightedFrame:
+    return ps.WeightedFrame(group)
+
+
 def fixed_noise(group: ps.Group, settings: Settings) -> FixedNoise:
     return FixedNoise(learned(group, settings), settings.seed)
 
@@ -92,6 +103,8 @@ METHODS = {
     "canonical": Method(canonical, net=True, several=False, exact=True),
     "none": Method(None, several=False),
     "ps-fixed-noise": Method(fixed_noise, random=True, net=True, noisy=True, fixed=True),
+    "recursive": Method(recursive, random=True, net=True),
+    "wf": Method(weighted_frame, exact=True),
     "ps-soft": Method(learned, random=True, net=True, noisy=True, soft=True),
 }
 

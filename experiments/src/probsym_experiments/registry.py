@@ -30,6 +30,7 @@ class Experiment:
     module: str  # imported on first use; it holds Config, a dataclass, and run(config, place)
     beside: tuple[str, ...] = ()  # entries of result.json without which the value says little: columns of the table
     unit: str = ""  # of the metric
+    outputs: str = "units of the positions"  # that of which equivariance_by_samples measures one coordinate
 
     @property
     def axis(self) -> str:
@@ -64,6 +65,15 @@ EXPERIMENTS = {
             "test MSE",
             "probsym_experiments.nbody",
             unit="squared units of the positions",
+        ),
+        Experiment(
+            "atoms",
+            "which energy and which forces has a molecule, in any pose?",
+            "test force MAE, random poses",
+            "probsym_experiments.atoms",
+            ("original pose", "600 K", "energy, meV/atom"),
+            unit="meV/Å",
+            outputs="a force, meV/Å",
         ),
         Experiment(
             "graph8c",

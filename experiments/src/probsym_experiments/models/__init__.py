@@ -1,5 +1,6 @@
 """The paper's base models, to be symmetrized, and EGNN, the equivariant net beside them."""
 
+from .atoms import AtomPoints, AtomTransformer
 from .dynamics import ParticleDynamics, ParticleDynamicsTransformer
 from .egnn import EGNN
 from .gin_id import GINID
@@ -15,6 +16,8 @@ __all__ = [
     "EGNN",
     "GINID",
     "MLP",
+    "AtomPoints",
+    "AtomTransformer",
     "IdentifiedGNN",
     "MessagePassing",
     "NodeScores",

@@ -1,0 +1,93 @@
+"""Networks that give the energy of a molecule from raw coordinates: they know no rotations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .attention import check_heads
+from .displacements import differences, square
+from .node_transformer import BiasedBlock
+
+BLUR = 0.01  # Angstrom^2 below the root of a distance, which is smooth at zero then
+RADII = [0.4 + 0.3 * number for number in range(16)]  # centres of the Gaussians that a distance is told by, in Angstrom
+WIDTH = 0.3  # of each
+SEEN = 3 + len(RADII)  # numbers that an atom sees of another
+
+
+class AtomTransformer(nn.Module):
+    """A token for each atom, whose attention sees the displacements to the others by components.
+
+        a_ij = [x_j - x_i, exp(-(|x_j - x_i| - c)^2 / 2 w^2)]             for 16 radii c of 0.4 to 4.9 Angstrom
+        e_ij = SiLU(W' SiLU(W a_ij + L s_i + R s_j) + b')                 once, `pair_width` channels; s: kinds of atoms
+        h_i  = S s_i,     h <- BiasedBlock(h, e, B e)                     `layers` times (`NodeTransformer`)
+        E    = sum_i W' SiLU(W LayerNorm(h_i))
+
+    The tokens have no places, and positions enter as differences: nothing depends on the order of the atoms or on the
+    origin. Directions enter by components: a network to symmetrize over rotations.
+
+    `forward(pos (R, N, 3), kinds (R, N, S)) -> energy (R, 1)`. All of it is smooth, and so are the forces.
+
+    >>> net = AtomTransformer(kinds=3)
+    >>> net(torch.randn(2, 9, 3), torch.eye(3).repeat(3, 1).expand(2, 9, 3)).shape
+    torch.Size([2, 1])
+    """
+
+    def __init__(self, kinds: int, width: int = 64, layers: int = 3, heads: int = 4, pair_width: int = 32) -> None:
+        super().__init__()
+        check_heads(width, heads)
+        self.nodes = nn.Linear(kinds, width, bias=False)
+        self.pairs = nn.Linear(SEEN, pair_width)
+        self.left = nn.Linear(kinds, pair_width, bias=False)
+        self.right = nn.Linear(kinds, pair_width, bias=False)
+        self.mix = nn.Linear(pair_width, pair_width)
+        self.bias = nn.Linear(pair_width, layers * heads, bias=False)
+        self.blocks = nn.ModuleList(BiasedBlock(width, heads, pair_width) for _ in range(layers))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+
+    def forward(self, pos: Tensor, kinds: Tensor) -> Tensor:
+        silu = nn.functional.silu
+        kinds = kinds.to(pos.dtype)
+        of_kinds = self.left(kinds).unsqueeze(2) + self.right(kinds).unsqueeze(1)
+        e = silu(self.mix(silu(self.pairs(seen(pos)) + of_kinds)))
+        biases = self.bias(e).movedim(-1, 1).chunk(len(self.blocks), 1)
+        h = self.nodes(kinds)
+        for block, bias in zip(self.blocks, biases, strict=True):
+            h = block(h, e, bias)
+        return self.head(h).sum(1)
+
+
+class AtomPoints(nn.Module):
+    """Each atom sees the set of displacements to the others, by components: E = sum_i rho(s_i, sum_j psi(a_ij, s_j)).
+
+    a_ij and s as in `AtomTransformer`; psi and rho are perceptrons. The atom itself is among the j.
+
+    `forward(pos (R, N, 3), kinds (R, N, S)) -> energy (R, 1)`.
+
+    >>> net = AtomPoints(kinds=1)
+    >>> net(torch.randn(2, 8, 3), torch.ones(2, 8, 1)).shape
+    torch.Size([2, 1])
+    """
+
+    def __init__(self, kinds: int, width: int = 96) -> None:
+        super().__init__()
+        self.pairs = nn.Linear(SEEN, width)
+        self.left = nn.Linear(kinds, width, bias=False)
+        self.right = nn.Linear(kinds, width, bias=False)
+        self.psi = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.own = nn.Linear(kinds, width)
+        self.rho = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+
+    def forward(self, pos: Tensor, kinds: Tensor) -> Tensor:
+        kinds = kinds.to(pos.dtype)
+        of_kinds = self.left(kinds).unsqueeze(2) + self.right(kinds).unsqueeze(1)
+        messages = self.psi(self.pairs(seen(pos)) + of_kinds).sum(2)
+        return self.rho(self.own(kinds) + messages).sum(1)
+
+
+def seen(pos: Tensor) -> Tensor:
+    """What an atom sees of another: positions (R, N, 3) in Angstrom to displacements and distances (R, N, N, SEEN)."""
+    apart = -differences(pos)
+    distance = (square(apart) + BLUR).sqrt()
+    radii = torch.tensor(RADII, dtype=pos.dtype, device=pos.device)
+    return torch.cat([apart, torch.exp(-((distance - radii) / WIDTH).square() / 2)], -1)
