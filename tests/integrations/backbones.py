@@ -1,10 +1,12 @@
-"""Small random backbones of each family, and graphs to feed them."""
+"""Small random backbones of each family, and graphs to feed them; tests of them skip without transformers."""
 
 from __future__ import annotations
 
+import pytest
 import torch
-import transformers as hf
 from torch import Tensor, nn
+
+hf = pytest.importorskip("transformers")
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 IMAGE = {"image_size": 20, "patch_size": 4}
