@@ -91,7 +91,8 @@ class SymmetrizedCalculator(Calculator):
     >>> from ase.calculators.emt import EMT
     >>> atoms = molecule("H2O")
     >>> atoms.calc = SymmetrizedCalculator(EMT())
-    >>> round(atoms.get_potential_energy(), 6) == round(EMT().get_potential_energy(molecule("H2O")), 6)
+    >>> difference = atoms.get_potential_energy() - EMT().get_potential_energy(molecule("H2O"))
+    >>> bool(abs(difference) < 1e-9)                           # EMT knows no axes: nothing to mend
     True
     >>> atoms.calc.poses, sorted(atoms.calc.results)[:3]
     (24, ['energies', 'energies_rot_std', 'energies_stderr'])
