@@ -111,6 +111,18 @@ def test_fields_reach_the_distribution() -> None:
     assert (p.place.name, p.scale, p.relaxation) == ("input", 0.3, ps.Relaxation(0.2, 4))
 
 
+def test_noise_reaches_orders_that_learn_by_their_law() -> None:
+    at_input = {"noise": "input", "noise_scale": 0.3, "temperature": 0.2}
+    for fields, expected in (
+        (at_input, ("input", 0.3, ps.ScoreFunction(0.2))),
+        ({"noise_scale": 0.3}, ("gumbel", 0.3, ps.ScoreFunction())),
+    ):
+        config = Config(base="node-transformer", symmetrizer="ps-score", **fields, **SMALL)
+        p = build(config, batch(config)).distribution
+        assert isinstance(p, ps.Learned)
+        assert (p.place.name, p.scale, p.relaxation) == expected
+
+
 def test_velocities_come_with_the_positions_and_are_vectors() -> None:
     config = Config(velocity_weight=1.0, **SMALL)
     phi, x = model(config)

@@ -214,14 +214,67 @@ def test_beside_poses_and_in_chunks():
     assert equivariance_error(phi.eval(), {"pos": pos}).passed
 
 
-def test_saved_and_loaded(tmp_path):
+# ---------------------------------------------------------------- noise at the input
+
+
+def at_input(nodes=None, scale=0.5, gumbel=0.7):
+    torch.manual_seed(0)
+    return ps.Learned(Scores(), nodes or ps.S("nodes"), "input", scale, ps.ScoreFunction(gumbel))
+
+
+@pytest.mark.parametrize("kind", ["padded", "ragged", "scattered"])
+def test_at_the_input_in_every_storage(kind):
+    nodes, call = next((nodes, call) for name, nodes, call in storages() if name == kind)
+    assert_distribution(at_input(nodes), call, {"x": ps.Rep(nodes)})
+
+
+class Shifted(nn.Module):
+    """A net that sees what is added to its input."""
+
+    def __init__(self, net, eps):
+        super().__init__()
+        self.net = net
+        self.eps = eps
+
+    def forward(self, x):
+        return self.net(x + self.eps)
+
+
+def test_at_the_input_the_law_is_that_given_the_noise():
+    """Value and gradients are those of Gumbel noise on the scores of the inputs with noise, exactly."""
+    values = sets()
+    p = at_input()
+    f = model()
+    phi = ps.symmetrize(f, ps.Rep(p.group), ps.Rep(), p).train()
+    noise = phi.draw_noise(values, samples=4, generator=seeded())
+    (path,) = noise["features"]
+    eps = noise["features"][path][:1]
+    same = {**noise, "features": {path: eps.expand(4, *eps.shape[1:])}}
+
+    given = ps.Learned(Shifted(p.net, 0.5 * eps[0]), p.group, "gumbel", 0.7, ps.ScoreFunction())
+    psi = ps.symmetrize(f, ps.Rep(p.group), ps.Rep(), given).train()
+    late = {"features": noise["orders"], "fallback": noise["fallback"]}
+
+    y = phi(values, noise=same)
+    z = psi(values, noise=late)
+    assert torch.allclose(y, z, atol=1e-12)
+    wanted = list(p.net.parameters())
+    for a, b in zip(torch.autograd.grad(y.sum(), wanted), torch.autograd.grad(z.sum(), wanted), strict=True):
+        assert float(a.abs().max()) > 0 or b.numel() == 1  # a constant of the scores, which are centred
+        assert torch.allclose(a, b, atol=1e-12)
+    # a negative control: other noise at the input is another law
+    assert not torch.allclose(phi(values, noise=noise), z)
+
+
+@pytest.mark.parametrize(("place", "gradient"), [("gumbel", ps.ScoreFunction()), ("input", ps.ScoreFunction(0.2))])
+def test_saved_and_loaded(tmp_path, place, gradient):
     nodes = ps.S("nodes")
-    p = ps.Learned(DefaultNet(ps.Rep(nodes), nodes), nodes, "gumbel", 0.7, ps.ScoreFunction())
+    p = ps.Learned(DefaultNet(ps.Rep(nodes), nodes), nodes, place, 0.7, gradient)
     phi = ps.symmetrize(model(), ps.Rep(nodes), ps.Rep(), p, example=sets()).double().eval()
     noise = phi.draw_noise(sets(), samples=3, generator=seeded())
     ps.save(phi, tmp_path / "phi")
     again = ps.load(tmp_path / "phi", model=model())
-    assert again.distribution.relaxation == ps.ScoreFunction()
+    assert again.distribution.relaxation == gradient
     assert torch.equal(again(sets(), noise=noise), phi(sets(), noise=noise))
 
 
@@ -229,6 +282,14 @@ def test_refusals():
     nodes = ps.S("nodes")
     with pytest.raises(ValueError, match="a ScoreFunction needs the law of the orders"):
         ps.Learned(Scores(), nodes, relaxation=ps.ScoreFunction())
+    with pytest.raises(ValueError, match=r"whose size is to be given, as in ScoreFunction\(scale=0.1\)"):
+        ps.Learned(Scores(), nodes, "input", relaxation=ps.ScoreFunction())
+    with pytest.raises(
+        ValueError, match=r"size of the noise is the `scale` of Learned, got ScoreFunction\(scale=0.2\)"
+    ):
+        ps.Learned(Scores(), nodes, "gumbel", relaxation=ps.ScoreFunction(0.2))
+    with pytest.raises(ValueError, match="scale: expected a positive number or None, got -1"):
+        ps.ScoreFunction(-1)
     with pytest.raises(ValueError, match="Canonical has no law of orders"):
         ps.Canonical(Scores(), nodes, ps.ScoreFunction())
     p = ps.Learned(Scores(), nodes)

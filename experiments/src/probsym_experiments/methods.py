@@ -66,7 +66,11 @@ def learned(group: ps.Group, settings: Settings) -> ps.Learned:
 
 
 def learned_by_score(group: ps.Group, settings: Settings) -> ps.Learned:
-    """Orders with Gumbel noise of the same scale, whose gradient is that of their law."""
+    """Orders whose gradient is that of their law: by Gumbel noise of the same scale; or, with noise at the input, given
+    that noise, by Gumbel noise of the size of the temperature, in standard deviations of the scores."""
+    if settings.noise == "input":
+        gradient = ps.ScoreFunction(settings.relaxation.temperature)
+        return ps.Learned(settings.net(), group, "input", settings.scale, gradient)
     return ps.Learned(settings.net(), group, "gumbel", settings.scale, ps.ScoreFunction())
 
 

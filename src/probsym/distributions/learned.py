@@ -253,12 +253,13 @@ class Learned(NetDistribution):
         scale: its size: late, relative to the size of the features (root mean square of the vectors, standard deviation
             of the scores); at the input, relative to the size of the centred points, and absolute for node features.
         relaxation: how a gradient gets through the sort to the scores of S_n: by the soft permutation of a `Relaxation`
-            (biased, small variance), or by a `ScoreFunction` (unbiased, needs noise="gumbel").
+            (biased, small variance), or by a `ScoreFunction` (unbiased; needs noise="gumbel", or adds such noise to the
+            scores of noise="input").
 
     Raises:
-        ValueError: `noise` or `scale` out of range; a `ScoreFunction` without Gumbel noise; noise that is added to
-            features for a group whose noise does not move as they do; at the call, features of the wrong shape, or in
-            training features of a group whose elements carry no gradient.
+        ValueError: `noise` or `scale` out of range; a `ScoreFunction` without Gumbel noise, or with two sizes of it;
+            noise that is added to features for a group whose noise does not move as they do; at the call, features of
+            the wrong shape, or in training features of a group whose elements carry no gradient.
         TypeError: at the call, `Exact()`: the probabilities of the elements are not known, even of finitely many.
     """
 
@@ -275,11 +276,7 @@ class Learned(NetDistribution):
             raise ValueError(f"noise: expected one of {', '.join(map(repr, PLACES))}, got {noise!r}")
         if not scale > 0:
             raise ValueError(f"scale: expected a positive number, got {scale}")
-        if relaxation.by_weights and noise != "gumbel":
-            raise ValueError(
-                f"relaxation: a ScoreFunction needs the law of the orders, which is known with noise='gumbel' only, "
-                f"got noise={noise!r}"
-            )
+        relaxation.check_noise(noise)
         if noise != "input":
             for f in group.factors:
                 if not f.takes_noise:
@@ -304,11 +301,25 @@ class Learned(NetDistribution):
     def noise(self, x: Inputs, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Noise:
         # Noise at the input comes after the draw for the features, which it replaces: so a seed gives the samples that
         # it has always given.
-        noise = super().noise(x, shape, generator)
-        return {**noise, "features": self.place.noise(x, shape, generator, noise["features"])}
+        drawn = super().noise(x, shape, generator)
+        noise = {**drawn, "features": self.place.noise(x, shape, generator, drawn["features"])}
+        if self._orders_apart:
+            noise["orders"] = {f: drawn["features"][f] for f in self._sorted}
+        return noise
 
     def feature_noise_rep(self, x: Inputs) -> Any:
         return self.place.noise_rep(x, super().feature_noise_rep(x))
+
+    def noise_rep(self, x: Inputs) -> Any:
+        reps = super().noise_rep(x)
+        if self._orders_apart:
+            reps["orders"] = {f: Rep(*f.noise_slots) for f in self._sorted}
+        return reps
+
+    @property
+    def _orders_apart(self) -> bool:
+        """Whether scores get Gumbel noise besides that at the input."""
+        return self.relaxation.by_weights and self.place.name == "input"
 
     def features(self, x: Inputs, noise: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
         return self.place.features(self, x, noise)
@@ -317,15 +328,17 @@ class Learned(NetDistribution):
         if not self.relaxation.by_weights:
             return super().transport(x, noise, diagnostics)
 
-        # 1. The elements, from features of one pass of the net.
-        clean = self.net_features(x)
-        z = self.place.noisy(x, clean, noise["features"], self.scale)  # type: ignore[union-attr]
+        # 1. The scores that say the law of the orders (given noise at the input, if that is where it is), and with
+        #    Gumbel noise.
+        clean, z, scale = self.place.lawful(self, x, noise)
+
+        # 2. The elements.
         g = self.project_all(x, z, noise["fallback"])
         if diagnostics is not None:
             fill(diagnostics, self.diagnose(x, z))
 
-        # 2. Weights of value one, whose gradient is that of the law of the orders.
-        log_p = self._log_prob(x, clean, g)
+        # 3. Weights of value one, whose gradient is that of the law of the orders.
+        log_p = self._log_prob(x, clean, g, scale)
         sample_shape = log_p.shape[:-1]
         weights = score_weights(log_p.reshape(math.prod(sample_shape), x.count))
         if weights is None:
@@ -354,17 +367,17 @@ class Learned(NetDistribution):
             raise ValueError(f"log_prob: the law of the orders is known with noise='gumbel', got {self.place.name!r}")
         if not self._sorted:
             raise ValueError(f"log_prob: {self.group!r} has no permutations of nodes")
-        return self._log_prob(x, self.net_features(x), g)
+        return self._log_prob(x, self.net_features(x), g, self.scale)
 
     @property
     def left_out_of_forces(self) -> str:
         return self._jumps(self.group.factors)
 
-    def _log_prob(self, x: Inputs, clean: Mapping[Group, Any], g: Element) -> Tensor:
+    def _log_prob(self, x: Inputs, clean: Mapping[Group, Any], g: Element, scale: float) -> Tensor:
         total: Tensor | None = None
         for f in self._sorted:
             layout: Layout = x.layouts[f]  # type: ignore[index]
-            preference = -standardised(clean[f], layout) / self.scale
+            preference = -standardised(clean[f], layout) / scale
             order: Any = g[f]
             own = plackett_luce(preference, order, layout)
             total = own if total is None else total + own
@@ -403,6 +416,11 @@ class Late:
     def features(self, p: Learned, x: Inputs, noise: Mapping[Group, Tensor]) -> Mapping[Group, Any]:
         return self.noisy(x, p.net_features(x), noise, p.scale)
 
+    def lawful(self, p: Learned, x: Inputs, noise: Noise) -> tuple[Mapping[Group, Any], Mapping[Group, Any], float]:
+        """Features whose scores say the law of the orders, the same with noise, and the size of that on the scores."""
+        clean = p.net_features(x)
+        return clean, self.noisy(x, clean, noise["features"], p.scale), p.scale
+
     def noisy(
         self, x: Inputs, clean: Mapping[Group, Any], noise: Mapping[Group, Tensor], scale: float
     ) -> Mapping[Group, Any]:
@@ -422,9 +440,7 @@ class Late:
         if factor.feature_kind == "scores":
             value = standardised(value, x.layouts[factor])  # type: ignore[index]
             if self.gumbel:
-                # The logarithm of exponential noise, which is minus Gumbel noise: scores are sorted upwards. Made from
-                # normal noise, that designs know to arrange.
-                eps = torch.log(-torch.special.log_ndtr(eps))
+                eps = minus_gumbel(eps)
         elif factor.feature_kind == "columns":
             value = unit_size(value)
             # a net may give more or fewer columns than the noise has; the first ones of both are used
@@ -432,6 +448,14 @@ class Late:
             if value.shape[-1] != eps.shape[-1]:
                 value, eps = value[..., :used], eps[..., :used]
         return factor.add_noise(value, eps, scale)
+
+
+def minus_gumbel(eps: Tensor) -> Tensor:
+    """The logarithm of exponential noise, which is minus Gumbel noise, since scores are sorted upwards.
+
+    Made from normal noise, that designs know to arrange.
+    """
+    return torch.log(-torch.special.log_ndtr(eps))
 
 
 def unit_size(vectors: Tensor) -> Tensor:
@@ -515,6 +539,16 @@ class AtInput:
 
     def noise_rep(self, x: Inputs, reps: Any) -> Any:
         return {path: _linear(leaf) for path, leaf in self._targets(x).items()}
+
+    def lawful(self, p: Learned, x: Inputs, noise: Noise) -> tuple[Mapping[Group, Any], Mapping[Group, Any], float]:
+        """As that of `Late`, given the noise at the input: its scores with Gumbel noise of the ScoreFunction's size."""
+        scale: float = p.relaxation.scale  # type: ignore[assignment, union-attr]
+        clean = self.features(p, x, noise["features"])
+        z = dict(clean)
+        for f, eps in noise["orders"].items():
+            scores = standardised(clean[f], x.layouts[f])
+            z[f] = f.add_noise(scores, minus_gumbel(eps), scale)
+        return clean, z, scale
 
     def features(self, p: Learned, x: Inputs, noise: Mapping[Any, Tensor]) -> Mapping[Group, Any]:
         path, eps = next(iter(noise.items()))

@@ -49,6 +49,9 @@ class Relaxation:
         if self.sinkhorn < 0:
             raise ValueError(f"sinkhorn: expected a number of passes >= 0, got {self.sinkhorn}")
 
+    def check_noise(self, noise: str) -> None:
+        """Every noise will do."""
+
     def __call__(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
         """P (*shape, N, N), node by pose slot, for scores z (*shape, N) in float32 or better.
 

@@ -25,7 +25,16 @@ class ScoreFunction:
     forces, to which the part through p belongs. It asks for no soft matrix and for no gradient to the inputs of the
     base.
 
-    For `Learned(net, group, noise="gumbel", relaxation=ScoreFunction())`.
+    For `Learned(net, group, noise="gumbel", relaxation=ScoreFunction())`, or with noise at the input too,
+    `Learned(net, group, noise="input", relaxation=ScoreFunction(scale=0.1))`: there the law of the order is known given
+    that noise, whose own law has nothing to learn, so that the gradient is as unbiased.
+
+    Args:
+        scale: with noise at the input, the size of the Gumbel noise that is added to the scores, in standard deviations
+            of the scores over the nodes of an input. None with noise="gumbel", whose size is that of `Learned`.
+
+    Raises:
+        ValueError: `scale` is not positive.
 
     >>> import probsym as ps
     >>> nodes = ps.S("nodes")
@@ -38,7 +47,30 @@ class ScoreFunction:
     True
     """
 
+    scale: float | None = None
     by_weights: ClassVar[bool] = True  # whether samples have weights that pass the gradient on
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not self.scale > 0:
+            raise ValueError(f"scale: expected a positive number or None, got {self.scale}")
+
+    def check_noise(self, noise: str) -> None:
+        """Raises ValueError unless the law of the orders is known with noise of this name, of one size."""
+        if noise == "late":
+            raise ValueError(
+                "relaxation: a ScoreFunction needs the law of the orders, which is known with noise='gumbel', or given "
+                "the noise with noise='input', got noise='late'"
+            )
+        if noise == "input" and self.scale is None:
+            raise ValueError(
+                "relaxation: with noise='input' the law of the orders comes from Gumbel noise on the scores, whose "
+                "size is to be given, as in ScoreFunction(scale=0.1), got ScoreFunction()"
+            )
+        if noise == "gumbel" and self.scale is not None:
+            raise ValueError(
+                f"relaxation: with noise='gumbel' the size of the noise is the `scale` of Learned, got "
+                f"ScoreFunction(scale={self.scale})"
+            )
 
     def attach(self, g: NodePermutation, z: Tensor) -> NodePermutation:
         """g itself."""
@@ -49,7 +81,8 @@ def plackett_luce(preference: Tensor, order: NodePermutation, layout: Layout) ->
     """Log-probabilities (*shape, B) of orders in which the first place goes to node i with weight exp(preference_i).
 
     Args:
-        preference: (B, N), in a ragged batch (sum N,). order: permutations of batch shape (*shape, B).
+        preference: (B, N), in a ragged batch (sum N,); or one row a sample, (*shape, B, N).
+        order: permutations of batch shape (*shape, B).
     """
     # 1. The preferences in the order of the places: (*shape, B, N), padded places last.
     places = order.moves.places

@@ -54,7 +54,8 @@ class Config(FewSamples):
         samples: The one of them that is the result.
         repeats: Times that the largest of them is drawn anew.
         entropy_weight: Of the entropy of the soft permutations in the loss; ps and canonical only, as the next two.
-        temperature: Of the relaxation; with late noise in standard deviations of the scores, else in their units.
+        temperature: Of the relaxation; with late noise in standard deviations of the scores, else in their units. Of
+            ps-score with noise at the input, the size of the Gumbel noise on the scores, in standard deviations.
         sinkhorn: Normalisations of the relaxation.
         noise: Where noise enters p: late (its scores) or input (node features).
         scale: Of that noise; late, in standard deviations of the scores.

@@ -37,7 +37,8 @@ class Config(FewSamples):
         tolerances: Standard errors for which the samples needed are measured, in units of the positions.
         noise: Where noise enters the net of p: late (its features) or input; ps only, as the next.
         noise_scale: Size of that noise relative to what it is added to.
-        temperature: Of soft permutations; symmetrizers of S_n with ps or canonical only, as the next two.
+        temperature: Of soft permutations; symmetrizers of S_n with ps or canonical only, as the next two. Of ps-score
+            with noise at the input, the size of the Gumbel noise on the scores, in standard deviations.
         sinkhorn: Row and column normalisations of soft permutations.
         entropy_weight: Of the entropy of soft permutations in the loss.
         haar_share: Share of each training batch that is averaged over Haar poses; ps and canonical only.
