@@ -1,7 +1,7 @@
 """How well an order of nodes learns: straight-through and score-function gradients against the true one.
 
 1. Cosine of the gradient of one training step with the true gradient of the expected loss, and of the mean of many
-   steps (what is left is bias). The true one sums over all orders of five nodes.
+   steps (what is left is bias); its variance. The true one sums over all orders of five nodes.
 2. Training: a plain MLP that must learn a function of a sorted set, with a learned order, at equal numbers of steps.
 
 python benchmarks/order_gradients.py --out order_gradients.json         minutes on one core; --quick: seconds
@@ -73,8 +73,79 @@ def exact_average(p: ps.Learned, phi: ps.Symmetrizer, x: Tensor) -> Tensor:
     return (p.log_prob(bound, g).exp()[..., None, None] * outputs).sum(0)
 
 
-def cosines(seed: int, scale: float, k: int, steps: int) -> dict[str, tuple[float, float]]:
-    """For every way the mean cosine of one step with k samples, and the cosine of the mean of all steps.
+def boundary_weights(preference: Tensor) -> Tensor:
+    """By how much the probability of orders flows to those with two neighbours exchanged: (*shape, N - 1).
+
+    An order changes where two neighbours in rank tie. As the preferences l change, so much probability crosses the tie
+    of the nodes i and j in places r and r + 1 as its density says, for Gumbel noise
+
+        W_r = p(order) (L_r - e^l_i) S_r,    L_r = sum_{s >= r} e^l_s,    S_r = sum_{m <= r} 1 / L_m
+
+    so that d E[y] = sum over pairs of neighbouring orders of W_r (y(exchanged) - y) (dl_j - dl_i). Orders are drawn and
+    each has all of its neighbours: the sum over pairs is an average over orders of W_r / (p(order) + p(exchanged)).
+
+    Args:
+        preference: l in the order of the places (*shape, N).
+    """
+    rate = preference.exp()
+    left = rate.flip(-1).cumsum(-1).flip(-1)
+    time = left.reciprocal().cumsum(-1)
+    first = left[..., :-1] - rate[..., :-1]
+    second = left[..., :-1] - rate[..., 1:]
+    return time[..., :-1] * first * second / (first + second)
+
+
+def boundary(
+    p: ps.Learned, phi: ps.Symmetrizer, x: Tensor, slope: Tensor, calls: int, one: bool, generator: torch.Generator
+) -> Tensor:
+    """A number with the gradient of sum(slope * average) by exchanges of neighbours in rank, from `calls` base calls.
+
+    Args:
+        one: each order with one of its neighbours, chosen at random, instead of with all of them.
+    """
+    # 1. Orders, and those with neighbours exchanged: (orders, 1 + exchanged, B, N), node by place.
+    bound = phi.bind((x,), {})
+    size = x.shape[1]
+    exchanged = 1 if one else size - 1
+    orders = calls // (1 + exchanged)
+    with torch.no_grad():
+        drawn: Any = p.transport(bound, p.noise(bound, (orders,), generator))
+        places = drawn[NODES].moves.places
+    at = torch.arange(size - 1).expand(*places.shape[:-1], size - 1)
+    if one:
+        at = torch.randint(size - 1, (*places.shape[:-1], 1), generator=generator)
+    poses = [places]
+    for number in range(exchanged):
+        r = at[..., number : number + 1]
+        pair = torch.cat([r, r + 1], -1)
+        poses.append(places.scatter(-1, pair, places.gather(-1, pair.flip(-1))))
+
+    # 2. What the base makes of each: a number, since the slope is known.
+    every = torch.stack(poses, 1).flatten(0, 1)
+    ranks = every.argsort(-1).double()
+    with torch.no_grad():
+        g = bound.stored(NODES).project(ranks, torch.zeros_like(ranks))
+        outputs = phi.orbit(bound, g).tensors[0]
+        value = (slope * outputs).sum((-2, -1)).unflatten(0, (orders, 1 + exchanged))
+    change = (value[:, 1:] - value[:, :1]).movedim(1, -1)
+
+    # 3. Exchanges weighted by the density of the tie.
+    scores = p.net_features(bound)[NODES]
+    centred = scores - scores.mean(-1, keepdim=True)
+    preference = -centred / centred.square().mean(-1, keepdim=True).sqrt() / p.scale
+    ranked = preference.expand(places.shape).gather(-1, places)
+    weights = boundary_weights(ranked.detach()).gather(-1, at)
+    steps = (ranked[..., 1:] - ranked[..., :-1]).gather(-1, at)
+    times = (size - 1) / exchanged
+    return times * (weights * change * steps).sum() / orders
+
+
+BOUNDARY = {"boundary, all neighbours": False, "boundary, one neighbour": True}
+
+
+def cosines(seed: int, scale: float, k: int, steps: int) -> dict[str, tuple[float, float, float]]:
+    """For every way the mean cosine of one step with k base calls, the cosine of the mean of all steps, and the
+    variance of a step (mean squared distance from the mean) over the squared norm of the true gradient.
 
     The loss is the squared distance from targets of the points that moved. Its slope is taken at the exact average, so
     that nothing but the gradient of the average is compared, and the points are added outside.
@@ -86,21 +157,25 @@ def cosines(seed: int, scale: float, k: int, steps: int) -> dict[str, tuple[floa
     x = torch.randn(32, 5, 3, generator=generator, dtype=torch.float64)
     target = 0.5 * torch.randn(32, 5, 3, generator=generator, dtype=torch.float64)
     rep = ps.Rep(NODES, None)
-    found: dict[str, tuple[float, float]] = {}
-    for name, way in WAYS.items():
-        p = ps.Learned(net, NODES, "gumbel", scale, way)
+    found: dict[str, tuple[float, float, float]] = {}
+    for name in [*WAYS, *BOUNDARY]:
+        p = ps.Learned(net, NODES, "gumbel", scale, WAYS.get(name, ps.ScoreFunction()))
         phi = ps.symmetrize(model, rep, rep, p).train()
         average = exact_average(p, phi, x)
         slope = (average - target).detach()
         truth = flat(torch.autograd.grad((slope * average).sum(), list(net.parameters())))
-        total = torch.zeros_like(truth)
-        each: list[float] = []
+        each: list[Tensor] = []
         for _ in range(steps):
-            y = phi(x, samples=k, generator=generator)
-            step = flat(torch.autograd.grad((slope * y).sum(), list(net.parameters())))
-            each.append(float(nn.functional.cosine_similarity(step, truth, 0)))
-            total += step
-        found[name] = (statistics.mean(each), float(nn.functional.cosine_similarity(total, truth, 0)))
+            if name in BOUNDARY:
+                objective = boundary(p, phi, x, slope, k, BOUNDARY[name], generator)
+            else:
+                objective = (slope * phi(x, samples=k, generator=generator)).sum()
+            each.append(flat(torch.autograd.grad(objective, list(net.parameters()))))
+        every = torch.stack(each)
+        of_steps = nn.functional.cosine_similarity(every, truth[None], 1).mean()
+        of_mean = nn.functional.cosine_similarity(every.mean(0), truth, 0)
+        variance = every.var(0).sum() / truth.square().sum()
+        found[name] = (float(of_steps), float(of_mean), float(variance))
     return found
 
 
@@ -163,11 +238,11 @@ def gradients(seeds: int, steps: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for scale in SCALES:
         by_seed = [cosines(seed, scale, k=10, steps=steps) for seed in range(seeds)]
-        for name in WAYS:
-            one = [pairs[name][0] for pairs in by_seed]
-            many = [pairs[name][1] for pairs in by_seed]
-            rows.append({"scale": scale, "way": name, "one step": one, "mean of steps": many})
-            print(f"scale {scale}, {name}: one step {statistics.mean(one):.2f}, mean {statistics.mean(many):.2f}")
+        for name in by_seed[0]:
+            one, many, variance = (list(values) for values in zip(*[of[name] for of in by_seed], strict=True))
+            rows.append({"scale": scale, "way": name, "one step": one, "mean of steps": many, "variance": variance})
+            shown = f"one step {statistics.mean(one):.2f}, mean {statistics.mean(many):.2f}"
+            print(f"scale {scale}, {name}: {shown}, variance {statistics.median(variance):.1f}", flush=True)
     return rows
 
 
