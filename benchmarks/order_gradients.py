@@ -3,8 +3,11 @@
 1. Cosine of the gradient of one training step with the true gradient of the expected loss, and of the mean of many
    steps (what is left is bias); its variance. The true one sums over all orders of five nodes.
 2. Training: a plain MLP that must learn a function of a sorted set, with a learned order, at equal numbers of steps.
+3. The scale of the noise in such a training: fixed, learned with the rest, or annealed, on numbers and on points that
+   are sorted along a direction which is not told.
 
 python benchmarks/order_gradients.py --out order_gradients.json         minutes on one core; --quick: seconds
+python benchmarks/order_gradients.py --only scales --out order_scales.json          one of gradients, training, scales
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from report import circumstances
 from torch import Tensor, nn
 
 import probsym as ps
+from probsym.distributions.score_function import score_weights
 from probsym.files import write
 
 NODES = ps.S("nodes")
@@ -219,10 +223,124 @@ def train(name: str, size: int, scale: float, seed: int, steps: int) -> dict[str
     return {"mse": float((y - sorted_sum(x)).square().mean()), "seconds": round(seconds, 2)}
 
 
+# ---------------------------------------------------------------- 3. the scale of the noise
+
+
+DIRECTION = (0.8, -0.6)  # along which points in the plane are sorted
+
+
+def sorted_along(x: Tensor) -> Tensor:
+    """`sorted_sum` of numbers (B, N, 1), or of the coordinates of points (B, N, 2) along a direction."""
+    if x.shape[-1] == 1:
+        return sorted_sum(x)
+    return sorted_sum((x * torch.tensor(DIRECTION)).sum(-1, keepdim=True))
+
+
+def average_and_scale(
+    p: ps.Learned, phi: ps.Symmetrizer, x: Tensor, k: int, log_scale: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The average over k orders, with the gradient of their law to the scale of its noise as well."""
+    bound = phi.bind((x,), {})
+    with torch.no_grad():
+        g = p.transport(bound, p.noise(bound, (k,), generator))
+    fixed = p.scale
+    p.scale = log_scale.exp()  # type: ignore[assignment]
+    weights = score_weights(p.log_prob(bound, g))
+    p.scale = fixed
+    assert weights is not None
+    return (weights[..., None] * phi.orbit(bound, g).tensors[0]).mean(0)
+
+
+def train_scale(
+    name: str, channels: int, first: float, last: float, learned: bool, seed: int, steps: int
+) -> dict[str, Any]:
+    """Test error of an MLP on sets of 16, with noise whose scale goes from `first` to `last`, or is learned."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    size = 16
+    layers = [nn.Flatten(), nn.Linear(size * channels, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)]
+    if name == "canonical":
+        p: Any = ps.Canonical(Scores(channels, 8), NODES)
+    else:
+        p = ps.Learned(Scores(channels, 8), NODES, "gumbel", first, WAYS[name])
+    phi = ps.symmetrize(nn.Sequential(*layers), ps.Rep(NODES), ps.Rep(), p).train()
+    log_scale = nn.Parameter(torch.tensor(first or 1.0).log())
+    optimizer = torch.optim.Adam([{"params": list(phi.parameters()), "lr": 2e-3}, {"params": [log_scale], "lr": 1e-2}])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    k = None if name == "canonical" else 4
+    for step in range(steps):
+        x = torch.rand(64, size, channels, generator=generator)
+        if learned:
+            p.scale = log_scale.exp().item()
+            y = average_and_scale(p, phi, x, 4, log_scale, generator)
+        else:
+            if first != last:
+                p.scale = first * (last / first) ** (step / steps)
+            y = phi(x, samples=k, generator=generator)
+        loss = (y - sorted_along(x)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    x = torch.rand(2000, size, channels, generator=generator)
+    with torch.no_grad():
+        y = phi.eval()(x, samples=None if name == "canonical" else 20, generator=generator)
+    found = {"mse": float((y - sorted_along(x)).square().mean())}
+    if name != "canonical":
+        found["last scale"] = float(p.scale)
+    return found
+
+
+# How the scale of the noise goes, as the table says it.
+COURSES: dict[str, tuple[float, float, bool]] = {
+    "0.03": (0.03, 0.03, False),
+    "0.1": (0.1, 0.1, False),
+    "0.3": (0.3, 0.3, False),
+    "annealed, 0.3 to 0.01": (0.3, 0.01, False),
+    "learned, from 0.3": (0.3, 0.3, True),
+}
+STRAIGHT = "straight-through, temperature 0.1"
+SCALED = (
+    ("canonical", "none"),
+    *[("score function", course) for course in COURSES],
+    (STRAIGHT, "0.1"),
+    (STRAIGHT, "annealed, 0.3 to 0.01"),
+)
+
+
+def scales(seeds: int, steps: int) -> list[dict[str, Any]]:
+    """Test errors of every course of the scale, one training per seed."""
+    rows: list[dict[str, Any]] = []
+    for channels in (1, 2):
+        for name, course in SCALED:
+            first, last, learned = COURSES.get(course, (0.0, 0.0, False))
+            for seed in range(1, seeds + 1):
+                row = train_scale(name, channels, first, last, learned, seed, steps)
+                rows.append({"channels": channels, "way": name, "course": course, "seed": seed, **row})
+                print(rows[-1], flush=True)
+    return rows
+
+
+def scale_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds."""
+    by_course: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        by_course.setdefault((row["channels"], row["way"], row["course"]), []).append(row)
+    shown: list[list[str]] = []
+    for (channels, way, course), of_seeds in by_course.items():
+        errors = [row["mse"] for row in of_seeds]
+        ends = [row.get("last scale", 0.0) for row in of_seeds]
+        end = f"{statistics.mean(ends):.2g}" if ends[0] else ""
+        kind = "numbers" if channels == 1 else "points in the plane"
+        shown.append([kind, way, course, end, f"{statistics.mean(errors):.2g}", span(errors)])
+    columns = ["sets of 16", "p or its gradient", "scale of the noise", "at the end", "mean MSE", "range over seeds"]
+    return {"title": "The scale of the noise", "columns": columns, "rows": shown}
+
+
 # ---------------------------------------------------------------- all of it
 
 
-SCALES = (0.3, 1.0)
+SCALES = (0.1, 0.3, 1.0)
 TRAINED = (
     ("haar", 0.0),
     ("canonical", 0.0),
@@ -258,23 +376,26 @@ def trainings(seeds: int, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
-def tables(gradient_rows: list[dict[str, Any]], trained: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over seeds with their standard errors, as `fill.py` reads them."""
+def gradient_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over problems with their standard errors, medians of variances; as `fill.py` reads it."""
     shown: list[list[str]] = []
-    for row in gradient_rows:
-        shown.append([str(row["scale"]), row["way"], spread(row["one step"]), spread(row["mean of steps"])])
-    first = {"title": "Cosine with the true gradient", "rows": shown}
-    first["columns"] = ["scale of the noise", "gradient", "one step, k = 10", "mean of 60 steps"]
+    for row in rows:
+        variance = f"{statistics.median(row['variance']):.2g}"
+        shown.append([str(row["scale"]), row["way"], spread(row["one step"]), spread(row["mean of steps"]), variance])
+    columns = ["scale of the noise", "gradient", "one step, k = 10", "mean of 60 steps", "variance, median"]
+    return {"title": "Cosine with the true gradient", "columns": columns, "rows": shown}
 
+
+def training_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds and their range."""
     by_way: dict[tuple[int, str, float], list[float]] = {}
-    for row in trained:
+    for row in rows:
         by_way.setdefault((row["size"], row["way"], row["scale"]), []).append(row["mse"])
-    errors: list[list[str]] = []
+    shown: list[list[str]] = []
     for (size, way, scale), values in by_way.items():
-        errors.append([str(size), way, str(scale) if scale else "", f"{statistics.mean(values):.2g}", span(values)])
-    second = {"title": "Test error of an MLP on sets", "rows": errors}
-    second["columns"] = ["numbers in a set", "p or its gradient", "scale", "mean MSE", "range over seeds"]
-    return [first, second]
+        shown.append([str(size), way, str(scale) if scale else "", f"{statistics.mean(values):.2g}", span(values)])
+    columns = ["numbers in a set", "p or its gradient", "scale", "mean MSE", "range over seeds"]
+    return {"title": "Test error of an MLP on sets", "columns": columns, "rows": shown}
 
 
 def spread(values: list[float]) -> str:
@@ -290,20 +411,24 @@ def span(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer seeds and steps: seconds")
+    parser.add_argument("--only", choices=("gradients", "training", "scales"), help="one part instead of all")
     parser.add_argument("--out", type=Path, help="write the numbers, as JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.time()
     facts = circumstances(1)  # before anything runs: the commit that is measured
-    seeds, steps, training_steps = (2, 10, 50) if given.quick else (6, 60, 2000)
-    gradient_rows = gradients(seeds, steps)
-    trained = trainings(min(seeds, 3), training_steps)
-    result = {
-        **facts,
-        "tables": tables(gradient_rows, trained),
-        "gradients": gradient_rows,
-        "training": trained,
-    }
+    seeds, steps, training_steps, scale_steps = (2, 10, 50, 20) if given.quick else (6, 60, 2000, 1000)
+    shown: list[dict[str, Any]] = []
+    result: dict[str, Any] = {**facts, "tables": shown}
+    if given.only in (None, "gradients"):
+        result["gradients"] = gradients(seeds, steps)
+        shown.append(gradient_table(result["gradients"]))
+    if given.only in (None, "training"):
+        result["training"] = trainings(min(seeds, 3), training_steps)
+        shown.append(training_table(result["training"]))
+    if given.only in (None, "scales"):
+        result["scales"] = scales(min(seeds, 3), scale_steps)
+        shown.append(scale_table(result["scales"]))
     if given.out is not None:
         result["wall"] = round(time.time() - start)
         write(given.out, json.dumps(result, indent=1) + "\n")
