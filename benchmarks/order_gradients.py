@@ -100,31 +100,43 @@ def boundary_weights(preference: Tensor) -> Tensor:
 
 
 def boundary(
-    p: ps.Learned, phi: ps.Symmetrizer, x: Tensor, slope: Tensor, calls: int, one: bool, generator: torch.Generator
+    p: ps.Learned, phi: ps.Symmetrizer, x: Tensor, slope: Tensor, calls: int, which: str, generator: torch.Generator
 ) -> Tensor:
     """A number with the gradient of sum(slope * average) by exchanges of neighbours in rank, from `calls` base calls.
 
     Args:
-        one: each order with one of its neighbours, chosen at random, instead of with all of them.
+        which: the neighbours that each order is compared with: "all", one at random ("one"), or one that is chosen in
+            proportion to the density of the tie ("near").
     """
-    # 1. Orders, and those with neighbours exchanged: (orders, 1 + exchanged, B, N), node by place.
+    # 1. Orders (orders, B, N), node by place.
     bound = phi.bind((x,), {})
     size = x.shape[1]
-    exchanged = 1 if one else size - 1
+    exchanged = size - 1 if which == "all" else 1
     orders = calls // (1 + exchanged)
     with torch.no_grad():
         drawn: Any = p.transport(bound, p.noise(bound, (orders,), generator))
         places = drawn[NODES].moves.places
-    at = torch.arange(size - 1).expand(*places.shape[:-1], size - 1)
-    if one:
+
+    # 2. Exchanges, weighted by the density of the tie, and with how many others each one that is chosen stands for.
+    scores = p.net_features(bound)[NODES]
+    centred = scores - scores.mean(-1, keepdim=True)
+    preference = -centred / centred.square().mean(-1, keepdim=True).sqrt() / p.scale
+    ranked = preference.expand(places.shape).gather(-1, places)
+    weights = boundary_weights(ranked.detach())
+    at = torch.arange(size - 1).expand(weights.shape)
+    if which == "one":
         at = torch.randint(size - 1, (*places.shape[:-1], 1), generator=generator)
+        weights = (size - 1) * weights.gather(-1, at)
+    elif which == "near":
+        at = weights.flatten(0, -2).multinomial(1, generator=generator).unflatten(0, weights.shape[:-1])
+        weights = weights.sum(-1, keepdim=True)
     poses = [places]
     for number in range(exchanged):
         r = at[..., number : number + 1]
         pair = torch.cat([r, r + 1], -1)
         poses.append(places.scatter(-1, pair, places.gather(-1, pair.flip(-1))))
 
-    # 2. What the base makes of each: a number, since the slope is known.
+    # 3. What the base makes of each: a number, since the slope is known.
     every = torch.stack(poses, 1).flatten(0, 1)
     ranks = every.argsort(-1).double()
     with torch.no_grad():
@@ -133,18 +145,15 @@ def boundary(
         value = (slope * outputs).sum((-2, -1)).unflatten(0, (orders, 1 + exchanged))
     change = (value[:, 1:] - value[:, :1]).movedim(1, -1)
 
-    # 3. Exchanges weighted by the density of the tie.
-    scores = p.net_features(bound)[NODES]
-    centred = scores - scores.mean(-1, keepdim=True)
-    preference = -centred / centred.square().mean(-1, keepdim=True).sqrt() / p.scale
-    ranked = preference.expand(places.shape).gather(-1, places)
-    weights = boundary_weights(ranked.detach()).gather(-1, at)
     steps = (ranked[..., 1:] - ranked[..., :-1]).gather(-1, at)
-    times = (size - 1) / exchanged
-    return times * (weights * change * steps).sum() / orders
+    return (weights * change * steps).sum() / orders
 
 
-BOUNDARY = {"boundary, all neighbours": False, "boundary, one neighbour": True}
+BOUNDARY = {
+    "boundary, all neighbours": "all",
+    "boundary, one neighbour": "one",
+    "boundary, one neighbour by its weight": "near",
+}
 
 
 def cosines(seed: int, scale: float, k: int, steps: int) -> dict[str, tuple[float, float, float]]:
