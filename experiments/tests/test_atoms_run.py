@@ -16,9 +16,9 @@ from probsym_experiments.atoms import Config
 from probsym_experiments.atoms.analysis import equivariance, errors
 from probsym_experiments.atoms.data import Data, Frames, generate, load
 from probsym_experiments.atoms.dynamics import FS, KELVIN, TIME_STEP, drift, fly, kinetic, velocities
-from probsym_experiments.atoms.forces import draws, energy_and_forces
+from probsym_experiments.atoms.forces import draws
 from probsym_experiments.atoms.loss import Loss, turned
-from probsym_experiments.atoms.models import METHODS, build
+from probsym_experiments.atoms.models import METHODS, build, inputs
 from probsym_experiments.atoms.systems import SYSTEMS, ready
 from probsym_experiments.batches import Batch, rows
 from probsym_experiments.cli import main
@@ -72,13 +72,13 @@ def small(**fields: object) -> Config:
 def test_bases_treat_atoms_of_a_kind_alike_and_know_no_origin_but_know_directions(base: str, data: Data) -> None:
     phi = build(small(base=base, symmetrizer="none"), data.parts["train"]).double()
     batch = double(rows(data.parts["train"], slice(0, 4)))
-    energy, forces = energy_and_forces(phi, batch)
+    energy, forces = ps.energy_and_forces(phi, inputs(batch))
     order = torch.randperm(8)
     moved = {**batch, "pos": batch["pos"][:, order] + 3.0, "kinds": batch["kinds"][:, order]}
-    there_energy, there_forces = energy_and_forces(phi, moved)
+    there_energy, there_forces = ps.energy_and_forces(phi, inputs(moved))
     torch.testing.assert_close(there_energy, energy)
     torch.testing.assert_close(there_forces, forces[:, order])
-    turned_energy, _ = energy_and_forces(phi, turned(batch, 0))
+    turned_energy, _ = ps.energy_and_forces(phi, inputs(turned(batch, 0)))
     assert (turned_energy - energy).abs().max() > 1e-3
 
 
@@ -120,15 +120,21 @@ class Springs(nn.Module):
         return pos.square().sum((1, 2))[:, None] / 2
 
 
+def springs() -> ps.Symmetrizer:
+    """As it is, like the bare base."""
+    atoms = ps.Axis("atoms")
+    return ps.symmetrize(Springs(), {"pos": ps.Rep(atoms, None), "kinds": ps.Rep(atoms)}, ps.Rep(), "haar")
+
+
 def test_the_loss_is_what_it_says() -> None:
     pos = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]])
     batch = {"pos": pos, "kinds": torch.ones(1, 2, 1), "energy": torch.tensor([2.0]), "forces": torch.zeros(1, 2, 3)}
-    energy, forces = energy_and_forces(Springs(), batch)
+    energy, forces = ps.energy_and_forces(springs(), inputs(batch))
     torch.testing.assert_close(energy, torch.tensor([2.5]))
     torch.testing.assert_close(forces, -pos)
     # (2.5 - 2)^2 over two atoms, and |F|^2 over six components
-    torch.testing.assert_close(Loss(2.0, 3.0)(Springs(), batch), torch.tensor(2 * 0.125 + 3 * 5 / 6))
-    torch.testing.assert_close(Loss().errors(Springs(), batch), torch.tensor([500.0]))
+    torch.testing.assert_close(Loss(2.0, 3.0)(springs(), batch), torch.tensor(2 * 0.125 + 3 * 5 / 6))
+    torch.testing.assert_close(Loss().errors(springs(), batch), torch.tensor([500.0]))
     found = errors(energy, forces, batch)
     assert found["energy_mae"] == pytest.approx(250)  # meV, two atoms
     assert found["force_mae"] == pytest.approx(500)
@@ -145,7 +151,7 @@ def test_augmented_frames_turn_with_their_forces(data: Data) -> None:
         atoms.set_positions(there["pos"][number].double().numpy())
         np.testing.assert_allclose(atoms.get_forces(), there["forces"][number].numpy(), atol=1e-4)
     straight = {**batch, "energy": torch.zeros(12), "forces": -batch["pos"]}
-    assert Loss(0.0, 1.0, augmented=True)(Springs(), straight) < 1e-10
+    assert Loss(0.0, 1.0, augmented=True)(springs(), straight) < 1e-10
 
 
 @pytest.mark.parametrize("symmetrizer", METHODS)
@@ -171,7 +177,7 @@ def test_draws_are_single_samples_whose_mean_is_the_average(data: Data) -> None:
     energies, forces = draws(phi, few, 400, 0)
     assert (energies.shape, forces.shape) == ((400, 2), (400, 2, 8, 3))
     torch.manual_seed(1)
-    energy, force = energy_and_forces(phi, few, samples=400)
+    energy, force = ps.energy_and_forces(phi, inputs(few), samples=400)
     for mean, other in ((energies, energy), (forces, force)):
         z = (mean.mean(0) - other) / (mean.std(0) * (2 / 400) ** 0.5)
         assert z.abs().max() < 5.5  # 50 numbers: less than one in 10^5 by chance

@@ -18,7 +18,7 @@ from ..evaluation import Score, means, score
 from .config import Config
 from .data import Data
 from .dynamics import drift, fly, velocities
-from .forces import draws, energy_and_forces
+from .forces import draws
 from .loss import Loss, turned
 from .models import METHODS, build
 
@@ -133,14 +133,11 @@ def flights(phi: ps.Symmetrizer, data: Data, config: Config) -> dict[str, Any]:
     where frames meet the symmetry of the molecule.
     """
     smooth = copy.deepcopy(phi).double().eval()
-    options = {}
-    if drawn(config) is not None:
-        options["samples"] = config.samples
-    frozen = smooth.frozen(config.seed)
+    frozen = smooth.frozen(config.seed).eval()
     kinds = data.parts["test"]["kinds"][:FLIGHTS].double()
 
     def potential(pos: Tensor) -> tuple[Tensor, Tensor]:
-        return energy_and_forces(frozen, {"pos": pos, "kinds": kinds}, **options)
+        return ps.energy_and_forces(frozen, {"pos": pos, "kinds": kinds}, samples=drawn(config))
 
     test = data.parts["test"]["pos"]
     spread = torch.arange(FLIGHTS) * len(test) // FLIGHTS

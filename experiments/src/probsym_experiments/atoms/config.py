@@ -45,16 +45,16 @@ class Config(Recipe):
     layers: int = 3
     width: int = 64
     train_size: int = 1_000
-    valid_size: int = 100
-    test_size: int = 200
+    valid_size: int = 50
+    test_size: int = 100
     drawn: list[int] = field(default_factory=lambda: [2_000, 200, 500])
     energy_weight: float = 1.0
     force_weight: float = 1.0
     train_samples: int | None = None
-    valid_samples: int = 4
+    valid_samples: int = 2
     eval_samples: list[int] = field(default_factory=lambda: [1, 4, 16])
     samples: int = 16
-    fly: int = 400
+    fly: int = 60
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import probsym as ps
 
 from ..batches import Batch
-from .forces import energy_and_forces
+from .models import inputs
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Loss:
     def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
         if self.augmented:
             batch = turned(batch)
-        energy, forces = energy_and_forces(phi, batch, trains=True)
+        energy, forces = ps.energy_and_forces(phi, inputs(batch))
         atoms = forces.shape[1]
         off_energy = (energy - batch["energy"]).square().mean() / atoms
         off_forces = (forces - batch["forces"]).square().mean()
@@ -36,10 +36,7 @@ class Loss:
 
     def errors(self, phi: nn.Module, batch: Batch) -> Tensor:
         """Mean absolute error of the components of the forces of each frame (B,), in meV/Angstrom."""
-        # Lightning validates in inference mode, in which nothing can be differentiated.
-        with torch.inference_mode(False), torch.enable_grad():
-            normal = {name: tensor.clone() for name, tensor in batch.items()}
-            _, forces = energy_and_forces(phi, normal)
+        _, forces = ps.energy_and_forces(phi, inputs(batch))
         return 1000 * (forces - batch["forces"]).abs().mean((1, 2))
 
 

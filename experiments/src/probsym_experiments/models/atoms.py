@@ -58,7 +58,9 @@ class AtomTransformer(nn.Module):
 
 
 class AtomPoints(nn.Module):
-    """Each atom sees the set of displacements to the others, by components: E = sum_i rho(s_i, sum_j psi(a_ij, s_j)).
+    """Each atom sees the set of displacements to the others, by components.
+
+        E = sum_i rho(A s_i + B sum_j psi(a_ij, s_i, s_j))
 
     a_ij and s as in `AtomTransformer`; psi and rho are perceptrons. The atom itself is among the j.
 
@@ -69,20 +71,22 @@ class AtomPoints(nn.Module):
     torch.Size([2, 1])
     """
 
-    def __init__(self, kinds: int, width: int = 96) -> None:
+    def __init__(self, kinds: int, width: int = 64) -> None:
         super().__init__()
         self.pairs = nn.Linear(SEEN, width)
         self.left = nn.Linear(kinds, width, bias=False)
         self.right = nn.Linear(kinds, width, bias=False)
-        self.psi = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.psi = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        # The last map of psi is linear: once for the sum, instead of once for each pair.
+        self.around = nn.Linear(width, width)
         self.own = nn.Linear(kinds, width)
-        self.rho = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+        self.rho = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, pos: Tensor, kinds: Tensor) -> Tensor:
         kinds = kinds.to(pos.dtype)
         of_kinds = self.left(kinds).unsqueeze(2) + self.right(kinds).unsqueeze(1)
         messages = self.psi(self.pairs(seen(pos)) + of_kinds).sum(2)
-        return self.rho(self.own(kinds) + messages).sum(1)
+        return self.rho(self.own(kinds) + self.around(messages)).sum(1)
 
 
 def seen(pos: Tensor) -> Tensor:
