@@ -40,7 +40,10 @@ class Recomputed:
         if not torch.is_grad_enabled() or not x.readable:
             return self.orbit(x, g, active, deduplicate)
 
-        # 2. Also of a model in evaluation: the derivative of its output with respect to the inputs may be wanted.
+        # 2. In evaluation a derivative is wanted where the inputs ask for one (forces). Else there is nothing to spare,
+        #    and a model that takes derivatives inside would be evaluated twice.
+        if not self.training and not any(leaf.value.requires_grad for leaf in x.leaves.values()):
+            return self.orbit(x, g, active, deduplicate)
         again = Recomputation(self.model)
 
         def evaluate(device_witness: Tensor) -> OutputSamples:
