@@ -379,7 +379,7 @@ def test_what_is_wrong_is_named(library: Library) -> None:
         (lambda: make(inner, ps.SO(2)), ValueError, "group: .* whose vectors have 2 components"),
         (lambda: make(inner, ps.Signs(2)), ValueError, "group: expected one that turns space"),
         (lambda: make(inner, estimator=4), TypeError, "estimator: expected one such as"),
-        (lambda: make(inner, estimator=ps.MonteCarlo(2), tol=0.1), ValueError, "at most one of estimator and tol"),
+        (lambda: make(inner, estimator=ps.MonteCarlo(2), tol=0.1), ValueError, "tol, estimator: expected one of them"),
         (lambda: make(inner, chunk=0), ValueError, "chunk"),
         (lambda: make(inner, seed=-1), ValueError, "seed"),
         (lambda: make(inner, outputs={"dipole": ps.Rep(ps.O(3))}), ValueError, r"outputs\['dipole'\]: expected None"),

@@ -64,7 +64,7 @@ def estimator_for(
     if estimator is not None and not isinstance(estimator, Estimator):
         raise TypeError(f"estimator: expected one such as ps.MonteCarlo(24), got {estimator!r}")
     if estimator is not None and tol is not None:
-        raise ValueError("at most one of estimator and tol can be given")
+        raise ValueError("tol, estimator: expected one of them; ps.Adaptive(tol, ...) is an estimator")
 
     # 1. What was asked for, or what suits the group.
     chosen = estimator

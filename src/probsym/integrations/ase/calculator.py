@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,17 @@ from ase.outputs import Properties, all_outputs
 from torch import Tensor
 
 from probsym.distributions import Haar
-from probsym.distributions.base import EquivariantDistribution
-from probsym.estimators import Adaptive, Estimator, Exact, MonteCarlo, Source
-from probsym.estimators.designs import as_design
+from probsym.estimators import Estimator, Source
 from probsym.groups import SO, Finite, Group
 from probsym.groups.whole import positive, whole_number
 from probsym.integrations.ase.evaluation import Batch, CalculatorModel, CalculatorOrbit
-from probsym.integrations.ase.quantities import QUANTITIES, Space, contracted
+from probsym.integrations.ase.quantities import QUANTITIES, contracted
 from probsym.integrations.ase.space_group import Operations
 from probsym.integrations.ase.structures import Declared, Structure
-from probsym.reps import Inputs, Rep
+from probsym.integrations.poses import Space, estimator_for, refuse_one_handed
+from probsym.reps import Rep
 
 IDENTITY = Finite([np.eye(3).tolist()], "identity")
-# The first that fits the group is what a calculator averages over unless told otherwise.
-DESIGNS = ("full-octahedral", "octahedral", "dihedral", "cyclic")
 
 
 class SymmetrizedCalculator(Calculator):
@@ -231,7 +227,7 @@ class SymmetrizedCalculator(Calculator):
         generator = None
         if settings["seed"] is not None:
             generator = torch.Generator().manual_seed(settings["seed"])
-        estimator = _estimator(p, settings)
+        estimator = estimator_for(p, settings["estimator"], settings["tol"], settings["chunk"])
         with torch.no_grad():
             estimate = estimator(p, structure.inputs, orbit, Source(generator))
 
@@ -273,12 +269,8 @@ def _checked(settings: Mapping[str, Any]) -> None:
     if group is None and precision is None:
         raise ValueError("group: expected a group, or None together with space_group")
     space = Space.of(IDENTITY if group is None else group)
-    if estimator is not None and not isinstance(estimator, Estimator):
-        raise TypeError(f"estimator: expected one such as ps.MonteCarlo(24), got {estimator!r}")
-    if estimator is not None and settings["tol"] is not None:
-        raise ValueError("tol, estimator: expected one of them; ps.Adaptive(tol, ...) is an estimator")
     p = Haar(IDENTITY if group is None else group)
-    _check_design(p, space, _estimator(p, settings))
+    refuse_one_handed(p, space, estimator_for(p, estimator, settings["tol"], settings["chunk"]))
 
     # 3. Reps of groups that act here.
     for argument in ("properties", "arrays", "info"):
@@ -290,46 +282,6 @@ def _checked(settings: Mapping[str, Any]) -> None:
             for factor in rep.group.factors:
                 if factor != p.group:
                     raise ValueError(f"{argument}[{name!r}]: expected slots of {p.group!r}, got {rep!r}")
-
-
-def _estimator(p: EquivariantDistribution, settings: Mapping[str, Any]) -> Estimator:
-    """What averages, with the chunk that was given."""
-    estimator = settings["estimator"]
-    if estimator is None and settings["tol"] is not None:
-        estimator = Adaptive(settings["tol"])
-    elif estimator is None and p.group.finite:
-        estimator = Exact()
-    elif estimator is None:
-        for name in DESIGNS:
-            design: Any = as_design(name)
-            if design.fits(p.group):
-                estimator = MonteCarlo(design.size or 8, design=name)
-                break
-    if settings["chunk"] is not None:
-        if not hasattr(estimator, "chunk"):
-            raise ValueError(f"chunk: {estimator!r} takes none")
-        estimator = replace(estimator, chunk=settings["chunk"])
-    return estimator
-
-
-def _check_design(p: EquivariantDistribution, space: Space, estimator: Any) -> None:
-    """Refuse a design that does not fit the group, or whose block has no inversion where the group has it.
-
-    All poses of such a block would have the same handedness, which a single block never averages over.
-    """
-    design = as_design(getattr(estimator, "design", None))
-    vectors = Rep(None, space.vector)
-    x = Inputs.bind({"frame": vectors}, (), {"frame": torch.eye(3, dtype=torch.float64)[None]})
-    block = design.block_size(p, x)
-    if block == 1 or p.group.special or p.group.finite:
-        return
-    g = design.elements(p, x, block, Source(torch.Generator().manual_seed(0)))
-    frames = vectors.act(g, x.kwargs["frame"], 1)
-    if torch.linalg.det(frames)[:, 0].sign().unique().numel() == 1:
-        raise ValueError(
-            f"estimator: {design!r} lacks the inversion, which {p.group!r} has: take 'full-octahedral', "
-            "'full-icosahedral' or another design with it, or SO(3)"
-        )
 
 
 def _name(calculator: Any) -> str:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from probsym.estimators import OutputSamples
 from probsym.estimators.moments import Moments
 from probsym.groups import Element
-from probsym.integrations.ase.quantities import QUANTITIES, Space, expanded, quantity
+from probsym.integrations.ase.quantities import QUANTITIES, expanded, quantity
 from probsym.integrations.ase.space_group import Operations
 from probsym.integrations.ase.structures import Structure
+from probsym.integrations.poses import Space
 from probsym.reps import Inputs, Rep, unfold
 from probsym.reps.outputs import DeclaredOutputs, OutputStructure
 from probsym.reps.unique_rows import UniqueRows

@@ -8,42 +8,9 @@ from typing import Any
 import numpy as np
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
-from probsym.groups import Group, Slot
+from probsym.groups import Slot
+from probsym.integrations.poses import Space
 from probsym.reps import Rep
-
-
-@dataclass(frozen=True)
-class Space:
-    """How a group acts on vectors, on signs and on the atoms.
-
-    Args:
-        vector: on vectors. sign: the determinant, which pseudovectors such as magnetic moments have too; None for one.
-        atoms: on an axis of atoms; None where it leaves their order alone.
-    """
-
-    vector: Slot
-    sign: Slot | None = None
-    atoms: Slot | None = None
-
-    @staticmethod
-    def of(group: Group) -> Space:
-        """Of a group that turns three-dimensional space about the origin.
-
-        Raises:
-            TypeError: not a group. ValueError: another one; names it.
-        """
-        if not isinstance(group, Group):
-            raise TypeError(f"group: expected a group such as SO(3) or O(3), got {group!r}")
-        expected = f"group: expected one that turns space about the origin, such as SO(3) or O(3), got {group!r}"
-        if not group.compact:
-            raise ValueError(f"{expected}: a structure is not shifted, so take the group without translations")
-        try:
-            vector = group.vector
-        except TypeError as error:
-            raise ValueError(f"{expected}: {error}") from None
-        if vector.sizes != (3,):
-            raise ValueError(f"{expected}, whose vectors have {vector.sizes[0]} components")
-        return Space(vector, None if group.special else group.det)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from probsym.groups import Finite, Slot
 from probsym.groups.generated import determinants
-from probsym.integrations.ase.quantities import Space, quantity
+from probsym.integrations.ase.quantities import quantity
 from probsym.integrations.ase.structures import Structure
+from probsym.integrations.poses import Space
 
 LARGEST_COPIES = 2**22  # numbers of moved results that are held at once
 

@@ -11,7 +11,8 @@ from ase import Atoms
 from torch import Tensor
 
 from probsym.groups import Element, Group
-from probsym.integrations.ase.quantities import Space, known
+from probsym.integrations.ase.quantities import known
+from probsym.integrations.poses import Space
 from probsym.reps import Inputs, Rep
 
 Declared = Mapping[str, Rep | None]  # None: passed as it is
