@@ -300,6 +300,7 @@ def test_subclasses_are_not_their_parents():
         SPACE * NODES,
         ps.S("atoms", batch="batch").edges_of(("kwargs", "bonds")),
         ps.Relaxation(0.2, 3),
+        ps.Relaxation(0.2, 3, softmax=False),
         ps.MonteCarlo(48, design="octahedral"),
         ps.designs.as_design(("octahedral", "shifts")),
         ps.Adaptive(0.1, design=Quarter()),

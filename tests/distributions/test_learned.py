@@ -517,7 +517,7 @@ def test_entropy():
     )
 
 
-@pytest.mark.parametrize("bad", [{"temperature": 0.0}, {"sinkhorn": -1}])
+@pytest.mark.parametrize("bad", [{"temperature": 0.0}, {"sinkhorn": -1}, {"sinkhorn": 0, "softmax": False}])
 def test_bad_relaxations(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Relaxation(**bad)

@@ -10,6 +10,7 @@ from probsym.kernels import sinkhorn
 from probsym.kernels.sinkhorn import (
     log_soft_permutation,
     soft_permutation,
+    soft_permutation_entropies,
     soft_permutation_entropy,
     soft_permutation_gradient,
     soft_permutation_token,
@@ -17,13 +18,16 @@ from probsym.kernels.sinkhorn import (
 )
 
 MASK = torch.tensor([[True, True, True, True, False, False], [True] * 6, [True] + [False] * 5, [False] * 6])
-SETTINGS = pytest.mark.parametrize("setting", [(0.1, 2), (1.0, 0), (0.02, 30)], ids=str)  # temperature, passes
+# temperature, passes, and whether a softmax comes first
+SETTINGS = pytest.mark.parametrize(
+    "setting", [(0.1, 2), (1.0, 0), (0.02, 30), (0.1, 1, False), (0.02, 30, False)], ids=str
+)
 PADDED = pytest.mark.parametrize("mask", [None, MASK], ids=["dense", "padded"])
 
 
-def reference_gradient(z, mask, grad, temperature, passes):
+def reference_gradient(z, mask, grad, *setting):
     z = z.clone().requires_grad_()
-    return torch.autograd.grad(log_soft_permutation(z, mask, temperature, passes).exp(), z, grad)[0]
+    return torch.autograd.grad(log_soft_permutation(z, mask, *setting).exp(), z, grad)[0]
 
 
 def scores(kind):
@@ -148,13 +152,31 @@ def test_entropies(setting, mask):
     z = scores("generic")
     p = soft_permutation(z, mask, *setting)
     total, count = 0.0, 0
+    by_input = soft_permutation_entropies(z, mask, *setting)
     for k, b in itertools.product(range(3), range(4)):
         own = 6 if mask is None else int(mask[b].sum())
         matrix = p[k, b, :own, :own]
         rows = -(matrix * (matrix.log() - matrix.sum(-1, keepdim=True).log())).nansum()
         columns = -(matrix * (matrix.log() - matrix.sum(-2, keepdim=True).log())).nansum()
         total, count = total + float(rows + columns), count + own
+        assert float(by_input[k, b]) == pytest.approx(float(rows + columns) / max(own, 1), abs=1e-9)
     assert float(soft_permutation_entropy(z, mask, *setting)) == pytest.approx(total / count, abs=1e-9)
+
+
+@PADDED
+def test_without_the_softmax_rows_are_normalised_first(mask):
+    """One pass by hand: rows, then columns; many passes end where those behind a softmax do."""
+    z = scores("generic")
+    own = 6
+    if mask is not None:
+        own = 4
+    some = z[:, 0, :own]
+    weights = torch.exp(-(some.unsqueeze(-1) - some.sort(-1).values.unsqueeze(-2)).abs() / 0.3)
+    weights = weights / weights.sum(-1, keepdim=True)
+    weights = weights / weights.sum(-2, keepdim=True)
+    assert torch.allclose(soft_permutation(z, mask, 0.3, 1, False)[:, 0, :own, :own], weights, atol=1e-12)
+    with_softmax, without = soft_permutation(z, mask, 2.0, 500), soft_permutation(z, mask, 2.0, 500, False)
+    assert torch.allclose(with_softmax, without, atol=1e-9)
 
 
 def test_entropies_of_equal_and_of_distant_scores():

@@ -2,7 +2,8 @@
 
     P = Sinkhorn(softmax_i(-|z_i - sort(z)_r| / tau)),    node i by rank r
 
-SoftSort: arXiv 2006.16038. Sinkhorn normalises rows and columns in turn, `passes` times each.
+SoftSort: arXiv 2006.16038. Sinkhorn normalises rows and columns in turn, `passes` times each. Without the softmax
+(`softmax=False`) it begins with the rows of exp(-|z_i - sort(z)_r| / tau), as in the code of arXiv 2306.02866.
 `log_soft_permutation` is the reference, in logarithms and by plain operations; the rest is fast, and tests compare it
 with the derivatives of the reference.
 """
@@ -26,7 +27,9 @@ LEAST_LOG_WEIGHT = -60.0  # log-weights below count as zero next to 1, in double
 FAR = 1e9  # a distance of scores whose weight is zero, and the log of it finite under repeated normalisation
 
 
-def log_soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
+def log_soft_permutation(
+    z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool = True
+) -> Tensor:
     """log P (*shape, N, N), node by rank: the reference.
 
     Args:
@@ -34,6 +37,7 @@ def log_soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, pas
         mask: nodes of a padded batch (B, N) bool; B is the last dim of `shape`. On padding P is the identity.
         temperature: tau > 0; smaller is harder.
         passes: number of row and column normalisations after the softmax.
+        softmax: whether a softmax over the nodes comes first.
 
     >>> z = torch.tensor([2.0, 0.0, 1.0])
     >>> log_soft_permutation(z, None, temperature=0.1, passes=2).argmax(-1).tolist()    # node 0 has the largest score
@@ -42,58 +46,86 @@ def log_soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, pas
     z = _separate_padding(z, mask)
     ordered = z.sort(-1).values
     log_p = (z.unsqueeze(-1) - ordered.unsqueeze(-2)).abs() / -temperature
-    for axis in _normalised_axes(passes):
+    for axis in _normalised_axes(passes, softmax):
         log_p = log_p - log_p.logsumexp(axis, keepdim=True)
     return log_p
 
 
-def soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
+def soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool = True) -> Tensor:
     """P (*shape, N, N) of `log_soft_permutation`; by a Triton kernel on a GPU, where there is one for its size."""
-    if _triton_kernels(z) is None:
-        return _plain_soft_permutation(z, mask, temperature, passes)
+    if _triton_kernels(z, softmax) is None:
+        return _plain_soft_permutation(z, mask, temperature, passes, softmax)
     return apply_or(_TritonSoftPermutation, _plain_soft_permutation, z, mask, temperature, passes)
 
 
-def _plain_soft_permutation(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
-    return log_soft_permutation(z, mask, temperature, passes).exp()
+def _plain_soft_permutation(
+    z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool = True
+) -> Tensor:
+    return log_soft_permutation(z, mask, temperature, passes, softmax).exp()
 
 
-def soft_permutation_token(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
+def soft_permutation_token(
+    z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool = True
+) -> Tensor:
     """Zeros (*shape, N, N) with the gradient of P: no memory forward, and one Sinkhorn per step, backward.
 
     `soft_permutation_token_reference` has the same value and gradient by plain operations, for function transforms.
     """
-    return apply_or(_Token, soft_permutation_token_reference, z, mask, temperature, passes)
+    return apply_or(_Token, soft_permutation_token_reference, z, mask, temperature, passes, softmax)
 
 
-def soft_permutation_token_reference(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
+def soft_permutation_token_reference(
+    z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool = True
+) -> Tensor:
     """What `soft_permutation_token` computes, for function transforms and forward mode: P - P."""
-    soft = _plain_soft_permutation(z, mask, temperature, passes)
+    soft = _plain_soft_permutation(z, mask, temperature, passes, softmax)
     return soft - soft.detach()
 
 
-def soft_permutation_entropy(z: Tensor, mask: Tensor | None, temperature: float, passes: int) -> Tensor:
-    """Mean over nodes of the entropy of a row of P plus that of a column, in nats: zero for a permutation.
+def soft_permutation_entropy(
+    z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool = True
+) -> Tensor:
+    """Mean over the nodes of all inputs of the entropy of a row of P plus that of a column, in nats.
 
     H = mean_i [-sum_r P_ir log P_ir] + mean_r [-sum_i P_ir log P_ir],    rows and columns as they are normalised
+
+    It is zero for permutations.
     """
-    if _triton_kernels(z) is not None:
+    entropy = _node_entropies(z, mask, temperature, passes, softmax)
+    if mask is None:
+        return entropy.mean()
+    nodes = mask.expand_as(entropy).sum().clamp_min(1)
+    return (entropy * mask).sum() / nodes
+
+
+def soft_permutation_entropies(
+    z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool = True
+) -> Tensor:
+    """The same mean over the nodes of each input, (*shape,): inputs count alike, whatever their number of nodes."""
+    entropy = _node_entropies(z, mask, temperature, passes, softmax)
+    if mask is None:
+        return entropy.mean(-1)
+    return (entropy * mask).sum(-1) / mask.sum(-1).clamp_min(1)
+
+
+def _node_entropies(z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool) -> Tensor:
+    """The entropy of row i of P plus that of column i, (*shape, N); numbers on padding mean nothing."""
+    if _triton_kernels(z, softmax) is not None:
         # The kernel gives P and no logarithms. With s = sum p, -sum p log(p / s) = sum entr(p) - entr(s).
         p = soft_permutation(z, mask, temperature, passes).clamp_min(math.exp(LEAST_LOG_WEIGHT))
         rows = entr(p).sum(-1) - entr(p.sum(-1))
         columns = entr(p).sum(-2) - entr(p.sum(-2))
     else:
-        log_p = log_soft_permutation(z, mask, temperature, passes)
+        log_p = log_soft_permutation(z, mask, temperature, passes, softmax)
         p = log_p.clamp_min(LEAST_LOG_WEIGHT).exp()
         rows = -(p * (log_p - log_p.logsumexp(-1, keepdim=True))).sum(-1)
         columns = -(p * (log_p - log_p.logsumexp(-2, keepdim=True))).sum(-2)
-    if mask is None:
-        return rows.mean() + columns.mean()
-    nodes = mask.expand_as(rows).sum().clamp_min(1)
-    return ((rows + columns) * mask).sum() / nodes
+    return rows + columns
 
 
-def soft_permutation_gradient(z: Tensor, mask: Tensor | None, grad: Tensor, temperature: float, passes: int) -> Tensor:
+def soft_permutation_gradient(
+    z: Tensor, mask: Tensor | None, grad: Tensor, temperature: float, passes: int, softmax: bool = True
+) -> Tensor:
     """The gradient of sum(grad * P) with respect to the scores z (*shape, N), in closed form.
 
     The gradients are those of autograd through `log_soft_permutation(...).exp()`; the memory is that of two tensors of
@@ -104,18 +136,18 @@ def soft_permutation_gradient(z: Tensor, mask: Tensor | None, grad: Tensor, temp
     """
     z = _separate_padding(z, mask)
     ordered, order = z.sort(-1)
-    kernels = _triton_kernels(z)
+    kernels = _triton_kernels(z, softmax)
     if kernels is not None and not (differentiated(z) or differentiated(grad)):
         by_node, by_rank = kernels.slopes(z, ordered, grad, temperature, passes, LEAST_LOG_WEIGHT)
     else:
-        by_node, by_rank = _slopes_in_pages(z, ordered, grad, temperature, passes)
+        by_node, by_rank = _slopes_in_pages(z, ordered, grad, temperature, passes, softmax)
     # The slope at |z_i - sort(z)_r| goes to z_i, and with the other sign to the score that has rank r.
     by_sorted_node = torch.zeros_like(z).scatter(-1, order, by_rank)
     return (by_sorted_node - by_node) / temperature
 
 
 def _slopes_in_pages(
-    z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes: int
+    z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes: int, softmax: bool
 ) -> tuple[Tensor, Tensor]:
     """`_slopes` of any shape (*shape, N), so many matrices at a time as stay in the caches of a CPU."""
     nodes, count = z.shape[-1], math.prod(z.shape[:-1])
@@ -126,19 +158,21 @@ def _slopes_in_pages(
     if nodes >= SMALL_NODES and may_peek(z):
         page = max(1, PAGE_ENTRIES // nodes**2)
     if count <= page:
-        by_node, by_rank = _slopes(z, ordered, grad, temperature, passes)
+        by_node, by_rank = _slopes(z, ordered, grad, temperature, passes, softmax)
         return by_node.reshape(shape), by_rank.reshape(shape)
 
     node_pages, rank_pages = [], []
     for start in range(0, count, page):
         part = slice(start, start + page)
-        by_node, by_rank = _slopes(z[part], ordered[part], grad[part], temperature, passes)
+        by_node, by_rank = _slopes(z[part], ordered[part], grad[part], temperature, passes, softmax)
         node_pages.append(by_node)
         rank_pages.append(by_rank)
     return torch.cat(node_pages).reshape(shape), torch.cat(rank_pages).reshape(shape)
 
 
-def _slopes(z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes: int) -> tuple[Tensor, Tensor]:
+def _slopes(
+    z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes: int, softmax: bool
+) -> tuple[Tensor, Tensor]:
     """The slopes of -|z_i - sort(z)_r| / tau, times tau, summed over the ranks and over the nodes: (R, N) each.
 
     A normalisation y = x / sum(x) sends the slope s = y g of log y to s - y sum(s). Going back, x = y sum(x) is formed
@@ -163,7 +197,7 @@ def _slopes(z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes
         node_axis, rank_axis = 0, 1
 
     # 3. forward: normalise, and keep the sums
-    axes = [node_axis if axis == -2 else rank_axis for axis in _normalised_axes(passes)]
+    axes = [node_axis if axis == -2 else rank_axis for axis in _normalised_axes(passes, softmax)]
     sums = []
     for axis in axes:
         total = p.sum(axis, keepdim=True)
@@ -183,9 +217,12 @@ def _slopes(z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes
     return (by_node.mT, by_rank.mT) if batch_last else (by_node, by_rank)
 
 
-def _normalised_axes(passes: int) -> list[int]:
-    """What is normalised in turn: the softmax over nodes (-2), then ranks (-1) and nodes again."""
-    return [-2, *[-1, -2] * passes]
+def _normalised_axes(passes: int, softmax: bool) -> list[int]:
+    """What is normalised in turn: the softmax over nodes (-2), unless left out, then ranks (-1) and nodes again."""
+    axes = [-1, -2] * passes
+    if softmax:
+        axes = [-2, *axes]
+    return axes
 
 
 def _separate_padding(z: Tensor, mask: Tensor | None) -> Tensor:
@@ -197,9 +234,12 @@ def _separate_padding(z: Tensor, mask: Tensor | None) -> Tensor:
     return torch.where(mask, z, step * places)
 
 
-def _triton_kernels(z: Tensor) -> ModuleType | None:
-    """The kernels for scores z (*shape, N) where they run: float32 on a GPU, N small, values that are readable."""
-    if not z.is_cuda or z.dtype != torch.float32 or not z.numel() or not readable(z):
+def _triton_kernels(z: Tensor, softmax: bool) -> ModuleType | None:
+    """The kernels for scores z (*shape, N) where they run: float32 on a GPU, N small, values that are readable.
+
+    They begin with the softmax.
+    """
+    if not softmax or not z.is_cuda or z.dtype != torch.float32 or not z.numel() or not readable(z):
         return None
     try:
         from probsym.kernels import sinkhorn_triton
@@ -213,16 +253,16 @@ class _Token(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, z: Tensor, mask: Tensor | None, temperature: float, passes: int
+        ctx: Any, z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool
     ) -> Tensor:
-        ctx.temperature, ctx.passes = temperature, passes
+        ctx.setting = temperature, passes, softmax
         ctx.save_for_backward(z, mask)
         return z.new_zeros(()).expand(*z.shape, z.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         z, mask = ctx.saved_tensors
-        return soft_permutation_gradient(z, mask, grad.to(z.dtype), ctx.temperature, ctx.passes), None, None, None
+        return soft_permutation_gradient(z, mask, grad.to(z.dtype), *ctx.setting), None, None, None, None
 
 
 class _TritonSoftPermutation(torch.autograd.Function):
