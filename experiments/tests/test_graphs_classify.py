@@ -174,20 +174,25 @@ def test_accuracy_counts_logits_as_logits() -> None:
 def test_published_sizes() -> None:
     config = load_config(CLASSIFY, "mlp-ps-published")
     numbers = Shape(64, 2, True).numbers
-    assert (numbers, config.hidden, config.steps) == (4224, [2048, 4096, 2048, 10], 16_000)
+    assert (numbers, config.hidden, config.steps) == (
+        4224,
+        [2048, 4096, 2048, 10],
+        16_008,
+    )  # 2,001 passes over 8 batches
     assert (config.train_samples, config.temperature, config.entropy_weight, config.clip) == (10, 0.01, 0.1, 0.1)
+    assert (config.rate(0), config.rate(800), config.rate(1600), config.rate(16_007)) == (0.0, 5e-4, 1e-3, 1e-3)
 
 
 @pytest.mark.parametrize(
     ("preset", "base", "steps"),
     [
-        ("mlp-ps-published", 4225 * 2048 + 2049 * 4096 + 4097 * 2048 + 2049 * 10 + 11, 16_000),
-        ("gin-id-ps-published", 67 * 64 + 2 * 65 * 64 + 65 * 10 + 11 + 3, 8_000),
+        ("mlp-ps-published", 4225 * 2048 + 2049 * 4096 + 4097 * 2048 + 2049 * 10 + 11, 16_008),
+        ("gin-id-ps-published", 67 * 64 + 2 * 65 * 64 + 65 * 10 + 11 + 3, 8_008),
     ],
 )
 def test_published_nets_are_built_at_full_size(preset: str, base: int, steps: int) -> None:
     config = load_config(CLASSIFY, preset)
-    phi = config.model(exp_data.tensors(dataset(2)))
+    phi = config.model(config.graphs(exp_data.tensors(dataset(2))))
     assert (parameters(phi)["base"], config.steps, config.warmup) == (base, steps, 1_600)
 
 

@@ -42,13 +42,16 @@ def counter() -> FlopCounterMode:
 def training_flops(problem: Problem, recipe: Recipe) -> int:
     """Operations of the first step, forward and backward, times the number of steps.
 
-    Schedules that change the number of samples later are not followed.
+    Schedules that change the number of samples later are not followed. The model stays as it is, statistics included.
     """
     batch = Shuffled(problem.train, recipe.batch_size, recipe.seed)[0]
     reseed(stream(recipe.seed, "cost"))
     problem.begin(0)
     problem.model.train()
+    buffers = {name: value.clone() for name, value in problem.model.named_buffers()}
     with counter() as counted:
         problem.loss(problem.model, batch).backward()
     problem.model.zero_grad(set_to_none=True)
+    for name, value in problem.model.named_buffers():
+        value.copy_(buffers[name])
     return counted.get_total_flops() * recipe.steps

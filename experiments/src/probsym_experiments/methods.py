@@ -8,9 +8,24 @@ from dataclasses import dataclass
 from torch import nn
 
 import probsym as ps
-from probsym.distributions import by_name
+from probsym.distributions import NetDistribution, by_name
 
+from .as_published import AsPublished
 from .fixed_noise import FixedNoise
+
+
+@dataclass(frozen=True)
+class PublishedNoise:
+    """Noise as in the published code, of absolute size at the input.
+
+    Args:
+        law: uniform or normal. inputs: Names of the arguments that it is added to.
+        index: Name of the argument that numbers the inputs, for noise that is fixed for each of them.
+    """
+
+    law: str
+    inputs: tuple[str, ...]
+    index: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,7 @@ class Settings:
         max_support: Most frames of an input that are listed.
         seed: Of fixed noise.
         plain_net: Makes a net of p that need not be equivariant, likewise; None where no method wants one.
+        published: p as the published code has it, with this noise; None is the library's own.
     """
 
     net: Callable[[], nn.Module]
@@ -34,6 +50,7 @@ class Settings:
     max_support: int = 64
     seed: int = 0
     plain_net: Callable[[], nn.Module] | None = None
+    published: PublishedNoise | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,9 @@ class Method:
     fixed: bool = False
 
 
-def learned(group: ps.Group, settings: Settings) -> ps.Learned:
+def learned(group: ps.Group, settings: Settings) -> NetDistribution:
+    if settings.published is not None:
+        return as_published(group, settings, settings.published, settings.scale)
     return ps.Learned(settings.net(), group, settings.noise, settings.scale, settings.relaxation)
 
 
@@ -82,7 +101,13 @@ def frame(group: ps.Group, settings: Settings) -> ps.Frame:
     return ps.Frame(group, settings.max_support)
 
 
-def canonical(group: ps.Group, settings: Settings) -> ps.Canonical:
+def as_published(group: ps.Group, settings: Settings, noise: PublishedNoise, scale: float) -> AsPublished:
+    return AsPublished(settings.net(), group, noise.inputs, noise.law, scale, settings.relaxation)
+
+
+def canonical(group: ps.Group, settings: Settings) -> NetDistribution:
+    if settings.published is not None:
+        return as_published(group, settings, settings.published, 0.0)
     return ps.Canonical(settings.net(), group, settings.relaxation)
 
 
@@ -96,7 +121,10 @@ def weighted_frame(group: ps.Group, settings: Settings) -> ps.WeightedFrame:
 
 
 def fixed_noise(group: ps.Group, settings: Settings) -> FixedNoise:
-    return FixedNoise(learned(group, settings), settings.seed)
+    index = None
+    if settings.published is not None:
+        index = settings.published.index
+    return FixedNoise(learned(group, settings), settings.seed, index)
 
 
 METHODS = {

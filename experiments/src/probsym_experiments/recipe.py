@@ -69,7 +69,7 @@ class TrainerOptions:
 
 @dataclass(kw_only=True)
 class Recipe:
-    """Adam with decoupled weight decay, linear warm-up, decay, clipping, and the best validation checkpoint.
+    """Adam with weight decay, linear warm-up, decay, clipping, and the best validation checkpoint.
 
     Args:
         seed: Of the weights, the order of the data and all samples.
@@ -79,7 +79,9 @@ class Recipe:
         schedule: How it decays: cosine or linear.
         lr_end: Its share that is left at the last step; 1 keeps it constant.
         warmup: Steps over which it rises linearly.
-        weight_decay: Decoupled (AdamW).
+        warmup_from_zero: Whether the first of them has rate 0, and not the first share of the rise.
+        weight_decay: Decoupled (AdamW), unless `l2`.
+        l2: Whether it is a part of the gradient instead, as in Adam.
         clip: Largest norm of the gradient; 0 is no clipping.
         ema: Decay of the moving average of the weights that is validated and tested; 0 is none.
         validate_every: Steps between validations.
@@ -93,7 +95,9 @@ class Recipe:
     schedule: str = "cosine"
     lr_end: float = 0.0
     warmup: int = 0
+    warmup_from_zero: bool = False
     weight_decay: float = 0.0
+    l2: bool = False
     clip: float = 1.0
     ema: float = 0.0
     validate_every: int = 500
@@ -107,8 +111,14 @@ class Recipe:
             raise UserError(f"ema: expected less than 1; got {self.ema}")
 
     def share(self, step: int) -> float:
-        """Of every peak learning rate, at a step: min(1, (step + 1) / warmup) * (end + (1 - end) * schedule)."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        """Of every peak learning rate, at a step: min(1, (step + 1) / warmup) * (end + (1 - end) * schedule).
+
+        With `warmup_from_zero` the rise is step / warmup.
+        """
+        risen = step + 1
+        if self.warmup_from_zero and self.warmup:
+            risen = step
+        rise = min(1.0, risen / max(1, self.warmup))
         return rise * (self.lr_end + (1 - self.lr_end) * SCHEDULES[self.schedule](step, self.steps, self.warmup))
 
     def rate(self, step: int) -> float:

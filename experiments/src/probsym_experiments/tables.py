@@ -14,7 +14,8 @@ from .errors import UserError
 from .registry import method_name
 from .results import RESULT, read_result
 
-PUBLISHED = "-published"
+# Variants of a preset that are the same method: the recipe of the published code, and what we first took for it.
+RECIPES = ("-published", "-first-reading")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Row:
 
     @property
     def family(self) -> str:
-        """The method, to stand beside published rows of the same: the preset without -published, or what flags made."""
+        """The method, to stand beside published rows of the same: the preset without its recipe, or what flags made."""
         result = self.results[0]
         return family(method_name(self.preset, result.get("config", {}), result["overrides"]))
 
@@ -67,8 +68,10 @@ class Row:
 
 
 def family(preset: str) -> str:
-    """A preset without -published."""
-    return preset.removesuffix(PUBLISHED)
+    """A preset without -published, or -first-reading."""
+    for variant in RECIPES:
+        preset = preset.removesuffix(variant)
+    return preset
 
 
 def mean_and_error(values: Sequence[float | None]) -> tuple[float, float | None]:

@@ -201,7 +201,10 @@ class Training(pl.LightningModule):
         # Lightning does not clip gradients that a fused optimizer unscales itself.
         clipped_in_mixed_precision = bool(self.recipe.clip) and self.trainer.precision.endswith("mixed")
         fused = not clipped_in_mixed_precision
-        return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=fused)
+        optimizer: type[torch.optim.Adam] = torch.optim.AdamW
+        if self.recipe.l2:
+            optimizer = torch.optim.Adam
+        return optimizer(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=fused)
 
     def on_fit_start(self) -> None:
         if self.average:

@@ -88,6 +88,9 @@ class Relaxation:
         return soft_permutation_entropy(z, layout.padded_mask(), *self._setting)
 
     def entropies(self, z: Tensor, layout: Layout) -> Tensor:
-        """The same for each sample and input, (*shape,): its mean counts inputs alike, however many nodes they have."""
+        """Of each sample and input, (*shape,), rows and columns divided by their sums first, as in the paper's code.
+
+        The mean of these numbers counts inputs alike, however many nodes they have.
+        """
         z = layout.pad(z, z.ndim - 1)
         return soft_permutation_entropies(z, layout.padded_mask(), *self._setting)

@@ -91,7 +91,7 @@ def soft_permutation_entropy(
 
     It is zero for permutations.
     """
-    entropy = _node_entropies(z, mask, temperature, passes, softmax)
+    entropy = _node_entropies(z, mask, temperature, passes, softmax, divided=False)
     if mask is None:
         return entropy.mean()
     nodes = mask.expand_as(entropy).sum().clamp_min(1)
@@ -101,15 +101,27 @@ def soft_permutation_entropy(
 def soft_permutation_entropies(
     z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool = True
 ) -> Tensor:
-    """The same mean over the nodes of each input, (*shape,): inputs count alike, whatever their number of nodes."""
-    entropy = _node_entropies(z, mask, temperature, passes, softmax)
+    """Mean over the nodes of each input, (*shape,), of the entropy of a row and of a column, in nats.
+
+    Each is divided by its sum first: rows of P add up to one only after many passes. Inputs count alike in the mean of
+    these numbers, whatever their number of nodes. Both are as in the code of arXiv 2306.02866.
+    """
+    entropy = _node_entropies(z, mask, temperature, passes, softmax, divided=True)
     if mask is None:
         return entropy.mean(-1)
     return (entropy * mask).sum(-1) / mask.sum(-1).clamp_min(1)
 
 
-def _node_entropies(z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool) -> Tensor:
-    """The entropy of row i of P plus that of column i, (*shape, N); numbers on padding mean nothing."""
+def _node_entropies(
+    z: Tensor, mask: Tensor | None, temperature: float, passes: int, softmax: bool, divided: bool
+) -> Tensor:
+    """-sum p log(p / s) of row i of P plus that of column i, (*shape, N), for their sums s.
+
+    Numbers on padding mean nothing.
+
+    Args:
+        divided: whether each is divided by s, which makes an entropy of it where s is not one.
+    """
     if _triton_kernels(z, softmax) is not None:
         # The kernel gives P and no logarithms. With s = sum p, -sum p log(p / s) = sum entr(p) - entr(s).
         p = soft_permutation(z, mask, temperature, passes).clamp_min(math.exp(LEAST_LOG_WEIGHT))
@@ -120,6 +132,9 @@ def _node_entropies(z: Tensor, mask: Tensor | None, temperature: float, passes: 
         p = log_p.clamp_min(LEAST_LOG_WEIGHT).exp()
         rows = -(p * (log_p - log_p.logsumexp(-1, keepdim=True))).sum(-1)
         columns = -(p * (log_p - log_p.logsumexp(-2, keepdim=True))).sum(-2)
+    if divided:
+        rows = rows / p.sum(-1)
+        columns = columns / p.sum(-2)
     return rows + columns
 
 

@@ -125,6 +125,21 @@ def relabelled(batch: Batch, generator: torch.Generator) -> Batch:
     return batch | moved
 
 
+def published_features(batch: Batch) -> Batch:
+    """The graphs with the node features of the paper's code, (B, N, 2): a type and the degree.
+
+    The type is 0 or 1, the second of the two indicators that EXP comes with; where nodes have no features it is 1.
+
+    >>> published_features({"adjacency": torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])})["nodes"].tolist()
+    [[[1.0, 1.0], [1.0, 1.0]]]
+    """
+    degree = batch["adjacency"].sum(-1)
+    kind = torch.ones_like(degree)
+    if "nodes" in batch:
+        kind = batch["nodes"][..., 1]
+    return batch | {"nodes": torch.stack([kind, degree], -1)}
+
+
 def return_probabilities(adjacency: Tensor, steps: int) -> Tensor:
     """Probability that a random walk from each node is back after t = 1, ..., `steps` steps: (B, N, N) to (B, N, T).
 

@@ -27,8 +27,10 @@ from ..few_samples import FewSamples
 from ..outcome import Outcome, Place
 from ..published import published
 from ..training import Problem, fit
+from .dense import published_features
 from .exp_data import load
 from .figures import accuracy_by_samples
+from .identifiers import estimate as identified
 from .logits import correct, cross_entropy
 from .models import ACTIVATIONS, BASES, METHODS, Design, build, inputs, uses
 from .soft import Soft
@@ -53,12 +55,14 @@ class Config(FewSamples):
         eval_samples: Numbers of samples at which the test accuracy is measured.
         samples: The one of them that is the result.
         repeats: Times that the largest of them is drawn anew.
+        published: p, its net, the node features and the entropy as in the published code, to the letter (see
+            docs/reproduction.md); the noise is uniform on [0, scale].
         entropy_weight: Of the entropy of the soft permutations in the loss; ps and canonical only, as the next two.
         temperature: Of the relaxation; with late noise in standard deviations of the scores, else in their units. Of
             ps-score with noise at the input, the size of the Gumbel noise on the scores, in standard deviations.
         sinkhorn: Normalisations of the relaxation.
         noise: Where noise enters p: late (its scores) or input (node features).
-        scale: Of that noise; late, in standard deviations of the scores.
+        scale: Of the noise of p; late, in standard deviations of the scores.
         walks: Steps of random walks whose return probabilities the net of p sees; 0 is none.
         activation: Of the base network: tanh or relu.
         hidden: Widths of the MLP.
@@ -75,6 +79,7 @@ class Config(FewSamples):
     eval_samples: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200])
     samples: int = 10
     repeats: int = 5
+    published: bool = False
     entropy_weight: float = 0.1
     temperature: float = 0.05
     sinkhorn: int = 1
@@ -100,6 +105,8 @@ class Config(FewSamples):
         choose("activation", ACTIVATIONS, self.activation)
         noise_enters(self)
         self.check_random(METHODS[self.symmetrizer].random)
+        if self.penalised and self.through_identifiers:
+            raise UserError("published: expected false with variance_weight, identity_weight or grow_samples")
         if self.penalised and self.entropy:
             raise UserError("entropy_weight: expected 0 with variance_weight, identity_weight or grow_samples")
         positive(self, "temperature", "scale")
@@ -111,7 +118,8 @@ class Config(FewSamples):
         """What fields belong to, whether this configuration has it, and their names."""
         drawn = ("valid_samples", "eval_samples", "samples", "repeats")
         random = {"samples that are drawn (symmetrizer ps, ga)": (METHODS[self.symmetrizer].random, drawn)}
-        return uses(self.base, [self.symmetrizer], vars(self)) | random
+        ours = {"published false": (not self.published, ("walks", "noise"))}
+        return uses(self.base, [self.symmetrizer], vars(self)) | random | ours
 
     @property
     def entropy(self) -> float:
@@ -119,6 +127,20 @@ class Config(FewSamples):
         if METHODS[self.symmetrizer].net:
             return self.entropy_weight
         return 0.0
+
+    @property
+    def through_identifiers(self) -> bool:
+        """Whether the gradient of p goes through the identifiers of GIN-ID alone, as in the published code."""
+        return self.published and self.base == "gin-id" and METHODS[self.symmetrizer].net
+
+    def graphs(self, data: Batch) -> Batch:
+        """The data set with the node features that this configuration asks for, and numbers where noise needs them."""
+        if not self.published:
+            return data
+        data = published_features(data)
+        if METHODS[self.symmetrizer].fixed:
+            data["index"] = torch.arange(size(data))
+        return data
 
     def split(self, data: Batch) -> dict[str, Batch]:
         """The published parts: [0:200] for validation, [200:400] for testing, the rest for training."""
@@ -148,6 +170,7 @@ class Config(FewSamples):
             temperature=self.temperature,
             sinkhorn=self.sinkhorn,
             seed=self.seed,
+            published=self.published,
         )
         valid_samples = None
         if METHODS[self.symmetrizer].random:
@@ -158,9 +181,11 @@ class Config(FewSamples):
 def run(config: Config, place: Place) -> Outcome:
     """Trains and tests; the figure shows test accuracy against the number of samples."""
     # 1. Train.
-    parts = config.split(load(place.data))
+    parts = config.split(config.graphs(load(place.data)))
     phi = config.model(parts["train"])
     loss = Loss(config.entropy)
+    if config.through_identifiers:
+        loss.identified = config.train_samples or 1
     if config.penalised:
         loss.penalties = config
     problem = Problem(phi, loss, losses, Tensors(parts["train"]), Tensors(parts["valid"]), loss.begin)
@@ -184,11 +209,16 @@ def run(config: Config, place: Place) -> Outcome:
 
 @dataclass
 class Loss:
-    """Cross-entropy of one batch, plus the weighted entropy of the soft permutations (appendix A.1), or penalties."""
+    """Cross-entropy of one batch, plus the weighted entropy of the soft permutations (appendix A.1), or penalties.
+
+    Args:
+        identified: Samples of a step whose orders get their gradient through identifiers alone; 0 is the usual way.
+    """
 
     entropy_weight: float
     penalties: FewSamples | None = None
     step: int = 0
+    identified: int = 0
 
     def begin(self, step: int) -> None:
         """Told the number of each step before it."""
@@ -199,9 +229,13 @@ class Loss:
             assert isinstance(phi, ps.Symmetrizer)
             mean, extra = self.penalties.outputs(phi, inputs(batch), self.step)
             return cross_entropy(mean, batch).mean() + extra
-        if not self.entropy_weight:
+        if self.identified:
+            assert isinstance(phi, ps.Symmetrizer)
+            estimate = identified(phi, inputs(batch), self.identified)
+        elif self.entropy_weight:
+            estimate = phi(**inputs(batch), return_estimate=True)
+        else:
             return losses(phi, batch).mean()
-        estimate = phi(**inputs(batch), return_estimate=True)
         return add_entropy(cross_entropy(estimate.mean, batch).mean(), estimate, self.entropy_weight)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -18,6 +19,7 @@ class Config(Protocol):
     """
 
     nodes: int = 8
+    sees_nodes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,8 +17,8 @@ from ..batches import Batch
 from ..checks import Uses
 from ..errors import choose
 from ..methods import METHODS as ALL_METHODS
-from ..methods import PAPER, Settings
-from ..models import GINID, MLP
+from ..methods import PAPER, PublishedNoise, Settings
+from ..models import GINID, MLP, BatchNormGIN
 from .dense import return_probabilities
 from .soft import Soft
 
@@ -27,20 +27,35 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class FlatMLP(nn.Module):
-    """An MLP on the padded adjacency and the node features, N * N + N * F numbers; the mask tells it nothing new."""
+    """An MLP on the padded adjacency and the node features, N * N + N * F numbers; the mask tells it nothing new.
+
+    Args:
+        nodes: Where the node features stand: behind the adjacency ("last"), before it ("first") or not at all ("none").
+    """
 
     def __init__(
-        self, in_features: int, hidden: Sequence[int], out_features: int, activation: type[nn.Module], bounded: bool
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        out_features: int,
+        activation: type[nn.Module],
+        bounded: bool,
+        nodes: str = "last",
     ) -> None:
         super().__init__()
+        self.nodes = nodes
         out_activation: type[nn.Module] = nn.Identity
         if bounded:
             out_activation = nn.Tanh
         self.net = MLP(in_features, hidden, out_features, activation, out_activation)
 
-    def forward(self, adjacency: Tensor, nodes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        if nodes is None:
+    def forward(
+        self, adjacency: Tensor, nodes: Tensor | None = None, mask: Tensor | None = None, **others: Tensor
+    ) -> Tensor:
+        if nodes is None or self.nodes == "none":
             return self.net(adjacency)
+        if self.nodes == "first":
+            return self.net(nodes, adjacency)
         return self.net(adjacency, nodes)
 
 
@@ -83,6 +98,11 @@ class Shape:
         return Shape(batch["adjacency"].shape[-1], features, "mask" in batch)
 
     @property
+    def pairs(self) -> int:
+        """In the adjacency of one graph."""
+        return self.nodes**2
+
+    @property
     def numbers(self) -> int:
         """In one graph."""
         return self.nodes * (self.nodes + self.features)
@@ -102,6 +122,9 @@ class Design:
         max_support: Most frames of an input that are listed.
         seed: Of fixed noise.
         by_node: Whether the output is one number a node (`out` of them) instead of invariant.
+        published: Whether p is that of the published code, with its net and its noise, and the MLP sees the node
+            features first. The graphs then have the node features of that code.
+        adjacency_alone: Whether the MLP sees no node features, as there on GRAPH8c.
     """
 
     out: int = 10
@@ -119,22 +142,44 @@ class Design:
     max_support: int = 64
     seed: int = 0
     by_node: bool = False
+    published: bool = False
+    adjacency_alone: bool = False
 
-    @property
-    def settings(self) -> Settings:
-        """Of the distribution."""
+    def settings(self, shape: Shape, index: str | None) -> Settings:
+        """Of the distribution.
+
+        Args:
+            index: Name of the argument that numbers the graphs, if there is one.
+        """
+
+        def net() -> nn.Module:
+            if self.published:
+                return BatchNormGIN(shape.features, spare=True)
+            return ScoreNet(self.walks)
+
+        noise = None
+        if self.published:
+            noise = PublishedNoise("uniform", ("nodes",), index)
         return Settings(
-            lambda: ScoreNet(self.walks),
+            net,
             self.noise,
             self.scale,
-            ps.Relaxation(self.temperature, self.sinkhorn),
+            ps.Relaxation(self.temperature, self.sinkhorn, softmax=not self.published),
             self.max_support,
             self.seed,
+            published=noise,
         )
 
 
 def mlp(shape: Shape, design: Design) -> nn.Module:
-    return FlatMLP(shape.numbers, design.hidden, design.out, ACTIVATIONS[design.activation], design.bounded)
+    numbers = shape.numbers
+    nodes = "last"
+    if design.adjacency_alone:
+        numbers = shape.pairs
+        nodes = "none"
+    elif design.published:
+        nodes = "first"
+    return FlatMLP(numbers, design.hidden, design.out, ACTIVATIONS[design.activation], design.bounded, nodes)
 
 
 def gin_id(shape: Shape, design: Design) -> nn.Module:
@@ -221,14 +266,20 @@ def build(
     reps = {"adjacency": ps.Rep(nodes, nodes)}
     if shape.features:
         reps["nodes"] = ps.Rep(nodes)
+    index = None
+    if "index" in example:
+        index = "index"
+        reps["index"] = ps.Rep()
     output = ps.Rep()
     if design.by_node:
         output = ps.Rep(nodes)
 
     # 2. The base first, then the net of p: both take their weights from torch's random state.
     model = choose("base", BASES, base).build(shape, design)
-    distribution = how.distribution(nodes, design.settings)
-    few = inputs(example, slice(0, 2))
+    distribution = how.distribution(nodes, design.settings(shape, index))
+    few = None
+    if not design.published:
+        few = inputs(example, slice(0, 2))  # lazy nets have to see one; a net with statistics should not
     phi = ps.symmetrize(model, reps, output, distribution, *samples, example=few)
     if how.soft:
         return Soft(phi)
@@ -238,7 +289,7 @@ def build(
 def inputs(batch: Batch, index: slice | Tensor = slice(None)) -> dict[str, Any]:
     """What a model is called with: the graphs, without their labels."""
     call: dict[str, Any] = {}
-    for name in ("adjacency", "nodes", "mask"):
+    for name in ("adjacency", "nodes", "mask", "index"):
         if name in batch:
             call[name] = batch[name][index]
     return call

@@ -21,9 +21,10 @@ from ..errors import UserError, choose
 from ..evaluation import parameters
 from ..outcome import Outcome, Place
 from ..training import table
+from .dense import published_features
 from .exp_data import load
 from .figures import sample_size as draw
-from .models import BASES, Design, build, uses
+from .models import ACTIVATIONS, BASES, Design, build, uses
 from .spread import QUANTITIES, measure
 
 METHODS = ("ps", "ga")
@@ -45,7 +46,11 @@ class Config:
         noise: Where noise enters p: late (its scores) or input (node features).
         scale: Of that noise; late, in standard deviations of the scores.
         walks: Steps of random walks whose return probabilities the net of p sees; 0 is none.
+        published: p, its net and the node features as in the published code, to the letter; the noise is uniform on
+            [0, scale].
+        activation: Of the base network: tanh or relu.
         hidden: Widths of the MLP.
+        head: Widths of the MLP after the pooling of GIN-ID.
     """
 
     base: str = "mlp"
@@ -59,25 +64,39 @@ class Config:
     noise: str = "late"
     scale: float = 0.05
     walks: int = 12
+    published: bool = False
+    activation: str = "tanh"
     hidden: list[int] = field(default_factory=lambda: [512, 512])
+    head: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         at_least(self, 2, "initialisations", "repeats")
         at_least(self, 1, "graphs", "gradient_samples")
         at_least(self, 0, "seed", "walks")
         choose("base", BASES, self.base)
+        choose("activation", ACTIVATIONS, self.activation)
         noise_enters(self)
         positive(self, "scale")
         samples_evaluated(self)
 
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
-        return uses(self.base, METHODS, vars(self))
+        ours: Uses = {"published false": (not self.published, ("walks", "noise"))}
+        return uses(self.base, METHODS, vars(self)) | ours
 
     def model(self, method: str, example: Batch, number: int) -> ps.Symmetrizer:
         """One initialisation; its base network is the same for both methods."""
         torch.manual_seed(stream(self.seed, "initialisation", number))
-        design = Design(out=1, hidden=tuple(self.hidden), walks=self.walks, noise=self.noise, scale=self.scale)
+        design = Design(
+            out=1,
+            activation=self.activation,
+            hidden=tuple(self.hidden),
+            head=tuple(self.head),
+            walks=self.walks,
+            noise=self.noise,
+            scale=self.scale,
+            published=self.published,
+        )
         phi = build(self.base, method, example, design)
         assert isinstance(phi, ps.Symmetrizer)
         return phi.eval()
@@ -87,6 +106,8 @@ def run(config: Config, place: Place) -> Outcome:
     """Measures variances, entropies and gradients at every k; the result is the ratio of output variances, PS to GA."""
     # 1. The first training graphs.
     data = load(place.data)
+    if config.published:
+        data = published_features(data)
     if 400 + config.graphs > size(data):
         raise UserError(f"graphs: expected at most {max(size(data) - 400, 0)}; got {config.graphs}")
     batch = rows(data, slice(400, 400 + config.graphs))

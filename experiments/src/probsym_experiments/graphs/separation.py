@@ -8,6 +8,7 @@ from itself. The control counts that: the share of isomorphic pairs (a graph and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from ..errors import UserError, choose
 from ..evaluation import parameters
 from ..methods import PAPER
 from ..outcome import Outcome, Place
-from .dense import relabelled
+from .dense import published_features, relabelled
 from .distance import apart, close_pairs, nearest
 from .figures import distances
 from .models import BASES, Design, build, inputs, uses
@@ -43,6 +44,8 @@ class Protocol:
         samples: Drawn for each graph, ps and ga only; null is the exact average, which ga has for up to 8 nodes.
         controls: Graphs that are compared with a relabelling of themselves; null is all.
         hidden: Widths of the MLP.
+        published: p, its net and the node features as in the published code, to the letter; the noise is uniform on
+            [0, scale].
         scale: Of the noise of p, relative to its standardised scores.
         max_support: Most frames of a graph that fa lists; of more it samples 16.
         double: Compute in float64.
@@ -58,6 +61,7 @@ class Protocol:
     samples: int | None = 10
     controls: int | None = None
     hidden: list[int] = field(default_factory=lambda: [128, 64])
+    published: bool = False
     scale: float = 1.0
     max_support: int = 64
     double: bool = False
@@ -76,6 +80,8 @@ class Protocol:
         if self.samples is None and not how.exact:
             raise UserError(f"samples: {self.symmetrizer} has no exact average; expected a number, got null")
 
+    sees_nodes: ClassVar[bool] = True  # whether an MLP of the published code sees features of the nodes
+
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
         random = PAPER[self.symmetrizer].random
@@ -90,6 +96,8 @@ class Protocol:
         """Samples a graph; None where the average is exact."""
         if PAPER[self.symmetrizer].random:
             return self.samples
+        if self.published and PAPER[self.symmetrizer].net:
+            return 1  # one order, in which ties are broken by noise
         return None
 
     def model(self, example: Batch, number: int) -> ps.Symmetrizer:
@@ -100,7 +108,9 @@ class Protocol:
             bounded=True,
             scale=self.scale,
             max_support=self.max_support,
-            sinkhorn=0,  # nothing is trained
+            sinkhorn=1,  # nothing is trained
+            published=self.published,
+            adjacency_alone=self.published and not self.sees_nodes,
         )
         in_evaluation = self.drawn or ps.Exact(self.chunk)
         phi = build(self.base, self.symmetrizer, example, design, samples=(None, in_evaluation))
@@ -174,6 +184,8 @@ def compare(config: Protocol, graphs: Batch, pairs: Tensor | None, place: Place)
     Args:
         graphs: adjacency (B, N, N) and perhaps nodes and mask. pairs: Compared (2, P); None is all pairs.
     """
+    if config.published:
+        graphs = published_features(graphs)
     count = size(graphs)
     nodes = graphs["adjacency"].shape[-1]
     if config.drawn is None and PAPER[config.symmetrizer].random and nodes > EXACT_NODES:

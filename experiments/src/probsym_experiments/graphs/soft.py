@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import probsym as ps
-from probsym.distributions import Noise
+from probsym.distributions import NetDistribution, Noise
 from probsym.reps import Inputs
 
 
@@ -19,19 +19,19 @@ class Soft(nn.Module):
     as P moves with x; trained by plain gradients. Scores closer than the temperature are told apart by nobody.
 
     Args:
-        phi: A Symmetrizer with a `Learned` distribution over one S_n, and `Rep()` as output; its model, net, noise and
-            numbers of samples are used.
+        phi: A Symmetrizer with a p that sorts scores with noise, over one S_n, and `Rep()` as output; its model, net,
+            noise and numbers of samples are used.
     """
 
     def __init__(self, phi: ps.Symmetrizer) -> None:
         super().__init__()
-        if not isinstance(phi.distribution, ps.Learned):
-            raise TypeError(f"phi: expected a Learned distribution, got {phi.distribution!r}")
+        if not isinstance(phi.distribution, NetDistribution):
+            raise TypeError(f"phi: expected a learned distribution, got {phi.distribution!r}")
         self.phi = phi
         self.learned = phi.distribution
         relaxation = phi.distribution.relaxation
         if not isinstance(relaxation, ps.Relaxation):
-            raise TypeError(f"phi: expected a Learned distribution with a Relaxation, got {relaxation!r}")
+            raise TypeError(f"phi: expected a learned distribution with a Relaxation, got {relaxation!r}")
         self.relaxation = relaxation
 
     @property
@@ -55,8 +55,8 @@ class Soft(nn.Module):
         if not return_estimate:
             return mean
         counts = torch.full((y.shape[1],), len(y), device=y.device)
-        (layout,) = x.layouts.values()
-        entropy = self.relaxation.entropy(scores, layout)
+        (group,) = self.learned.group.factors
+        entropy = self.learned.diagnose(x, {group: scores})["entropy"]
         return ps.Estimate(mean, y.std(0) / len(y) ** 0.5, counts, {"entropy": entropy})
 
     def sample(self, *, samples: int = 1, noise: Noise = None, **given: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The paper's base models, to be symmetrized, and EGNN, the equivariant net beside them."""
 
 from .atoms import AtomPoints, AtomTransformer
+from .batch_norm_gin import BatchNormGIN
 from .dynamics import ParticleDynamics, ParticleDynamicsTransformer
 from .egnn import EGNN
 from .gin_id import GINID
@@ -18,6 +19,7 @@ __all__ = [
     "MLP",
     "AtomPoints",
     "AtomTransformer",
+    "BatchNormGIN",
     "IdentifiedGNN",
     "MessagePassing",
     "NodeScores",

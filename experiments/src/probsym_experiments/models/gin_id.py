@@ -17,8 +17,9 @@ class GINID(nn.Module):
         h_i <- act(W ((1 + eps) h_i + sum_j A_ij h_j) + b)          `layers` times, eps learned
         out  = MLP(sum_i h_i)
 
-    `forward(adjacency (R, N, N), nodes (R, N, F) or None, mask (R, N)) -> (R, out_features)`.
-    N <= num_nodes_max. As in the paper's separation experiments there is no normalisation layer.
+    `forward(adjacency (R, N, N), nodes (R, N, F) or None, mask (R, N)) -> (R, out_features)`; `identifiers`
+    (R, N, num_nodes_max) take the place of onehot(i). N <= num_nodes_max.
+    As in the paper's separation experiments there is no normalisation layer.
 
     >>> net = GINID(num_nodes_max=8)
     >>> net(torch.ones(2, 8, 8)).shape
@@ -44,11 +45,19 @@ class GINID(nn.Module):
         self.activation = activation()
         self.head = MLP(hidden, head, out_features, activation, out_activation)
 
-    def forward(self, adjacency: Tensor, nodes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        adjacency: Tensor,
+        nodes: Tensor | None = None,
+        mask: Tensor | None = None,
+        identifiers: Tensor | None = None,
+        **others: Tensor,
+    ) -> Tensor:
         rows, n = adjacency.shape[:2]
         if n > self.num_nodes_max:
             raise ValueError(f"adjacency: expected at most num_nodes_max = {self.num_nodes_max} nodes, got {n}")
-        identifiers = torch.eye(n, self.num_nodes_max, dtype=self.eps.dtype, device=self.eps.device)
+        if identifiers is None:
+            identifiers = torch.eye(n, self.num_nodes_max, dtype=self.eps.dtype, device=self.eps.device)
         h = identifiers.expand(rows, -1, -1)
         if nodes is not None:
             h = torch.cat([nodes, h], -1)

@@ -1,0 +1,80 @@
+"""The paper's net of p on graphs: a graph isomorphism network with BatchNorm and a virtual node."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, relu
+
+from probsym.nets.masking import keep
+
+
+class BatchNormGIN(nn.Module):
+    """Scores of nodes by the net of Kim et al. (arXiv 2306.02866; github.com/jw9730/lps), S_n-equivariant.
+
+        h_i  = x_i;  h_0 = v, learned: a virtual node that is joined to itself and to every node
+        h_i <- ReLU BN (W_2 Dropout ReLU BN W_1 ((1 + eps) h_i + sum_j A_ij h_j))          `layers` times, eps learned
+        score of node i = w h_i
+
+    `forward(adjacency (R, N, N), nodes (R, N, F), mask (R, N)) -> (R, N)`; the other arguments of a model are not read.
+    As there, BatchNorm counts the rows of padding, which begin as zeros and have no edges.
+
+    Args:
+        in_features: F.
+        spare: A further linear map of the inputs that is never called: one of the two versions has it, and counts its
+            parameters.
+
+    >>> sum(p.numel() for p in BatchNormGIN(2, spare=True).parameters())
+    22022
+    >>> BatchNormGIN(2)(torch.ones(3, 5, 5), torch.randn(3, 5, 2)).shape
+    torch.Size([3, 5])
+    """
+
+    reads_only = True  # it writes into none of its arguments
+
+    def __init__(
+        self, in_features: int, hidden: int = 64, layers: int = 3, dropout: float = 0.0, spare: bool = False
+    ) -> None:
+        super().__init__()
+        self.virtual = nn.Parameter(torch.randn(in_features))
+        self.eps = nn.Parameter(torch.rand(layers))
+        widths = [in_features, *[hidden] * (layers - 1)]
+        self.updates = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "first": nn.Linear(width, hidden),
+                    "inner": nn.BatchNorm1d(hidden),
+                    "second": nn.Linear(hidden, hidden),
+                    "outer": nn.BatchNorm1d(hidden),
+                }
+            )
+            for width in widths
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, 1)
+        if spare:
+            self.spare = nn.Linear(in_features, hidden)
+
+    def forward(self, adjacency: Tensor, nodes: Tensor, mask: Tensor | None = None, **others: Tensor) -> Tensor:
+        rows, n = adjacency.shape[:2]
+
+        # 1. The virtual node comes first; padding has neither features nor edges.
+        nodes = keep(nodes.to(self.virtual.dtype), mask)
+        virtual = self.virtual.expand(rows, 1, -1)
+        h = torch.cat([virtual, nodes], 1)
+        there = torch.ones(rows, n, dtype=h.dtype, device=h.device)
+        if mask is not None:
+            there = mask.to(h.dtype)
+        joined = torch.cat([torch.ones_like(there[:, :1]), there], 1)  # what the virtual node is joined to
+        edges = pad(adjacency.to(h.dtype), (1, 0, 1, 0))
+        edges[:, 0] = joined
+        edges[:, :, 0] = joined
+
+        # 2. Rounds of messages. BatchNorm takes its statistics over the nodes of all rows.
+        for eps, update in zip(self.eps, self.updates, strict=True):
+            h = edges.mT @ h + (1 + eps) * h
+            flat = update["first"](h.flatten(0, 1))
+            flat = self.dropout(relu(update["inner"](flat)))
+            flat = relu(update["outer"](update["second"](flat)))
+            h = flat.unflatten(0, (rows, n + 1))
+        return self.head(h[:, 1:]).squeeze(-1)
