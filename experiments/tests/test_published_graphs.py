@@ -75,10 +75,10 @@ def score_net(net: nn.Module, x: Tensor, adjacency: Tensor, mask: Tensor) -> Ten
     # 2. Three layers of GIN. Statistics of BatchNorm are over graphs, samples and nodes.
     for eps, layer in zip(net.eps, net.updates, strict=True):
         h = torch.einsum("bij,bkjd->bkid", larger, h) + (1 + eps) * h
-        flat = linear(h.reshape(-1, h.shape[-1]), layer["first"].weight, layer["first"].bias)
-        flat = batch_norm(flat, None, None, layer["inner"].weight, layer["inner"].bias, training=True).relu()
-        flat = linear(flat, layer["second"].weight, layer["second"].bias)
-        flat = batch_norm(flat, None, None, layer["outer"].weight, layer["outer"].bias, training=True).relu()
+        flat = linear(h.reshape(-1, h.shape[-1]), layer.first.weight, layer.first.bias)
+        flat = batch_norm(flat, None, None, layer.inner.weight, layer.inner.bias, training=True).relu()
+        flat = linear(flat, layer.second.weight, layer.second.bias)
+        flat = batch_norm(flat, None, None, layer.outer.weight, layer.outer.bias, training=True).relu()
         h = flat.reshape(count, samples, n + 1, -1)
     return linear(h, net.head.weight, net.head.bias)[:, :, 1:, 0]
 
@@ -222,7 +222,9 @@ def test_orders_outputs_and_gradients_are_those_of_the_published_code(
             assert mine is None
             assert "spare" in name
             continue
-        torch.testing.assert_close(mine, other, atol=tolerance, rtol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            mine, other, atol=tolerance, rtol=1e-8, msg=lambda text, name=name: f"{name}: {text}"
+        )
         if "distribution" in name:
             of_net += float(mine.abs().sum())
     assert of_net > 1e-6

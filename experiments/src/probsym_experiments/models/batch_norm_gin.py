@@ -9,6 +9,22 @@ from torch.nn.functional import pad, relu
 from probsym.nets.masking import keep
 
 
+class Update(nn.Module):
+    """What a layer makes of the features of all nodes (R N, F), with what they received: (R N, hidden)."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, hidden)
+        self.inner = nn.BatchNorm1d(hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Linear(hidden, hidden)
+        self.outer = nn.BatchNorm1d(hidden)
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = self.dropout(relu(self.inner(self.first(h))))
+        return relu(self.outer(self.second(h)))
+
+
 class BatchNormGIN(nn.Module):
     """Scores of nodes by the net of Kim et al. (arXiv 2306.02866; github.com/jw9730/lps), S_n-equivariant.
 
@@ -39,18 +55,7 @@ class BatchNormGIN(nn.Module):
         self.virtual = nn.Parameter(torch.randn(in_features))
         self.eps = nn.Parameter(torch.rand(layers))
         widths = [in_features, *[hidden] * (layers - 1)]
-        self.updates = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "first": nn.Linear(width, hidden),
-                    "inner": nn.BatchNorm1d(hidden),
-                    "second": nn.Linear(hidden, hidden),
-                    "outer": nn.BatchNorm1d(hidden),
-                }
-            )
-            for width in widths
-        )
-        self.dropout = nn.Dropout(dropout)
+        self.updates = nn.ModuleList(Update(width, hidden, dropout) for width in widths)
         self.head = nn.Linear(hidden, 1)
         if spare:
             self.spare = nn.Linear(in_features, hidden)
@@ -73,8 +78,5 @@ class BatchNormGIN(nn.Module):
         # 2. Rounds of messages. BatchNorm takes its statistics over the nodes of all rows.
         for eps, update in zip(self.eps, self.updates, strict=True):
             h = edges.mT @ h + (1 + eps) * h
-            flat = update["first"](h.flatten(0, 1))
-            flat = self.dropout(relu(update["inner"](flat)))
-            flat = relu(update["outer"](update["second"](flat)))
-            h = flat.unflatten(0, (rows, n + 1))
+            h = update(h.flatten(0, 1)).unflatten(0, (rows, n + 1))
         return self.head(h[:, 1:]).squeeze(-1)
