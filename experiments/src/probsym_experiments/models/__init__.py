@@ -10,7 +10,8 @@ from .mlp import MLP
 from .node_transformer import NodeTransformer
 from .packed_gnn import IdentifiedGNN, NodeScores, PackedGNN
 from .pair_transformer import PairTransformer
-from .particles import ParticleGNN, ParticleNodeTransformer, ParticleTransformer
+from .particles import GivenPairs, ParticleGNN, ParticleNodeTransformer, ParticleTransformer, published_transformer
+from .vector_dgcnn import VectorDGCNN
 from .walk_transformer import WalkTransformer
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AtomPoints",
     "AtomTransformer",
     "BatchNormGIN",
+    "GivenPairs",
     "IdentifiedGNN",
     "MessagePassing",
     "NodeScores",
@@ -31,5 +33,7 @@ __all__ = [
     "ParticleGNN",
     "ParticleNodeTransformer",
     "ParticleTransformer",
+    "VectorDGCNN",
     "WalkTransformer",
+    "published_transformer",
 ]

@@ -9,7 +9,7 @@ class MessagePassing(nn.Module):
     """The GNN baseline of Satorras et al. (arXiv 2102.09844, section 5.1): S_n-equivariant, not in space.
 
         m_ij = SiLU(W_2 SiLU(W_1 [h_i, h_j, a_ij] + b_1) + b_2)        for all j != i
-        h_i <- h_i + W_4 SiLU(W_3 [h_i, sum_j m_ij] + b_3) + b_4
+        h_i <- h_i + W_4 SiLU(W_3 [h_i, sum_j m_ij] + b_3) + b_4       without h_i + if `residual` is false
 
     `forward(nodes (R, N, F), pairs (R, N, N, P)) -> (R, N, out_features)`; the defaults are those of n-body.
 
@@ -27,10 +27,11 @@ class MessagePassing(nn.Module):
         out_features: int = 3,
         hidden: int = 60,
         layers: int = 4,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(in_features, hidden)
-        self.layers = nn.ModuleList(MessageLayer(hidden, pair_features) for _ in range(layers))
+        self.layers = nn.ModuleList(MessageLayer(hidden, pair_features, residual) for _ in range(layers))
         self.decode = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, out_features))
 
     def forward(self, nodes: Tensor, pairs: Tensor) -> Tensor:
@@ -43,8 +44,9 @@ class MessagePassing(nn.Module):
 class MessageLayer(nn.Module):
     """One round of messages: nodes (R, N, H), pairs (R, N, N, P) to (R, N, H)."""
 
-    def __init__(self, hidden: int, pair_features: int) -> None:
+    def __init__(self, hidden: int, pair_features: int, residual: bool = True) -> None:
         super().__init__()
+        self.residual = residual
         self.edge_in = nn.Linear(2 * hidden + pair_features, hidden)
         self.edge_out = nn.Linear(hidden, hidden)
         self.node = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
@@ -57,7 +59,10 @@ class MessageLayer(nn.Module):
         by = linear(h, sender).unsqueeze(1)
         inner = off_diagonal(linear(pairs, pair) + to + by)
         messages = silu(self.edge_out(silu(inner)))
-        return h + self.node(torch.cat([h, messages.sum(2)], -1))
+        update = self.node(torch.cat([h, messages.sum(2)], -1))
+        if not self.residual:
+            return update
+        return h + update
 
 
 def off_diagonal(x: Tensor) -> Tensor:

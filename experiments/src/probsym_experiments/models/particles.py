@@ -38,6 +38,47 @@ class ParticleModel(nn.Module):
         return {"pos": change[..., :dim], "vel": change[..., dim:]}
 
 
+class GivenPairs(nn.Module):
+    """A network on particles whose pair features, distances among them, are given and not computed from the positions.
+
+    So a learned order permutes them as it permutes all else, and gets a gradient through them, as in the code of
+    arXiv 2306.02866.
+
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N, P)) -> (R, N, out)`.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, pos: Tensor, vel: Tensor, edge: Tensor) -> Tensor:
+        return self.net(torch.cat([pos, vel], -1), edge)
+
+
+def published_transformer(num_nodes: int = 5, dim: int = 3, width: int = 64, layers: int = 8) -> PairTransformer:
+    """`PairTransformer` with first weights of the law that the published code draws them from.
+
+    There one linear map reads the features of particles and pairs, and torch's encoder begins with equal layers.
+
+    >>> sum(p.numel() for p in published_transformer().parameters())
+    208387
+    """
+    net = PairTransformer(num_nodes, 2 * dim, 2, dim, width, layers)
+    read = nn.Linear(2 * dim + 2, width)
+    layer = nn.TransformerEncoderLayer(width, 4, width)
+    with torch.no_grad():
+        net.nodes.weight.copy_(read.weight[:, : 2 * dim])
+        net.pairs.weight.copy_(read.weight[:, 2 * dim :])
+        net.pairs.bias.copy_(read.bias)
+        for block in net.blocks:
+            block.qkv.weight.copy_(layer.self_attn.in_proj_weight)
+            block.qkv.bias.copy_(layer.self_attn.in_proj_bias)
+            block.out.load_state_dict(layer.self_attn.out_proj.state_dict())
+            block.mlp[0].load_state_dict(layer.linear1.state_dict())
+            block.mlp[-1].load_state_dict(layer.linear2.state_dict())
+    return net
+
+
 class ParticleGNN(ParticleModel):
     """`MessagePassing` on particles: 92,103 parameters in space (arXiv 2102.09844, 2306.02866).
 

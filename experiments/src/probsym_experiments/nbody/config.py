@@ -9,8 +9,9 @@ from probsym.distributions import Relaxation
 from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
 from ..few_samples import FewSamples
+from ..methods import PAPER
 from .data import System
-from .models import BASES, GROUPS, METHODS, group_name
+from .models import BASES, GROUPS, METHODS, PUBLISHED, group_name
 
 RELAXED = Relaxation()
 
@@ -35,8 +36,10 @@ class Config(FewSamples):
         samples: The one of them that is the result.
         repeats: Times that the largest of them is drawn anew.
         tolerances: Standard errors for which the samples needed are measured, in units of the positions.
+        published: p with its net, pair features, the base (gnn or transformer) and what it predicts as in the published
+            code, to the letter (see docs/reproduction.md); the group is O, with permutations for the transformer.
         noise: Where noise enters the net of p: late (its features) or input; ps only, as the next.
-        noise_scale: Size of that noise relative to what it is added to.
+        noise_scale: Size of that noise relative to what it is added to; with published, its standard deviation.
         temperature: Of soft permutations; symmetrizers of S_n with ps or canonical only, as the next two. Of ps-score
             with noise at the input, the size of the Gumbel noise on the scores, in standard deviations.
         sinkhorn: Row and column normalisations of soft permutations.
@@ -62,6 +65,7 @@ class Config(FewSamples):
     samples: int = 20
     repeats: int = 5
     tolerances: list[float] = field(default_factory=lambda: [0.02, 0.01, 0.005])
+    published: bool = False
     noise: str = "late"
     noise_scale: float = 1.0
     temperature: float = RELAXED.temperature
@@ -97,6 +101,7 @@ class Config(FewSamples):
             if not tolerance > 0:
                 raise UserError(f"tolerances: expected positive numbers; got {self.tolerances}")
         self._check_method()
+        self._check_published()
         if self.penalised and (self.late_samples is not None or self.entropy):
             raise UserError("variance_weight, identity_weight, grow_samples: not with late_samples or entropy_weight")
         self.system()
@@ -110,6 +115,19 @@ class Config(FewSamples):
         if self.haar_share and not method.net:
             raise UserError(f"haar_share: expected only with symmetrizer ps or canonical; got {self.haar_share}")
 
+    def _check_published(self) -> None:
+        """Refuses what the published code does not have."""
+        if not self.published:
+            return
+        if self.base not in PUBLISHED:
+            raise UserError(f"published: expected base {' or '.join(PUBLISHED)} with it; got {self.base!r}")
+        if self.symmetrizer not in PAPER:
+            raise UserError(f"published: expected symmetrizer {', '.join(PAPER)} with it; got {self.symmetrizer!r}")
+        if self.input_noise or self.velocity_weight or self.dims != 3:
+            raise UserError("published: expected false with input_noise, velocity_weight or dims other than 3")
+        if not GROUPS[group_name(self)].about_origin:
+            raise UserError(f"group: expected O, SO, SxO or SxSO with published; got {group_name(self)!r}")
+
     def uses(self) -> Uses:
         """What fields belong to, whether this configuration has it, and their names."""
         method = METHODS[self.symmetrizer]
@@ -117,6 +135,7 @@ class Config(FewSamples):
         return {
             "samples that are drawn (symmetrizer ps, ga)": (method.random, drawn),
             "noise (symmetrizer ps)": (method.noisy, ("noise", "noise_scale")),
+            "published false": (not self.published, ("noise",)),
             "learned orders (symmetrizer ps, canonical; a group with S)": (
                 self.learns_orders,
                 ("temperature", "sinkhorn", "entropy_weight"),

@@ -16,6 +16,7 @@ import torch
 from ..batches import Batch
 from ..cache import cached
 from ..errors import UserError
+from ..models.displacements import differences, square
 from ..npz import Arrays
 from .simulator import draw, simulate
 
@@ -142,6 +143,14 @@ def tensors(arrays: Arrays, part: str) -> Batch:
     if final is not None:
         batch["target_vel"] = torch.from_numpy(final)
     return batch
+
+
+def published_pairs(batch: Batch) -> Batch:
+    """With the pair features of the paper's code, edge (B, N, N, 2): q_i q_j and |x_i - x_j|^2, zero for i = j."""
+    distances = square(differences(batch["pos"]))
+    edge = torch.cat([batch["edge"], distances], -1)
+    others = ~torch.eye(edge.shape[1], dtype=torch.bool, device=edge.device)
+    return batch | {"edge": edge * others.unsqueeze(-1)}
 
 
 def centred(batch: Batch) -> Batch:

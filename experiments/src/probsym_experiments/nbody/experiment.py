@@ -18,9 +18,9 @@ from ..registry import EXPERIMENTS
 from ..training import Problem, fit
 from .analysis import equivariance_by_samples, samples_for_tolerance
 from .config import Config
-from .data import centred, load
+from .data import load
 from .loss import Loss
-from .models import BASES, GROUPS, METHODS, build, claimed, group_name, haar, inputs
+from .models import METHODS, base_of, build, claimed, haar, inputs, prepared
 from .rollout import rollout
 
 
@@ -28,12 +28,11 @@ def run(config: Config, place: Place) -> Outcome:
     """Trains on 30 -> 40 and tests; the figure shows test error against the number of samples."""
     # 1. Data, model and loss.
     data = load(config.system(), place.data)
-    if GROUPS[group_name(config)].about_origin:
-        data = {part: centred(batch) for part, batch in data.items()}
+    data = {part: prepared(config, batch) for part, batch in data.items()}
     torch.manual_seed(config.seed)
     phi = build(config, data["train"])
     loss = Loss(
-        motion=BASES[config.base].motion,
+        motion=base_of(config).motion,
         entropy_weight=config.entropy,
         velocity_weight=config.velocity_weight,
         input_noise=config.input_noise,
@@ -76,7 +75,7 @@ def analysis(phi: ps.Symmetrizer, data: Batch, config: Config) -> dict[str, Any]
 
 def test(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[Score]:
     """Test errors at each number of samples; a single one where the average is exact."""
-    mse = BASES[config.base].motion.mse
+    mse = base_of(config).motion.mse
     if METHODS[config.symmetrizer].random:
         return errors_by_samples(phi, data, inputs, mse, config.eval_samples, config.repeats, config.seed)
     return [exact_errors(phi, data, inputs, mse)]

@@ -14,15 +14,20 @@ from probsym.reps import group_of
 
 from ..batches import Batch, rows
 from ..methods import METHODS as ALL_METHODS
-from ..methods import PAPER, Settings
+from ..methods import PAPER, PublishedNoise, Settings
 from ..models import (
     EGNN,
+    GivenPairs,
+    MessagePassing,
     ParticleDynamics,
     ParticleDynamicsTransformer,
     ParticleGNN,
     ParticleNodeTransformer,
     ParticleTransformer,
+    VectorDGCNN,
+    published_transformer,
 )
+from .data import centred, published_pairs
 from .motion import Motion
 
 if TYPE_CHECKING:
@@ -67,6 +72,33 @@ BASES = {
 }
 
 
+# The same names in the published code: distances are given, the GNN has no residual and predicts about the centroid.
+PUBLISHED = {
+    "gnn": Base(
+        lambda c: GivenPairs(MessagePassing(layers=c.layers or 4, residual=False)),
+        permutes=True,
+        motion=Motion(about_centroid=True),
+    ),
+    "transformer": Base(lambda c: GivenPairs(published_transformer(c.particles, layers=c.layers or 8)), permutes=False),
+}
+
+
+def base_of(config: Config) -> Base:
+    """The network that is symmetrized."""
+    if config.published:
+        return PUBLISHED[config.base]
+    return BASES[config.base]
+
+
+def prepared(config: Config, batch: Batch) -> Batch:
+    """The data as the model gets them: centred where nothing is translated, with distances where they are given."""
+    if GROUPS[group_name(config)].about_origin:
+        batch = centred(batch)
+    if config.published:
+        batch = published_pairs(batch)
+    return batch
+
+
 def _options(config: Config) -> dict[str, Any]:
     """What all bases understand: their depth, and whether they predict velocities."""
     options: dict[str, Any] = {"velocity": config.velocity_weight > 0}
@@ -89,12 +121,15 @@ METHODS = {**PAPER, "ps-score": ALL_METHODS["ps-score"], "none": ALL_METHODS["no
 
 
 def group_name(config: Config) -> str:
-    """The group that acts: the field, or S_n x E(d) less the S_n of a base that has it."""
+    """The group that acts: the field, or S_n x E(d) less the S_n of a base that has it; O(d) in the published code."""
     if config.group is not None:
         return config.group
+    space = "E"
+    if config.published:
+        space = "O"
     if BASES[config.base].permutes:
-        return "E"
-    return "SxE"
+        return space
+    return f"Sx{space}"
 
 
 def reps(config: Config, permuted: bool) -> tuple[dict[str, ps.Rep], Any]:
@@ -125,7 +160,7 @@ def build(config: Config, example: Batch) -> ps.Symmetrizer:
     Args:
         example: A batch that tells the number of channels.
     """
-    base = BASES[config.base].build(config)
+    base = base_of(config).build(config)
     method = METHODS[config.symmetrizer]
     if method.distribution is None:
         particles = ps.Axis("particles")
@@ -145,6 +180,15 @@ def build(config: Config, example: Batch) -> ps.Symmetrizer:
         config.noise_scale,
         Relaxation(config.temperature, config.sinkhorn),
     )
+    few: Batch | None = inputs(rows(example, slice(0, 2)))
+    if config.published:
+        settings = Settings(
+            lambda: VectorDGCNN(group),
+            scale=config.noise_scale,
+            relaxation=Relaxation(config.temperature, config.sinkhorn, softmax=False),
+            published=PublishedNoise("normal", ("pos", "vel")),
+        )
+        few = None  # nothing is lazy, and statistics of the net should see training batches alone
     distribution = method.distribution(group, settings)
     valid_samples = None
     if method.random:
@@ -156,7 +200,7 @@ def build(config: Config, example: Batch) -> ps.Symmetrizer:
         distribution,
         train_samples=config.train_samples,
         eval_samples=valid_samples,
-        example=inputs(rows(example, slice(0, 2))),
+        example=few,
     )
 
 
