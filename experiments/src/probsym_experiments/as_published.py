@@ -122,7 +122,7 @@ class AsPublished(NetDistribution):
         for factor, rows in of_rows.items():
             value = rows.reshape(*sample, x.count, *rows.shape[1:]) + TIES * noise["features"][factor]
             if factor.feature_kind == "scores":
-                mask = x.layouts[factor].padded_mask()
+                mask = x.layouts[factor].padded_mask()  # type: ignore[index]
                 if mask is not None:
                     value = value.masked_fill(~mask, 0)
                 norm = torch.linalg.vector_norm(value, dim=-1, keepdim=True)
@@ -139,7 +139,10 @@ class AsPublished(NetDistribution):
         assert isinstance(relaxation, ps.Relaxation)
 
         def entropy() -> Tensor:
-            means = [relaxation.entropies(z[factor], x.layouts[factor]).mean() for factor in ordered]
+            means = []
+            for factor in ordered:
+                layout = x.layouts[factor]  # type: ignore[index]
+                means.append(relaxation.entropies(z[factor], layout).mean())
             return torch.stack(means).sum()
 
         return merged(found, gathered({"entropy": lazily(entropy)}))

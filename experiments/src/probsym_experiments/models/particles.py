@@ -16,7 +16,7 @@ from probsym.nets.masking import channels
 from .displacements import differences, square
 from .message_passing import MessagePassing
 from .node_transformer import NodeTransformer
-from .pair_transformer import PairTransformer
+from .pair_transformer import Block, PairTransformer
 
 
 class ParticleModel(nn.Module):
@@ -71,6 +71,7 @@ def published_transformer(num_nodes: int = 5, dim: int = 3, width: int = 64, lay
         net.pairs.weight.copy_(read.weight[:, 2 * dim :])
         net.pairs.bias.copy_(read.bias)
         for block in net.blocks:
+            assert isinstance(block, Block)
             block.qkv.weight.copy_(layer.self_attn.in_proj_weight)
             block.qkv.bias.copy_(layer.self_attn.in_proj_bias)
             block.out.load_state_dict(layer.self_attn.out_proj.state_dict())
