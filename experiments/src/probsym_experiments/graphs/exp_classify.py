@@ -105,6 +105,8 @@ class Config(FewSamples):
         choose("activation", ACTIVATIONS, self.activation)
         noise_enters(self)
         self.check_random(METHODS[self.symmetrizer].random)
+        if self.published and self.symmetrizer == "ps-score":
+            raise UserError("symmetrizer: the published code has no ps-score; expected another, or published false")
         if self.penalised and self.through_identifiers:
             raise UserError("published: expected false with variance_weight, identity_weight or grow_samples")
         if self.penalised and self.entropy:
