@@ -17,7 +17,7 @@ from .interruption import Interrupted, interruptible
 from .registry import EXPERIMENTS, experiment, summary
 from .terminal import CLOSED_PIPE, degrade, discard, flush
 
-Command = Callable[[argparse.Namespace, list[str]], None]
+Command = Callable[[argparse.Namespace, list[str]], int | None]  # an exit code; None is 0
 EXAMPLES = """\
 examples:
   probsym list                                           what can be run
@@ -30,11 +30,41 @@ examples:
   probsym run nbody --help                               all fields of an experiment
   probsym table                                          our results beside published ones
   probsym figures                                        our results as figures/EXPERIMENT/*.png and *.csv
+  probsym audit bulk:Cu --calculator emt                 which symmetries an interatomic potential has
+"""
+AUDIT = """\
+examples:
+  probsym audit bulk:Cu --calculator emt
+  probsym audit frames.xyz@::100 --calculator chgnet --kwargs use_device=cpu --out audits/chgnet
+  probsym audit slab.cif water.xyz --calculator my_model:make --kwargs weights=best.pt --energy-tol 1
+  probsym audit molecule:CH3CH2OH --calculator lj --kwargs rc=20 --rattle 0.1 --poses 100
+
+MODULE:NAME imports MODULE, from the current folder too, and so runs its code. NAME is a calculator, or
+is called with the --kwargs and returns an ASE calculator or a function of ase.Atoms that returns a dict
+with energy (eV), forces (eV/A) and stress (eV/A^3).
+
+Of a file, atoms, cell, momenta, masses, tags, charges, magnetic moments, and single numbers and words of a
+frame count. Other columns are left out.
+
+rows of the table:
+  same again    two calls with the same structure
+  rounding      the same structure, displaced by a millionth of its size
+  rotation      everything turned, the cell included         reflection   mirror images, handedness alone
+  translation   all atoms shifted                            permutation  atoms in another order
+  images        atoms at other periodic images               cell choice  another basis of the same lattice
+  supercell     twice the cell: energy per cell, forces      curl of F    forces round closed loops
+  F = -dE/dx    energies along lines against the work of the forces
+  stress=dE/de  energies along strains against the work of the stress
+verdict: exact to rounding, within the tolerance, or VIOLATED: one move beyond both the tolerance and ten
+times the rounding. Single precision passes at its rounding.
+
+exit code: 0 no violation, 1 a violation, 2 something to put right in the command
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0, 2 with one line on stderr for whatever the user can put right, 128 + n after signal n."""
+    """Exit code: 0, 1 where an audit finds a violation, 2 with one line on stderr for whatever the user can put right,
+    128 + n after signal n."""
     degrade()
     parser = build_parser()
     try:
@@ -43,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 given, rest = parser.parse_known_args(arguments)
                 if rest and given.command is not run:
                     raise UserError(f"unrecognized arguments: {' '.join(rest)}")
-                given.command(given, rest)
+                code = given.command(given, rest)
             finally:
                 flush()
     except UserError as error:
@@ -62,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notes = getattr(stop, "__notes__", [])
         print("; ".join([f"probsym: interrupted by {stop}", *notes]), file=sys.stderr)
         return stop.code
-    return 0
+    return code or 0
 
 
 def short_of_memory(error: Exception) -> bool:
@@ -100,14 +130,14 @@ def build_parser() -> Parser:
     parser.set_defaults(command=lambda given, rest: parser.print_help())
     commands = parser.add_subparsers(metavar="COMMAND")
 
-    def add(command: Command, usage: str, **options: Any) -> Parser:
+    def add(command: Command, usage: str, epilog: str = EXAMPLES, **options: Any) -> Parser:
         text = inspect.getdoc(command) or ""
         added = commands.add_parser(
             command.__name__.removesuffix("_"),
             help=text.partition("\n")[0],
             description=text,
             usage=f"probsym {usage}",
-            epilog=EXAMPLES,
+            epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
             **options,
@@ -145,6 +175,40 @@ def build_parser() -> Parser:
         "--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs"
     )
     subparser.add_argument("--out", type=Path, default=Path("figures"), help="default: figures")
+
+    subparser = add(audit, "audit STRUCTURE ... --calculator NAME [--kwargs KEY=VALUE ...] [options]", epilog=AUDIT)
+    subparser.add_argument(
+        "structures",
+        nargs="+",
+        metavar="STRUCTURE",
+        help="FILE or FILE@START:STOP:STEP in any format of ASE (all frames unless chosen); molecule:NAME, bulk:NAME",
+    )
+    subparser.add_argument(
+        "--calculator", required=True, metavar="NAME", help="of ASE (emt, lj, ...), chgnet, tblite, or MODULE:NAME"
+    )
+    subparser.add_argument(
+        "--kwargs", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="arguments of the calculator"
+    )
+    subparser.add_argument("--energy-tol", type=float, default=0.1, metavar="X", help="meV/atom; default: 0.1")
+    subparser.add_argument("--forces-tol", type=float, default=1.0, metavar="X", help="meV/A, rms; default: 1")
+    subparser.add_argument("--stress-tol", type=float, default=0.1, metavar="X", help="meV/A^3, rms; default: 0.1")
+    subparser.add_argument("--poses", type=int, default=24, metavar="N", help="moves of each symmetry; default: 24")
+    subparser.add_argument("--paths", type=int, default=6, metavar="N", help="lines, loops, strains; default: 6")
+    subparser.add_argument(
+        "--spectrum",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="by degree of the rotation group, and what averaging leaves; auto: where rotations are not exact",
+    )
+    subparser.add_argument(
+        "--blocks", type=int, default=4, metavar="N", help="420 evaluations of the spectrum each; default: 4"
+    )
+    subparser.add_argument(
+        "--rattle", type=float, default=0.05, metavar="X", help="A, random displacements at first; default: 0.05"
+    )
+    subparser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random; default: 0")
+    subparser.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="for audit.json and audit.png")
+    subparser.add_argument("--overwrite", action="store_true", help="replace those of an earlier audit")
     return parser
 
 
@@ -251,6 +315,24 @@ def figures(given: argparse.Namespace, rest: list[str]) -> None:
         raise UserError(f"--runs {given.runs}: expected results of probsym run there or in {where}; there are none")
     for path in made:
         print(path)
+
+
+def audit(given: argparse.Namespace, rest: list[str]) -> int:
+    """which symmetries an interatomic potential has, with error bars
+
+    Moves structures by rotations, reflections, translations, orders of the atoms, periodic images and other choices of
+    the cell, and tells how far energy, forces and stress are from following; whether the forces are a gradient; the
+    violation by degree of the rotation group; and what averaging over 12 to 300 poses would leave of it.
+    """
+    from .audit import run_audit
+
+    names = ("poses", "paths", "spectrum", "blocks", "rattle", "seed")
+    options = {name: getattr(given, name) for name in names}
+    tolerances = (given.energy_tol, given.forces_tol, given.stress_tol)
+    report = run_audit(
+        given.structures, given.calculator, given.kwargs, tolerances, options, given.out, given.overwrite
+    )
+    return 0 if report.passed else 1
 
 
 if __name__ == "__main__":
