@@ -4,9 +4,9 @@ python benchmarks/fill.py                 rewrites the pages under docs/
 python benchmarks/fill.py --check         says which pages would change, and ends with 1 if any would
 
 A table stands between `<!-- table: FILE.json N -->` and `<!-- end -->`: the Nth table (from 0) of
-results/benchmarks/FILE.json, which `python benchmarks NAME --out results/benchmarks/FILE.json` wrote. Above the first
-table of a file stands what it was measured with. `rows=0,3` and `columns=0,2` after N choose some of the table, which
-then stands without that line.
+results/benchmarks/FILE.json, which `python benchmarks NAME --out results/benchmarks/FILE.json` wrote, or a program that
+summarizes results and names them as "source". Above the first table of a file stands what it was measured with.
+`rows=0,3` and `columns=0,2` after N choose some of the table, which then stands without that line.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def pick(entries: list[Any], indices: list[int]) -> list[Any]:
 
 
 def origin(name: str, kept: dict[str, Any]) -> str:
-    """Where and how the numbers of a file were measured."""
+    """Where and how the numbers of a file were measured; of a summary, what it summarizes."""
+    if "source" in kept:
+        return f"*`results/benchmarks/{name}`: {kept['source']}.*"
     machine = f"{kept['threads']} thread(s) of {kept['processor']}"
     if kept["device"] != "cpu":
         machine += f", {kept['device']}"

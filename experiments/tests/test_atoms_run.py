@@ -15,7 +15,7 @@ import probsym as ps
 from probsym_experiments.atoms import Config
 from probsym_experiments.atoms.analysis import equivariance, errors
 from probsym_experiments.atoms.data import Data, Frames, generate, load
-from probsym_experiments.atoms.dynamics import FS, KELVIN, TIME_STEP, drift, fly, kinetic, velocities
+from probsym_experiments.atoms.dynamics import FS, KELVIN, TIME_STEP, drift, fly, kinetic, labelled, velocities
 from probsym_experiments.atoms.forces import draws
 from probsym_experiments.atoms.loss import Loss, turned
 from probsym_experiments.atoms.models import METHODS, build, inputs
@@ -200,16 +200,7 @@ def test_dynamics_conserve_energy_with_the_labels_own_calculator() -> None:
     """The control of the drift: EMT at 300 K, 40 fs; and one whose forces are not its gradient drifts."""
     atoms = ready("cu8")
     masses = torch.from_numpy(atoms.get_masses())
-
-    def emt(pos: Tensor) -> tuple[Tensor, Tensor]:
-        energies = []
-        forces = []
-        for one in pos:
-            atoms.set_positions(one.numpy())
-            energies.append(atoms.get_potential_energy())
-            forces.append(torch.from_numpy(atoms.get_forces()))
-        return torch.tensor(energies, dtype=torch.float64), torch.stack(forces)
-
+    emt = labelled(atoms)
     start = torch.from_numpy(atoms.get_positions())[None]
     motion = velocities(masses, 1, 300.0, seed=0)
     found = drift(fly(emt, start, motion, masses, 80))

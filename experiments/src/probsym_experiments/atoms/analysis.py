@@ -17,7 +17,7 @@ from ..batches import Batch, rows, stream
 from ..evaluation import Score, means, score
 from .config import Config
 from .data import Data
-from .dynamics import drift, fly, velocities
+from .dynamics import Potential, drift, fly, velocities
 from .forces import draws
 from .loss import Loss, turned
 from .models import METHODS, build
@@ -127,23 +127,28 @@ def equivariance(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[dict[
 
 
 def flights(phi: ps.Symmetrizer, data: Data, config: Config) -> dict[str, Any]:
-    """Energy along dynamics without a thermostat, in float64, with noise that is the same at every step.
-
-    generic: from test frames with velocities of 300 K. symmetric: from the relaxed geometry with velocities of 10 K,
-    where frames meet the symmetry of the molecule.
-    """
-    smooth = copy.deepcopy(phi).double().eval()
+    """`flown` by a trained model, in float64, with noise that is the same at every step."""
+    smooth = copy.deepcopy(phi).double()
     frozen = smooth.frozen(config.seed).eval()
     kinds = data.parts["test"]["kinds"][:FLIGHTS].double()
 
     def potential(pos: Tensor) -> tuple[Tensor, Tensor]:
         return ps.energy_and_forces(frozen, {"pos": pos, "kinds": kinds}, samples=drawn(config))
 
+    return {"samples": drawn(config), **flown(potential, data, config)}
+
+
+def flown(potential: Potential, data: Data, config: Config) -> dict[str, Any]:
+    """Energy along dynamics without a thermostat.
+
+    generic: from test frames with velocities of 300 K. symmetric: from the relaxed geometry with velocities of 10 K,
+    where frames meet the symmetry of the molecule.
+    """
     test = data.parts["test"]["pos"]
     spread = torch.arange(FLIGHTS) * len(test) // FLIGHTS
     starts = {"generic": test[spread].double(), "symmetric": data.relaxed.expand(FLIGHTS, -1, -1)}
     temperatures = {"generic": WARM, "symmetric": COLD}
-    found: dict[str, Any] = {"steps": config.fly, "samples": drawn(config)}
+    found: dict[str, Any] = {"steps": config.fly}
     for name, start in starts.items():
         motion = velocities(data.masses, FLIGHTS, temperatures[name], stream(config.seed, name))
         found[name] = drift(fly(potential, start, motion, data.masses, config.fly))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 TIME_STEP = 0.5  # fs
 FS = 0.09822694788464063  # one fs in the unit of time that belongs to eV, Angstrom and u
@@ -34,6 +38,21 @@ def fly(potential: Potential, pos: Tensor, vel: Tensor, masses: Tensor, steps: i
         vel = vel + time / 2 * forces / mass
         totals.append(energy + kinetic(vel, masses))
     return torch.stack(totals)
+
+
+def labelled(atoms: Atoms) -> Potential:
+    """The potential of the atoms' own calculator, one structure after the other: the control."""
+
+    def potential(pos: Tensor) -> tuple[Tensor, Tensor]:
+        energies = []
+        forces = []
+        for one in pos:
+            atoms.set_positions(one.numpy())
+            energies.append(atoms.get_potential_energy())
+            forces.append(torch.from_numpy(atoms.get_forces()))
+        return torch.tensor(energies, dtype=pos.dtype), torch.stack(forces)
+
+    return potential
 
 
 def kinetic(vel: Tensor, masses: Tensor) -> Tensor:
