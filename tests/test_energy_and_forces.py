@@ -129,6 +129,7 @@ def test_a_frozen_phi_is_a_potential(kind: str) -> None:
     for frozen in (phi.frozen(3), phi.frozen(3, example=call)):
         energy, forces = ps.energy_and_forces(frozen, call)
         assert torch.equal(energy, frozen(**call))
+        assert not forces.requires_grad  # in the mode of phi, not of what is wrapped around it
         expected = slopes(lambda pos, frozen=frozen: frozen(**{**call, "pos": pos}), call["pos"])
         assert torch.allclose(along(call["pos"], forces), expected, atol=1e-8)
         estimate = ps.energy_and_forces(frozen, call, return_estimate=True)

@@ -134,7 +134,9 @@ def energy_and_forces(
         )
     outputs = as_spec(output, "output", untouched=True) if declared is None else declared.output
     if create_graph is None:
-        create_graph = phi.training and torch.is_grad_enabled()
+        # What is wrapped around a phi has a mode of its own, which nobody sets.
+        training = phi.training if declared is None else declared.training
+        create_graph = training and torch.is_grad_enabled()
 
     # 2. Derivatives are taken whatever the caller does with gradients.
     with torch.inference_mode(False), torch.enable_grad():
