@@ -15,7 +15,7 @@ FLOORS = {
     "saving": 5, "learning": 5, "forces": 5, "__init__": 4,
 }  # fmt: skip
 # On one floor: the first imports the second, never the reverse.
-BESIDE = {("groups", "kernels"), ("nets", "kernels"), ("symmetrizer", "frozen")}
+BESIDE = {("groups", "kernels"), ("nets", "kernels"), ("symmetrizer", "frozen"), ("integrations", "forces")}
 LIGHT = {"torch", "numpy", "probsym"}
 FILES = sorted(ROOT.rglob("*.py"))
 
