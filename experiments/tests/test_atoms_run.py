@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import probsym as ps
 from probsym_experiments.atoms import Config
 from probsym_experiments.atoms.analysis import equivariance, errors
+from probsym_experiments.atoms.calculator import trained
 from probsym_experiments.atoms.data import Data, Frames, generate, load
 from probsym_experiments.atoms.dynamics import FS, KELVIN, TIME_STEP, drift, fly, kinetic, labelled, velocities
 from probsym_experiments.atoms.forces import draws
@@ -25,7 +26,7 @@ from probsym_experiments.cli import main
 from probsym_experiments.interruption import Interrupted
 from probsym_experiments.training import Keeper
 
-pytest.importorskip("ase")
+ase = pytest.importorskip("ase")
 CU8 = Frames("cu8", 12, 6, 6)
 SMALL = [
     "--system=cu8", "--drawn=[12,6,6]", "--train_size=12", "--valid_size=6", "--test_size=6", "--width=16",
@@ -302,3 +303,40 @@ def test_without_the_package_a_run_ends_with_what_to_install(
     assert "pip install" in error
     assert len(error.splitlines()) == 1
     assert SYSTEMS["ethanol"].timestep == 1.0
+
+
+def test_a_trained_model_is_a_function_of_atoms(run, data: Data, tmp_path: Path) -> None:
+    """Forces are minus the gradient of its energy; other elements are refused."""
+    assert run("points-ga")[0] == 0
+    calculate = trained(str(tmp_path / "out"), samples=24, design="octahedral")
+    atoms = ready("cu8")
+    atoms.set_positions(data.parts["test"]["pos"][0].double().numpy())
+    here = calculate(atoms)
+    along = np.random.default_rng(0).normal(size=(8, 3))
+    energies = []
+    for step in (-1e-4, 1e-4):
+        moved = atoms.copy()
+        moved.set_positions(atoms.get_positions() + step * along)
+        energies.append(calculate(moved)["energy"])
+    slope = (energies[1] - energies[0]) / 2e-4
+    assert slope == pytest.approx(-(here["forces"] * along).sum(), rel=1e-4)
+    with pytest.raises(ValueError, match=r"atoms: expected elements \[29\], got \[6\]"):
+        calculate(ase.Atoms("C"))
+
+
+def test_an_audit_tells_the_bare_network_from_an_exact_average(run, data: Data, tmp_path: Path) -> None:
+    """Weighted frames of E(3) pass all of it; those of SE(3) leave handedness, and nothing else."""
+    audit = pytest.importorskip("probsym.integrations.audit").audit
+    atoms = ready("cu8")
+    atoms.set_positions(data.parts["test"]["pos"][0].double().numpy())
+    atoms.calc = None
+    violated = {}
+    for name, preset, flags in (
+        ("bare", "points-none", []),
+        ("rotations", "points-wf", []),
+        ("reflections too", "points-wf", ["--group=E"]),
+    ):
+        assert run(preset, *flags, "--steps=2", "--fly=0", out=tmp_path / name)[0] == 0
+        report = audit(trained(str(tmp_path / name)), atoms, poses=3, paths=1, spectrum="never")
+        violated[name] = {outcome.row for _, outcome in report.violations}
+    assert violated == {"bare": {"rotation", "reflection"}, "rotations": {"reflection"}, "reflections too": set()}
