@@ -11,6 +11,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.neighborlist import neighbor_list
+from ase.optimize import BFGS
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor, nn
 
@@ -166,3 +167,76 @@ class Slow(Calculator):
         while time.perf_counter() < end:
             pass
         self.results = {"energy": 0.0, "forces": np.zeros((len(self.atoms), 3)), "stress": np.zeros(6)}
+
+
+class MorseEnergy(nn.Module):
+    """Pairs that bind at 2.5 Angstrom, and two parts that know the axes of space.
+
+    Args:
+        anisotropy: size of a network on the vectors between atoms, in eV; it has parts of all degrees.
+        degrees: amplitudes (eV) of P_l(z . r_ij / r_ij), by degree l, for each pair with i < j.
+    """
+
+    def __init__(self, anisotropy: float = 0.0, degrees: Mapping[int, float] | None = None) -> None:
+        super().__init__()
+        self.network = PairNetwork(scale=anisotropy)
+        self.degrees = dict(degrees or {})
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Energies (B,) in eV of positions (B, N, 3) in Angstrom."""
+        first, second = torch.triu_indices(positions.shape[1], positions.shape[1], 1)
+        between = positions[:, first] - positions[:, second]
+        distance = between.norm(dim=2)
+        pairs = 0.3 * (1 - torch.exp(-1.5 * (distance - 2.5))).square()
+        for degree, amplitude in self.degrees.items():
+            pairs = pairs + amplitude * torch.exp(-distance / 2.5) * legendre(degree, between[..., 2] / distance)
+        return pairs.sum(1) + self.network.energy(positions)
+
+
+class Differentiated(Calculator):
+    """A calculator of an energy in torch: forces are its derivative, and many structures are evaluated at once.
+
+    Args:
+        energy: positions (B, N, 3) to energies (B,) or (B, 1).
+    """
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def __init__(self, energy: nn.Module) -> None:
+        super().__init__()
+        self.energy = energy
+
+    def calculate_batch(self, structures: Sequence[Atoms], properties: Sequence[str]) -> list[dict[str, Any]]:
+        """Results of structures with equally many atoms."""
+        positions = torch.from_numpy(np.stack([atoms.positions for atoms in structures])).requires_grad_()
+        with torch.enable_grad():
+            energy = self.energy(positions).reshape(len(structures))
+            forces = -torch.autograd.grad(energy.sum(), positions)[0]
+        found: list[dict[str, Any]] = []
+        for row in range(len(structures)):
+            found.append({"energy": float(energy[row].detach()), "forces": forces[row].numpy()})
+        return found
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, list(properties), list(system_changes))
+        self.results = self.calculate_batch([self.atoms], properties)[0]
+
+
+def Morse(anisotropy: float = 0.0, degrees: Mapping[int, float] | None = None) -> Differentiated:
+    """`MorseEnergy` as a calculator."""
+    return Differentiated(MorseEnergy(anisotropy, degrees))
+
+
+def capped_tetrahedron() -> Atoms:
+    """Eight copper atoms, a tetrahedron with a cap on each face, relaxed by `MorseEnergy` without its network."""
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.0]])
+    atoms = Atoms("Cu8", positions=0.9 * np.concatenate([corners, -1.7 * corners]))
+    atoms.calc = Morse()
+    BFGS(atoms, logfile=None).run(fmax=1e-4, steps=200)
+    atoms.calc = None
+    return atoms

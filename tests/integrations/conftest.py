@@ -1,6 +1,8 @@
-"""Lets these tests import `backbones`."""
+"""Lets these tests import `backbones`, and the calculators of benchmarks/potentials.py."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+sys.path.append(str(HERE.parents[1] / "benchmarks"))

@@ -109,7 +109,8 @@ class SymmetrizedCalculator(Calculator):
         info: Declared | None = None,
         batch: Batch | None = None,
     ) -> None:
-        if not (hasattr(calculator, "get_property") and hasattr(calculator, "implemented_properties")):
+        is_calculator = hasattr(calculator, "get_property") and hasattr(calculator, "implemented_properties")
+        if isinstance(calculator, type) or not is_calculator:
             raise TypeError(f"calculator: expected a calculator of ASE, got {type(calculator).__name__} {calculator!r}")
         self.calculator = calculator
         self.batch = batch

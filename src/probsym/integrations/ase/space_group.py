@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
 
-from probsym.groups import Finite, Slot
+from probsym.groups import Finite
 from probsym.groups.generated import determinants
 from probsym.integrations.ase.quantities import quantity
 from probsym.integrations.ase.structures import Structure
@@ -24,6 +27,8 @@ class Operations:
 
     Attributes:
         group: its order is that of the point group, times the number of primitive cells in the cell.
+        space: what it does to the order of the atoms, and to vectors by their components along the lattice vectors,
+            for which all matrices are whole numbers.
 
     Args:
         structure: periodic in three directions. Atoms differ if their numbers or charges do; magnetic moments and other
@@ -41,25 +46,10 @@ class Operations:
             raise ValueError(
                 f"space_group: expected a structure that is periodic in three directions, got pbc {atoms.pbc.tolist()}"
             )
-        matrices, places = _operations(atoms, precision)
-        kept = _kept(structure, matrices, places)
-        matrices, places = matrices[kept], places[kept]
-
-        # 1. A few operations that make all others.
-        codes = _codes(matrices, places)
-        chosen = _generating(codes)
-        self.group = Finite([codes[number].tolist() for number in chosen])
-        if self.group.order() != len(codes):
-            raise ValueError(
-                f"space_group: {len(codes)} operations were found up to {precision} Angstrom, and they make no group; "
-                "the structure is nearly symmetric: take a smaller or a larger precision"
-            )
-
-        # 2. What each of them does. As gather indices: atom i goes to places[i], so entry j comes from its inverse.
-        turns = tuple(tuple(tuple(row) for row in matrices[number].tolist()) for number in chosen)
-        images = [np.argsort(places[number]).tolist() for number in chosen]
-        vector: Slot = self.group.linear(turns)
-        self.space = Space(vector, determinants(self.group, turns), self.group.permutation(images))
+        turns, places = _operations(atoms, precision)
+        kept = _kept(structure, turns, places)
+        self.lattice = torch.from_numpy(atoms.cell.array.T.copy())  # its columns are the lattice vectors
+        self.group, self.space = _finite(_nested(turns[kept]), _nested(places[kept]))
 
     def averaged(self, name: str, samples: Tensor) -> Tensor:
         """The mean of a property (K, 1, ...) over the operations.
@@ -73,19 +63,67 @@ class Operations:
         rep = found.rep(self.space)
         if not rep.axes:
             return samples
-        every = self.group.elements()
+
+        # 1. Components along the lattice vectors.
+        inside = _along(torch.linalg.inv(self.lattice), samples[:, 0], found.rank)
+
+        # 2. The mean over all operations, some at a time.
         order = self.group.order()
-        total = torch.zeros_like(samples)
+        every = self.group.elements()
+        total = torch.zeros_like(inside)
         step = max(1, LARGEST_COPIES // max(samples.numel(), 1))
         for start in range(0, order, step):
             some = every.select(slice(start, start + step))
             g = some.map(lambda tensor, _: tensor[:, None].expand(-1, len(samples)))
-            total += rep.act(g, samples[:, 0], 1).sum(0)[:, None]
-        return total / order
+            total += rep.act(g, inside, 1).sum(0)
+
+        # 3. Back.
+        return _along(self.lattice, total / order, found.rank)[:, None]
+
+
+def _along(matrix: Tensor, value: Tensor, rank: int) -> Tensor:
+    """A matrix (3, 3) on each of the last `rank` axes."""
+    for axis in range(value.ndim - rank, value.ndim):
+        value = (value.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return value
+
+
+@lru_cache(maxsize=16)
+def _finite(turns: Any, places: Any) -> tuple[Finite, Space]:
+    """The group of operations, and what it does; the same as long as dynamics or a relaxation keeps the symmetry.
+
+    Args:
+        turns: whole numbers (M, 3, 3) on components along the lattice vectors, as nested tuples.
+        places: where each atom goes (M, N).
+
+    Raises:
+        ValueError: they make no group.
+    """
+    matrices = np.array(turns)
+    moves = np.array(places, dtype=np.int64).reshape(len(matrices), -1)
+    codes = _codes(matrices, moves)
+    chosen = _generating(codes)
+    group = Finite([codes[number].tolist() for number in chosen])
+    if group.order() != len(codes):
+        raise ValueError(
+            f"space_group: {len(codes)} operations were found, and they make no group; the structure is nearly "
+            "symmetric: take a smaller or a larger precision"
+        )
+    # Gather indices: atom i goes to places[i], so that entry j comes from its inverse.
+    of_generators = _nested(matrices[chosen].astype(np.float64))
+    images = [np.argsort(moves[number]).tolist() for number in chosen]
+    return group, Space(group.linear(of_generators), determinants(group, of_generators), group.permutation(images))
+
+
+def _nested(array: np.ndarray) -> Any:
+    """An array as nested tuples."""
+    if array.ndim == 1:
+        return tuple(array.tolist())
+    return tuple(_nested(part) for part in array)
 
 
 def _operations(atoms: Atoms, precision: float) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices (M, 3, 3) on vectors, and where each atom goes (M, N)."""
+    """Matrices (M, 3, 3) on components along the lattice vectors, and where each atom goes (M, N)."""
     from ase.spacegroup.symmetrize import spglib_get_symmetry_dataset
 
     # 1. Atoms of one kind have the same number and the same charge.
@@ -97,7 +135,6 @@ def _operations(atoms: Atoms, precision: float) -> tuple[np.ndarray, np.ndarray]
         raise ValueError(f"space_group: spglib finds no symmetry up to {precision} Angstrom")
 
     # 2. Where each atom goes: to the nearest place, which has to be within reach and taken once.
-    lattice = atoms.cell.array.T
     places: list[np.ndarray] = []
     for turn, shift in zip(dataset.rotations, dataset.translations, strict=True):
         away = scaled[None] - (scaled @ turn.T + shift)[:, None]  # (from, to, 3)
@@ -112,13 +149,15 @@ def _operations(atoms: Atoms, precision: float) -> tuple[np.ndarray, np.ndarray]
                 f"{reach.max(initial=0):.1e}: take another precision"
             )
         places.append(place)
-    matrices = lattice @ dataset.rotations @ np.linalg.inv(lattice)
-    return matrices, np.array(places, dtype=np.int64).reshape(len(matrices), len(atoms))
+    turns = np.array(dataset.rotations, dtype=np.int64)
+    return turns, np.array(places, dtype=np.int64).reshape(len(turns), len(atoms))
 
 
-def _kept(structure: Structure, matrices: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _kept(structure: Structure, turns: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Which operations leave magnetic moments, and other arrays that turn, alone (M,)."""
     atoms = structure.atoms
+    lattice = atoms.cell.array.T
+    matrices = lattice @ turns @ np.linalg.inv(lattice)
     kept = np.ones(len(matrices), dtype=bool)
     signs = np.sign(np.linalg.det(matrices))
     for name in structure.inputs.kwargs["arrays"]:
@@ -138,24 +177,23 @@ def _kept(structure: Structure, matrices: np.ndarray, places: np.ndarray) -> np.
     return kept
 
 
-def _codes(matrices: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _codes(turns: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Each operation as one permutation: of the atoms, and beside them of the turns, so that no two are the same."""
-    order = len(matrices)
-    keys = [tuple(np.round(matrix, 4).ravel() + 0.0) for matrix in matrices]
-    number_of: dict[tuple[float, ...], int] = {}
-    turns: list[np.ndarray] = []
-    for key, matrix in zip(keys, matrices, strict=True):
-        if key not in number_of:
-            number_of[key] = len(turns)
-            turns.append(matrix)
-    codes = np.empty((order, places.shape[1] + len(turns)), dtype=np.int64)
-    every = np.array(turns)
-    for number in range(order):
-        products = matrices[number] @ every
-        moved = [int(np.abs(every - product).max((1, 2)).argmin()) for product in products]
-        # gather indices: entry j comes from where the operation takes to j
-        codes[number] = np.concatenate([np.argsort(places[number]), places.shape[1] + np.argsort(moved)])
-    return codes
+    every, number = np.unique(turns.reshape(len(turns), 9), axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    place_of = {row.tobytes(): place for place, row in enumerate(every)}
+
+    # 1. What each turn makes of the others, as gather indices.
+    matrices = every.reshape(-1, 3, 3)
+    images = np.empty((len(every), len(every)), dtype=np.int64)
+    for place, matrix in enumerate(matrices):
+        products = (matrix @ matrices).reshape(-1, 9)
+        moved = [place_of[product.tobytes()] for product in products]
+        images[place] = np.argsort(moved)
+
+    # 2. Both permutations side by side.
+    atoms = places.shape[1]
+    return np.concatenate([np.argsort(places, 1), atoms + images[number]], 1)
 
 
 def _generating(codes: np.ndarray) -> list[int]:
