@@ -80,8 +80,11 @@ def run_audit(
         raise UserError(str(error)) from error
 
     # 3. What it found.
+    from .runner import commit
+
     print(report)
-    content = {**report.to_dict(), "command": {"calculator": calculator, "kwargs": keywords, "structures": names}}
+    command = {"calculator": calculator, "kwargs": keywords, "structures": names}
+    content = {**report.to_dict(), "command": command, "commit": commit()}
     write(out / JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
     save(draw(report), out / FIGURE)
     print(f"{out / JSON}, {out / FIGURE}")

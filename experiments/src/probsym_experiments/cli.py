@@ -198,7 +198,7 @@ def build_parser() -> Parser:
         "--spectrum",
         choices=("auto", "always", "never"),
         default="auto",
-        help="by degree of the rotation group, and what averaging leaves; auto: where rotations are not exact",
+        help="by degree of the rotation group, and what averaging leaves; auto: where rotations are violated",
     )
     subparser.add_argument(
         "--blocks", type=int, default=4, metavar="N", help="420 evaluations of the spectrum each; default: 4"

@@ -19,7 +19,7 @@ SMALLEST = 1e-8  # of the limit: what is less is drawn there
 def draw(report: AuditReport) -> Figure:
     """Left: the worst deviation of each row, in units of its limit; beyond the line at one it is a violation.
 
-    Where rotations change the results, for the structure that they change most: the variance by degree, and the spread
+    Where there are spectra, for the structure that rotations change most: the variance by degree, and the spread
     that averaging over a design leaves, in units of that of one pose.
     """
     from matplotlib.figure import Figure

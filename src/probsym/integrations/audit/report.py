@@ -21,7 +21,7 @@ class StructureReport:
         name: number and formula. atoms: number of atoms. pbc: periodic directions.
         rounding: what two results differ by through rounding alone.
         outcomes: one per row and quantity. skipped: rows that do not apply, with the reason.
-        spectra, residuals: by quantity; empty where rotations are exact.
+        spectra, residuals: by quantity; empty where they were not asked for.
         evaluations: calls of the calculator.
     """
 

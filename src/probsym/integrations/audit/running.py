@@ -15,7 +15,6 @@ from probsym.integrations.audit import gradients
 from probsym.integrations.audit.evaluation import AuditError, Evaluation, Results, has_stress
 from probsym.integrations.audit.moves import SYMMETRIES, Moved, Symmetry
 from probsym.integrations.audit.outcome import (
-    EXACT,
     JITTERS,
     QUANTITIES,
     Outcome,
@@ -61,7 +60,7 @@ def audit(
     its root mean square with a standard error, and the worst, are compared with a tolerance and with what rounding
     makes of a result (`Rounding`), which is measured, so that no dtype has to be known. One deviation beyond the limit
     is a violation; docs/atoms.md lists the rows. Then: are the forces minus the gradient of the energy, and of any
-    energy; where rotations change results, the spectrum by degree, and what averaging over 12 to 300 poses leaves.
+    energy; where rotations are violated, the spectrum by degree, and what averaging over 12 to 300 poses leaves.
 
     Args:
         calculator: an ASE calculator, or a function of `Atoms` that returns a dict with "energy" (eV) and, where the
@@ -69,7 +68,7 @@ def audit(
         structures: one or more. They are not changed.
         tolerances: 0.1 meV/atom, 1 meV/A and 0.1 meV/A^3 unless given.
         poses: moves of each symmetry. paths: random lines, loops and strains.
-        spectrum: "always", "never", or "auto": for structures with a rotation or reflection that is not exact. It takes
+        spectrum: "always", "never", or "auto": for structures where rotations or reflections are violated. It takes
             420 evaluations for each of `blocks` random cosets.
         blocks: random cosets of 300 rotations, at least 4.
         rattle: A, a random displacement of each coordinate before anything else, since symmetric positions hide
@@ -124,9 +123,8 @@ def audit(
     for number, atoms in enumerate(given):
         before = evaluate.count
         found = _audit_one(evaluate, atoms, number, limits, poses, paths, seed, rows, counter)
-        rotated = [one for one in found.outcomes if one.row in ("rotation", "reflection")]
-        changed = any(one.verdict != EXACT for one in rotated)
-        if spectrum == "always" or (spectrum == "auto" and changed):
+        turned = [one for one in found.outcomes if one.row in ("rotation", "reflection")]
+        if spectrum == "always" or (spectrum == "auto" and not all(one.passed for one in turned)):
             _add_spectrum(evaluate, atoms, found, blocks, np.random.default_rng([seed, number, 1]), counter)
         reports.append(replace(found, evaluations=evaluate.count - before))
 
