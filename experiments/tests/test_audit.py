@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ number = 3
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder, with a module and two structures."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", ["/nowhere", *__import__("sys").path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
     Path("audited_models.py").write_text(MODELS)
     write("frames.xyz", [molecule("H2O"), molecule("NH3"), molecule("CH4")])
     write("copper.cif", bulk("Cu", cubic=True))
@@ -60,12 +61,12 @@ def test_a_sound_calculator_ends_with_0_and_leaves_a_table_and_two_files(folder,
 
 
 def test_a_violation_ends_with_1(folder, capsys):
-    arguments = ["audit", "frames.xyz@:2", "--calculator", "audited_models:make", "--kwargs", "direction=0.1", *FEW]
-    assert main(arguments) == 1
+    arguments = ["audit", "frames.xyz@:2", "--calculator", "audited_models:make", *FEW]
+    assert main([*arguments, "--kwargs", "direction=0.1"]) == 1
     assert "rotation, energy, 0 H2O" in capsys.readouterr().out
     content = json.loads(Path("audit.json").read_text())
     assert [structure["atoms"] for structure in content["structures"]] == [3, 4]
-    assert main([*arguments[:-7], *FEW, "--overwrite"]) == 0  # the same potential without a direction
+    assert main([*arguments, "--overwrite"]) == 0  # the same potential without a direction
 
 
 def test_nothing_is_overwritten_unasked(folder, capsys):
@@ -94,7 +95,7 @@ def test_calculators_that_are_made_already_and_keywords(folder):
         (["copper.cif", "--calculator", "emtt"], "--calculator: expected MODULE:NAME, .*; got 'emtt'"),
         (["copper.cif", "--calculator", "no_module:x"], "ModuleNotFoundError"),
         (["copper.cif", "--calculator", "audited_models:nothing"], "AttributeError.*nothing"),
-        (["copper.cif", "--calculator", "audited_models:number"], "expected a class, a function or a calculator; got 3"),
+        (["copper.cif", "--calculator", "audited_models:number"], "expected a class, a function .*; got 3"),
         (["copper.cif", "--calculator", "audited_models:make", "--kwargs", "size=2"], "TypeError.*size"),
         (["copper.cif", "--calculator", "audited_models:made", "--kwargs", "size=2"], "a calculator already"),
         (["copper.cif", "--calculator", "emt", "--kwargs", "size"], "expected KEY=VALUE; got 'size'"),

@@ -109,6 +109,22 @@ def single(atoms: Atoms) -> dict:
     return {"energy": energy.detach(), "forces": -torch.autograd.grad(energy, x)[0]}
 
 
+def field(atoms: Atoms) -> dict:
+    """One atom in a field that the axes of the lab carry: degree 4 and degree 3 of its direction."""
+    x, y, z = atoms.positions[0]
+    return {"energy": 1e-3 * (x**4 + y**4 + z**4 + 2.5 * x * y * z)}
+
+
+class Field(Calculator):
+    """The same as a calculator."""
+
+    implemented_properties = ("energy",)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
+        super().calculate(atoms, list(properties), list(system_changes))
+        self.results = field(self.atoms)
+
+
 # ---------------------------------------------------------------- crystals
 
 

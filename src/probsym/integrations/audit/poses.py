@@ -41,10 +41,12 @@ class Poses:
     """One structure at B random cosets of the design icosahedral-5, and at what other designs need besides.
 
     Attributes:
-        rotations: (B, 300, 3, 3): g_b a_j t_i c for cosets j of the union, tetrahedral c.
+        rotations: (B, 300, 3, 3): R = (g_b h)^-1 for all h of the design. So does a calculator that is averaged over
+            the cosets g_b H turn the structure.
         weights: (300,), of mean one.
         values: by quantity (B, 300, C), f(R) in meV/atom, meV/A, meV/A^3.
-        turned: (B, 60, C), at g_b a_j c q with a quarter turn q: beside the g_b a_j c, an octahedral coset for each j.
+        turned: (B, 60, C), at (g_b a_j c q)^-1 for tetrahedral c and a quarter turn q: beside the (g_b a_j c)^-1, an
+            octahedral coset for each coset a_j I of the design.
         inverted: (B, 60, C), the first icosahedral coset times -1.
     """
 
@@ -84,14 +86,20 @@ def evaluate_poses(evaluate: Evaluation, atoms: Atoms, blocks: int, rng: np.rand
                 rows.setdefault(quantity, []).append(found)
         return {quantity: np.array(found) for quantity, found in rows.items()}
 
-    rotations = starts[:, None] @ design
+    starts = starts[:, None]
+    rotations = inverses(starts @ design)
     return Poses(
         rotations,
         weights / weights.mean(),
         measured(rotations),
-        measured(starts[:, None] @ firsts @ TURN),
-        measured(-starts[:, None] @ finite.icosahedral()),
+        measured(inverses(starts @ firsts @ TURN)),
+        measured(inverses(-starts @ finite.icosahedral())),
     )
+
+
+def inverses(matrices: np.ndarray) -> np.ndarray:
+    """Of orthogonal matrices (..., 3, 3)."""
+    return np.swapaxes(matrices, -1, -2)
 
 
 def _numbers(results: Results, atoms: int) -> dict[str, np.ndarray]:
@@ -139,9 +147,9 @@ class Spectrum:
 def spectrum(rotations: np.ndarray, values: np.ndarray, weights: np.ndarray, largest: int = LARGEST_DEGREE) -> Spectrum:
     """The power of f in each degree, from B random cosets g_b H of a design.
 
-        c_b^l = (2l + 1)^(1/2) mean_h w_h f(g_b h) D^l(g_b h),        P_l = mean over b != b' of <c_b^l, c_b'^l>
+        c_b^l = (2l + 1)^(1/2) mean_h w_h f(R_bh) D^l(R_bh),        P_l = mean over b != b' of <c_b^l, c_b'^l>
 
-    Every g_b h is uniform, so each c_b^l has mean c^l, and products of two independent cosets have mean |c^l|^2: P_l is
+    Every R_bh is uniform, so each c_b^l has mean c^l, and products of two independent cosets have mean |c^l|^2: P_l is
     unbiased for every f, also one with degrees beyond the design's. Such degrees alias into single c_b^l, by an amount
     that differs from coset to coset; they make noise and no bias, and the standard error, a jackknife over cosets,
     knows it. An estimate may be negative: a power of zero within its error.
@@ -279,6 +287,9 @@ def residuals(poses: Poses, quantity: str) -> list[Residual]:
         variance = mean of A^2  -  mean over b != b' of <mean A_b, mean A_b'>
 
     is unbiased, and the standard error is a jackknife over random cosets.
+
+    The polyhedra stand along x, y and z. What a potential violates with the symmetry of a cube along these axes, by
+    differences along x, y and z, the octahedral design therefore does not reduce at all.
     """
     values = poses.values[quantity]
     blocks, _, components = values.shape
