@@ -23,7 +23,7 @@ from probsym_experiments.models.particles import GivenPairs, ParticleModel
 from probsym_experiments.nbody import Config
 from probsym_experiments.nbody.data import Arrays, System, generate
 from probsym_experiments.nbody.loss import Loss
-from probsym_experiments.nbody.models import GROUPS, METHODS, base_of, build, group_name, inputs, prepared
+from probsym_experiments.nbody.models import GROUPS, METHODS, build, group_name, inputs, motion, prepared
 from probsym_experiments.nbody.motion import Motion, displacement
 from probsym_experiments.registry import experiment
 
@@ -90,7 +90,7 @@ def silence(base: nn.Module) -> None:
     elif isinstance(base, Integrator):
         last = [force[-1] if isinstance(force, nn.Sequential) else force for force in base.forces]
         nn.init.zeros_(base.times)
-        nn.init.ones_(base.times[-1:])  # one unit of time, without rounding
+        nn.init.constant_(base.times[-1:], base.time)  # without rounding
     elif isinstance(base, EGNN):
         last = [net[-1] for layer in base.layers for net in (layer.along_pairs, layer.along_velocity)]
     else:
@@ -113,15 +113,15 @@ def test_a_base_that_says_nothing_sends_p_no_gradient(name: str) -> None:
     """Its average does not depend on p; with the positions inside a learned order heard of them."""
     config = preset(name)
     x = prepared(config, batch())
-    motion = base_of(config).motion
-    loss = Loss(motion, velocity_weight=config.velocity_weight)
+    moved = motion(config)
+    loss = Loss(moved, velocity_weight=config.velocity_weight)
     phi = model(config)
     assert to_p(phi, loss(phi, x)).abs().max() > 1e-9
     silence(phi.model)
-    known = motion.positions(torch.zeros_like(x["pos"]), x)
+    known = moved.positions(torch.zeros_like(x["pos"]), x)
     torch.testing.assert_close(loss.errors(phi, x), (known - x["target"]).square().mean((1, 2)))
     assert torch.equal(to_p(phi, loss(phi, x)), torch.zeros_like(to_p(phi, loss(phi, x))))
-    before = inside(phi, motion)
+    before = inside(phi, moved)
     wrong = to_p(before, (displacement(before(**inputs(x))) - x["target"]).square().mean())
     assert (wrong.norm() > 1e-3) == orders_are_learned(config)
 
@@ -131,15 +131,15 @@ def test_the_average_is_what_it_was(name: str) -> None:
     """pos + phi is the average of pos + net, sample by sample; without a learned order its gradient is, too."""
     config = preset(name)
     x = prepared(config, batch())
-    motion = base_of(config).motion
+    moved = motion(config)
     phi = model(config)
-    before = inside(phi, motion)
+    before = inside(phi, moved)
     noise = phi.draw_noise(**inputs(x), samples=3, generator=torch.Generator().manual_seed(0))
     change, old = (f.sample(**inputs(x), noise=noise) for f in (phi, before))
-    new = motion.positions(change, x)
+    new = moved.positions(change, x)
     torch.testing.assert_close(new, displacement(old), rtol=0, atol=1e-12)
     if isinstance(change, dict):
-        torch.testing.assert_close(motion.velocities(change, x), old["vel"], rtol=0, atol=1e-12)
+        torch.testing.assert_close(moved.velocities(change, x), old["vel"], rtol=0, atol=1e-12)
     if METHODS[config.symmetrizer].net:
         one, other = (to_p(f, (y - x["target"]).square().mean()) for f, y in ((phi, new), (before, displacement(old))))
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-12) != orders_are_learned(config)

@@ -42,6 +42,10 @@ def test_every_published_nbody_method_has_its_recipe() -> None:
 
 # Experiments that wait for their first result: presets to begin with.
 FIRST = {
+    *(("brec", f"{base}-{method}") for base in ("mlp", "gin-id") for method in ("ps", "ga", "fa", "canonical")),
+    ("brec", "mlp-none"),
+    *(("nbody", f"dynamics-ga-charged-{steps}") for steps in (1500, 2000)),
+    *(("nbody", f"dynamics-ga-gravity-{steps}") for steps in (1000, 1500, 2000)),
     ("peptides-struct", "gnn-id-ga"),
     ("peptides-struct", "dinov2-s-ps"),
     ("pcqm-contact", "scratch-ps"),
@@ -128,6 +132,9 @@ def test_overrides_win_and_are_told() -> None:
             ["--symmetrizer", "none", "--haar_share", "0.1"],
             "haar_share: expected only with symmetrizer ps or",
         ),
+        (["--system", "springs"], "system: expected one of charged, gravity; got 'springs'"),
+        (["--horizon", "1200"], "horizon: expected one of 1000, 1500, 2000; got 1200"),
+        (["--horizon", "1500", "--velocity_weight", "1"], "velocity_weight: expected only with system charged and hor"),
         (["--tolerances", "[0.1,0]"], "tolerances: expected positive numbers"),
         (["--train_size", "20000"], "train"),
         (["stray"], "stray"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from places import DATA
-from probsym_experiments.nbody import simulator
+from probsym_experiments.nbody import gravity, simulator
 from probsym_experiments.nbody.data import DRAWN, SEED
 from probsym_experiments.nbody.simulator import BLOCK, BOX, MAX_FORCE, STEP, Coulomb, Start, draw, energy, simulate
 
@@ -106,3 +106,52 @@ def test_density_is_equal(monkeypatch: pytest.MonkeyPatch, particles: int, dims:
     if spread == 1:
         np.testing.assert_array_equal(loc, normals)
     np.testing.assert_allclose(loc, spread * normals, rtol=1e-12)
+
+
+def published_gravity(rng: np.random.RandomState, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """One simulation of the published generator, from its formulas: positions and velocities (N, D) at a step."""
+    pos, vel = rng.randn(5, 3), rng.randn(5, 3)
+    vel -= vel.mean(0)
+    for size in 3 * [50 * 5 * 3]:  # its observation noise, of size zero
+        rng.randn(size)
+
+    def acceleration(pos: np.ndarray) -> np.ndarray:
+        total = np.zeros_like(pos)
+        for i in range(5):
+            for j in range(5):
+                towards = pos[j] - pos[i]
+                total[i] += towards * (towards @ towards + 0.1**2) ** -1.5
+        return total
+
+    pulled = acceleration(pos)
+    for _ in range(steps):
+        vel = vel + pulled * 0.001 / 2
+        pos = pos + vel * 0.001
+        pulled = acceleration(pos)
+        vel = vel + pulled * 0.001 / 2
+    return pos, vel
+
+
+def test_gravity_is_that_of_the_published_generator() -> None:
+    """The same seed gives the same trajectories, of the first simulation and of what follows in the stream."""
+    start = gravity.draw(np.random.RandomState(SEED), 3, 3)
+    loc, vel = simulate(start, [0, 4], trajectory=gravity.trajectory)
+    np.testing.assert_array_equal(loc[0], start.loc)  # frame 0 is the start
+    stream = np.random.RandomState(SEED)
+    for s in range(3):
+        expected = published_gravity(stream, 400)
+        np.testing.assert_allclose((loc[1, s], vel[1, s]), expected, rtol=0, atol=1e-11)
+
+    # What the generator itself says of the fourth simulation's last body, 2,000 steps after the start.
+    fourth = gravity.draw(np.random.RandomState(SEED), 4, 4)[3:]
+    loc, vel = simulate(fourth, [20], trajectory=gravity.trajectory)
+    np.testing.assert_allclose(loc[0, 0, 4], [0.95022164, 2.36995457, -0.63615449], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(vel[0, 0, 4], [-0.3417136, 0.50518464, 0.12595219], rtol=0, atol=1e-8)
+
+
+def test_gravity_keeps_energy_and_the_centre_of_mass() -> None:
+    start = gravity.draw(np.random.RandomState(1), 20, 20, particles=4, dims=2)
+    loc, vel = simulate(start, [0, 20], trajectory=gravity.trajectory)
+    before = gravity.energy(loc[0], vel[0])
+    assert np.abs(gravity.energy(loc[1], vel[1]) - before).max() < 2e-2 * np.abs(before).max()
+    np.testing.assert_allclose(loc[1].mean(1), loc[0].mean(1), atol=1e-12)

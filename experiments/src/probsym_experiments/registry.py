@@ -90,6 +90,13 @@ EXPERIMENTS = {
             ("isomorphic called different", "isomorphic_largest"),
         ),
         Experiment(
+            "brec",
+            "which of 400 pairs of graphs does a model tell apart that was trained on the pair?",
+            "pairs told apart",
+            "probsym_experiments.graphs.brec",
+            ("pairs", "isomorphic called different", "published rule", "isomorphic by the published rule"),
+        ),
+        Experiment(
             "exp-classify",
             "which graph of a 1-WL-equivalent pair is satisfiable?",
             "test accuracy",

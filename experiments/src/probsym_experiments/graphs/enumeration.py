@@ -66,20 +66,38 @@ def decode(text: bytes) -> Adjacencies:
     >>> decode(b"Bw").astype(int).tolist()
     [[[0, 1, 1], [1, 0, 1], [1, 1, 0]]]
     """
-    graphs: list[networkx.Graph] = []
+    graphs: list[Adjacencies] = []
     for number, line in enumerate(text.split(), 1):
-        if min(line) < 63:  # networkx looks for too large bytes only
-            raise ValueError(f"graph6: line {number}: expected characters ? to ~; got {line[:20]!r}")
         try:
-            graph = networkx.from_graph6_bytes(line)
-        except (networkx.NetworkXError, ValueError, IndexError) as error:
+            graph = parse(line)
+        except ValueError as error:
             raise ValueError(f"graph6: line {number}: {error}") from error
         if graphs and len(graph) != len(graphs[0]):
             raise ValueError(f"graph6: line {number}: expected {len(graphs[0])} nodes; got {len(graph)}")
-        graphs.append(networkx.to_numpy_array(graph, dtype=bool))
+        graphs.append(graph)
     if not graphs:
         raise ValueError("graph6: expected at least one graph; got none")
     return np.stack(graphs)
+
+
+def parse(line: bytes, largest: int = 62) -> Adjacencies:
+    """One graph (N, N) of at most `largest` nodes from a line of graph6.
+
+    Raises:
+        ValueError: the line is damaged, or the graph is larger.
+    """
+    if not line or min(line) < 63:  # networkx looks for too large bytes only
+        raise ValueError(f"expected characters ? to ~; got {line[:20]!r}")
+    # A line of n nodes has n (n - 1) / 2 bits, six a character: a longer one is not made a matrix of.
+    if len(line) > 8 + largest * (largest - 1) // 12:
+        raise ValueError(f"expected at most {largest} nodes; got {len(line)} characters")
+    try:
+        graph = networkx.from_graph6_bytes(line)
+    except (networkx.NetworkXError, ValueError, IndexError) as error:
+        raise ValueError(str(error)) from error
+    if not 1 <= len(graph) <= largest:
+        raise ValueError(f"expected 1 to {largest} nodes; got {len(graph)}")
+    return networkx.to_numpy_array(graph, dtype=bool)
 
 
 def connected(nodes: int) -> Adjacencies:

@@ -249,20 +249,21 @@ def build(
     """The base network made invariant to the order of the nodes.
 
     Args:
-        base, method: Names in BASES and METHODS.
+        base, method: Names in BASES and METHODS; or none, the bare base over the trivial group, of graphs of one size.
         example: A batch that tells the sizes.
         samples: In training and in evaluation; None is the distribution's own choice.
 
     The weights follow torch's present random state.
     """
-    how = choose("symmetrizer", METHODS, method)
-    assert how.distribution is not None
+    how = choose("symmetrizer", {**METHODS, "none": ALL_METHODS["none"]}, method)
 
     # 1. What the nodes act on.
     shape = Shape.of(example)
-    nodes = ps.S("nodes")
+    nodes: ps.S | ps.Axis = ps.S("nodes")
     if shape.padded:
         nodes = ps.S("nodes", mask="mask")
+    if how.distribution is None:
+        nodes = ps.Axis("nodes")  # nothing acts: the bare base
     reps = {"adjacency": ps.Rep(nodes, nodes)}
     if shape.features:
         reps["nodes"] = ps.Rep(nodes)
@@ -276,6 +277,8 @@ def build(
 
     # 2. The base first, then the net of p: both take their weights from torch's random state.
     model = choose("base", BASES, base).build(shape, design)
+    if how.distribution is None:
+        return ps.symmetrize(model, reps, output, "haar", ps.Exact(), ps.Exact())
     distribution = how.distribution(nodes, design.settings(shape, index))
     few = None
     if not design.published:

@@ -19,17 +19,17 @@ class Integrator(nn.Module):
         h    <- round(h, a)
         v_i  <- v_i + force(h_i),      x_i <- x_i + t v_i,      h_i = W [x_i, v_i] + b at the start
 
-    The times t are learned and begin at 1 / steps. r_ij and v_i are read by components, so nothing here is equivariant
-    to rotations, and absolute positions make it depend on the origin: networks to symmetrize over E(d).
+    The times t are learned and begin at `time` / steps. r_ij and v_i are read by components, so nothing here is
+    equivariant to rotations, and absolute positions make it depend on the origin: networks to symmetrize over E(d).
 
-    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> x - (pos + vel) (R, N, D)`: how far the forces carry
-    the particles from where they would fly without any, in one unit of time. That is a vector: declare
-    `Rep(nodes, space.vector)`, and add free flight to the average,
+    `forward(pos (R, N, D), vel (R, N, D), edge (R, N, N[, P])) -> x - (pos + time vel) (R, N, D)`: how far the forces
+    carry the particles from where they would fly without any, in `time` units, one unless given. That is a vector:
+    declare `Rep(nodes, space.vector)`, and add free flight to the average,
 
-        new positions = pos + vel + phi(pos=pos, vel=vel, edge=edge).
+        new positions = pos + time vel + phi(pos=pos, vel=vel, edge=edge).
 
     Added inside, it would send a wrong gradient to a learned order (docs/theory.md, eq. 8). With `velocity` it
-    returns {"pos": x - (pos + vel), "vel": v - vel}.
+    returns {"pos": x - (pos + time vel), "vel": v - vel}.
 
     Args:
         rounds: modules (h (R, N, H), a (R, N, N, A)) -> h, taken in turn over `steps` steps. forces: H to D, likewise.
@@ -43,13 +43,15 @@ class Integrator(nn.Module):
         forces: Sequence[nn.Module],
         steps: int,
         velocity: bool,
+        time: float,
     ) -> None:
         super().__init__()
         self.velocity = velocity
+        self.time = time
         self.embed = nn.Linear(2 * dim, hidden)
         self.rounds = nn.ModuleList(rounds)
         self.forces = nn.ModuleList(forces)
-        self.times = nn.Parameter(torch.full((steps,), 1 / steps))
+        self.times = nn.Parameter(torch.full((steps,), time / steps))
 
     def start(self, pos: Tensor, vel: Tensor) -> Tensor:
         """The first h."""
@@ -68,7 +70,7 @@ class Integrator(nn.Module):
             gained = gained + self.forces[i % len(self.forces)](h)
             bent = bent + time * gained
             clock = clock + time
-        off = bent + (clock - 1) * vel  # free flight takes one unit of time, the learned clock about that
+        off = bent + (clock - self.time) * vel  # free flight takes `time`, the learned clock about that
         if self.velocity:
             return {"pos": off, "vel": gained}
         return off
@@ -87,10 +89,16 @@ class ParticleDynamics(Integrator):
     """
 
     def __init__(
-        self, dim: int = 3, pair_features: int = 1, hidden: int = 64, layers: int = 8, velocity: bool = False
+        self,
+        dim: int = 3,
+        pair_features: int = 1,
+        hidden: int = 64,
+        layers: int = 8,
+        velocity: bool = False,
+        time: float = 1.0,
     ) -> None:
         messages = MessageLayer(hidden, interacting(dim, pair_features))
-        super().__init__(dim, hidden, [messages], [weak(nn.Linear(hidden, dim))], layers, velocity)
+        super().__init__(dim, hidden, [messages], [weak(nn.Linear(hidden, dim))], layers, velocity, time)
 
 
 class ParticleDynamicsTransformer(Integrator):
@@ -117,6 +125,7 @@ class ParticleDynamicsTransformer(Integrator):
         heads: int = 4,
         pair_width: int = 32,
         velocity: bool = False,
+        time: float = 1.0,
     ) -> None:
         size = interacting(dim, pair_features)
         rounds = []
@@ -125,7 +134,7 @@ class ParticleDynamicsTransformer(Integrator):
         forces = []
         for _ in range(layers):
             forces.append(nn.Sequential(nn.LayerNorm(width), weak(nn.Linear(width, dim))))
-        super().__init__(dim, width, rounds, forces, layers, velocity)
+        super().__init__(dim, width, rounds, forces, layers, velocity, time)
         self.position = nn.Parameter(torch.randn(num_nodes, width))
 
     def start(self, pos: Tensor, vel: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from ..checks import Uses, at_least, noise_enters, positive, samples_evaluated
 from ..errors import UserError, choose
 from ..few_samples import FewSamples
 from ..methods import PAPER
-from .data import System
+from .data import HORIZONS, System
 from .models import BASES, GROUPS, METHODS, PUBLISHED, group_name
+from .simulator import STEP
 
 RELAXED = Relaxation()
 
@@ -47,6 +48,8 @@ class Config(FewSamples):
         haar_share: Share of each training batch that is averaged over Haar poses; ps and canonical only.
         input_noise: Standard deviation of Gaussian noise on training positions and velocities.
         velocity_weight: Of the velocities' MSE in the loss; above 0 they are predicted too, and a rollout is made.
+        system: charged particles, or bodies under gravity.
+        horizon: Steps of 0.001 time units from the state that is given to the one that is predicted: 1000, 1500, 2000.
         particles: Number of particles.
         dims: Dimensions of their space.
         train_size: Training simulations used, of 10,000 drawn.
@@ -74,6 +77,8 @@ class Config(FewSamples):
     haar_share: float = 0.0
     input_noise: float = 0.0
     velocity_weight: float = 0.0
+    system: str = "charged"
+    horizon: int = HORIZONS[0]
     particles: int = 5
     dims: int = 3
     train_size: int = 3_000
@@ -104,7 +109,12 @@ class Config(FewSamples):
         self._check_published()
         if self.penalised and (self.late_samples is not None or self.entropy):
             raise UserError("variance_weight, identity_weight, grow_samples: not with late_samples or entropy_weight")
-        self.system()
+        self.simulated()
+        if self.velocity_weight and (self.system, self.horizon) != ("charged", HORIZONS[0]):
+            raise UserError(
+                f"velocity_weight: expected only with system charged and horizon {HORIZONS[0]}; "
+                f"got {self.velocity_weight}"
+            )
 
     def _check_method(self) -> None:
         """Refuses parts of the loss that the symmetrizer cannot give."""
@@ -156,7 +166,12 @@ class Config(FewSamples):
             return self.entropy_weight
         return 0.0
 
-    def system(self) -> System:
+    @property
+    def time(self) -> float:
+        """Time units from the state that is given to the one that is predicted."""
+        return self.horizon * STEP
+
+    def simulated(self) -> System:
         """The particles and the sizes of the data."""
         return System(
             particles=self.particles,
@@ -165,6 +180,8 @@ class Config(FewSamples):
             valid=self.valid_size,
             test=self.test_size,
             velocity=self.velocity_weight > 0,
+            law=self.system,
+            horizon=self.horizon,
         )
 
     def train_samples_at(self, step: int) -> int | None:

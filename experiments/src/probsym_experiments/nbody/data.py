@@ -1,12 +1,17 @@
-"""The charged-particle benchmark as tensors: frames 30 -> 40, drawn from the benchmark's random stream.
+"""The n-body benchmarks as tensors, drawn from the benchmarks' random streams.
 
 EGNN (arXiv 2102.09844) publishes the data as `generate_dataset.py --num-train 10000 --seed 43 --sufix small`: 10,000
 training simulations of which 3,000 are used, then 2,000 for validation and 2,000 for testing, all from one stream.
+Frame 30 is given and frame 40 predicted, 1,000 steps later. SEGNO (arXiv 2308.13212; N-body/main.py in
+github.com/yliukj/SEGNO) adds frames 45 and 50, and 5 bodies under gravity, of which frame 0 is given and frames 10, 15
+and 20 are predicted. Of its longer charged simulations the length is not told, on which their stream depends: ours are
+those of the first benchmark, carried on.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +20,37 @@ import torch
 
 from ..batches import Batch
 from ..cache import cached
-from ..errors import UserError
+from ..errors import UserError, choose
 from ..models.displacements import differences, square
 from ..npz import Arrays
-from .simulator import draw, simulate
+from . import gravity, simulator
+from .simulator import FRAME, Start, Trajectory, simulate
 
 SEED = 43
 DRAWN = {"train": 10_000, "valid": 2_000, "test": 2_000}
-FRAMES = (20, 30, 40)
-SOURCE = 30  # the frame that a model is given
-TARGET = 40  # the frame that it predicts
+HORIZONS = (1_000, 1_500, 2_000)  # steps from the frame that a model is given to the one that it predicts
+
+
+@dataclass(frozen=True)
+class Law:
+    """How a system starts and moves.
+
+    Args:
+        draw: The first `used` of `draws` starts of a stream, from (stream, draws, used, particles, dims).
+        source: The frame that a model is given.
+        charges: Values of what stands beside positions and velocities.
+    """
+
+    draw: Callable[[np.random.RandomState, int, int, int, int], Start]
+    trajectory: Trajectory
+    source: int
+    charges: tuple[int, ...]
+
+
+LAWS = {
+    "charged": Law(simulator.draw, simulator.trajectory, 30, (-1, 1)),
+    "gravity": Law(gravity.draw, gravity.trajectory, 0, (1,)),
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +59,8 @@ class System:
 
     Args:
         velocity: Whether velocities at the target frame belong to the data.
+        law: A name in LAWS: charged or gravity.
+        horizon: Steps from the frame that is given to the one that is predicted, one of HORIZONS.
     """
 
     particles: int = 5
@@ -41,8 +69,13 @@ class System:
     valid: int = 2_000
     test: int = 2_000
     velocity: bool = False
+    law: str = "charged"
+    horizon: int = HORIZONS[0]
 
     def __post_init__(self) -> None:
+        choose("system", LAWS, self.law)
+        if self.horizon not in HORIZONS:
+            raise UserError(f"horizon: expected one of {', '.join(map(str, HORIZONS))}; got {self.horizon}")
         ranges = {"particles": (2, math.inf), "dims": (1, math.inf)}
         for part, drawn in DRAWN.items():
             ranges[part] = (1, drawn)
@@ -52,9 +85,26 @@ class System:
                 raise UserError(f"{name}: expected {low} to {high}; got {value}")
 
     @property
+    def source(self) -> int:
+        """The frame that a model is given."""
+        return LAWS[self.law].source
+
+    @property
+    def target(self) -> int:
+        """The frame that it predicts."""
+        return self.source + self.horizon // FRAME
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """Those in the file, in rising order. That of the first benchmark has one more, which nobody reads."""
+        if (self.law, self.horizon) == ("charged", HORIZONS[0]):
+            return (20, self.source, self.target)
+        return (self.source, self.target)
+
+    @property
     def file(self) -> str:
         """Name in the data folder; the benchmark's own name for the benchmark's own system."""
-        parts = [f"nbody_charged{self.particles}_initvel1small_seed{SEED}"]
+        parts = [f"nbody_{self.law}{self.particles}_initvel1small_seed{SEED}"]
         if (self.particles, self.dims) != (5, 3):
             parts.append("v2")  # earlier versions drew the starts of other systems in another way
         if self.dims != 3:
@@ -63,13 +113,15 @@ class System:
             parts.append(f"{self.train}-{self.valid}-{self.test}")
         if self.velocity:
             parts.append("velocity")
+        if self.horizon != HORIZONS[0]:
+            parts.append(f"to{self.target}")
         return "_".join(parts) + ".npz"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the arrays in the file: positions and velocities (S, N, D), charges (S, N)."""
-        moving = [f"loc{SOURCE}", f"vel{SOURCE}", f"loc{TARGET}"]
+        moving = [f"loc{self.source}", f"vel{self.source}", f"loc{self.target}"]
         if self.velocity:
-            moving.append(f"vel{TARGET}")
+            moving.append(f"vel{self.target}")
         by_name: dict[str, tuple[int, ...]] = {}
         for part in DRAWN:
             count = getattr(self, part)
@@ -82,13 +134,14 @@ class System:
 def generate(system: System) -> Arrays:
     """Simulates the used samples of all parts; the others only move the random stream on. About 7 seconds."""
     rng = np.random.RandomState(SEED)
+    law = LAWS[system.law]
     arrays: Arrays = {}
     for part, drawn in DRAWN.items():
-        start = draw(rng, drawn, getattr(system, part), system.particles, system.dims)
-        loc, vel = simulate(start, FRAMES)
-        for number, frame in enumerate(FRAMES):
+        start = law.draw(rng, drawn, getattr(system, part), system.particles, system.dims)
+        loc, vel = simulate(start, system.frames, trajectory=law.trajectory)
+        for number, frame in enumerate(system.frames):
             arrays[f"loc{frame}_{part}"] = loc[number].astype(np.float32)
-            if frame != TARGET or system.velocity:
+            if frame != system.target or system.velocity:
                 arrays[f"vel{frame}_{part}"] = vel[number].astype(np.float32)
         arrays[f"charges_{part}"] = start.charges.astype(np.int8)
     return arrays
@@ -102,7 +155,7 @@ def load(system: System, folder: Path) -> dict[str, Batch]:
     path = folder / system.file
     arrays = cached(path, lambda: generate(system), system.shapes(), {}, "delete it and it will be simulated again")
     arrays = checked(arrays, system, path)
-    return {part: tensors(arrays, part) for part in DRAWN}
+    return {part: tensors(arrays, part, system) for part in DRAWN}
 
 
 def checked(arrays: Arrays, system: System, path: Path) -> Arrays:
@@ -114,8 +167,9 @@ def checked(arrays: Arrays, system: System, path: Path) -> Arrays:
         if arrays[name].shape != shape:
             raise UserError(f"{path}: {name}: expected shape {shape}; got {arrays[name].shape}")
         if name.startswith("charges"):
-            if not np.isin(arrays[name], (-1, 1)).all():
-                raise UserError(f"{path}: {name}: expected charges -1 and 1")
+            known = LAWS[system.law].charges
+            if not np.isin(arrays[name], known).all():
+                raise UserError(f"{path}: {name}: expected charges {' and '.join(map(str, known))}")
         elif arrays[name].dtype.kind != "f":
             raise UserError(f"{path}: {name}: expected real numbers; got {arrays[name].dtype}")
     converted: Arrays = {}
@@ -127,19 +181,20 @@ def checked(arrays: Arrays, system: System, path: Path) -> Arrays:
     return converted
 
 
-def tensors(arrays: Arrays, part: str) -> Batch:
+def tensors(arrays: Arrays, part: str, system: System) -> Batch:
     """What a model gets and should give: pos, vel and target (B, N, D), edge (B, N, N, 1) = q_i q_j.
 
-    If the arrays have velocities at the target frame, also target_vel (B, N, D).
+    Under gravity q is the mass, and all of `edge` is one. If the arrays have velocities at the target frame, also
+    target_vel (B, N, D).
     """
     charges = torch.from_numpy(arrays[f"charges_{part}"]).float()
     batch = {
-        "pos": torch.from_numpy(arrays[f"loc{SOURCE}_{part}"]),
-        "vel": torch.from_numpy(arrays[f"vel{SOURCE}_{part}"]),
+        "pos": torch.from_numpy(arrays[f"loc{system.source}_{part}"]),
+        "vel": torch.from_numpy(arrays[f"vel{system.source}_{part}"]),
         "edge": (charges[:, :, None] * charges[:, None, :]).unsqueeze(-1),
-        "target": torch.from_numpy(arrays[f"loc{TARGET}_{part}"]),
+        "target": torch.from_numpy(arrays[f"loc{system.target}_{part}"]),
     }
-    final = arrays.get(f"vel{TARGET}_{part}")
+    final = arrays.get(f"vel{system.target}_{part}")
     if final is not None:
         batch["target_vel"] = torch.from_numpy(final)
     return batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -61,13 +61,15 @@ class Acts:
 FLIGHT = Motion(free_flight=True)
 BASES = {
     "gnn": Base(lambda c: ParticleGNN(c.dims, **_options(c)), permutes=True),
-    "dynamics": Base(lambda c: ParticleDynamics(c.dims, **_options(c)), permutes=True, motion=FLIGHT),
+    "dynamics": Base(lambda c: ParticleDynamics(c.dims, **_options(c), time=c.time), permutes=True, motion=FLIGHT),
     "egnn": Base(lambda c: EGNN(**_options(c)), permutes=True),
     "egnn-inverse": Base(lambda c: EGNN(**_options(c), inverse=True), permutes=True),
     "transformer": Base(lambda c: ParticleTransformer(c.particles, c.dims, **_options(c)), permutes=False),
     "node-transformer": Base(lambda c: ParticleNodeTransformer(c.particles, c.dims, **_options(c)), permutes=False),
     "dynamics-transformer": Base(
-        lambda c: ParticleDynamicsTransformer(c.particles, c.dims, **_options(c)), permutes=False, motion=FLIGHT
+        lambda c: ParticleDynamicsTransformer(c.particles, c.dims, **_options(c), time=c.time),
+        permutes=False,
+        motion=FLIGHT,
     ),
 }
 
@@ -118,6 +120,11 @@ GROUPS = {
     "SxSO": Acts(permutes=True, space=ps.SO),
 }
 METHODS = {**PAPER, "ps-score": ALL_METHODS["ps-score"], "none": ALL_METHODS["none"]}
+
+
+def motion(config: Config) -> Motion:
+    """What the outputs of the config's base are changes of, over its horizon."""
+    return replace(base_of(config).motion, time=config.time)
 
 
 def group_name(config: Config) -> str:

@@ -14,19 +14,21 @@ from ..batches import Batch
 class Motion:
     """What the outputs of a base are changes of; it is added to the average, never inside it.
 
-        positions = pos + change        or, with free flight,        pos + vel + change
+        positions = pos + change        or, with free flight,        pos + time vel + change
                                         or, about the centroid,      mean of pos + change
 
     Outputs are tensors (..., B, N, D), or dicts of them with "pos" and "vel".
 
     Args:
-        free_flight: Whether the base tells how far particles are from where they would fly without forces, in the one
-            time unit that is predicted. Otherwise it tells how far they are from where they start.
+        free_flight: Whether the base tells how far particles are from where they would fly without forces. Otherwise it
+            tells how far they are from where they start.
         about_centroid: Whether it tells how far they are from the centroid of all where they start.
+        time: Units of it that are predicted.
     """
 
     free_flight: bool = False
     about_centroid: bool = False
+    time: float = 1.0
 
     def positions(self, change: Any, start: Batch) -> Tensor:
         """Predicted positions (..., B, N, D)."""
@@ -34,7 +36,7 @@ class Motion:
         if self.about_centroid:
             known = known.mean(-2, keepdim=True)
         if self.free_flight:
-            known = known + start["vel"]
+            known = known + self.time * start["vel"]
         return known + displacement(change)
 
     def velocities(self, change: Any, start: Batch) -> Tensor:

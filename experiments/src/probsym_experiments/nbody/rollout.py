@@ -22,9 +22,9 @@ from ..batches import Batch, reseed, stream
 from ..figures import save
 from ..training import table
 from .config import Config
-from .data import SOURCE, TARGET
+from .data import HORIZONS
 from .models import BASES, METHODS
-from .simulator import Array, Start, energy, simulate
+from .simulator import FRAME, Array, Start, energy, simulate
 
 STEPS = 10
 SYSTEMS = 50  # test simulations that are rolled out
@@ -101,7 +101,7 @@ def truth(start: Batch, charges: Array) -> tuple[Array, Array]:
     """Positions and velocities (steps + 1, systems, N, D) from the simulator, the start included."""
     loc = start["pos"].double().numpy()
     vel = start["vel"].double().numpy()
-    frames_of_step = TARGET - SOURCE
+    frames_of_step = HORIZONS[0] // FRAME
     frames = [frames_of_step * step - 1 for step in range(1, STEPS + 1)]  # frame 0 is one frame after the start
     later_loc, later_vel = simulate(Start(charges, loc, vel), frames)
     return np.concatenate([loc[None], later_loc]), np.concatenate([vel[None], later_vel])

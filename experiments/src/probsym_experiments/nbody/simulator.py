@@ -11,7 +11,7 @@ Letters: S simulations, N particles, D space dimensions, F frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ BLOCK = 256  # simulations that go together, so that all pairs of a block stay i
 
 @dataclass(frozen=True)
 class Start:
-    """Charges (S, N) in {-1, 1}, positions and velocities (S, N, D) at time 0."""
+    """Charges (S, N) in {-1, 1} or masses, positions and velocities (S, N, D) at time 0."""
 
     charges: Array
     loc: Array
@@ -75,21 +75,14 @@ def draw(rng: np.random.RandomState, draws: int, used: int, particles: int = 5, 
     return Start(charges, loc, vel)
 
 
-def simulate(start: Start, frames: Sequence[int], workers: int = 2) -> tuple[Array, Array]:
-    """Positions and velocities (F, S, N, D) at the given frames in rising order; nothing is simulated beyond the last.
+Trajectory = Callable[[Start, Sequence[int]], tuple[Array, Array]]
+
+
+def trajectory(start: Start, frames: Sequence[int]) -> tuple[Array, Array]:
+    """Positions and velocities (F, S, N, D) of one block of charged particles.
 
     Frame f is recorded after step 100 (f + 1), so frame 0 lies 0.1 time units after the start.
     """
-    blocks = [start[s : s + BLOCK] for s in range(0, len(start), BLOCK)]
-    with ThreadPoolExecutor(workers) as pool:  # NumPy lets go of the interpreter's lock inside its loops
-        of_blocks = list(pool.map(lambda block: _trajectory(block, frames), blocks))
-    loc = np.concatenate([block_loc for block_loc, _ in of_blocks], axis=1)
-    vel = np.concatenate([block_vel for _, block_vel in of_blocks], axis=1)
-    return loc, vel
-
-
-def _trajectory(start: Start, frames: Sequence[int]) -> tuple[Array, Array]:
-    """Positions and velocities (F, S, N, D) of one block."""
     # Simulations lie innermost, so that every operation below runs over long contiguous rows.
     loc = np.ascontiguousarray(start.loc.transpose(2, 1, 0))
     vel = np.ascontiguousarray(start.vel.transpose(2, 1, 0))
@@ -107,22 +100,52 @@ def _trajectory(start: Start, frames: Sequence[int]) -> tuple[Array, Array]:
     return np.stack(recorded_loc), np.stack(recorded_vel)
 
 
+def simulate(
+    start: Start, frames: Sequence[int], workers: int = 2, trajectory: Trajectory = trajectory
+) -> tuple[Array, Array]:
+    """Positions and velocities (F, S, N, D) at the given frames in rising order; nothing is simulated beyond the last.
+
+    Args:
+        trajectory: integrates one block: of charged particles unless given.
+    """
+    blocks = [start[s : s + BLOCK] for s in range(0, len(start), BLOCK)]
+    with ThreadPoolExecutor(workers) as pool:  # NumPy lets go of the interpreter's lock inside its loops
+        of_blocks = list(pool.map(lambda block: trajectory(block, frames), blocks))
+    loc = np.concatenate([block_loc for block_loc, _ in of_blocks], axis=1)
+    vel = np.concatenate([block_vel for _, block_vel in of_blocks], axis=1)
+    return loc, vel
+
+
+class Pairs:
+    """The pairs (P) of N particles, and Newton's third law as a matrix."""
+
+    def __init__(self, particles: int):
+        self.i, self.j = np.triu_indices(particles, 1)
+        # +1 where a pair pushes its first particle, -1 for the second (N, P).
+        particle = np.arange(particles)[:, None]
+        self.incidence = (particle == self.i) * 1.0 - (particle == self.j)
+
+    def apart(self, loc: Array) -> Array:
+        """x_i - x_j of positions (D, N, S): (D, P, S)."""
+        return loc[:, self.i] - loc[:, self.j]
+
+    def total(self, force: Array) -> Array:
+        """The force (D, N, S) on each particle of forces (D, P, S) on the first of each pair."""
+        return self.incidence @ force
+
+
 class Coulomb:
     """The clipped force (D, N, S) at positions (D, N, S), for charges (S, N). Each pair is computed once."""
 
     def __init__(self, charges: Array):
-        particles = charges.shape[1]
-        self.i, self.j = np.triu_indices(particles, 1)
-        self.strength = np.ascontiguousarray((charges[:, self.i] * charges[:, self.j]).T)  # (P, S)
-        # +1 where a pair pushes its first particle, -1 for the second: Newton's third law as a matrix (N, P)
-        particle = np.arange(particles)[:, None]
-        self.incidence = (particle == self.i) * 1.0 - (particle == self.j)
+        self.pairs = Pairs(charges.shape[1])
+        self.strength = np.ascontiguousarray((charges[:, self.pairs.i] * charges[:, self.pairs.j]).T)  # (P, S)
 
     def __call__(self, loc: Array) -> Array:
-        apart = loc[:, self.i] - loc[:, self.j]  # (D, P, S)
+        apart = self.pairs.apart(loc)
         square = np.einsum("dps,dps->ps", apart, apart)
         apart *= self.strength / (square * np.sqrt(square))
-        force = self.incidence @ apart
+        force = self.pairs.total(apart)
         return np.clip(force, -MAX_FORCE, MAX_FORCE, out=force)
 
 
