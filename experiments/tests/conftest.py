@@ -17,7 +17,7 @@ collect_ignore = ["ddp_driver.py", "kill_driver.py", "output_driver.py"]
 SMALL = [
     "--train_size=64", "--valid_size=16", "--test_size=16", "--steps=60", "--validate_every=20", "--batch_size=32",
     "--valid_samples=1", "--eval_samples=[1,2]", "--samples=2", "--repeats=2", "--trainer.progress=false",
-    "--trainer.accelerator=cpu", "--trainer.threads=1", "--tolerances=[]", "--warmup=0", "--ema=0",
+    "--trainer.accelerator=cpu", "--trainer.threads=1", "--tolerances=[]", "--warmup=0", "--ema=0", "--layers=1",
 ]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import runpy
-import subprocess
 import sys
 import warnings
 import zipfile
@@ -355,15 +354,21 @@ def test_ragged_and_pad_are_inverse() -> None:
         assert np.array_equal(batch["adjacency"][i, : len(graph), : len(graph)].bool().numpy(), graph)
 
 
-def test_the_converter_replaces_nothing_and_names_a_missing_file(tmp_path: Path) -> None:
+def test_the_converter_replaces_nothing_and_names_a_missing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a program, in this process: sys.exit with a text is exit code 1."""
+
+    def convert(*arguments: Path) -> str:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        return str(end.value.code)
+
     target = tmp_path / "exp.npz"
-    missing = subprocess.run([sys.executable, SCRIPT, tmp_path / "none.pkl", target], capture_output=True, text=True)
-    assert missing.returncode
-    assert "no such file" in missing.stderr
+    assert "no such file" in convert(tmp_path / "none.pkl", target)
     source = tmp_path / "GRAPHSAT.pkl"
     source.write_bytes(b"")
     target.write_text("mine")
-    kept = subprocess.run([sys.executable, SCRIPT, source, target], capture_output=True, text=True)
-    assert kept.returncode
-    assert "exists" in kept.stderr
+    assert "exists" in convert(source, target)
     assert target.read_text() == "mine"

@@ -65,7 +65,8 @@ def test_bare_bases_are_not_equivariant(base: str) -> None:
 
 @pytest.mark.parametrize("base", BASES)
 def test_twenty_particles_in_the_plane_by_two_flags(base: str) -> None:
-    config = Config(base=base, symmetrizer="none" if "egnn" in base else "ps", particles=20, dims=2, **SMALL)
+    method = "none" if "egnn" in base else "ps"
+    config = Config(base=base, symmetrizer=method, particles=20, dims=2, layers=1, **SMALL)
     phi, x = model(config)
     y = phi(**x)
     assert y.shape == (4, 20, 2)

@@ -67,8 +67,11 @@ def test_a_run_reports_and_draws(run, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "rollout.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_spread_is_that_of_single_rollouts(start: dict[str, Tensor], tmp_path: Path) -> None:
+def test_the_spread_is_that_of_single_rollouts(
+    start: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the first step that of one prediction, to a few percent of 8 draws of 45 numbers."""
+    monkeypatch.setattr(rollout, "STEPS", 2)
     config = Config(velocity_weight=1.0)
     found = rollout.rollout(Simulator(0.01), start, config, tmp_path)  # type: ignore[arg-type]
     assert found["spread"][1] == pytest.approx(0.01, rel=0.2)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from probsym_experiments.models import ParticleGNN
+
 RECIPE = ("--steps=40", "--validate_every=20")
 
 
@@ -24,7 +26,7 @@ def test_new_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str, f
     losses = [float(row["train_loss"]) for row in history(tmp_path / "out")]
     assert losses[-1] < 0.5 * losses[0]
     assert result["equivariance"]["p_value"] >= 1e-6
-    assert result["flops_by_part"]["base"] > 1e6
+    assert result["flops_by_part"]["base"] > 1e5
     assert (result["flops_by_part"]["distribution"] == 0) == (preset == "egnn-none")
 
 
@@ -32,7 +34,8 @@ def test_a_bare_network_is_reported_as_not_equivariant(run) -> None:
     _, _, result = run(*RECIPE, "--symmetrizer=none", preset="gnn-ps")
     assert result["equivariance"]["p_value"] < 1e-6
     assert result["equivariance"]["error"] > 1e-3
-    assert result["params_by_part"] == {"base": 92_103, "distribution": 0}
+    base = sum(p.numel() for p in ParticleGNN(layers=1).parameters())
+    assert result["params_by_part"] == {"base": base, "distribution": 0}
     assert "samples_for_tolerance" not in result
 
 

@@ -93,11 +93,11 @@ def test_a_missing_array_and_a_missing_file_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_changed_bytes_are_found(compress: bool, tmp_path: Path) -> None:
-    """3,000 seeded changes of one to three bytes: the same numbers, or one error."""
+    """1,200 seeded changes of one to three bytes: the same numbers, or one error."""
     whole = packed(ARRAYS, compress)
     numbers = random.Random(0)
     refused = 0
-    for _ in range(1500):
+    for _ in range(600):
         changed = bytearray(whole)
         for _ in range(numbers.randint(1, 3)):
             changed[numbers.randrange(len(whole))] = numbers.randrange(256)
@@ -109,7 +109,7 @@ def test_changed_bytes_are_found(compress: bool, tmp_path: Path) -> None:
             continue
         for name, array in found.items():
             np.testing.assert_array_equal(array, ARRAYS[name])
-    assert refused > 750
+    assert refused > 300
 
 
 def changed(arrays: dict[str, np.ndarray], numbers: random.Random) -> dict[str, np.ndarray]:
@@ -148,16 +148,16 @@ def exp_file(folder: Path) -> tuple[Path, object]:
 
 @pytest.mark.parametrize("make", [nbody_file, pattern_file, exp_file])
 def test_data_of_other_types_and_shapes_are_one_clear_error(make, tmp_path: Path) -> None:
-    """150 seeded changes of one array: data that fit, or an error of the user's that names the file."""
+    """80 seeded changes of one array: data that fit, or an error of the user's that names the file."""
     file, load = make(tmp_path)
     with np.load(file) as held:
         arrays = dict(held)
     numbers = random.Random(0)
     refused = 0
-    for _ in range(150):
+    for _ in range(80):
         file.write_bytes(packed(changed(arrays, numbers), compress=False))
         try:
             load()
         except UserError as error:
             refused += str(file) in str(error)
-    assert refused > 40
+    assert refused > 20
