@@ -132,8 +132,9 @@ def test_velocities_come_with_the_positions_and_are_vectors() -> None:
     assert error(config).passed
 
 
-def test_velocity_data(tmp_path: Path) -> None:
+def test_velocity_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same simulations with one more array, in a file of their own."""
+    monkeypatch.setattr("probsym_experiments.nbody.data.DRAWN", {"train": 4, "valid": 2, "test": 2})
     plain, more = (System(3, 2, 4, 2, 2, velocity=v) for v in (False, True))
     assert plain.file != more.file
     small, large = (load(system, tmp_path)["test"] for system in (plain, more))

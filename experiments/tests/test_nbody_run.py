@@ -18,7 +18,8 @@ def history(out: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("preset", "flags"), [("egnn-none", []), ("transformer-ps", ["--base=node-transformer", "--sinkhorn=2"])]
+    ("preset", "flags"),
+    [("egnn-none", ["--layers=2"]), ("transformer-ps", ["--base=node-transformer", "--sinkhorn=2"])],
 )
 def test_new_bases_learn_and_are_equivariant(run, tmp_path: Path, preset: str, flags: list[str]) -> None:
     code, error, result = run("--steps=90", "--validate_every=30", "--lr=3e-3", *flags, preset=preset)

@@ -168,7 +168,7 @@ def test_a_run_computes_with_the_threads_that_it_began_with(tmp_path: Path) -> N
 
 
 def test_threads_are_recorded(run, tmp_path: Path) -> None:
-    _, _, result = run("--steps=20", "--trainer.threads=2")
+    _, _, result = run("--steps=2", "--validate_every=2", "--trainer.threads=2")
     assert result["threads"] == 2
     assert json.loads((tmp_path / "out" / "run.json").read_text())["threads"] == 2
 

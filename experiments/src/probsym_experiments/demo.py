@@ -55,7 +55,7 @@ def demo(console: Console, out: Path) -> Path:
     """Trains, checks, prints a table, and returns the path of the figure it saved into `out`."""
     console.print("Five charged particles: where are they one time unit later? Simulating 1,300 systems ...")
     arrays = generate(SYSTEM)
-    data = {part: tensors(arrays, part, SYSTEM) for part in DRAWN}
+    data = {part: tensors(arrays, part) for part in DRAWN}
     models = []
     for name, wrap in WRAPPERS.items():
         console.print(f"Training the {name} network for {RECIPE.steps:,} steps ...")

@@ -181,7 +181,7 @@ def checked(arrays: Arrays, system: System, path: Path) -> Arrays:
     return converted
 
 
-def tensors(arrays: Arrays, part: str, system: System) -> Batch:
+def tensors(arrays: Arrays, part: str, system: System = System()) -> Batch:
     """What a model gets and should give: pos, vel and target (B, N, D), edge (B, N, N, 1) = q_i q_j.
 
     Under gravity q is the mass, and all of `edge` is one. If the arrays have velocities at the target frame, also
