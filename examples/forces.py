@@ -30,26 +30,24 @@ def truth(pos: Tensor) -> Tensor:
     return (2 * torch.exp(-2 * distance) - torch.exp(-distance / 2)).sum(1, keepdim=True)
 
 
-def forces(energy: Tensor, pos: Tensor, trains: bool = False) -> Tensor:
-    return -torch.autograd.grad(energy.sum(), pos, create_graph=trains)[0]
-
-
-clouds = torch.randn(64, 6, 3, requires_grad=True)
-target = forces(truth(clouds), clouds)
+clouds = torch.randn(64, 6, 3)
+pos = clouds.clone().requires_grad_()
+target = -torch.autograd.grad(truth(pos).sum(), pos)[0]
 
 for name in ("haar", "recursive", "learned"):
     phi = ps.symmetrize(Energy(), inputs, ps.Rep(), name, example={"pos": clouds[:1]})
 
     # 1. The force of one sample at one geometry: its tail index, and the largest of 4,000 over the median. Of a learned
     #    p by Gram-Schmidt the index is 2, and the variance infinite. Force training needs its square.
-    copies = clouds[:1].detach().expand(4000, 6, 3).clone().requires_grad_()
-    norms = forces(phi(pos=copies), copies).flatten(1).norm(dim=1).sort(descending=True).values
+    copies = {"pos": clouds[:1].expand(4000, 6, 3)}
+    single = ps.energy_and_forces(phi, copies, create_graph=False).forces
+    norms = single.flatten(1).norm(dim=1).sort(descending=True).values
     index = 1 / (norms[:100] / norms[100]).log().mean()
 
     # 2. Training: fresh noise at every step.
     optimizer = torch.optim.Adam(phi.parameters(), 3e-3)
     for _ in range(150):
-        loss = (forces(phi(pos=clouds), clouds, trains=True) - target).square().mean()
+        loss = (ps.energy_and_forces(phi, {"pos": clouds}).forces - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -57,9 +55,14 @@ for name in ("haar", "recursive", "learned"):
     # 3. Evaluation: the noise is drawn once and held, so that the energy is one smooth function of the positions.
     phi.eval()
     noise = phi.draw_noise(pos=clouds, samples=16, generator=torch.Generator().manual_seed(0))
-    found = forces(phi(pos=clouds, noise=noise), clouds)
+    estimate = ps.energy_and_forces(phi, {"pos": clouds}, noise=noise, return_estimate=True)
+    found, spread = estimate.mean.forces, estimate.stderr.forces
     error = (found - target).abs().mean() / target.abs().mean()
-    print(f"{name:9}  tail index {index:5.1f}, largest / median {norms[0] / norms.median():5.1f}, error {error:.2f}")
+    share = spread.mean() / target.abs().mean()  # what the 16 samples themselves leave open
+    print(
+        f"{name:9}  tail index {index:5.1f}, largest / median {norms[0] / norms.median():5.1f}, "
+        f"error {error:.2f}, stderr {share:.2f}"
+    )
 
     # Its forces are its derivative.
     if name == "recursive":

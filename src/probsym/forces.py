@@ -340,8 +340,8 @@ def _symmetrizer(phi: nn.Module) -> Symmetrizer | None:
             phi = phi.phi
         elif isinstance(phi, nn.parallel.DistributedDataParallel | nn.DataParallel):
             phi = phi.module
-        elif isinstance(phi, torch._dynamo.OptimizedModule):
-            phi = phi._orig_mod
+        elif isinstance(getattr(phi, "_orig_mod", None), nn.Module):
+            phi = phi._orig_mod  # compiled: torch's class for it would have to be imported with the compiler
         else:
             return None
     return phi
