@@ -654,6 +654,37 @@ def test_a_bare_model_is_declared_by_reps() -> None:
         ps.energy_and_forces(model, call, reps={"pos": rep}, output=ps.Rep(), samples=2, return_estimate=True)
 
 
+@pytest.mark.slow
+def test_what_torch_wraps_around_a_phi() -> None:
+    """Compiled, and in DistributedDataParallel: the same results, and gradients of a loss of forces."""
+    phi, call = potential("padded")
+    noise = phi.draw_noise(**call, samples=2, generator=seeded())
+    expected = ps.energy_and_forces(phi, call, noise=noise)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(phi)
+        for wrapped in (parallel, torch.compile(phi, backend="eager")):
+            found = ps.energy_and_forces(wrapped, call, noise=noise)
+            assert not found.forces.requires_grad
+            for value, other in zip(found, expected, strict=True):
+                assert torch.allclose(value, other, atol=1e-12)
+        phi.train()
+        force_loss(parallel, call, noise).backward()
+        assert all(parameter.grad is not None for parameter in phi.parameters())
+    finally:
+        phi.eval()
+        phi.zero_grad()
+        torch.distributed.destroy_process_group()
+
+
+def test_no_inputs_at_all() -> None:
+    phi, call = potential("padded")
+    cell = torch.eye(3).double()
+    nothing = {name: tensor[:0] for name, tensor in call.items()}
+    found = ps.energy_and_forces(phi, nothing, samples=2, stress=True, cell=cell)
+    assert [tuple(value.shape) for value in found] == [(0,), (0, 5, 3), (0, 3, 3)]
+
+
 def test_one_of_several_outputs() -> None:
     class Both(PerAtom):
         def forward(self, pos):
