@@ -18,6 +18,7 @@ from pathlib import Path
 import timing
 import torch
 from actions import actions, memory, samples
+from atoms import atoms
 from correctness import correctness
 from evaluations import designs
 from launches import launches
@@ -51,6 +52,7 @@ ALL = (
     images,
     imports,
     backbones,
+    atoms,
 )
 BENCHMARKS: dict[str, Callable[[bool], None]] = {function.__name__: function for function in ALL}
 ANYWHERE = ["steps", "actions", "relaxed"]  # not on the CPU alone
