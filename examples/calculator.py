@@ -47,10 +47,8 @@ calculator = SymmetrizedCalculator(Tilted(), estimator=ps.MonteCarlo(192, design
 energy = calculator.get_property("energy", water)
 results = calculator.results
 exact = calculators["60 icosahedral poses"].get_property("energy", water)
-print(
-    f"energy {energy:.4f} +- {results['energy_stderr']:.4f} eV, single poses {results['energy_rot_std']:.4f}", end="; "
-)
-print(f"to degree 5 exactly {exact:.4f}")
+print(f"energy {energy:.4f} +- {results['energy_stderr']:.4f} eV, to degree 5 exactly {exact:.4f}")
+print(f"single poses lie {results['energy_rot_std']:.4f} eV apart")
 assert abs(energy - exact) < 5 * results["energy_stderr"]
 
 # 3. A relaxation with frozen poses ends in one shape, however the molecule was put.
