@@ -12,7 +12,7 @@ from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.md.verlet import VelocityVerlet
-from potentials import Differentiated, Morse, MorseEnergy, Slow, capped_tetrahedron
+from lab_axes import Differentiated, Morse, MorseEnergy, Slow, capped_tetrahedron
 from scipy.integrate import lebedev_rule
 from timing import alternate, milliseconds, spread, table
 from torch import Tensor, nn

@@ -16,7 +16,7 @@ import probsym as ps
 from probsym.integrations.ase import SymmetrizedCalculator
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from potentials import Anisotropic
+from lab_axes import Anisotropic
 
 ANGLES = np.linspace(0, 360, 73)  # degrees about a skew axis
 AXIS = (1, 2, 0.5)

@@ -1,4 +1,4 @@
-"""Lets these tests import `backbones`, and the calculators of benchmarks/potentials.py."""
+"""Lets these tests import `backbones`, and the calculators of benchmarks/lab_axes.py."""
 
 import sys
 from pathlib import Path

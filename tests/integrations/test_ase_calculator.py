@@ -15,7 +15,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_properti
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms, FixCartesian
-from potentials import Anisotropic, PairNetwork
+from lab_axes import Anisotropic, PairNetwork
 from structures import STRUCTURES, Everything, moved, rotation, transformed, violation
 
 import probsym as ps

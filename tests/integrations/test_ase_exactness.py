@@ -10,7 +10,7 @@ pytest.importorskip("ase")
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
-from potentials import Morse, PairNetwork
+from lab_axes import Morse, PairNetwork
 from structures import violation
 
 import probsym as ps

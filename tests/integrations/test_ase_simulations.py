@@ -19,7 +19,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.mep import NEB
 from ase.optimize import BFGS
 from ase.phonons import Phonons
-from potentials import Anisotropic, Morse, PairNetwork, capped_tetrahedron
+from lab_axes import Anisotropic, Morse, PairNetwork, capped_tetrahedron
 from structures import low_symmetry_crystal
 
 import probsym as ps

@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.constraints import FixSymmetry
 from ase.spacegroup import crystal
-from potentials import Anisotropic
+from lab_axes import Anisotropic
 from structures import Everything, low_symmetry_crystal, rotation
 
 import probsym as ps
