@@ -23,8 +23,8 @@ def inverse_index(index: Tensor) -> Tensor:
     [1, 2, 0]
     """
     places = torch.arange(index.shape[-1], device=index.device).expand_as(index)
-    inverse = torch.zeros_like(index, memory_format=torch.contiguous_format)
-    return inverse.scatter(-1, index, places)
+    inverse = torch.empty_like(index, memory_format=torch.contiguous_format)
+    return inverse.scatter_(-1, index, places)
 
 
 def stable_order(x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def gather_nodes(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tenso
     # read the same rows, so that x is never expanded.
     tables = math.prod(batch) * math.prod(middle)
     if tables > 1:
-        first_row = nodes * torch.arange(tables, device=x.device).reshape(*batch, *middle, 1)
+        first_row = torch.arange(tables * nodes, device=x.device).reshape(*batch, *middle, nodes)[..., :1]
         index = index.reshape(*shape, *[1] * len(middle), nodes) + first_row
     rows = x.reshape(tables * nodes, *rest)
     return rows.index_select(0, index.reshape(-1)).reshape(*shape, *middle, nodes, *rest)
@@ -117,10 +117,11 @@ def gather_pairs(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tenso
     needs_sums = torch.is_grad_enabled() and x.requires_grad
     if not needs_sums and not recorded() and inputs * nodes * nodes < LARGEST_INT32:
         index = index.int()
-    first_pair = nodes * nodes * torch.arange(inputs, device=x.device, dtype=index.dtype).reshape(*batch, 1)
-    pairs = (nodes * index + first_pair).unsqueeze(-1) + index.unsqueeze(-2)
-    rows = x.reshape(inputs * nodes * nodes, *rest)
-    return rows.index_select(0, pairs.reshape(-1)).reshape(*pairs.shape, *rest)
+    first_row = torch.arange(inputs * nodes, device=x.device, dtype=index.dtype).reshape(*batch, nodes)[..., :1]
+    rows = first_row + index
+    pairs = torch.add(index.unsqueeze(-2), rows.unsqueeze(-1), alpha=nodes)
+    table = x.reshape(inputs * nodes * nodes, *rest)
+    return table.index_select(0, pairs.reshape(-1)).reshape(*pairs.shape, *rest)
 
 
 def gather_pairs_reference(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tensor:

@@ -143,93 +143,112 @@ def soft_permutation_gradient(
 ) -> Tensor:
     """The gradient of sum(grad * P) with respect to the scores z (*shape, N), in closed form.
 
-    The gradients are those of autograd through `log_soft_permutation(...).exp()`; the memory is that of two tensors of
-    the size of P, whatever the number of passes.
+    The gradients are those of autograd through `log_soft_permutation(...).exp()`. Three ways lead to them: a Triton
+    kernel, `_by_softmax` for small matrices and wherever launches take the time, and `_by_sums` for larger ones on a
+    CPU, with the memory of two tensors of the size of P, whatever the number of passes.
 
     Args:
         grad: (*shape, N, N); the others are as in `log_soft_permutation`.
     """
     z = _separate_padding(z, mask)
-    ordered, order = z.sort(-1)
     kernels = _triton_kernels(z, softmax)
     if kernels is not None and not (differentiated(z) or differentiated(grad)):
+        ordered, order = z.sort(-1)
         by_node, by_rank = kernels.slopes(z, ordered, grad, temperature, passes, LEAST_LOG_WEIGHT)
-    else:
-        by_node, by_rank = _slopes_in_pages(z, ordered, grad, temperature, passes, softmax)
-    # The slope at |z_i - sort(z)_r| goes to z_i, and with the other sign to the score that has rank r.
-    by_sorted_node = torch.zeros_like(z).scatter(-1, order, by_rank)
-    return (by_sorted_node - by_node) / temperature
-
-
-def _slopes_in_pages(
-    z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes: int, softmax: bool
-) -> tuple[Tensor, Tensor]:
-    """`_slopes` of any shape (*shape, N), so many matrices at a time as stay in the caches of a CPU."""
-    nodes, count = z.shape[-1], math.prod(z.shape[:-1])
+        return (torch.zeros_like(z).scatter(-1, order, by_rank) - by_node) / temperature
     shape = z.shape
-    z, ordered = z.reshape(count, nodes), ordered.reshape(count, nodes)
-    grad = grad.reshape(count, nodes, nodes)
-    page = max(1, count)
-    if nodes >= SMALL_NODES and may_peek(z):
-        page = max(1, PAGE_ENTRIES // nodes**2)
-    if count <= page:
-        by_node, by_rank = _slopes(z, ordered, grad, temperature, passes, softmax)
-        return by_node.reshape(shape), by_rank.reshape(shape)
-
-    node_pages, rank_pages = [], []
-    for start in range(0, count, page):
-        part = slice(start, start + page)
-        by_node, by_rank = _slopes(z[part], ordered[part], grad[part], temperature, passes, softmax)
-        node_pages.append(by_node)
-        rank_pages.append(by_rank)
-    return torch.cat(node_pages).reshape(shape), torch.cat(rank_pages).reshape(shape)
+    nodes, count = shape[-1], math.prod(shape[:-1])
+    z, grad = z.reshape(count, nodes), grad.reshape(count, nodes, nodes)
+    axes = _normalised_axes(passes, softmax)
+    if not axes or (nodes >= SMALL_NODES and may_peek(z)):
+        return _by_sums_in_pages(z, grad, temperature, axes).reshape(shape)
+    return _by_softmax(z, grad, temperature, axes).reshape(shape)
 
 
-def _slopes(
-    z: Tensor, ordered: Tensor, grad: Tensor, temperature: float, passes: int, softmax: bool
-) -> tuple[Tensor, Tensor]:
-    """The slopes of -|z_i - sort(z)_r| / tau, times tau, summed over the ranks and over the nodes: (R, N) each.
+def _by_softmax(z: Tensor, grad: Tensor, temperature: float, axes: list[int]) -> Tensor:
+    """`soft_permutation_gradient` in the fewest operations, one for each normalisation and one for its derivative.
 
-    A normalisation y = x / sum(x) sends the slope s = y g of log y to s - y sum(s). Going back, x = y sum(x) is formed
-    again from the sum that was divided out. Plain sums do not vanish: every row and column has an entry that starts at
-    1, where a node meets its own rank.
+    In logarithms a normalisation is `log_softmax`. Holds a tensor of the size of P for each of them.
 
     Args:
-        z, ordered: R score vectors (R, N), and the same sorted.
-        grad: (R, N, N), the gradient to P.
+        z: R score vectors (R, N). grad: (R, N, N), the gradient to P. axes: what is normalised in turn, one at least.
     """
+    # 1. Many matrices are small: (N, N, R), so that the batch runs along the last axis.
+    nodes, ranks, scores = -2, -1, -1
+    batch_last = len(z) > 1 and z.shape[-1] < SMALL_NODES and z.is_cpu
+    if batch_last:
+        nodes, ranks, scores = 0, 1, 0
+        z = z.mT.contiguous()
+        grad = grad.movedim((-2, -1), (0, 1)).contiguous()
+    ordered, order = z.sort(scores)
+
+    # 2. Log-weights -|z_i - sort(z)_r| / tau, and their derivative with respect to z_i; that to the score of rank r has
+    #    the other sign. Numbers that underflow would make exp and all products slow.
+    away = z.unsqueeze(ranks) - ordered.unsqueeze(nodes)
+    derivative = away.sign() / -temperature
+    log_p = (away * derivative).clamp_min(LEAST_LOG_WEIGHT)
+
+    # 3. Forward: all normalisations but the last give logarithms, the last one P.
+    axes = [nodes if axis == -2 else ranks for axis in axes]
+    logs = []
+    for axis in axes[:-1]:
+        log_p = log_p.log_softmax(axis)
+        logs.append(log_p)
+    p = log_p.softmax(axes[-1])
+
+    # 4. Backward through them, and from log-weights to scores.
+    slope = torch._softmax_backward_data(grad, p, axes[-1], p.dtype)
+    for axis, log_p in zip(reversed(axes[:-1]), reversed(logs), strict=True):
+        slope = torch._log_softmax_backward_data(slope, log_p, axis, p.dtype)
+    slope = slope * derivative
+    gradient = slope.sum(ranks).scatter_add(scores, order, -slope.sum(nodes))
+    return gradient.mT if batch_last else gradient
+
+
+def _by_sums_in_pages(z: Tensor, grad: Tensor, temperature: float, axes: list[int]) -> Tensor:
+    """`_by_sums`, so many matrices at a time as stay in the caches of a CPU."""
+    page = max(1, PAGE_ENTRIES // max(1, z.shape[-1] ** 2))
+    if len(z) <= page:
+        return _by_sums(z, grad, temperature, axes)
+    gradients = []
+    for start in range(0, len(z), page):
+        part = slice(start, start + page)
+        gradients.append(_by_sums(z[part], grad[part], temperature, axes))
+    return torch.cat(gradients)
+
+
+def _by_sums(z: Tensor, grad: Tensor, temperature: float, axes: list[int]) -> Tensor:
+    """`_by_softmax` with the least work for each entry of P, and two tensors of its size held at a time.
+
+    Plain sums take the place of logarithms, one exponential is all. A normalisation y = x / sum(x) sends the slope
+    s = y g of log y to s - y sum(s). Going back, x = y sum(x) is formed again from the sum that was divided out. Sums
+    do not vanish: every row and column has an entry that starts at 1, where a node meets its own rank.
+    """
+    ordered, order = z.sort(-1)
+
     # 1. the weights before the first normalisation; numbers that underflow would make exp and all products slow
     away = z.unsqueeze(-1) - ordered.unsqueeze(-2)
     log_p = (away.abs() / -temperature).clamp_min(LEAST_LOG_WEIGHT)
     p = threshold(log_p.exp(), 1.001 * math.exp(LEAST_LOG_WEIGHT), 0.0)
-    sign = away.sign()
+    derivative = away.sign() / -temperature
 
-    # 2. many small matrices: (N, N, R), so that the batch runs along the last axis
-    node_axis, rank_axis = -2, -1
-    batch_last = len(z) > 1 and z.shape[-1] < SMALL_NODES
-    if batch_last:
-        p, sign, grad = (t.movedim((-2, -1), (0, 1)).contiguous() for t in (p, sign, grad))
-        node_axis, rank_axis = 0, 1
-
-    # 3. forward: normalise, and keep the sums
-    axes = [node_axis if axis == -2 else rank_axis for axis in _normalised_axes(passes, softmax)]
+    # 2. forward: normalise, and keep the sums
     sums = []
     for axis in axes:
         total = p.sum(axis, keepdim=True)
         p = p * total.reciprocal()
         sums.append(total)
 
-    # 4. backward: the slope of each log-weight, and the weights before each normalisation
+    # 3. backward: the slope of each log-weight, and the weights before each normalisation
     slope = p * grad  # laid out as p is: the gradient often comes transposed
     for step in reversed(range(len(axes))):
         slope = torch.addcmul(slope, p, slope.sum(axes[step], keepdim=True), value=-1)
         if step > 0:
             p = p * sums[step]
 
-    # 5. from log-weights to distances
-    slope = slope * sign
-    by_node, by_rank = slope.sum(rank_axis), slope.sum(node_axis)
-    return (by_node.mT, by_rank.mT) if batch_last else (by_node, by_rank)
+    # 4. from log-weights to scores
+    slope = slope * derivative
+    return slope.sum(-1).scatter_add(-1, order, -slope.sum(-2))
 
 
 def _normalised_axes(passes: int, softmax: bool) -> list[int]:

@@ -42,7 +42,7 @@ class AttachNodes(torch.autograd.Function):
     """y -> y, with the gradient of y = P x to the token of the soft matrix P.
 
     Args:
-        y: moved nodes (*L, N, ...), ragged (*K, sum N, ...).
+        y: moved nodes (*L, N, ...), ragged (*K, sum N, ...); what a gather made, whose memory is passed on.
         x: what was moved, zero on padding; its leading dims are the last ones of those of y, and it gets no gradient.
         token: zeros (*L, N, N), of which only the derivative exists.
         storage: how the node axis is stored.
@@ -58,7 +58,7 @@ class AttachNodes(torch.autograd.Function):
         ctx.token_ndim = token.ndim
         ctx.token_dtype = token.dtype
         ctx.save_for_backward(x)
-        return y.clone()  # a view would be one into which a model must not write
+        return y.detach()  # the same memory, but no view, into which a model must not write
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -88,7 +88,7 @@ class AttachPairs(torch.autograd.Function):
     """y -> y, with the gradient of y = P x P^T to the token of the soft matrix P.
 
     Args:
-        y: moved pairs (*L, N, N, ...), which were computed by one gather; dense or padded.
+        y: moved pairs (*L, N, N, ...), which were computed by one gather, whose memory is passed on; dense or padded.
         x: what was moved, zero on padding; its leading dims are the last ones of those of y, and it gets no gradient.
         token: zeros (*L, N, N), of which only the derivative exists.
         inverse: the inverse of the gather index (*L, N).
@@ -101,7 +101,7 @@ class AttachPairs(torch.autograd.Function):
     ) -> Tensor:
         ctx.storage, ctx.token_dtype = storage, token.dtype
         ctx.save_for_backward(x, inverse)
-        return y.clone()  # a view would be one into which a model must not write
+        return y.detach()  # the same memory, but no view, into which a model must not write
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -148,24 +148,26 @@ def _pair_products(grad: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
 
     # Where row inv(m) of each sample lies among the rows of G, in the order (input, m, sample): the samples of an input
     # share x, so that their products are one of (K N) x (N C) by (N C) x N numbers.
-    table = nodes * torch.arange(samples * inputs, device=inverse.device).view(samples, inputs, 1)
-    rows = (table + inverse.reshape(samples, inputs, nodes)).permute(1, 2, 0).reshape(-1)
+    first_row = torch.arange(samples * inputs * nodes, device=inverse.device).view(samples, inputs, nodes)[..., :1]
+    rows = (first_row + inverse.reshape(samples, inputs, nodes)).permute(1, 2, 0).reshape(-1)
 
-    def product(g: Tensor, x: Tensor) -> Tensor:
-        """sum_{m, c} g_{inv(m), i, c} x_{m, j, c}: (inputs, samples, N, N)."""
-        moved = g.reshape(samples * inputs * nodes, nodes * channels).index_select(0, rows)
-        left = moved.reshape(inputs, nodes, samples, nodes, channels)
-        left = left.movedim(-1, 2).flatten(1, 2).flatten(2)  # (inputs, m c, samples i)
-        right = x.movedim(-1, 2).flatten(1, 2).flatten(2)  # (inputs, m c, j)
-        return _wide_products(left.mT, right).view(inputs, samples, nodes, nodes)
-
+    # Undirected graphs: both sums run over the same x, so that their G are added. Else they are one sum over the
+    # channels of both.
     grad_turned, x_turned = grad.transpose(2, 3), x.transpose(1, 2)
     if may_peek(x) and torch.equal(x, x_turned):
-        # Undirected graphs: both sums run over the same x, and are one product.
-        both = product(grad + grad_turned, x)
+        grad = grad + grad_turned
     else:
-        both = product(grad, x) + product(grad_turned, x_turned)
-    return both.transpose(0, 1).reshape(*inverse.shape[:-1], nodes, nodes)
+        grad = torch.cat([grad, grad_turned], -1)
+        x = torch.cat([x, x_turned], -1)
+        channels = 2 * channels
+
+    # sum_{m, c} G_{inv(m), i, c} x_{m, j, c}
+    moved = grad.reshape(samples * inputs * nodes, nodes * channels).index_select(0, rows)
+    left = moved.reshape(inputs, nodes, samples, nodes, channels)
+    left = left.movedim(-1, 2).flatten(1, 2).flatten(2)  # (inputs, m c, samples i)
+    right = x.movedim(-1, 2).flatten(1, 2).flatten(2)  # (inputs, m c, j)
+    products = _wide_products(left.mT, right).view(inputs, samples, nodes, nodes)
+    return products.transpose(0, 1).reshape(*inverse.shape[:-1], nodes, nodes)
 
 
 def _outer_products(a: Tensor, b: Tensor, axes: int) -> Tensor:
