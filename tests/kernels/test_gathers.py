@@ -17,6 +17,12 @@ SAMPLES = [(), (3,), (2, 3)]
 BATCHES = [(), (4,), (2, 4)]
 
 
+@pytest.fixture(autouse=True)
+def _whole_rows(monkeypatch):
+    """Few entries would all be gathered as the reference does."""
+    monkeypatch.setattr(gathers, "FEW_ENTRIES", 0)
+
+
 def permutations(shape, nodes):
     return torch.rand(*shape, nodes).argsort(-1)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from probsym.kernels.values import recorded
 
 SHORT_ROW_ENTRIES = 4  # rows of fewer entries: their numbers would cost more than the entries that they copy
+FEW_ENTRIES = 2**13  # a gather of no more is over before three operations are dispatched
 LARGEST_INT32 = 2**31
 
 
@@ -65,6 +66,9 @@ def gather_nodes(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tenso
 
     # Short rows inside of the tensor: an index per entry is cheaper than one per row.
     if axis > shared_dims and math.prod(rest) < SHORT_ROW_ENTRIES:
+        return gather_nodes_reference(x, index, axis, shared_dims)
+    # So it is for few entries, where one operation instead of three counts. A limit of sizes is none of a recorded call.
+    if not recorded() and index.numel() * math.prod(middle) * math.prod(rest) < FEW_ENTRIES:
         return gather_nodes_reference(x, index, axis, shared_dims)
 
     # All else: write x as a table with one row per (batch, middle, node) and copy rows whole. The K samples of an input

@@ -50,23 +50,40 @@ def _pulled(z: Tensor, q: Tensor, grad: Tensor) -> Tensor:
 
 
 def _orthonormal(x: Tensor, special: bool) -> tuple[Tensor, Tensor]:
-    """Q of columns x (*shape, D, M) and whether it is generic; the batch runs fastest, so that sums are vectorised."""
+    """Q of columns x (*shape, D, M) and whether it is generic; the batch runs fastest, so that sums are vectorised.
+
+    It is generic if no height h of a column over those before it is within its rounding, for none of `shape`. What
+    rounding leaves of a column is 100 eps of the largest one L, times (1 + (L / h)^2)^(1/2) for each basis vector before
+    it, which rounding has turned as well. Since h <= L, the product of all h / (2^(1/2) L) is a bound for each of them.
+    Twice that length is asked for: near the bound itself rounding decides, and the general way is to decide, here and
+    for `lacks_columns`.
+    """
     dim = x.shape[-2]
     x = x.movedim((-1, -2), (0, 1)).contiguous()  # (column, coordinate, *shape)
-    squares = x.square().sum(1)  # of all columns: the largest tells what rounding may be, whether it is used or not
-    basis, heights = [x[0] * squares[0].rsqrt()], [squares[0]]
+    # Lengths of all columns: the largest tells what rounding may be, whether it is used or not.
+    lengths = torch.linalg.vector_norm(x, dim=1)
+    basis, heights = [x[0] / lengths[0]], lengths[0]
     if dim == 3:
-        rest = x[1]
-        for _ in range(2):
-            rest = torch.addcmul(rest, basis[0], (basis[0] * rest).sum(0), value=-1)
-        heights.append(rest.square().sum(0))
-        basis.append(rest * heights[1].rsqrt())
+        # The part of the second column across the first, as a double cross product: that is orthogonal to the first
+        # up to rounding of itself, however small it is.
+        rest = torch.linalg.cross(torch.linalg.cross(basis[0], x[1], dim=0), basis[0], dim=0)
+        height = torch.linalg.vector_norm(rest, dim=0)
+        heights = heights * height
+        basis.append(rest / height)
     last = _complement(basis, 0)
+    count = dim - 1
     if not special:
         height = (last * x[dim - 1]).sum(0)
-        heights.append(height.square())
+        heights = heights * height
         last = last * height.sign()
-    return torch.stack([*basis, last]).movedim((0, 1), (-1, -2)), _generic(squares.amax(0), torch.stack(heights))
+        count = dim
+
+    # Columns whose squares leave the range are not generic either: small ones by the second bound, others as NaN.
+    least = 200 * torch.finfo(x.dtype).eps * 2 ** (count / 2)
+    tiny = torch.finfo(x.dtype).tiny
+    smallest = max(tiny, (tiny**0.5 / least) ** count)
+    generic = (torch.sub(heights.abs(), lengths.amax(0).pow(count), alpha=least) > smallest).all()
+    return torch.stack([*basis, last]).movedim((0, 1), (-1, -2)), generic
 
 
 def _complement(basis: Sequence[Tensor], axis: int) -> Tensor:
@@ -75,15 +92,3 @@ def _complement(basis: Sequence[Tensor], axis: int) -> Tensor:
         x, y = basis[0].unbind(axis)
         return torch.stack([-y, x], axis)
     return torch.linalg.cross(*basis, dim=axis)
-
-
-def _generic(largest: Tensor, heights: Tensor) -> Tensor:
-    """Whether no squared height (columns, *shape) of a column over those before it is within its rounding.
-
-    What rounding leaves of a column is (100 eps)^2 of the largest one, times 1 + largest / height for each basis vector
-    before it, which rounding has turned as well. The product over all is a bound for each of them. Twice that length is
-    asked for: near the bound itself rounding decides, and the general way is to decide, here and for `lacks_columns`.
-    """
-    share = (200 * torch.finfo(largest.dtype).eps) ** 2
-    clear = (1 + largest / heights).prod(0) < 1 / share
-    return (clear & (largest > torch.finfo(largest.dtype).tiny / share)).all()
