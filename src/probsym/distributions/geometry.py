@@ -309,21 +309,6 @@ def _over_inputs(value: Tensor, layout: Layout | None, count: int, largest: bool
     return over_graphs.index_add(0, _graph_of(layout), each)
 
 
-def moderate(value: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """value itself, or over its largest entry along `axes` where powers of it might leave the range of its dtype.
-
-    For what does not depend on the unit anyway; the derivative treats the largest entry as a constant.
-    """
-    if not value.numel():
-        return value
-    largest = value.detach().abs().amax(axes, keepdim=True)
-    if may_peek(largest):
-        limit = torch.finfo(value.dtype).max ** (1 / 6)  # third powers of squares, in second derivatives
-        if bool(((largest == 0) | ((largest > 1 / limit) & (largest < limit))).all()):
-            return value
-    return value / torch.where(largest > 0, largest, 1.0)
-
-
 def exists(value: Tensor, present: Tensor | None) -> Tensor:
     """Which of the columns (B, D, M) exist, as a tensor (B, M)."""
     if present is not None:

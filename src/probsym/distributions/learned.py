@@ -14,13 +14,14 @@ from probsym.distributions.base import SAMPLES_PER_PAGE, Noise, ProjectedDistrib
 from probsym.distributions.default_net import DefaultNet
 from probsym.distributions.diagnostics import fill, gathered, lazily, merged
 from probsym.distributions.features import check_features
-from probsym.distributions.geometry import centred, centroid, is_point, moderate, place_of, root, size, space_slot
+from probsym.distributions.geometry import centred, centroid, is_point, place_of, root, size, space_slot
 from probsym.distributions.relax import Relaxation
 from probsym.distributions.score_function import ScoreFunction, plackett_luce, score_weights
 from probsym.groups import Element, Group
 from probsym.kernels.orthonormal import tolerance
 from probsym.kernels.precision import complex_dtype, without_autocast
-from probsym.kernels.values import differentiated, drawn_once, may_peek, readable
+from probsym.kernels.sizes import largest_entry, of_unit_size
+from probsym.kernels.values import differentiated, drawn_once, readable
 from probsym.members import register
 from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Layout, Leaf, Rep
@@ -460,37 +461,40 @@ def minus_gumbel(eps: Tensor) -> Tensor:
 
 def unit_size(vectors: Tensor) -> Tensor:
     """Vectors (*shape, D, M) of each input divided by their root mean square length."""
-    vectors = moderate(vectors, (-2, -1))
-    square = vectors.square().sum((-2, -1), keepdim=True) / max(vectors.shape[-1], 1)
-    return vectors / root(square)
+    if not vectors.numel():
+        return vectors
+    return of_unit_size(vectors, (-2, -1), vectors.shape[-1])
 
 
 def standardised(scores: Tensor, layout: Layout) -> Tensor:
-    """Scores (*shape, N) of each input with mean zero and variance one; scores equal up to rounding become zero."""
+    """Scores (*shape, N) of each input with mean zero and variance one; scores equal up to rounding become zero.
+
+    They are equal where the variance is rounding next to the mean square. Derivatives are finite there too.
+    """
+    if not scores.numel():
+        return scores
     batch_dims = scores.ndim - 1
     mask = layout.padded_mask()
+    least = 10 * tolerance(scores.dtype) ** 2  # variance over mean square that is no rounding
 
     # 1. padded, of moderate size
     z = layout.pad(scores, batch_dims)
     if mask is not None:
         z = z.masked_fill(~mask, 0)
-    z = moderate(z, (-1,))
+    z = z / largest_entry(z, (-1,))
 
-    # 2. centred; `size` is the mean square before, next to which the variance may be rounding alone
+    # 2. all nodes exist: a layer norm, whose small number keeps derivatives finite where scores are equal
     if mask is None:
-        square, mean = torch.var_mean(z, -1, correction=0, keepdim=True)
-        z = z - mean
-        size = (square + mean.square()).detach()
-    else:
-        count = mask.sum(-1, keepdim=True).clamp_min(1)
-        size = z.detach().square().sum(-1, keepdim=True) / count
-        z = (z - z.sum(-1, keepdim=True) / count) * mask
-        square = z.square().sum(-1, keepdim=True) / count
+        normal, mean, inverse_deviation = torch.native_layer_norm(z, z.shape[-1:], None, None, 1e-6 * least)
+        real = (mean * inverse_deviation).abs() < (1 / least - 1) ** 0.5
+        return layout.unpad(torch.where(real, normal, 0.0), batch_dims)
 
-    # 3. of variance one, or zero where that is rounding; both branches of `where` have finite gradients
-    real = square > 10 * tolerance(z.dtype) ** 2 * size
-    if may_peek(z) and bool(real.all()):
-        return layout.unpad(z / square.sqrt(), batch_dims)
+    # 3. padded ones: both branches of `where` have finite gradients
+    count = mask.sum(-1, keepdim=True).clamp_min(1)
+    mean = z.sum(-1, keepdim=True) / count
+    z = (z - mean) * mask
+    square = z.square().sum(-1, keepdim=True) / count
+    real = square > least * (square + mean.square()).detach()
     return layout.unpad(torch.where(real, z / torch.where(real, square, 1.0).sqrt(), 0.0), batch_dims)
 
 

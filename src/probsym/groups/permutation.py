@@ -164,8 +164,11 @@ def sort_order(z: Tensor, fallback: Tensor, parts: Tensor | None = None, extents
     # Most scores are clearly different: then one sort does, which needs a look at the values.
     if parts is None and z.shape[-1] and may_peek(z):
         ordered, order = wide(z).sort(-1)
-        least_gap = tolerance(ordered.dtype) * ordered.abs().amax(-1, keepdim=True)
-        if bool((ordered.diff(dim=-1) > least_gap).all()):
+        gap = ordered.diff(dim=-1)
+        if not gap.numel():
+            return order
+        size = torch.linalg.vector_norm(ordered, torch.inf, -1, keepdim=True)
+        if float(torch.sub(gap, size, alpha=tolerance(gap.dtype)).min()) > 0:
             return order
     # From the least important key to the most important, by sorts that leave equal entries in their order.
     order = stable_order(fallback.detach())

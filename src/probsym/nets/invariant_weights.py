@@ -91,7 +91,7 @@ class InvariantWeights(nn.Module):
             # h = SiLU(z) >= -0.279, so |h| <= h + 2 * 0.279
             largest_weights = linear(h + 0.558, self.weights.weight.abs(), self.weights.bias.abs())
             largest_weights = largest_weights.reshape(batch, count * channels_in, columns)
-            lengths = v.square().sum(1, keepdim=True).sqrt()
+            lengths = torch.linalg.vector_norm(v, dim=1, keepdim=True)
             whole = torch.bmm(lengths, largest_weights).squeeze(1)
         return scores, settled(frame, whole, rounding)
 

@@ -77,7 +77,7 @@ def mean(x: Tensor, where: Where) -> Tensor:
     tensor([2.])
     """
     if where is None:
-        return x.sum(1) / max(x.shape[1], 1)
+        return x.mean(1) if x.shape[1] else x.sum(1)
     if isinstance(where, Segments):
         total = where.sum(x)
     else:
@@ -129,11 +129,12 @@ def lifted(head: nn.Linear, h: Tensor, where: Where) -> Tensor:
 
     The shift is the same for all nodes of a graph, so the order stays. It is the size of what was added up. Scores are
     equal where they differ by rounding relative to their size, and with the shift that size is right where the sum
-    cancels too.
+    cancels too. For the same reason it needs no derivative: nobody but a sort, and what stands for it in backward, reads
+    such scores.
     """
-    scores = head(h)
-    shift = 2 * mean(h.abs(), where) @ head.weight.abs().mT
-    return scores + spread(shift, where)
+    with torch.no_grad():
+        shift = mean(h.abs(), where) @ head.weight.abs().mT
+    return torch.add(head(h), spread(shift, where), alpha=2)
 
 
 def size(where: Tensor | Segments) -> Tensor:

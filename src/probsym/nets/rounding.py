@@ -76,15 +76,15 @@ def _all_certain(frame: Tensor, whole: Tensor, rounding: Tensor | None) -> bool:
         worst = float(rounding.max())
     if not worst < 1:  # NaN too
         return False
-    noise = whole * share(worst + torch.finfo(frame.dtype).eps)
-
     # The loop of `settled` as one decomposition, Q R = frame. The length of what column j has beyond those before it
-    # is |R_jj|. The errors solve a triangular system: error_j = noise_j + sum_{k < j} |R_kj| error_k / |R_kk|.
+    # is |R_jj|. The errors solve a triangular system: error_j = noise_j + sum_{k < j} |R_kj| error_k / |R_kk|, with the
+    # share of `whole` that is noise as a factor.
     above = torch.linalg.qr(frame, mode="r").R.abs()
     height = above.diagonal(dim1=-2, dim2=-1)
     lower = (above / height.unsqueeze(-1)).mT.neg()
-    error = torch.linalg.solve_triangular(lower, noise.unsqueeze(-1), upper=False, unitriangular=True)
-    return bool((height > error.squeeze(-1)).all())
+    error = torch.linalg.solve_triangular(lower, whole.unsqueeze(-1), upper=False, unitriangular=True)
+    noise = share(worst + torch.finfo(frame.dtype).eps)
+    return float(torch.sub(height, error.squeeze(-1), alpha=noise).min()) > 0
 
 
 def uncertain(like: Tensor, rounding: Tensor | None) -> Tensor:
