@@ -53,8 +53,8 @@ def _orthonormal(x: Tensor, special: bool) -> tuple[Tensor, Tensor]:
     """Q of columns x (*shape, D, M) and whether it is generic; the batch runs fastest, so that sums are vectorised.
 
     It is generic if no height h of a column over those before it is within its rounding, for none of `shape`. What
-    rounding leaves of a column is 100 eps of the largest one L, times (1 + (L / h)^2)^(1/2) for each basis vector before
-    it, which rounding has turned as well. Since h <= L, the product of all h / (2^(1/2) L) is a bound for each of them.
+    rounding leaves of a column is 100 eps of the largest one L, times (1 + (L / h)^2)^(1/2) for each basis vector
+    before it, which rounding has turned as well. Since h <= L, the product of all h / (2^(1/2) L) is a bound for each.
     Twice that length is asked for: near the bound itself rounding decides, and the general way is to decide, here and
     for `lacks_columns`.
     """

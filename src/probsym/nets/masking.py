@@ -129,8 +129,8 @@ def lifted(head: nn.Linear, h: Tensor, where: Where) -> Tensor:
 
     The shift is the same for all nodes of a graph, so the order stays. It is the size of what was added up. Scores are
     equal where they differ by rounding relative to their size, and with the shift that size is right where the sum
-    cancels too. For the same reason it needs no derivative: nobody but a sort, and what stands for it in backward, reads
-    such scores.
+    cancels too. It has no derivative: what reads such scores, a sort or what stands for it in backward, sees only their
+    differences.
     """
     with torch.no_grad():
         shift = mean(h.abs(), where) @ head.weight.abs().mT
