@@ -31,9 +31,13 @@ def trainer(module: nn.Module, call: dict[str, Tensor], target: Tensor) -> Calla
 
 
 def contenders(
-    case: Case, k: int, b: int, wrap: Callable[..., Any] = lambda module: module
+    case: Case, k: int, b: int, wrap: Callable[..., Any] = lambda module: module, in_place: bool = False
 ) -> dict[str, Callable[[], None]]:
-    """A step of the bare model on K B rows, and of phi with a learned and with the uniform p on B inputs."""
+    """A step of the bare model on K B rows, and of phi with a learned and with the uniform p on B inputs.
+
+    Args:
+        in_place: whether to add the learned p after `phi.compile()`, which leaves the model as it is.
+    """
     call = case.call(b)
     with torch.no_grad():
         target = torch.randn_like(case.model(**call))
@@ -44,6 +48,10 @@ def contenders(
     for name, p in (("learned", case.learned), ("haar", "haar")):
         phi = case.symmetrized(k, p).train()
         steps[name] = trainer(wrap(phi), call, target)
+    if in_place:
+        phi = case.symmetrized(k).train()
+        phi.compile()
+        steps["compiled"] = trainer(phi, call, target)
     return steps
 
 
@@ -71,16 +79,21 @@ def steps(quick: bool) -> None:
         budget = 10
     elif place.device.type != "cpu":
         budget = 5  # repeats are alike on a GPU of one's own
+    in_place = place.device.type != "cpu"  # where launches take the time
+
+    columns = ["base model", "k", "B", "bare step", "learned p", "Haar", "learned / bare", "Haar / bare"]
+    if in_place:
+        columns += ["learned p, phi.compile()", "the same / bare"]
 
     def rows() -> Iterator[list[object]]:
         for name, case in cases().items():
             for k, b in product((1, 10, 100), (1, 100)):
                 reason = left_out(case, k, b, quick)
                 if reason:
-                    yield [name, k, b, reason, "-", "-", "-", "-"]
+                    yield [name, k, b, reason, *["-"] * (len(columns) - 4)]
                     continue
-                times = alternate(contenders(case, k, b), 21, 2, budget)
-                yield [
+                times = alternate(contenders(case, k, b, in_place=in_place), 21, 2, budget)
+                row: list[object] = [
                     name,
                     k,
                     b,
@@ -90,8 +103,10 @@ def steps(quick: bool) -> None:
                     spread(times, "learned", "bare"),
                     spread(times, "haar", "bare"),
                 ]
+                if in_place:
+                    row += [milliseconds(times["compiled"]), spread(times, "compiled", "bare")]
+                yield row
 
-    columns = ["base model", "k", "B", "bare step", "learned p", "Haar", "learned / bare", "Haar / bare"]
     table("Training step", columns, rows())
 
 

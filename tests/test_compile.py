@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import pickle
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import probsym as ps
 from cases import NODES, SETTINGS, particles, randn, rotated, sets
@@ -419,3 +421,110 @@ def test_scores_of_poses_have_no_graph_break(temperature):
         assert torch.allclose(torch.compile(phi, backend="eager", fullgraph=True)(x), phi(x), atol=1e-6)
         mapped = torch.func.vmap(lambda image: phi(image[None])[0], randomness="different")(x)
         assert torch.allclose(mapped, phi(x), atol=1e-6)
+
+
+# ---------------------------------------------------------------- phi.compile()
+
+PARTS = 3  # what is compiled: the elements, their action on inputs, and that on the output
+
+
+class Head(nn.Module):
+    """A small model of 5 points; `graph_break` breaks the graph of who compiles it."""
+
+    def __init__(self, outputs: int = 15, graph_break: bool = False):
+        super().__init__()
+        self.net = nn.Linear(15, outputs).double()
+        self.graph_break = graph_break
+
+    def forward(self, x, mask=None):
+        if self.graph_break:
+            torch._dynamo.graph_break()
+        return self.net(x.flatten(1)).unflatten(1, (5, -1))
+
+
+def in_place(nodes, space, distribution: str, backend: str = "aot_eager"):
+    """phi with compiled parts, the counter of its compilations, and a copy that is not compiled."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend(backend)
+    reps = {"x": ps.Rep(nodes, space)}
+    example = {"x": randn(2, 5, 3)}
+    if nodes.mask is not None:
+        reps["mask"] = None
+        example["mask"] = torch.ones(2, 5, dtype=torch.bool)
+    model = Head(graph_break=True)
+    phi = ps.symmetrize(model, reps, ps.Rep(nodes, space), distribution, example=example).double().train()
+    plain = copy.deepcopy(phi)
+    phi.compile(backend=counter, fullgraph=True)
+    return phi, plain, counter
+
+
+def step(phi, call: dict, **options):
+    """Output and slopes of all weights."""
+    phi.zero_grad()
+    y = phi(**call, generator=torch.Generator().manual_seed(3), **options)
+    y.square().sum().backward()
+    return (y.detach(), *(p.grad.clone() for p in phi.parameters() if p.grad is not None))
+
+
+def call_of(nodes, b: int) -> dict:
+    call = {"x": randn(b, 5, 3, seed=b)}
+    if nodes.mask is not None:
+        call["mask"] = torch.arange(5) < torch.arange(b)[:, None] % 5 + 1
+    return call
+
+
+def in_place_agrees(nodes, space, distribution: str, modes: tuple[bool, ...]) -> None:
+    """Outputs and slopes as without, and one compilation of each part for all batches but those of one input."""
+    phi, plain, counter = in_place(nodes, space, distribution)
+    for number, training in enumerate(modes):
+        phi.train(training)
+        plain.train(training)
+        for b in (2, 7, 33):
+            call = call_of(nodes, b)
+            assert agree(step(phi, call, samples=2), step(plain, call, samples=2))
+            assert counter.frame_count == PARTS * (2 * number + 1)
+        for _ in range(2):
+            call = call_of(nodes, 1)
+            assert agree(step(phi, call, samples=2), step(plain, call, samples=2))
+            assert counter.frame_count == PARTS * (2 * number + 2)
+
+
+def test_compiled_in_place():
+    """Beside a model that breaks a graph; what is copied is not compiled."""
+    in_place_agrees(ps.S("n"), ps.SO(3, "s"), "haar", (True,))
+
+
+@slow
+@pytest.mark.parametrize("mask", [None, "mask"])
+def test_a_learned_p_compiled_in_place(mask):
+    in_place_agrees(ps.S("n", mask=mask), ps.E(3, "s"), "learned", (True, False))
+
+
+@slow
+def test_compiled_in_place_breaks_the_graph_of_a_ragged_batch_but_not_the_result():
+    phi, call, noise = prepared("ragged S x E(3)", "learned")
+    expected = phi(**call, noise=noise)
+    phi.compile(backend="eager")
+    assert agree(phi(**call, noise=noise), expected)
+
+
+def test_what_is_compiled_in_place_is_not_copied_nor_saved(tmp_path):
+    """A copy, a pickle and a file give the same without a compiler, and so do calls that it does not follow."""
+
+    def forbidden(graph, example_inputs):
+        raise AssertionError("compiled")
+
+    phi = ps.symmetrize(nn.Identity(), ps.Rep(None, ps.SO(3)), ps.Rep(None, ps.SO(3)), "haar").eval()
+    x = torch.randn(2, 5, 3)
+    noise = phi.draw_noise(x, samples=3)
+    expected = phi(x, noise=noise)
+    phi.compile(backend=forbidden)
+    with pytest.raises(Exception, match="compiled"):
+        phi(x, noise=noise)
+    ps.save(phi, tmp_path / "phi")
+    for other in (copy.deepcopy(phi), pickle.loads(pickle.dumps(phi)), ps.load(tmp_path / "phi", model=nn.Identity())):
+        assert torch.equal(other.eval()(x, noise=noise), expected)
+    mapped = torch.vmap(lambda image: phi(image[None], noise=phi.draw_noise(image[None]))[0], randomness="different")(x)
+    assert agree(mapped, x, atol=1e-5)
+    with pytest.raises(TypeError, match=r"options by keyword, got \('inductor',\)"):
+        phi.compile("inductor")

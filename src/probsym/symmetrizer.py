@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,7 +31,9 @@ from probsym.estimators import Adaptive, Estimate, Estimator, Exact, MonteCarlo,
 from probsym.frozen import Frozen
 from probsym.groups import Element
 from probsym.groups.whole import positive
-from probsym.reps import Inputs, Signature, as_spec, group_of, unfold
+from probsym.kernels.values import readable
+from probsym.reps import Inputs, Rep, Signature, as_spec, group_of, unfold
+from probsym.reps.compiling import marked, marked_element, marked_inputs, replays
 from probsym.reps.outputs import DeclaredOutputs, OutputStructure
 from probsym.reps.signature import positional_names
 from probsym.reps.unique_rows import UniqueRows
@@ -48,6 +50,7 @@ class Orbit:
         outputs: the Reps of its outputs.
         training: whether f trains.
         averaged: whether the outputs will be averaged, so that they must be numbers with a mean.
+        poses, moved: both actions, `poses_of` and `moved_by`, or the same compiled.
 
     >>> import probsym as ps
     >>> space = ps.O(2)
@@ -62,6 +65,8 @@ class Orbit:
     outputs: DeclaredOutputs
     training: bool = False
     averaged: bool = True
+    poses: Callable[[Inputs, Element], Inputs] = field(default_factory=lambda: poses_of)
+    moved: Callable[[Rep, Element, Tensor], Tensor] = field(default_factory=lambda: moved_by)
 
     def __call__(self, x: Inputs, g: Element, active: Tensor | None = None, deduplicate: bool = False) -> OutputSamples:
         """The samples g_k f(g_k^-1 x) of every output, tensors (K, B, ...), in a ragged batch (K, sum N, ...).
@@ -77,8 +82,7 @@ class Orbit:
         times = g.shape[0]
 
         # 1. The inverse acts on every declared input. The poses g_k^-1 x become rows of one batch, row = k B + b.
-        inverse = g.inverse()
-        rows = x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.batch_dims), times)
+        rows = self.poses(x, g)
 
         # 2. Rows that nobody needs, or that equal others, are left out.
         unique = None
@@ -99,10 +103,48 @@ class Orbit:
         for rep, out in zip(self.outputs.reps, outputs, strict=True):
             if unique is not None:
                 out = unique.restore(out, rep)
-            samples.append(rep.act(g, unfold(out, rep, times)))
+            samples.append(self.moved(rep, g, out))
 
         # 6. Elements may have weights: numbers of value one pass a gradient on to p.
         return OutputSamples(samples, structure).weighted(g.weight)
+
+
+def poses_of(x: Inputs, g: Element) -> Inputs:
+    """The poses g_k^-1 x of B inputs for elements (K, B), as rows of one batch: row = k B + b."""
+    inverse = g.inverse()
+    return x.fold(lambda leaf: leaf.rep.act(inverse, leaf.value, leaf.rep.batch_dims), g.shape[0])
+
+
+def moved_by(rep: Rep, g: Element, out: Tensor) -> Tensor:
+    """The samples g_k y_k (K, B, ...) for outputs y of rows (K B, ...)."""
+    return rep.act(g, unfold(out, rep, g.shape[0]))
+
+
+class CompiledActions:
+    """`poses_of` and `moved_by` as `torch.compile` makes them, once for batches of any size.
+
+    Args:
+        options: of `torch.compile`.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.compiled_poses = torch.compile(poses_of, **options)
+        self.compiled_moved = torch.compile(moved_by, **options)
+        self.replays = replays(options)
+
+    def poses(self, x: Inputs, g: Element) -> Inputs:
+        """`poses_of`."""
+        if not x.readable:
+            return poses_of(x, g)
+        return self.compiled_poses(marked_inputs(x), marked_element(g))
+
+    def moved(self, rep: Rep, g: Element, out: Tensor) -> Tensor:
+        """`moved_by`."""
+        if not readable(out):
+            return moved_by(rep, g, out)
+        y = self.compiled_moved(rep, marked_element(g), marked(out, 0))
+        # A CUDA graph writes the next result into the same memory, and this one is the caller's.
+        return y.clone() if self.replays else y
 
 
 class Symmetrizer(nn.Module):
@@ -136,6 +178,7 @@ class Symmetrizer(nn.Module):
         for_training, for_evaluation = self.distribution.default_samples
         self.train_estimator = as_estimator(train_samples, for_training, "train_samples")
         self.eval_estimator = as_estimator(eval_samples, for_evaluation, "eval_samples")
+        self._actions: CompiledActions | None = None
         self._values_checked = False  # all that a call ever changes here, so that a GPU need not wait in training
 
     def forward(
@@ -168,6 +211,8 @@ class Symmetrizer(nn.Module):
             ValueError, TypeError: an argument does not fit its Rep; names it.
         """
         x = self._checked(args, kwargs)
+        if self._actions is not None and self._actions.replays and not torch.is_grad_enabled():
+            torch.compiler.cudagraph_mark_step_begin()  # all graphs of this call are one step
         estimator = self.estimator_of(samples, estimator, tol, max_samples, noise)
         source = Source(generator, noise, statistics=return_estimate)
         estimate = estimator(self.distribution, x, self.orbit, source)
@@ -176,7 +221,49 @@ class Symmetrizer(nn.Module):
     @property
     def orbit(self) -> Orbit:
         """(x, g) -> the samples g_k f(g_k^-1 x), for inputs that `bind` made; what estimators average."""
-        return Orbit(self.model, self._outputs, self.training)
+        return self._orbit(averaged=True)
+
+    def _orbit(self, averaged: bool) -> Orbit:
+        if self._actions is None or torch.compiler.is_compiling():
+            return Orbit(self.model, self._outputs, self.training, averaged)
+        actions = self._actions
+        return Orbit(self.model, self._outputs, self.training, averaged, actions.poses, actions.moved)
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile in place what averaging costs: the distribution and its net, and the actions on inputs and outputs.
+
+        As `nn.Module.compile` it takes the options of `torch.compile`, and changes neither outputs nor gradients nor
+        what is saved. The mode is "reduce-overhead" (CUDA graphs) on a GPU unless `mode`, `options` or `backend` say
+        otherwise. There is one compilation for batches of all sizes, in training and one in evaluation; a batch of one
+        input has its own. Other sizes (samples, nodes) are compiled for when they change.
+
+        The model is compiled by `phi.model.compile()`, or with everything else in one graph by `torch.compile(phi)`.
+        As before run: checks of values and the drawing of noise, so that a generator gives the samples that it gives
+        without; estimates with statistics (`phi.estimate`), in which p is not compiled; `support` of `Exact`; function
+        transforms. Frames and ragged batches, whose sizes depend on data, break the graph and give the same results.
+        A default net of p must be built: by `example=` of `symmetrize`, or one call before.
+
+        Raises:
+            TypeError: options that are given by position.
+
+        >>> import probsym as ps
+        >>> space = ps.SO(3)
+        >>> phi = ps.symmetrize(nn.Identity(), ps.Rep(None, space), ps.Rep(None, space), "haar")
+        >>> phi.compile(backend="eager")                             # phi.compile() for the compiler itself
+        >>> phi(torch.randn(2, 5, 3)).shape
+        torch.Size([2, 5, 3])
+        """
+        if args:
+            raise TypeError(f"compile: expected options by keyword, got {args!r}")
+        first = next(self.parameters(), None)
+        if first is not None and first.is_cuda and not {"mode", "options", "backend"} & set(options):
+            options["mode"] = "reduce-overhead"
+        self.distribution.compile(**options)
+        self._actions = CompiledActions(options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()  # type: ignore[misc]  # as of nn.Module, without what was compiled
+        return {**state, "_actions": None}
 
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
         """`bind`, with the values looked at.
@@ -209,7 +296,7 @@ class Symmetrizer(nn.Module):
         x = self._checked(args, kwargs)
         if noise is None:
             noise = self.distribution.draw(x, samples, generator)
-        orbit = Orbit(self.model, self._outputs, self.training, averaged=False)
+        orbit = self._orbit(averaged=False)
         drawn = orbit(x, self.distribution.transport(x, noise))
         return drawn.build(drawn.tensors)
 

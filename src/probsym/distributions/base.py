@@ -14,6 +14,7 @@ from probsym.distributions.diagnostics import Diagnostics, added, fill
 from probsym.groups import Element, Group, product
 from probsym.members import register
 from probsym.reps import Inputs, Rep, build
+from probsym.reps.compiling import marked, marked_inputs
 
 Noise = Any  # nested dict / tuple of tensors, shaped like `noise_rep`
 
@@ -105,6 +106,26 @@ class EquivariantDistribution(nn.Module, ABC):
                 `Diagnostics` computes those that cost something when they are read, any other dict at once.
         """
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile `transport` in place, with the options of `torch.compile`: one compilation for batches of any size.
+
+        The noise is drawn outside, so that a generator or a seed gives the samples that it gives without. Not compiled
+        are calls with `diagnostics`, those under function transforms (`torch.vmap`), and those within other compiled
+        code, which follows the function itself. Sizes other than that of the batch (samples, nodes) are compiled for
+        when they change, and so is a batch of one input. Copies and files hold the distribution as it was.
+
+        Raises:
+            TypeError: options that are given by position.
+        """
+        if args:
+            raise TypeError(f"compile: expected options by keyword, got {args!r}")
+        self.__dict__["transport"] = CompiledTransport(self, options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()  # type: ignore[misc]  # as of nn.Module, without what was compiled
+        state.pop("transport", None)
+        return state
+
     def noise_pages(
         self, x: Inputs, k: int, generator: torch.Generator | None = None, page: int = SAMPLES_PER_PAGE
     ) -> Iterator[Noise]:
@@ -169,6 +190,27 @@ class EquivariantDistribution(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return repr(self.group)
+
+
+class CompiledTransport:
+    """`transport` of a distribution, compiled."""
+
+    def __init__(self, p: EquivariantDistribution, options: dict[str, Any]) -> None:
+        self.plain = type(p).transport.__get__(p)
+        self.noise_rep = p.noise_rep
+        self.compiled = torch.compile(self.plain, **options)
+
+    def __call__(self, x: Inputs, noise: Noise, diagnostics: dict[str, Tensor] | None = None) -> Element:
+        if diagnostics is not None or not x.readable:
+            return self.plain(x, noise, diagnostics)
+
+        def of_batch(path: tuple[Any, ...], rep: Rep) -> Tensor:
+            eps = noise
+            for key in path:
+                eps = eps[key]
+            return marked(eps, eps.ndim - rep.batch_dims - rep.ndim)
+
+        return self.compiled(marked_inputs(x), build(self.noise_rep(x), of_batch))
 
 
 class ProjectedDistribution(EquivariantDistribution):

@@ -232,7 +232,7 @@ def unit(
         if origin is None:
             return value, None
         # coordinates of the size of the origin have lost as much, next to the size of the cloud
-        away = origin.abs().amax(-1) / extent
+        away = torch.linalg.vector_norm(origin, torch.inf, -1) / extent
         if scale is not None:
             away = away / scale
         rounding = away * eps + eps
@@ -249,17 +249,19 @@ def _scaled(
     """A value divided by its root mean square length, which is `extent` (B,), times `scale` if there is one."""
     count: Tensor | int
     if isinstance(number, Tensor):
-        count = number.clamp_min(1)
+        count = number.clamp_min(1).to(value.dtype)  # its root would have the default dtype
     else:
         count = max(number, 1)
 
-    # 1. by its root mean square at once, where no square leaves the range of its dtype; not by `vector_norm`, whose
-    # second derivative is NaN at zero
-    square = _over_inputs(value.square(), layout, x.count) / count
-    if may_peek(square) and square.numel():
-        least, largest = torch.aminmax(square.detach())
-        if float(least) > torch.finfo(square.dtype).tiny ** 0.5 and float(largest) < math.inf:
-            extent = square.sqrt()
+    # 1. by its root mean square at once, where no square leaves the range of its dtype
+    if may_peek(value) and value.numel():
+        if layout is None:
+            length = torch.linalg.vector_norm(value.flatten(1), dim=1)
+        else:
+            length = _over_inputs(value.square(), layout, x.count).sqrt()
+        extent = length / count**0.5
+        least, largest = torch.aminmax(extent.detach())
+        if float(least) > torch.finfo(extent.dtype).tiny ** 0.25 and float(largest) < math.inf:
             return value / _laid_out(extent, value, layout), extent, None
 
     # 2. otherwise first by its largest entry

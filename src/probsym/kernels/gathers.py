@@ -67,7 +67,7 @@ def gather_nodes(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tenso
     # Short rows inside of the tensor: an index per entry is cheaper than one per row.
     if axis > shared_dims and math.prod(rest) < SHORT_ROW_ENTRIES:
         return gather_nodes_reference(x, index, axis, shared_dims)
-    # So it is for few entries, where one operation instead of three counts. A recorded call holds for any number of them.
+    # So it is for few entries, where one operation instead of three counts. A recorded call holds for any number.
     if not recorded() and index.numel() * math.prod(middle) * math.prod(rest) < FEW_ENTRIES:
         return gather_nodes_reference(x, index, axis, shared_dims)
 

@@ -71,7 +71,7 @@ class GIN(nn.Module):
         h = self.embed(torch.cat(features, -1))
 
         # 3. Rounds of messages. The virtual node starts at zero.
-        g = torch.zeros_like(mean(h, mask))
+        g: Tensor | None = None
         for layer in self.layers:
             h, g = layer(h, g, adjacency, mask)
         return keep(lifted(self.head, h, mask), mask)
@@ -145,8 +145,12 @@ class GINLayer(nn.Module):
         self.update = nn.Sequential(nn.LazyLinear(hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.norm = nn.LayerNorm(hidden)
 
-    def forward(self, h: Tensor, g: Tensor, adjacency: Adjacency | None, mask: Where) -> tuple[Tensor, Tensor]:
-        g = g + self.virtual(mean(h, mask) + g)
+    def forward(self, h: Tensor, g: Tensor | None, adjacency: Adjacency | None, mask: Where) -> tuple[Tensor, Tensor]:
+        """`g` is None where it is zero."""
+        if g is None:
+            g = self.virtual(mean(h, mask))
+        else:
+            g = g + self.virtual(mean(h, mask) + g)
         h = h + spread(g, mask)
         received = h
         if adjacency is not None:
