@@ -154,6 +154,8 @@ class Symmetrizer(nn.Module):
         model: f. distribution: p. inputs, output: the Reps.
     """
 
+    _actions: CompiledActions | None = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -178,7 +180,6 @@ class Symmetrizer(nn.Module):
         for_training, for_evaluation = self.distribution.default_samples
         self.train_estimator = as_estimator(train_samples, for_training, "train_samples")
         self.eval_estimator = as_estimator(eval_samples, for_evaluation, "eval_samples")
-        self._actions: CompiledActions | None = None
         self._values_checked = False  # all that a call ever changes here, so that a GPU need not wait in training
 
     def forward(
@@ -263,7 +264,8 @@ class Symmetrizer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()  # type: ignore[misc]  # as of nn.Module, without what was compiled
-        return {**state, "_actions": None}
+        state.pop("_actions", None)
+        return state
 
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
         """`bind`, with the values looked at.
