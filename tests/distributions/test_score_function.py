@@ -266,6 +266,16 @@ def test_at_the_input_the_law_is_that_given_the_noise():
     assert not torch.allclose(phi(values, noise=noise), z)
 
 
+def test_at_the_input_beside_poses():
+    torch.manual_seed(0)
+    nodes, space = ps.S("nodes"), ps.E(3, "space")
+    rep = ps.Rep(nodes, space)
+    pos = torch.randn(2, 4, 3, generator=seeded(), dtype=torch.float64)
+    p = ps.Learned(DefaultNet({"pos": rep}, nodes * space), nodes * space, "input", 0.3, ps.ScoreFunction(0.5))
+    phi = ps.symmetrize(nn.Identity(), {"pos": rep}, rep, p, example={"pos": pos}).double()
+    assert_distribution(phi.distribution, {"pos": pos}, {"pos": rep})
+
+
 @pytest.mark.parametrize(("place", "gradient"), [("gumbel", ps.ScoreFunction()), ("input", ps.ScoreFunction(0.2))])
 def test_saved_and_loaded(tmp_path, place, gradient):
     nodes = ps.S("nodes")
