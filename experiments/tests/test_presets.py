@@ -68,7 +68,11 @@ def test_a_published_result_can_be_run_again(path: Path) -> None:
         return
     result = read_result(path)
     found = experiment(result["experiment"])
-    given = [f"--{name}={json.dumps(value)}" for name, value in result["overrides"].items()]
+    given = []
+    for name, value in result["overrides"].items():
+        if not isinstance(value, str):
+            value = json.dumps(value)
+        given.append(f"--{name}={value}")
     file = str(found.presets[result["preset"]])
     now = parse(found, ["--preset", file, *given, f"--seed={result['seed']}"])
     recorded = asdict(found.config()) | result["config"]  # fields younger than the run had their defaults
