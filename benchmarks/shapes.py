@@ -32,7 +32,7 @@ TURNED = ps.Rep(None, SPACE)
 SHAPES = ("ellipsoid", "box", "cylinder", "cone", "torus")
 POINTS, TRAINED, TESTED = 64, 1000, 500
 NOISE = 0.05  # of a coordinate, in units of the size of a cloud
-BATCH, EPOCHS, LEARNING_RATE = 50, 10, 3e-3
+BATCH, EPOCHS, LEARNING_RATE = 50, 60, 3e-3
 
 
 # ---------------------------------------------------------------- data

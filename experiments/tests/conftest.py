@@ -54,12 +54,10 @@ def small() -> list[str]:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from probsym_experiments.nbody import data as nbody
+    from probsym_experiments.nbody.data import System, load
 
     folder = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nbody, "DRAWN", {"train": 64, "valid": 16, "test": 16})  # not the 14,000 of the benchmark
-        nbody.load(nbody.System(train=64, valid=16, test=16), folder)
+    load(System(train=64, valid=16, test=16), folder)
     return folder
 
 
