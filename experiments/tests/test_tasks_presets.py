@@ -15,6 +15,7 @@ from probsym_experiments.cli import main
 from probsym_experiments.config import load_config
 from probsym_experiments.errors import UserError
 from probsym_experiments.methods import PAPER as METHODS
+from probsym_experiments.models.published_vit import Margin
 from probsym_experiments.published import published
 from probsym_experiments.registry import experiment, summary
 from probsym_experiments.tasks import pattern
@@ -48,6 +49,7 @@ def test_names_say_base_method_and_variant(task: str, preset: str) -> None:
     assert config.base in BASES
 
 
+EXPERIMENT_SIZES = {"pattern": 188, "peptides-func": 444, "peptides-struct": 444, "pcqm-contact": 53}
 RECIPES = {  # steps, lr, weight decay, patch, samples of a learned p in training
     "pattern": (25_000, 1e-5, 0.01, 14, 1),
     "peptides-func": (50_000, 1e-5, 0.1, 32, 1),
@@ -62,15 +64,23 @@ def test_the_papers_recipes(task: str, preset: str) -> None:
     steps, lr, decay, patch, learned = RECIPES[task]
     assert (config.steps, config.lr, config.weight_decay, config.batch_size) == (steps, lr, decay, 128)
     assert (config.warmup, config.schedule, config.trainer.precision) == (5_000, "linear", "bf16-mixed")
-    assert (config.base, config.patch, config.layers) == ("vit-b16-in21k", patch, None)
+    assert (config.base, config.published, config.layers) == ("vit-b16-in21k", True, None)
+    assert config.source == "timm:vit_base_patch16_224.augreg_in21k"
+    assert Margin.of(EXPERIMENT_SIZES[task], 14, "zeros", False).patch == patch
+    assert (config.rate(0), config.rate(2_500)) == (0.0, lr / 2)
     method, samples = METHODS[config.symmetrizer], {"ps": learned, "ga": 10, "fa": None, "canonical": None}
     assert config.train_samples == samples[config.symmetrizer]
     if method.random:
-        assert (config.valid_samples, config.samples) == (10, 10)
+        tested = 100 if task.startswith("peptides") else 10
+        assert (config.valid_samples, config.samples) == (10, tested)
+    assert config.select == ("metric" if task.startswith("peptides") else "loss")
+    dropped = {"peptides-func": (0.5, False, "reflect"), "peptides-struct": (0.5, True, "circular")}
+    margin = (config.patch_dropout, config.patch_dropout_varies, config.padding)
+    assert margin == dropped.get(task, (0.0, False, "zeros"))
     if method.net:
         assert (config.entropy_weight, config.temperature, config.sinkhorn) == (0.1, 0.01, 20)
     if method.noisy:
-        assert (config.noise, config.scale) == ("input", 1.0)
+        assert (config.scale, config.order_dropout) == (1.0, 0.0 if task == "pcqm-contact" else 0.1)
 
 
 @pytest.mark.parametrize(("task", "preset"), PUBLISHED)
@@ -130,6 +140,7 @@ def test_dry_run(
     options = ["--steps=1", "--validate_every=1", "--batch_size=2", "--warmup=1", "--repeats=1", "--bootstrap=2"]
     options += [f"--{part}_size={sizes}" for part in ("train", "valid", "test")]
     options += ["--trainer.accelerator=cpu", "--trainer.progress=false", "--data", str(folder)]
+    options += [f"--source={tiny}"]
     options = fitting(task, preset, options)
     assert main(["run", task, "--preset", preset, *options, "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "learning_curve.png").is_file()

@@ -1,7 +1,7 @@
 """The paper's base models, to be symmetrized, and EGNN, the equivariant net beside them."""
 
 from .atoms import AtomPoints, AtomTransformer
-from .batch_norm_gin import BatchNormGIN
+from .batch_norm_gin import BatchNormGIN, GraphScores
 from .dynamics import ParticleDynamics, ParticleDynamicsTransformer
 from .egnn import EGNN
 from .gin_id import GINID
@@ -22,6 +22,7 @@ __all__ = [
     "AtomTransformer",
     "BatchNormGIN",
     "GivenPairs",
+    "GraphScores",
     "IdentifiedGNN",
     "MessagePassing",
     "NodeScores",

@@ -39,6 +39,7 @@ class BatchNormGIN(nn.Module):
         in_features: F.
         spare: A further linear map of the inputs that is never called: one of the two versions has it, and counts its
             parameters.
+        padded_to: Nodes that graphs are padded to before BatchNorm counts rows; None is as many as they come with.
 
     >>> sum(p.numel() for p in BatchNormGIN(2, spare=True).parameters())
     22022
@@ -49,9 +50,16 @@ class BatchNormGIN(nn.Module):
     reads_only = True  # it writes into none of its arguments
 
     def __init__(
-        self, in_features: int, hidden: int = 64, layers: int = 3, dropout: float = 0.0, spare: bool = False
+        self,
+        in_features: int,
+        hidden: int = 64,
+        layers: int = 3,
+        dropout: float = 0.0,
+        spare: bool = False,
+        padded_to: int | None = None,
     ) -> None:
         super().__init__()
+        self.padded_to = padded_to
         self.virtual = nn.Parameter(torch.randn(in_features))
         self.eps = nn.Parameter(torch.rand(layers))
         widths = [in_features, *[hidden] * (layers - 1)]
@@ -61,15 +69,20 @@ class BatchNormGIN(nn.Module):
             self.spare = nn.Linear(in_features, hidden)
 
     def forward(self, adjacency: Tensor, nodes: Tensor, mask: Tensor | None = None, **others: Tensor) -> Tensor:
-        rows, n = adjacency.shape[:2]
+        rows, given = adjacency.shape[:2]
 
         # 1. The virtual node comes first; padding has neither features nor edges.
         nodes = keep(nodes.to(self.virtual.dtype), mask)
+        there = torch.ones(rows, given, dtype=nodes.dtype, device=nodes.device)
+        if mask is not None:
+            there = mask.to(nodes.dtype)
+        more = max(0, (self.padded_to or given) - given)
+        nodes = pad(nodes, (0, 0, 0, more))
+        there = pad(there, (0, more))
+        adjacency = pad(adjacency, (0, more, 0, more))
+        n = given + more
         virtual = self.virtual.expand(rows, 1, -1)
         h = torch.cat([virtual, nodes], 1)
-        there = torch.ones(rows, n, dtype=h.dtype, device=h.device)
-        if mask is not None:
-            there = mask.to(h.dtype)
         joined = torch.cat([torch.ones_like(there[:, :1]), there], 1)  # what the virtual node is joined to
         edges = pad(adjacency.to(h.dtype), (1, 0, 1, 0))
         edges[:, 0] = joined
@@ -79,4 +92,24 @@ class BatchNormGIN(nn.Module):
         for eps, update in zip(self.eps, self.updates, strict=True):
             h = edges.mT @ h + (1 + eps) * h
             h = update(h.flatten(0, 1)).unflatten(0, (rows, n + 1))
-        return self.head(h[:, 1:]).squeeze(-1)
+        return self.head(h[:, 1 : 1 + given]).squeeze(-1)
+
+
+class GraphScores(nn.Module):
+    """`BatchNormGIN` for models that are called with x (R, N, F), edge (R, N, N, P) and mask.
+
+    The first feature of an edge says that it is there.
+
+    >>> net = GraphScores(BatchNormGIN(3))
+    >>> net(torch.randn(2, 5, 3), torch.ones(2, 5, 5, 4), torch.ones(2, 5, dtype=torch.bool)).shape
+    torch.Size([2, 5])
+    """
+
+    reads_only = True  # it writes into none of its arguments
+
+    def __init__(self, net: BatchNormGIN) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, edge: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.net(edge[..., 0], x, mask)

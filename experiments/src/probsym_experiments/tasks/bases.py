@@ -77,6 +77,8 @@ class Backbone:
 
         source = config.source or self.source
         try:
+            if config.published:
+                return published(config, task, channels, source)
             return GraphTransformer.from_pretrained(
                 source,
                 **parts(config, task, channels),
@@ -94,6 +96,33 @@ class Backbone:
             raise UserError(f"base: {config.base}: {error}{advice}") from error
         except (TypeError, ValueError, ImportError) as error:
             raise UserError(f"base: {config.base}: {error}") from error
+
+
+def published(config: Config, task: Task, channels: Channels, source: str) -> nn.Module:
+    """The network of the published code, around the transformer of a source."""
+    from probsym.integrations.transformers import ImagePatches
+    from probsym.integrations.transformers.families import encoder_of
+    from probsym.integrations.transformers.sources import open_source
+
+    from ..models.published_vit import GRID, PublishedViT
+
+    opened = open_source(source, config.pretrained, config.attention)
+    grid = ImagePatches(max_nodes=GRID, patch=1)  # as many tokens, whatever the graphs
+    encoder, _ = encoder_of(opened.model, grid, config.layers)
+    encoder.checkpointing = config.checkpointing
+    return PublishedViT(
+        encoder,
+        task.max_nodes,
+        channels.x,
+        channels.edge,
+        task.goal.outputs,
+        pairs=kind(task) > 0,
+        hides_nodes=channels.diagonal,
+        mode=config.padding,
+        centred=config.centred,
+        patch_dropout=config.patch_dropout,
+        varies=config.patch_dropout_varies,
+    )
 
 
 def scratch(config: Config, task: Task, channels: Channels) -> nn.Module:

@@ -18,47 +18,69 @@ from .storage import Graphs
 
 @dataclass(frozen=True)
 class Channels:
-    """Classes of the categories of nodes and edges, and steps of the random walks that nodes know."""
+    """Classes of the categories of nodes and edges, and steps of the random walks that nodes know.
+
+    Args:
+        full: Whether every class has an indicator, and edges one more that says that they are there, as in the
+            published code. Otherwise two classes have one, and edges say that they are there if they have no kinds.
+        diagonal: Whether the features of nodes are on the diagonal of further features of edges.
+    """
 
     nodes: tuple[int, ...]
     edges: tuple[int, ...] = ()
     walks: int = 0
+    full: bool = False
+    diagonal: bool = False
 
     @property
     def x(self) -> int:
         """Channels of a node."""
+        if self.full:
+            return sum(self.nodes) + self.walks
         return width(self.nodes) + self.walks
 
     @property
     def edge(self) -> int:
         """Channels of an edge: its kind, or that it is there."""
-        return max(1, width(self.edges))
+        channels = max(1, width(self.edges))
+        if self.full:
+            channels = 1 + sum(self.edges)
+        if self.diagonal:
+            channels += self.x
+        return channels
 
     def of_nodes(self, graphs: Graphs) -> Tensor:
         """(sum N, Cx)."""
         columns = graphs.nodes.columns
-        categories = indicators(columns["x"], self.nodes)
+        categories = indicators(columns["x"], self.nodes, self.full)
         if not self.walks:
             return categories
         return torch.cat([categories, torch.from_numpy(columns["walks"])], 1)
 
     def of_edges(self, graphs: Graphs) -> Tensor:
         """(sum E, Ce), each edge once."""
+        there = torch.ones(int(graphs.edges.counts.sum()), 1)
         if not self.edges:
-            return torch.ones(int(graphs.edges.counts.sum()), 1)
-        return indicators(graphs.edges.columns["attr"], self.edges)
+            return there
+        kinds = indicators(graphs.edges.columns["attr"], self.edges, self.full)
+        if self.full:
+            return torch.cat([there, kinds], 1)
+        return kinds
 
 
 @dataclass(frozen=True)
 class Collated:
-    """Graphs that `collate` makes a batch of when asked; see `batches.Source`. Those that are padded have `sizes`."""
+    """Graphs that `collate` makes a batch of when asked; see `batches.Source`.
+
+    Those that are padded have `sizes`, so that batches hold graphs of like size; not in the published code.
+    """
 
     graphs: Graphs
     collate: Padded | Packed
 
     @property
     def sizes(self) -> Tensor | None:
-        if isinstance(self.collate, Padded):
+        if isinstance(self.collate, Padded) and not self.collate.channels.full:
             return torch.from_numpy(self.graphs.sizes)
         return None
 
@@ -84,12 +106,15 @@ class Padded:
         mask = torch.arange(largest) < sizes[:, None]
         x = torch.zeros(count, largest, self.channels.x)
         x[mask] = self.channels.of_nodes(graphs)
-        edge = torch.zeros(count, largest, largest, self.channels.edge)
+        of_edges = self.channels.of_edges(graphs)
+        edge = torch.zeros(count, largest, largest, of_edges.shape[1])
         graph = torch.from_numpy(graphs.edges.graph)
         i, j = torch.from_numpy(graphs.edges.columns["index"].astype(np.int64)).unbind(1)
-        of_edges = self.channels.of_edges(graphs)
         edge[graph, i, j] = of_edges
         edge[graph, j, i] = of_edges
+        if self.channels.diagonal:
+            on_diagonal = torch.diag_embed(x.mT).movedim(1, 3)
+            edge = torch.cat([edge, on_diagonal], -1)
         return {"x": x, "edge": edge, "mask": mask} | labels(graphs, mask)
 
 

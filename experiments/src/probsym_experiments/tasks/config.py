@@ -45,6 +45,14 @@ class Config(Recipe):
         repeats: Times that the largest of them is drawn anew.
         rows: Samples times graphs that the base sees at once when it is judged.
         bootstrap: Resamples of the test set for its standard error.
+        published: p and its net, the features of nodes and edges, what leads from graphs to a pretrained transformer
+            and back and the loss of a batch as in the published code (see docs/reproduction.md); the noise is uniform
+            on [0, scale].
+        order_dropout: Of the net of p of the published code.
+        padding: What fills the margin of the image: zeros, reflect or circular; with published, as the next two.
+        centred: Whether half of the margin is in front of the image.
+        patch_dropout_varies: Whether each call draws its share of patches that are left out, up to patch_dropout.
+        select: What picks the weights that are kept: the metric of the task, or the loss.
         entropy_weight: Of the entropy of the soft permutations in the loss; ps and canonical only.
         temperature: Of the relaxation, in standard deviations of the scores.
         sinkhorn: Normalisations of the relaxation.
@@ -80,6 +88,12 @@ class Config(Recipe):
     repeats: int = 3
     rows: int = 64
     bootstrap: int = 200
+    published: bool = False
+    order_dropout: float = 0.0
+    padding: str = "zeros"
+    centred: bool = False
+    patch_dropout_varies: bool = False
+    select: str = "metric"
     entropy_weight: float = 0.0
     temperature: float = RELAXED.temperature
     sinkhorn: int = RELAXED.sinkhorn
@@ -102,9 +116,15 @@ class Config(Recipe):
         for name in ("patch", "layers", "lora", "train_samples", "train_size", "valid_size", "test_size"):
             if getattr(self, name) is not None:
                 at_least(self, 1, name)
-        at_least(self, 0, "walks", "entropy_weight", "sinkhorn", "dropout", "patch_dropout")
+        at_least(self, 0, "walks", "entropy_weight", "sinkhorn", "dropout", "patch_dropout", "order_dropout")
+        choose("select", dict.fromkeys(("metric", "loss")), self.select)
+        choose("padding", dict.fromkeys(("zeros", "reflect", "circular")), self.padding)
+        if self.published and ("source" not in BASES[self.base].settings or self.base == "minilm"):
+            raise UserError(f"published: expected a vision transformer with weights as base; got {self.base}")
+        if self.published and (self.tokens == "nodes" or self.frozen or self.lora is not None):
+            raise UserError("published: expected false with tokens nodes, frozen or lora")
         positive(self, "temperature", "scale")
-        for name in ("dropout", "patch_dropout"):
+        for name in ("dropout", "patch_dropout", "order_dropout"):
             if not getattr(self, name) < 1:
                 raise UserError(f"{name}: expected less than 1; got {getattr(self, name)}")
         if self.width % self.heads:
@@ -122,6 +142,9 @@ class Config(Recipe):
                 method.net,
                 ("temperature", "sinkhorn", "entropy_weight"),
             ),
+            "published": (self.published, ("padding", "centred", "patch_dropout_varies")),
+            "published, with a net of p": (self.published and method.net, ("order_dropout",)),
+            "published false": (not self.published, ("noise",)),
             "tokens patches": (self.tokens == "patches", ("patch", "patch_dropout")),
             "frames (symmetrizer fa)": (self.symmetrizer == "fa", ("max_support",)),
         }
@@ -131,7 +154,7 @@ class Config(Recipe):
 
     @property
     def relaxation(self) -> ps.Relaxation:
-        return ps.Relaxation(self.temperature, self.sinkhorn)
+        return ps.Relaxation(self.temperature, self.sinkhorn, softmax=not self.published)
 
     @property
     def counts(self) -> dict[str, int | None]:

@@ -21,8 +21,8 @@ def width(classes: Sequence[int]) -> int:
     return total
 
 
-def indicators(values: NDArray, classes: Sequence[int]) -> Tensor:
-    """Categories (R, F) as 0 and 1 (R, W).
+def indicators(values: NDArray, classes: Sequence[int], full: bool = False) -> Tensor:
+    """Categories (R, F) as 0 and 1 (R, W), `width(classes)` columns; with `full` one for every class.
 
     >>> indicators(np.array([[2, 0, 1], [0, 0, 0]]), (3, 1, 2)).tolist()
     [[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]]
@@ -31,7 +31,8 @@ def indicators(values: NDArray, classes: Sequence[int]) -> Tensor:
     parts = []
     for column, count in enumerate(classes):
         value = numbers[:, column, None]
-        parts.append((value == torch.arange(count - _columns(count), count)).float())
+        columns = count if full else _columns(count)
+        parts.append((value == torch.arange(count - columns, count)).float())
     return torch.cat(parts, 1)
 
 

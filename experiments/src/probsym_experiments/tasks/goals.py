@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,14 @@ class Goal(ABC):
         """The same goal with what it takes from the training set, such as the balance of classes."""
         return self
 
+    def of_batches(self) -> Goal:
+        """The same goal as the published code has it: with its loss of a batch, and its outputs.
+
+        Where that loss is no mean over graphs, the mean of `losses` is that loss. Outputs of nodes are the diagonal of
+        outputs of pairs.
+        """
+        return self
+
     def check(self, graphs: Graphs, part: str) -> None:
         """Raises UserError if the metric is not defined on these graphs."""
         if not len(graphs):
@@ -72,30 +80,57 @@ class NodeClasses(Goal):
     """Classes of nodes by their mean recall, weighted in the loss so that each class counts alike (arXiv 2003.00982).
 
     The loss of a graph is sum_i w_{y_i} CE_i over the mean weight sum of a training graph, so that a mean over graphs
-    is the loss of all their nodes, on however many processes they lie.
+    is the loss of all their nodes, on however many processes they lie. Or, `of_batches`, it is the cross-entropy of all
+    nodes of a batch with weights w_c = 1 - share of class c in it, over the sum of the weights, and outputs are pairs
+    (..., N, N, C) of which the diagonal counts.
     """
 
     outputs: int
     weights: tuple[float, ...] = ()  # of the classes, by `fit`
+    by_batch: bool = False
     name: str = "accuracy, classes alike"
     higher: bool = True
 
     def rep(self, nodes: NodeAxis) -> Rep:
+        if self.by_batch:
+            return Rep(nodes, nodes)
         return Rep(nodes)
 
     def fit(self, train: Graphs) -> NodeClasses:
         counts = np.bincount(train.nodes.columns["label"], minlength=self.outputs)
         weights = len(train) / (self.outputs * np.maximum(counts, 1))
-        return NodeClasses(self.outputs, tuple(weights.tolist()))
+        return NodeClasses(self.outputs, tuple(weights.tolist()), self.by_batch)
+
+    def of_batches(self) -> NodeClasses:
+        return replace(self, by_batch=True)
 
     def losses(self, output: Tensor, batch: Batch) -> Tensor:
+        if self.by_batch:
+            return self._losses_of_batch(_diagonal(output).float(), batch)
         weights = output.new_tensor(self.weights, dtype=torch.float32)
         errors = cross_entropy(output.float().movedim(-1, 1), batch["label"], weights, reduction="none")
         return per_graph(errors, batch)
 
+    def _losses_of_batch(self, output: Tensor, batch: Batch) -> Tensor:
+        # 1. Nodes of each class in this batch, and its weight; a class without nodes has none.
+        label = batch["label"]
+        there = torch.ones_like(label)
+        if "mask" in batch:
+            there = batch["mask"].long()
+        counts = torch.bincount(label.flatten(), there.flatten().double(), minlength=self.outputs)
+        total = counts.sum()
+        weights = (total - counts) / total * (counts > 0)
+
+        # 2. The share of each graph in the mean, times the number of graphs.
+        errors = cross_entropy(output.movedim(-1, 1), label, weights.to(output.dtype), reduction="none")
+        sums = per_graph(errors, batch)
+        return sums * len(sums) / (weights * counts).sum().to(output.dtype)
+
     def rows(self, output: Tensor, batch: Batch) -> Tensor:
         """Right nodes of each class, then all of each class (S, B, 2 C)."""
         label = batch["label"]
+        if self.by_batch:
+            output = _diagonal(output)
         right = output.argmax(-1) == label
         classes = label.unsqueeze(-1) == torch.arange(self.outputs, device=label.device)
         right_of_class = []
@@ -117,6 +152,11 @@ class NodeClasses(Goal):
         counts = np.bincount(graphs.nodes.columns["label"], minlength=self.outputs)
         if not (counts > 0).all():
             raise UserError(f"{part}: class {int(np.argmin(counts))} never occurs, so that its recall is not defined")
+
+
+def _diagonal(pairs: Tensor) -> Tensor:
+    """(..., N, N, C) to (..., N, C)."""
+    return pairs.diagonal(dim1=-3, dim2=-2).mT
 
 
 @dataclass(frozen=True)
@@ -213,6 +253,10 @@ class Links(Goal):
     name: str = "mean reciprocal rank"
     higher: bool = True
     names: tuple[str, ...] = field(default=rank_names())
+    by_batch: bool = False  # whether the loss is a mean over the pairs of a batch, and not of a graph first
+
+    def of_batches(self) -> Links:
+        return replace(self, by_batch=True)
 
     def rep(self, nodes: NodeAxis) -> Rep:
         return Rep(nodes, nodes)
@@ -222,6 +266,9 @@ class Links(Goal):
         errors = binary_cross_entropy_with_logits(
             output[graph, i, j, 0].float(), batch["label"].float(), reduction="none"
         )
+        if self.by_batch:
+            sums = torch.zeros(len(output), device=output.device, dtype=errors.dtype).index_add_(0, graph, errors)
+            return sums * len(output) / max(len(errors), 1)
         count = torch.zeros(len(output), device=output.device).index_add_(0, graph, torch.ones_like(errors))
         return torch.zeros_like(count).index_add_(0, graph, errors) / count.clamp_min(1)
 

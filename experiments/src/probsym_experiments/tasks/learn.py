@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
 
 import probsym as ps
 
@@ -36,7 +39,10 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     check(task, config)
     parts = task.parts(place.data, config.counts, config.walks)
     goal = task.goal.fit(parts["train"])
-    channels = Channels(task.node_classes, task.edge_classes, config.walks)
+    if config.published:
+        goal = goal.of_batches()
+    on_diagonal = config.published and kind(task) == 1  # there nodes are read and written on the diagonal of the image
+    channels = Channels(task.node_classes, task.edge_classes, config.walks, config.published, on_diagonal)
     collate = BASES[config.base].layout.collate(channels)
     data = {part: Collated(graphs, collate) for part, graphs in parts.items()}
     torch.manual_seed(config.seed)
@@ -47,13 +53,18 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     valid_samples = 1
     if random:
         valid_samples = config.valid_samples
+    judge_by: Rows | Losses = Rows(goal)
+    metric: Callable[[], Metric] = partial(Whole, goal)
+    if config.select == "loss":
+        judge_by = Losses(goal)
+        metric = partial(MeanMetric, nan_strategy="disable")  # a NaN is told, not skipped
     problem = Problem(
         phi,
         Loss(goal, config.entropy_weight),
-        Rows(goal),
+        judge_by,
         data["train"],
         data["valid"],
-        metric=lambda: Whole(goal),
+        metric=metric,
         groups=lambda: groups(config, phi),
         page=max(1, config.rows // valid_samples),
     )
@@ -102,6 +113,16 @@ class Loss:
             return self.goal.losses(phi(**arguments(batch)), batch).mean()
         estimate = phi(**arguments(batch), return_estimate=True)
         return add_entropy(self.goal.losses(estimate.mean, batch).mean(), estimate, self.entropy_weight)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The loss of each graph of a batch (B,)."""
+
+    goal: Goal
+
+    def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
+        return self.goal.losses(phi(**arguments(batch)), batch)
 
 
 @dataclass(frozen=True)
