@@ -246,7 +246,13 @@ def test_a_small_run_reports(run, preset: str) -> None:
     assert result["value"] == pytest.approx(found["turned"]["force_mae"], rel=0.5)
     assert result["original pose"] == found["original"]["force_mae"]
     drawn = preset == "points-recursive"
-    assert [row["samples"] for row in result["by_samples"]] == ([1, 2] if drawn else [1])
+    counts = [row["samples"] for row in result["by_samples"]]
+    if drawn:
+        assert counts == [1, 2]
+    elif preset == "points-wf":
+        assert 2 < counts[0] <= 56  # pairs of atoms of eight
+    else:
+        assert counts == [1]
     assert result["flights"]["samples"] == (2 if drawn else None)
     assert result["flights"]["generic"]["off_worst"] < 50
     assert result["step_seconds"]["ratio"] > 0

@@ -50,7 +50,8 @@ FIRST = {
     ("peptides-struct", "dinov2-s-ps"),
     ("pcqm-contact", "scratch-ps"),
     ("pcqm-contact", "dinov2-s-ps"),
-    *(("atoms", f"points-{method}") for method in ("none", "augmented", "ga", "wf", "ps", "recursive", "canonical")),
+    ("atoms", "points-fa"),
+    ("atoms", "points-wf"),
 }
 
 

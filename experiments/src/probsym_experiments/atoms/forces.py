@@ -1,4 +1,4 @@
-"""Many draws of energies and forces, each of one sample."""
+"""Many draws of energies and forces, each of one sample, or their exact averages."""
 
 from __future__ import annotations
 
@@ -32,3 +32,12 @@ def draws(phi: ps.Symmetrizer, data: Batch, samples: int | None, seed: int) -> t
         energies.append(energy.unflatten(0, (times, -1)))
         forces.append(force.unflatten(0, (times, -1)))
     return torch.cat(energies, 1), torch.cat(forces, 1)
+
+
+@torch.no_grad()
+def poses(phi: ps.Symmetrizer, data: Batch) -> int:
+    """The most poses of a frame that an exact average is over."""
+    most = 0
+    for page in Pages(Tensors(data), 100):
+        most = max(most, int(phi.estimate(**inputs(page)).samples.max()))
+    return most
