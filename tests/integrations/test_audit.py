@@ -19,7 +19,7 @@ from tests.integrations import potentials
 
 from probsym.estimators import finite
 from probsym.integrations.ase import SymmetrizedCalculator
-from probsym.integrations.audit import AuditError, Tolerances, audit, draw
+from probsym.integrations.audit import SYMMETRIES, AuditError, Moved, Symmetry, Tolerances, audit, draw
 from probsym.integrations.audit.moves import random_rotations
 from probsym.integrations.audit.outcome import judge, mean_square_p_value
 from probsym.integrations.audit.poses import spectrum
@@ -125,6 +125,33 @@ def test_a_row_flags_what_it_is_made_for(model, rows):
 def test_a_row_of_crystals_flags_what_it_is_made_for(model, rows):
     report = audit(model, bulk("Cu", a=3.4, cubic=True), **FEW)
     assert violated(report) == rows, str(report)
+
+
+class Heavier(Symmetry):
+    """A row of one's own: isotopes have one energy."""
+
+    name = "isotopes"
+
+    def moves(self, atoms, count, rng):
+        for _ in range(count):
+            heavier = atoms.copy()
+            heavier.set_masses(2 * atoms.get_masses())
+            yield Moved(heavier)
+
+
+def test_a_row_of_ones_own():
+    def weighs(atoms):
+        return {"energy": 1e-3 * float(atoms.get_masses().sum())}
+
+    rows = [*SYMMETRIES, Heavier()]
+    assert violated(audit(weighs, cluster(), symmetries=rows, **FEW)) == {"isotopes"}
+    assert audit(potentials.sound, cluster(), symmetries=rows, **FEW).passed
+
+
+def test_a_calculator_without_forces_is_audited_on_what_it_has():
+    report = audit(potentials.Field(), Atoms("H", [[0.6, -0.7, 0.4]]), **FEW)
+    assert violated(report) == {"rotation", "reflection", "translation"}
+    assert report.structures[0].skipped["curl of F"] == "the calculator has no forces"
 
 
 def test_a_random_calculator_is_not_excused_by_its_own_noise():

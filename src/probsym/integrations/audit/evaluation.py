@@ -54,6 +54,9 @@ class Evaluation:
         self.on_call = on_call
         self.count = 0
         self._missing: set[str] = set()  # properties that the calculator does not implement
+        declared = getattr(calculator, "implemented_properties", None)
+        if declared is not None:
+            self._missing = {"forces", "stress"} - set(declared)
 
     def __call__(self, atoms: Atoms, what: str) -> Results:
         """The results for a structure; `what` names it in errors.

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from probsym.integrations.audit.outcome import QUANTITIES, UNITS, VIOLATED, Outcome, Rounding, Tolerances
+from probsym.integrations.audit.outcome import QUANTITIES, SAFETY, UNITS, VIOLATED, Outcome, Rounding, Tolerances
 from probsym.integrations.audit.poses import Residual, Spectrum
 
 FORMAT = "probsym audit 1"
@@ -139,7 +139,7 @@ class AuditReport:
         """The tables, at most 80 columns."""
         lines = self._head()
         lines += self._outcomes()
-        lines += self._skipped()
+        lines += self._remarks()
         shown = self.shown
         if shown is not None:
             lines += _spectrum(shown)
@@ -181,8 +181,20 @@ class AuditReport:
         lines.append("p: that the rms over all moves is within the limit, for any law of deviations")
         return lines
 
-    def _skipped(self) -> list[str]:
+    def _remarks(self) -> list[str]:
         lines: list[str] = []
+        for row in self.rows:
+            for quantity in QUANTITIES:
+                found = self.worst(row, quantity)
+                if found is None:
+                    continue
+                structure, outcome = found
+                expected = max(getattr(self.tolerances, quantity), SAFETY * outcome.rounding)
+                if outcome.limit > expected:
+                    lines.append(
+                        f"{row}, {structure.name}: limit {_short(outcome.limit)} {UNITS[quantity]}, the error of the "
+                        "integral: not smooth"
+                    )
         for structure in self.structures:
             reasons: dict[str, list[str]] = {}
             for row, reason in structure.skipped.items():
