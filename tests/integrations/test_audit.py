@@ -267,6 +267,15 @@ def test_the_report_fits_80_columns_and_is_json():
     assert len(draw(audit(potentials.sound, cluster(), **FEW)).axes) == 1
 
 
+def test_a_kink_in_the_forces_is_no_violation_and_is_told():
+    """Forces that jump where a pair leaves the cutoff are a gradient; integrals across the jump are known less well."""
+    report = audit(LennardJones(sigma=2.2, epsilon=1.0, rc=5.2), bulk("Ti"), poses=1, paths=3, spectrum="never")
+    assert report.passed
+    assert report.worst("F = -dE/dx", "forces")[1].limit > 2
+    assert "F = -dE/dx, 0 Ti2: limit" in str(report)
+    assert max(len(line) for line in str(report).splitlines()) <= 80
+
+
 def test_the_same_seed_says_the_same_and_nothing_is_changed():
     structure = bulk("Cu", cubic=True)
     before = structure.copy()

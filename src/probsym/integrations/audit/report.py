@@ -191,10 +191,8 @@ class AuditReport:
                 structure, outcome = found
                 expected = max(getattr(self.tolerances, quantity), SAFETY * outcome.rounding)
                 if outcome.limit > expected:
-                    lines.append(
-                        f"{row}, {structure.name}: limit {_short(outcome.limit)} {UNITS[quantity]}, the error of the "
-                        "integral: not smooth"
-                    )
+                    limit = f"{_short(outcome.limit)} {UNITS[quantity]}"
+                    lines.append(f"{row}, {structure.name}: limit {limit}, by the error of the integral")
         for structure in self.structures:
             reasons: dict[str, list[str]] = {}
             for row, reason in structure.skipped.items():
