@@ -336,12 +336,15 @@ def _per_row(x: Inputs, leaf: Leaf, value: Tensor) -> Tensor:
 def _symmetrizer(phi: nn.Module) -> Symmetrizer | None:
     """The Symmetrizer in what torch and the library wrap around one; None where there is none."""
     while not isinstance(phi, Symmetrizer):
+        compiled = getattr(
+            phi, "_orig_mod", None
+        )  # torch's class for it comes with the compiler, which is slow to import
         if isinstance(phi, Frozen):
             phi = phi.phi
         elif isinstance(phi, nn.parallel.DistributedDataParallel | nn.DataParallel):
             phi = phi.module
-        elif isinstance(getattr(phi, "_orig_mod", None), nn.Module):
-            phi = phi._orig_mod  # compiled: torch's class for it would have to be imported with the compiler
+        elif isinstance(compiled, nn.Module):
+            phi = compiled
         else:
             return None
     return phi
