@@ -125,6 +125,22 @@ def test_steps(monkeypatch, brief, capsys):
     assert not steps.left_out(case, 100, 99, False)
 
 
+def test_launches():
+    """Views and allocations do not count, reading a value does; a learned p adds no more than is written down."""
+    import launches
+
+    x = torch.ones(3)
+    with launches.Launches() as counter:
+        y = (x.unsqueeze(0) + torch.empty(3).fill_(1)).sum()
+        float(y)
+    assert counter.count == 4  # fill, add, sum, and a value that is read
+    (row, *_) = json.loads((HERE.parent / "results" / "benchmarks" / "launches.json").read_text())["tables"][0]["rows"]
+    found = {p: (here, there) for p, here, there in launches.counted(launches.cases()[row[0]], launches.BATCH)}
+    (bare, bare_there), (learned, learned_there) = found["bare"], found["learned"]
+    assert learned.count - bare.count <= 1.05 * int(row[4])  # another release of torch may take some more
+    assert learned_there.count - bare_there.count <= 1.05 * int(row[6])
+
+
 def test_memory_held_for_backward():
     """The input and the output of tanh, four and eight floats a row; no weights, and nothing twice."""
     from bases import Case
