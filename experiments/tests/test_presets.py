@@ -50,8 +50,6 @@ FIRST = {
     ("peptides-struct", "dinov2-s-ps"),
     ("pcqm-contact", "scratch-ps"),
     ("pcqm-contact", "dinov2-s-ps"),
-    ("atoms", "points-fa"),
-    ("atoms", "points-wf"),
 }
 
 
