@@ -112,6 +112,22 @@ def test_entries_of_info_that_nothing_is_known_of_are_refused_by_name():
     SymmetrizedCalculator(EMT(), info={"electric_field": None}).get_property("energy", atoms)
 
 
+def test_entries_of_info_that_are_no_numbers_stay():
+    atoms = molecule("CO")
+    atoms.info = {"names": ["a", "b"], "lists": [[1.0], [2.0, 3.0]], "set": {"x": np.ones(3)}, "cells": [1, 2, 3]}
+    base = Everything()
+    SymmetrizedCalculator(base).get_property("energy", atoms)
+    assert all(set(pose.info) == set(atoms.info) for pose in base.seen)
+
+
+def test_a_declared_entry_that_is_not_real_is_refused():
+    atoms = molecule("CO")
+    for value in (np.array([1.0, 1j, 0.0]), "up"):
+        atoms.info["field"] = value
+        with pytest.raises((TypeError, ValueError), match=r"info\['field'\]"):
+            SymmetrizedCalculator(EMT(), info={"field": ps.Rep(ps.SO(3))}).get_property("energy", atoms)
+
+
 def test_a_declared_array_of_another_shape_is_refused():
     atoms = molecule("CO")
     atoms.set_array("easy_axis", np.ones((2, 4)))

@@ -115,7 +115,10 @@ def _rep_of(name: str, value: Any, declared: dict[str, Rep | None], space: Space
     where = "arrays" if per_atom else "info"
     if name in declared:
         return declared[name]
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return None  # lists of lists of different lengths
     if array.dtype.kind not in "fc" or array.ndim <= int(per_atom):
         return None  # whole numbers and words, and one number an atom or a structure
     if name in ("positions", "momenta"):
@@ -138,7 +141,7 @@ def _rep_of(name: str, value: Any, declared: dict[str, Rep | None], space: Space
 def _tensor(name: str, value: Any) -> Tensor:
     """One input (1, ...) in float64."""
     try:
-        array = np.array(value, dtype=np.float64)
+        array = np.array(value).astype(np.float64, casting="same_kind")
     except (TypeError, ValueError):
         raise TypeError(f"atoms.{name}: expected real numbers, got {value!r}") from None
     return torch.from_numpy(array)[None]
