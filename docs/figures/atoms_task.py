@@ -168,19 +168,21 @@ def draw() -> None:
 
 
 def by_frames(axes: Axes) -> None:
-    """Force errors of turned frames by the number of frames to train on, of methods with several."""
+    """Force errors of turned frames by the number of frames to train on, of methods with several; cu8 is dashed."""
     for number, method in enumerate(("none", "augmented", "ga", "recursive")):
-        values: dict[int, list[float]] = {}
-        for result in read(method):
-            if result["config"]["system"] == "ethanol":
-                values.setdefault(result["config"]["train_size"], []).append(result["value"])
-        sizes = sorted(values)
-        means = [mean(values[size]) for size in sizes]
-        if len(sizes) > 1:
-            axes.plot(sizes, means, "o-", color=f"C{number}", label=SHORT.get(method, method))
+        for system, line in (("ethanol", "o-"), ("cu8", "s--")):
+            values: dict[int, list[float]] = {}
+            for result in read(method):
+                if result["config"]["system"] == system:
+                    values.setdefault(result["config"]["train_size"], []).append(result["value"])
+            sizes = sorted(values)
+            means = [mean(values[size]) for size in sizes]
+            if len(sizes) > 1:
+                label = f"{SHORT.get(method, method)}, {system}"
+                axes.plot(sizes, means, line, color=f"C{number}", label=label, markersize=4)
     axes.set(xscale="log", yscale="log", xlabel="frames to train on", ylabel="force MAE of turned frames, meV/Å")
     if axes.lines:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=7)
 
 
 def main() -> None:
