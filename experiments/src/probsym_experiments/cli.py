@@ -28,6 +28,7 @@ examples:
   probsym run nbody --preset gnn-ps --resume             go on after an interruption, with the same result
   probsym run nbody --preset gnn-ps --trainer.devices 4 --trainer.strategy ddp
   probsym run nbody --help                               all fields of an experiment
+  probsym queue --dry-run                                runs that wait for a GPU, and how far they are
   probsym table                                          our results beside published ones
   probsym figures                                        our results as figures/EXPERIMENT/*.png and *.csv
   probsym audit bulk:Cu --calculator emt                 which symmetries an interatomic potential has
@@ -163,6 +164,14 @@ def build_parser() -> Parser:
     subparser.add_argument("-h", "--help", action="store_true", help="this; with EXPERIMENT also its fields")
     subparser.set_defaults(parser=subparser)
 
+    subparser = add(queue, "queue [--minutes M] [--dry-run] [--data DIR] [--runs DIR] [--results DIR] [--list FILE]")
+    subparser.add_argument("--minutes", type=float, default=8.0, metavar="M", help="after which it ends; default: 8")
+    subparser.add_argument("--dry-run", action="store_true", help="check the list and show it; nothing is run")
+    subparser.add_argument("--data", type=Path, metavar="DIR", help="data folder, as for probsym run")
+    subparser.add_argument("--runs", type=Path, default=Path("runs"), help="where they run; default: runs")
+    subparser.add_argument("--results", type=Path, default=Path("results"), help="for what is done; default: results")
+    subparser.add_argument("--list", type=Path, metavar="FILE", help="another list than that of the package")
+
     subparser = add(table, "table [--runs DIR] [--results DIR]")
     subparser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folders that probsym run wrote; default: runs"
@@ -251,6 +260,27 @@ def run(given: argparse.Namespace, rest: list[str]) -> None:
         stop.add_note("the same command with --resume goes on")
         raise
     print(headline(result))
+
+
+def queue(given: argparse.Namespace, rest: list[str]) -> None:
+    """go through the runs that wait for a GPU, for some minutes; a later call goes on"""
+    from .queue import FILE, next_batch, read, work
+
+    if not given.minutes > 0:
+        raise UserError(f"--minutes: expected a positive number; got {given.minutes}")
+    jobs = read(given.list or FILE)
+    if not given.dry_run:
+        work(jobs, given.minutes, given.runs, given.results, given.data)
+        return
+    upcoming = next_batch(jobs, given.runs, given.results)
+    told = None
+    for job in jobs:
+        if job.settles != told:
+            print(job.settles)
+            told = job.settles
+        mark = " <- next" if job in upcoming else ""
+        name = job.folder(Path()).parent.name
+        print(f"  {job.state(given.runs, given.results):5}  {job.experiment} {name} seed {job.seed}{mark}")
 
 
 def headline(result: dict[str, Any]) -> str:
