@@ -90,10 +90,11 @@ def read(path: Path = FILE) -> list[Job]:
     jobs = []
     for number, entry in enumerate(entries):
         try:
-            options = {"flags": tuple(entry.get("flags", ())), "together": int(entry.get("together", 1))}
+            flags = tuple(entry.get("flags", ()))
+            together = int(entry.get("together", 1))
             for seed in entry["seeds"]:
                 for preset in entry["presets"]:
-                    job = Job(number, entry["settles"], entry["experiment"], preset, int(seed), **options)
+                    job = Job(number, entry["settles"], entry["experiment"], preset, int(seed), flags, together)
                     job.method()
                     jobs.append(job)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
