@@ -97,10 +97,10 @@ def read(path: Path = FILE) -> list[Job]:
                     job = Job(number, entry["settles"], entry["experiment"], preset, int(seed), flags, together)
                     job.method()
                     jobs.append(job)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}: entry {number + 1}: {type(error).__name__}: {error}") from error
         except UserError as error:
             raise UserError(f"{path}: entry {number + 1}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: entry {number + 1}: {type(error).__name__}: {error}") from error
     return jobs
 
 
