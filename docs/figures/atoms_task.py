@@ -43,6 +43,7 @@ SHORT = {
 SYSTEMS = {"ethanol": "Ethanol, GFN2-xTB", "cu8": "Eight copper atoms, EMT", "malonaldehyde": "Malonaldehyde, GFN2-xTB"}
 AUDITS = {"atoms_none": "as it is", "atoms_ga": "uniform poses, 24 octahedral ones, frozen"}
 FRAMES = 1_000  # to train on, in the tables
+STEPS = 600
 
 
 def read(method: str) -> list[dict]:
@@ -51,10 +52,11 @@ def read(method: str) -> list[dict]:
 
 
 def of(method: str, system: str, frames: int = FRAMES) -> list[dict]:
-    """Those of a system, trained on so many frames; one a seed."""
+    """Those of a system, trained on so many frames for as many steps as the presets; one a seed."""
     found = []
     for result in read(method):
-        if result["config"]["system"] == system and result["config"]["train_size"] == frames:
+        config = result["config"]
+        if config["system"] == system and config["train_size"] == frames and config["steps"] == STEPS:
             found.append(result)
     return found
 
@@ -168,17 +170,17 @@ def draw() -> None:
 
 
 def by_frames(axes: Axes) -> None:
-    """Force errors of turned frames by the number of frames to train on, of methods with several; cu8 is dashed."""
+    """Force errors of turned frames of ethanol by the number of frames, after a short and a long training."""
     for number, method in enumerate(("none", "augmented", "ga", "recursive")):
-        for system, line in (("ethanol", "o-"), ("cu8", "s--")):
+        for steps, line in ((STEPS, "o--"), (5 * STEPS, "s-")):
             values: dict[int, list[float]] = {}
             for result in read(method):
-                if result["config"]["system"] == system:
+                if result["config"]["system"] == "ethanol" and result["config"]["steps"] == steps:
                     values.setdefault(result["config"]["train_size"], []).append(result["value"])
             sizes = sorted(values)
             means = [mean(values[size]) for size in sizes]
             if len(sizes) > 1:
-                label = f"{SHORT.get(method, method)}, {system}"
+                label = f"{SHORT.get(method, method)}, {steps:,} steps"
                 axes.plot(sizes, means, line, color=f"C{number}", label=label, markersize=4)
     axes.set(xscale="log", yscale="log", xlabel="frames to train on", ylabel="force MAE of turned frames, meV/Å")
     if axes.lines:
