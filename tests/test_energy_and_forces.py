@@ -655,6 +655,19 @@ def test_a_bare_model_is_declared_by_reps() -> None:
 
 
 @pytest.mark.slow
+def test_a_bare_model_adds_up_no_padding() -> None:
+    # The model gives every atom an energy, padded ones too, for it is told of no mask where it sums nothing.
+    rep, per_atom, call = storage("padded")
+    model = PerAtom(total=False)
+    energy, forces = ps.energy_and_forces(model, call, reps={"pos": rep}, output=per_atom)
+    for number, size in enumerate(SIZES):
+        one = {"pos": call["pos"][number : number + 1, :size]}
+        alone = ps.energy_and_forces(model, one, reps={"pos": ps.Rep(ATOMS, SPACE)}, output=ps.Rep(ATOMS))
+        torch.testing.assert_close(energy[number], alone.energy[0])
+        torch.testing.assert_close(forces[number, :size], alone.forces[0])
+        assert not forces[number, size:].any()
+
+
 def test_what_torch_wraps_around_a_phi() -> None:
     """Compiled, and in DistributedDataParallel: the same results, and gradients of a loss of forces."""
     phi, call = potential("padded")

@@ -233,6 +233,10 @@ def _per_input(x: Inputs, value: Tensor, rep: Rep) -> Tensor:
             f"output: expected one energy for each entry of {rep!r}, of channels () or (1,), got shape "
             f"{tuple(value.shape)}"
         )
+    # A bare model writes into its padding what it likes; a phi leaves zeros there.
+    for axis, places in rep.nodes:
+        if axis in x.layouts:
+            value = x.layouts[axis].clear(value, rep.batch_dims, *(rep.batch_dims + place for place in places))
     value = wide(value).flatten(1).sum(1) if value.ndim > 1 else wide(value)
     if rep.ragged is None:
         return value
