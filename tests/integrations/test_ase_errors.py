@@ -237,9 +237,18 @@ def test_a_stress_of_nine_components_is_written_in_six():
     assert np.allclose(one, [2, 2, 2, 0, 0, 0], atol=1e-12)  # what rotations of the cube leave of any stress
 
 
-def test_a_batch_of_the_wrong_length_is_refused():
-    calculator = SymmetrizedCalculator(EMT(), batch=lambda poses, properties: [])
-    with pytest.raises(ValueError, match="batch: expected results of 24 structures, got 0"):
+@pytest.mark.parametrize(
+    ("returned", "error", "says"),
+    [
+        ([], ValueError, "batch: expected a list of 24 dicts of results, one for each structure, got 0"),
+        (None, TypeError, "batch: expected a list of 24 dicts .* got NoneType"),
+        ([None] * 24, TypeError, "batch: expected a list of 24 dicts .* got a NoneType among them"),
+    ],
+    ids=["short", "nothing", "no dicts"],
+)
+def test_a_batch_of_the_wrong_length_or_kind_is_refused(returned, error, says):
+    calculator = SymmetrizedCalculator(EMT(), batch=lambda poses, properties: returned)
+    with pytest.raises(error, match=says):
         calculator.get_property("energy", molecule("CO"))
 
 

@@ -72,9 +72,14 @@ class CalculatorModel(nn.Module):
             else:
                 poses = [self.structure.pose(rows, row) for row in range(count)]
                 returned = self.batch(poses, self.properties)
+                expected = f"batch: expected a list of {count} dicts of results, one for each structure"
+                if not isinstance(returned, Sequence):
+                    raise TypeError(f"{expected}, got {type(returned).__name__}")
                 if len(returned) != count:
-                    raise ValueError(f"batch: expected results of {count} structures, got {len(returned)}")
+                    raise ValueError(f"{expected}, got {len(returned)}")
                 for results in returned:
+                    if not isinstance(results, Mapping):
+                        raise TypeError(f"{expected}, got a {type(results).__name__} among them")
                     found.append(self._read(results))
         self.poses += count
 
