@@ -184,7 +184,7 @@ def by_frames(axes: Axes) -> None:
                 axes.plot(sizes, means, line, color=f"C{number}", label=label, markersize=4)
     axes.set(xscale="log", yscale="log", xlabel="frames to train on", ylabel="force MAE of turned frames, meV/Å")
     if axes.lines:
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="center", bbox_to_anchor=(0.5, 0.56))
 
 
 def main() -> None:
