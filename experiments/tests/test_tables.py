@@ -162,7 +162,24 @@ def test_only_what_was_read_at_its_source_is_verified() -> None:
         "paperswithcode page of arXiv 2306.02866",
         "scoutml page of PATTERN",
     }
-    assert {row.row: row.value for row in published("nbody") if row.verified} == {
+    first_task: dict[str, float] = {}
+    other_tasks: dict[str, float] = {}
+    for row in published("nbody"):
+        if not row.verified:
+            continue
+        if row.row.endswith("00 steps"):
+            other_tasks[row.row] = row.value
+        else:
+            first_task[row.row] = row.value
+    assert len(other_tasks) == 25
+    assert {name: value for name, value in other_tasks.items() if name.startswith("SEGNO")} == {
+        "SEGNO, charged, 1,500 steps": 0.01858,
+        "SEGNO, charged, 2,000 steps": 0.04285,
+        "SEGNO, gravity, 1,000 steps": 0.00338,
+        "SEGNO, gravity, 1,500 steps": 0.01362,
+        "SEGNO, gravity, 2,000 steps": 0.04017,
+    }
+    assert first_task == {
         "SE(3)-Transformer": 0.02483,
         "TFN": 0.01544,
         "GNN": 0.01077,
