@@ -171,6 +171,27 @@ def test_every_parameter_of_the_default_net_learns():
         assert [n for n in silent if not n.endswith("bias")] == [], name
 
 
+def test_scores_that_are_zero_send_no_large_gradient():
+    """As those of a net whose last layer starts at zero; the second input has scores that differ: the control."""
+
+    class ZeroFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores = nn.Parameter(torch.stack([torch.zeros(5), torch.arange(5.0)]))
+
+        def forward(self, x):
+            return {NODES: self.scores + 0 * x.sum(-1)}
+
+    net = ZeroFirst()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(15, 4))
+    phi = ps.symmetrize(model, ps.Rep(NODES), ps.Rep(), ps.Learned(net, NODES)).train()
+    x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    phi(x, samples=4, generator=torch.Generator().manual_seed(0)).square().sum().backward()
+    first, second = net.scores.grad.abs().amax(-1)
+    assert first < 1e3
+    assert 1e-6 < second < 1e3
+
+
 # ---------------------------------------------------------------- the default net: rounding, storage, first calls
 
 RING = torch.stack([ANGLE.cos(), ANGLE.sin(), 0 * ANGLE], -1)

@@ -469,7 +469,8 @@ def unit_size(vectors: Tensor) -> Tensor:
 def standardised(scores: Tensor, layout: Layout) -> Tensor:
     """Scores (*shape, N) of each input with mean zero and variance one; scores equal up to rounding become zero.
 
-    They are equal where the variance is rounding next to the mean square. Derivatives are finite there too.
+    They are equal where the variance is rounding next to the mean square. Derivatives are finite there too, and right
+    up to the second: the third is that of torch's layer norm, which is wrong (torch 2.13).
     """
     if not scores.numel():
         return scores
@@ -486,7 +487,8 @@ def standardised(scores: Tensor, layout: Layout) -> Tensor:
     # 2. all nodes exist: a layer norm, whose small number keeps derivatives finite where scores are equal
     if mask is None:
         normal, mean, inverse_deviation = torch.native_layer_norm(z, z.shape[-1:], None, None, 1e-6 * least)
-        real = (mean * inverse_deviation).abs() < (1 / least - 1) ** 0.5
+        # Zeros alone are equal scores too. Else the largest entry is one, and a mean this small has a real variance.
+        real = mean.abs().clamp_min(0.01) * inverse_deviation < (1 / least - 1) ** 0.5
         return layout.unpad(torch.where(real, normal, 0.0), batch_dims)
 
     # 3. padded ones: both branches of `where` have finite gradients
