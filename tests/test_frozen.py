@@ -64,6 +64,17 @@ def test_what_has_no_noise_stays_exact():
         assert torch.equal(smooth(x), phi(x))
 
 
+def test_samples_of_what_is_exact_by_default_are_frozen_too():
+    """With an example nothing is kept of an exact average; a call that asks for samples gets those of the seed."""
+    turns = ps.C(4)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    phi = ps.symmetrize(net, ps.Rep(None, turns), ps.Rep(), "haar").eval()
+    x = torch.randn(2, 1, 4, 4, generator=seeded())
+    smooth = phi.frozen(3, example=x)
+    for options in ({}, {"samples": 3}, {"estimator": ps.MonteCarlo(2)}, {"tol": 0.5}):
+        assert torch.equal(smooth(x, **options), phi(x, generator=seeded(3), **options))
+
+
 def test_over_seeds_it_is_equivariant_and_one_seed_is_not():
     """The mean of 400 seeds is phi's: the gap to 20,000 other samples within 5 standard errors of both."""
     phi = energy()

@@ -81,10 +81,13 @@ class Frozen(nn.Module):
         if self._shapes is None:
             return {"generator": self._generator(x.device)}
         self._check_shapes(x)
-        if self._kept is None:
+        own_estimator = all(chosen.get(name) is None for name in ("samples", "estimator", "tol"))
+        if self._kept is None and own_estimator:
             return {}  # nothing is drawn
+        if self._kept is None:
+            return {"generator": self._generator(x.device)}  # the estimator of the call may draw
         options: dict[str, Any] = {"noise": self._placed(self._kept)}
-        if all(chosen.get(name) is None for name in ("samples", "estimator", "tol")):
+        if own_estimator:
             options["estimator"] = self._estimator  # with its chunks and its design
         return options
 
