@@ -690,6 +690,16 @@ def test_what_torch_wraps_around_a_phi() -> None:
         torch.distributed.destroy_process_group()
 
 
+def test_errors_of_a_frozen_phi_in_what_torch_wraps_around_it() -> None:
+    """The noise is that of the seed there too: the mean is the energy that the same module returns."""
+    phi, call = potential("dense")
+    wrapped = nn.DataParallel(phi.frozen(3))
+    found = ps.energy_and_forces(wrapped, call, return_estimate=True)
+    assert torch.allclose(found.mean.energy, wrapped(**call), atol=1e-12)
+    with pytest.raises(TypeError, match="generator: a frozen phi has its own noise, of seed 3"):
+        ps.energy_and_forces(wrapped, call, generator=seeded(), return_estimate=True)
+
+
 def test_no_inputs_at_all() -> None:
     phi, call = potential("padded")
     cell = torch.eye(3).double()
@@ -719,13 +729,16 @@ def test_what_is_wrong_is_named() -> None:
         ({"energy": "E"}, "energy: expected the name of one declared output, got 'E'"),
         ({"stress": True}, "cell: stress=True needs the lattice vectors"),
         ({"stress": True, "cell": "box"}, "cell: expected the name of one declared argument, got 'box'"),
-        ({"stress": True, "cell": eye[:2]}, r"cell: expected lattice vectors as rows, of shape \(3, D, D\)"),
+        ({"stress": True, "cell": eye[:2]}, r"cell: expected lattice vectors as rows, of shape \(3, 3, 3\)"),
+        ({"stress": True, "cell": eye[:2, :2]}, r"of shape \(3, 3, 3\), got \(3, 2, 2\)"),
         ({"stress": True, "cell": 0 * eye}, "cell: expected one with a volume .* for input 0"),
         ({"stress": True, "cell": eye, "shifts": "s"}, "shifts: expected the name of one declared argument"),
     ]
     for options, says in cases:
         with pytest.raises(ValueError, match=says):
             ps.energy_and_forces(phi, call, **options)
+    with pytest.raises(TypeError, match=r"cell: expected real floating numbers, got torch\.int64"):
+        ps.energy_and_forces(phi, call, stress=True, cell=eye.long())
 
 
 def test_inputs_of_which_is_not_told_whether_they_stretch() -> None:

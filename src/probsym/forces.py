@@ -115,7 +115,7 @@ def energy_and_forces(
     True
     """
     # 1. What is declared, and the options of the call.
-    declared = _symmetrizer(phi)
+    declared, frozen = _symmetrizer(phi)
     options = {"samples": samples, "estimator": estimator, "tol": tol, "noise": noise, "generator": generator}
     options = {name: value for name, value in options.items() if value is not None}
     if declared is None:
@@ -146,12 +146,12 @@ def energy_and_forces(
             energy=_energy_of(outputs, energy),
             positions=_named(x, positions, "positions"),
             strained=_strained(x, positions, cell, shifts, unstrained) if stress else None,
-            volume=_volume(x, cell) if stress else None,
+            volume=_volume(x, positions, cell) if stress else None,
             create_graph=create_graph,
         )
         if return_estimate:
             assert declared is not None  # refused above
-            return _estimate(task, phi, declared, options)
+            return _estimate(task, declared, frozen, options)
         moved, variables = task.with_variables(x)
         returned = phi(*moved.args, **moved.kwargs, **options)
         return task.results(x, returned, variables, 1)
@@ -272,7 +272,7 @@ def _stretched(x: Inputs, leaf: Leaf, value: Tensor, strain: Tensor) -> Tensor:
 # ---------------------------------------------------------------- error bars
 
 
-def _estimate(task: _Task, phi: nn.Module, declared: Symmetrizer, options: dict[str, Any]) -> Estimate:
+def _estimate(task: _Task, declared: Symmetrizer, frozen: Frozen | None, options: dict[str, Any]) -> Estimate:
     """The mean of independent estimates, with the standard error of their energies and derivatives.
 
     Each estimate gets a copy of the inputs, so that one backward pass gives the derivatives of all.
@@ -280,9 +280,8 @@ def _estimate(task: _Task, phi: nn.Module, declared: Symmetrizer, options: dict[
     x = task.x
     if x.readable:
         x.check_values()
-    inner = _frozen(phi)
-    if inner is not None:
-        options = {**options, **inner.noise_options(x, options)}
+    if frozen is not None:
+        options = {**options, **frozen.noise_options(x, options)}
     chosen = {name: options[name] for name in ("samples", "estimator", "tol", "noise") if name in options}
     estimator = declared.estimator_of(**chosen)
     source = Source(options.get("generator"), options.get("noise"), statistics=True)
@@ -337,25 +336,22 @@ def _per_row(x: Inputs, leaf: Leaf, value: Tensor) -> Tensor:
 # ---------------------------------------------------------------- what is declared
 
 
-def _symmetrizer(phi: nn.Module) -> Symmetrizer | None:
-    """The Symmetrizer in what torch and the library wrap around one; None where there is none."""
+def _symmetrizer(phi: nn.Module) -> tuple[Symmetrizer | None, Frozen | None]:
+    """The Symmetrizer in what torch and the library wrap around one, and what froze it on the way; None for neither."""
+    frozen: Frozen | None = None
     while not isinstance(phi, Symmetrizer):
-        compiled = getattr(
-            phi, "_orig_mod", None
-        )  # torch's class for it comes with the compiler, which is slow to import
+        # By its attribute: torch's class for what is compiled comes with the compiler, which is slow to import.
+        compiled = getattr(phi, "_orig_mod", None)
         if isinstance(phi, Frozen):
+            frozen = phi
             phi = phi.phi
         elif isinstance(phi, nn.parallel.DistributedDataParallel | nn.DataParallel):
             phi = phi.module
         elif isinstance(compiled, nn.Module):
             phi = compiled
         else:
-            return None
-    return phi
-
-
-def _frozen(phi: nn.Module) -> Frozen | None:
-    return phi if isinstance(phi, Frozen) else None
+            return None, None
+    return phi, frozen
 
 
 def _bind(declared: Symmetrizer | None, reps: Spec, inputs: Any) -> Inputs:
@@ -468,20 +464,24 @@ def _spaces(leaf: Leaf) -> set[Any]:
     return {slot.group for slot, _ in leaf.rep.axes if slot.group.isometric}
 
 
-def _volume(x: Inputs, cell: str | Tensor | None) -> Tensor:
+def _volume(x: Inputs, positions: str, cell: str | Tensor | None) -> Tensor:
     """The volume (B,) of each cell.
 
     Raises:
-        ValueError: no cell, one of another shape, or one without volume.
+        ValueError: no cell, one of another shape, or one without volume. TypeError: one of integers.
     """
     if cell is None:
         raise ValueError("cell: stress=True needs the lattice vectors: the name of an argument, or a tensor (B, D, D)")
     value = x.leaves[_named(x, cell, "cell")].value if isinstance(cell, str) else cell
+    if not value.is_floating_point():
+        raise TypeError(f"cell: expected real floating numbers, got {value.dtype}")
     if value.ndim == 2:
         value = value.expand(x.count, *value.shape)
-    if value.ndim != 3 or value.shape[0] != x.count or value.shape[1] != value.shape[2]:
+    moving = x.leaves[_named(x, positions, "positions")]
+    size = moving.value.shape[_coordinates(moving)]
+    if value.shape != (x.count, size, size):
         raise ValueError(
-            f"cell: expected lattice vectors as rows, of shape ({x.count}, D, D), got {tuple(value.shape)}"
+            f"cell: expected lattice vectors as rows, of shape ({x.count}, {size}, {size}), got {tuple(value.shape)}"
         )
     volume = torch.linalg.det(wide(value.detach())).abs()
     if x.readable and x.device.type == "cpu" and not bool((volume > 0).all()):
