@@ -114,7 +114,7 @@ def test_entries_of_info_that_nothing_is_known_of_are_refused_by_name():
 
 def test_entries_of_info_that_are_no_numbers_stay():
     atoms = molecule("CO")
-    atoms.info = {"names": ["a", "b"], "lists": [[1.0], [2.0, 3.0]], "set": {"x": np.ones(3)}, "cells": [1, 2, 3]}
+    atoms.info = {"names": ["a", "b"], "lists": [[1.0], [2.0, 3.0]], "set": {"x": np.ones(3)}, "cells": [1, 2]}
     base = Everything()
     SymmetrizedCalculator(base).get_property("energy", atoms)
     assert all(set(pose.info) == set(atoms.info) for pose in base.seen)
@@ -235,6 +235,16 @@ def test_a_stress_of_nine_components_is_written_in_six():
     assert one.shape == (6,)
     assert np.allclose(one, other, atol=1e-12)
     assert np.allclose(one, [2, 2, 2, 0, 0, 0], atol=1e-12)  # what rotations of the cube leave of any stress
+
+
+@pytest.mark.parametrize("field", [[0, 0, 1], np.array([0, 0, 1]), (0.0, 0.0, 1.0)], ids=["list", "integers", "tuple"])
+def test_a_vector_of_whole_numbers_is_a_vector(field):
+    atoms = molecule("CO")
+    atoms.info.update(field=field, grid=[2, 2], label="x")  # only the first could be a vector
+    with pytest.raises(ValueError, match=r"atoms.info\['field'\]: has shape \(3,\), several numbers"):
+        SymmetrizedCalculator(EMT()).get_property("energy", atoms)
+    stays = SymmetrizedCalculator(EMT(), info={"field": None})
+    assert stays.get_property("energy", atoms) == pytest.approx(EMT().get_property("energy", molecule("CO")))
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,8 @@ def _rep_of(name: str, value: Any, declared: dict[str, Rep | None], space: Space
         array = np.asarray(value)
     except ValueError:
         return None  # lists of lists of different lengths
-    if array.dtype.kind not in "fc" or array.ndim <= int(per_atom):
-        return None  # whole numbers and words, and one number an atom or a structure
+    if array.dtype.kind not in "fciu" or array.ndim <= int(per_atom):
+        return None  # words and truth values, and one number an atom or a structure
     if name in ("positions", "momenta"):
         return Rep(None, space.vector)
     if name == "initial_magmoms":
@@ -128,6 +128,9 @@ def _rep_of(name: str, value: Any, declared: dict[str, Rep | None], space: Space
     if name in FLAT:
         return None
     rep = known(name, array.shape, space)
+    # A field of [0, 0, 1] is a vector, whole numbers or not; lists of other lengths count or number something.
+    if rep is None and array.dtype.kind in "iu" and 3 not in array.shape[int(per_atom) :]:
+        return None
     if rep is None:
         count = " an atom" if per_atom else ""
         raise ValueError(
