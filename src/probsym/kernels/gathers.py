@@ -25,7 +25,7 @@ def inverse_index(index: Tensor) -> Tensor:
     """
     places = torch.arange(index.shape[-1], device=index.device).expand_as(index)
     inverse = torch.empty_like(index, memory_format=torch.contiguous_format)
-    return inverse.scatter_(-1, index, places)
+    return inverse.scatter(-1, index, places)  # vmap has no rule for the one in place
 
 
 def stable_order(x: Tensor) -> Tensor:
