@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from probsym.kernels.gram_schmidt import GramSchmidt
 from probsym.kernels.precision import wide
-from probsym.kernels.values import apply_or, may_peek
-
-NONE = 2**31  # the place of a column that is not there, behind all that are
+from probsym.kernels.values import apply_or, may_peek, readable
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -40,7 +36,7 @@ def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor
     Of complex columns the matrix is unitary. Its last column has the phase that z gives it, or for `special` that which
     makes the determinant one.
 
-    Two or three independent real columns on a CPU take a closed form. `orthonormalise_reference` is the plain loop.
+    Two or three real columns take a closed form. `orthonormalise_reference` is the plain loop.
 
     Args:
         z: columns (*shape, D, M); fallback: (*shape, D, D).
@@ -63,13 +59,27 @@ def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor
             return matrix
         return matrix.expand(torch.broadcast_shapes(matrix.shape, fallback.shape))
 
-    # 2. Orthonormal vectors from the first independent columns: D of them, or D - 1.
+    # 2. The first independent columns, D of them or D - 1. A choice has no derivative.
     dim = z.shape[-2]
     shape = torch.broadcast_shapes(z.shape[:-1], fallback.shape[:-1])
-    vectors = [v.expand(shape) for v in _vectors(z, fallback, _needed(z, special))]
+    columns, exists = _columns(z, fallback, _needed(z, special))
+    if dim in (2, 3) and not z.is_complex() and readable(columns):
+        matrix, _ = apply_or(GramSchmidt, _no_closed_form, columns, special, True)
+        if matrix is not None:
+            return matrix.expand(*shape, dim)
 
-    # 3. The last column completes the others; the last vector only chooses its sign. A complex one has a phase, which
+    # 3. Orthonormal vectors by plain operations: orthogonal twice, since the first time leaves an error of eps / |rest|.
+    vectors: list[Tensor] = []
+    for k in range(columns.shape[-1]):
+        column = columns[..., k]
+        for _ in range(2):
+            for v in vectors:
+                column = column - v * (v.conj() * column).sum(-1, keepdim=True)
+        vectors.append(_unit(column, exists[..., k : k + 1]))
+
+    # 4. The last column completes the others; the last vector only chooses its sign. A complex one has a phase, which
     #    is as smooth as the rest.
+    vectors = [v.expand(shape) for v in vectors]
     if z.is_complex() and not special:
         return torch.stack(vectors, -1)
     basis = vectors[: dim - 1]
@@ -103,8 +113,9 @@ def lacks_columns(z: Tensor, special: bool = False) -> Tensor:
     needed = _needed(z, special)
     if not needed or _closed_form(z, special) is not None:
         return torch.zeros(z.shape[:-2], dtype=torch.bool, device=z.device)
-    _, places = _independent(_scaled(z), needed)
-    return (places[-1] == NONE).squeeze(-1)
+    z = _scaled(z)
+    _, exists = _independent(z, needed, z.shape[-1])
+    return ~exists[..., -1]
 
 
 def _needed(z: Tensor, special: bool) -> int:
@@ -116,84 +127,85 @@ def _closed_form(z: Tensor, special: bool) -> Tensor | None:
     """The matrix of columns that are clearly independent, without fallback; None where it takes the general way."""
     if z.shape[-2] not in (2, 3) or z.shape[-1] < z.shape[-2] or z.is_complex() or not may_peek(z):
         return None
-    matrix, generic = apply_or(GramSchmidt, _no_closed_form, z, special)
+    matrix, generic = apply_or(GramSchmidt, _no_closed_form, z, special, False)
     if generic is None or not bool(generic):
         return None
     return matrix
 
 
-def _no_closed_form(z: Tensor, special: bool) -> tuple[None, None]:
+def _no_closed_form(z: Tensor, special: bool, chosen: bool) -> tuple[None, None]:
     """Under function transforms and in forward mode the general way, by plain operations, is taken."""
     return None, None
 
 
-def _vectors(z: Tensor, fallback: Tensor, count: int) -> list[Tensor]:
-    """`count` orthonormal vectors (*shape, D) from the first independent columns of z, then of fallback."""
+def _columns(z: Tensor, fallback: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` independent columns (*shape, D, count) of z, then of fallback, and which exist (*shape, count).
+
+    Those that do not are zero. Columns of z are divided by its size.
+    """
     z = _scaled(z)
-    places: list[Tensor] = []
-    if may_peek(z) and 0 < count <= z.shape[-1]:
+    judged = z.shape[-1]
+    known: tuple[Tensor, Tensor] | None = None
+    if may_peek(z) and 0 < count <= judged:
         # Enough independent columns everywhere: nobody needs the fallback.
-        vectors, places = _independent(z, count)
-        if bool((places[-1] != NONE).all()):
-            return vectors
+        known = _independent(z, count, judged)
+        index, exists = known
+        if bool(exists[..., -1].all()):
+            return z.gather(-1, index.unsqueeze(-2).expand(*z.shape[:-1], count)), exists
     shape = torch.broadcast_shapes(z.shape[:-2], fallback.shape[:-2])
     columns = torch.cat([z.expand(*shape, *z.shape[-2:]), fallback.expand(*shape, *fallback.shape[-2:])], -1)
-    vectors, _ = _independent(columns, count, z.shape[-1], places)
-    return vectors
+    index, exists = _independent(columns, count, judged, known)
+    found = columns.gather(-1, index.unsqueeze(-2).expand(*columns.shape[:-1], count))
+    return torch.where(exists.unsqueeze(-2), found, 0.0), exists
 
 
+@torch.no_grad()
 def _independent(
-    z: Tensor, count: int, judged: int | None = None, places: Sequence[Tensor] = ()
-) -> tuple[list[Tensor], list[Tensor]]:
-    """`count` orthonormal vectors (*shape, D) and the places (*shape, 1) in z of the columns that they are made of.
+    z: Tensor, count: int, judged: int, known: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The places (*shape, count) of the first columns that are independent of those before, and whether they exist.
 
-    They are the first columns that are independent of those before: what is left of them is more than rounding.
-    Where there are too few, vectors are zero and places NONE.
+    Independent are those of which more is left than rounding. After the first one that does not exist none does.
 
     Args:
         z: columns (*shape, D, M); those after the first `judged` only fill up, and are as exact as they are.
-        places: the places among the first `judged` where they are known already.
+        known: what this function says of the first `judged`.
     """
-    judged = z.shape[-1] if judged is None else judged
-    place = torch.arange(z.shape[-1], device=z.device)
-    own = place < judged
-    square = _square(z.detach()).sum(-2)
+    if not count:
+        return z.new_zeros(*z.shape[:-2], 0, dtype=torch.long), z.new_zeros(*z.shape[:-2], 0, dtype=torch.bool)
+    rest = z.detach()
+    square = _square(rest).sum(-2)
     # Squared length that rounding may give to what is left of a column: a share of the largest, and more for each
     # vector already there, which rounding has turned as well.
-    least = tolerance(z.dtype) ** 2
-    largest = square.masked_fill(~own, 0).amax(-1, keepdim=True)
-    noise = torch.where(own, largest * least, square * least)
-    rest = z
-    vectors: list[Tensor] = []
-    chosen: list[Tensor] = []
+    largest = square[..., :judged].amax(-1, keepdim=True).expand(*square.shape[:-1], judged)
+    noise = tolerance(z.dtype) ** 2 * torch.cat([largest, square[..., judged:]], -1)
+    places: list[Tensor] = []
+    exists: list[Tensor] = []
+    if known is not None:
+        numbers = torch.arange(z.shape[-1], device=z.device)
     for k in range(count):
-        # 1. The first column that is independent of those before it.
-        free = square > noise
-        if vectors:
-            free = free & (place > chosen[-1])
-        if places:
-            free = torch.where(places[k] == NONE, free & ~own, place == places[k])
-        here = free.any(-1, keepdim=True)
-        index = free.to(torch.uint8).argmax(-1, keepdim=True)
-        column = rest.gather(-1, index.unsqueeze(-2).expand(*rest.shape[:-1], 1)).squeeze(-1)
-
-        # 2. Its unit vector; orthogonal once more, since the first time leaves an error of eps / |rest|.
-        for v in vectors:
-            column = column - v * (v.conj() * column).sum(-1, keepdim=True)
-        vector = _unit(column, here)
-        vectors.append(vector)
-        chosen.append(torch.where(here, index, NONE))
+        # 1. The first column that is more than noise. Of those before it, and of a chosen one, nothing more is left.
+        share = noise / square
+        free = share < 1
+        if known is not None:
+            found, is_found = known[0][..., k : k + 1], known[1][..., k : k + 1]
+            free = torch.where(is_found, numbers == found, free & (numbers >= judged))
+        place = free.to(torch.uint8).argmax(-1, keepdim=True)
+        places.append(place)
+        exists.append(free.gather(-1, place))
         if k == count - 1:
             break
 
-        # 3. What it leaves of the columns, and the squared angle by which rounding may have turned it.
-        along = (vector.conj().unsqueeze(-1) * rest).sum(-2)
-        rest = rest - vector.unsqueeze(-1) * along.unsqueeze(-2)
-        ratio = noise.gather(-1, index) / torch.where(here, square.gather(-1, index), 1.0)
-        error = torch.where(here, ratio, 0.0)
-        noise = noise + _square(along.detach()) * error * own
-        square = _square(rest.detach()).sum(-2)
-    return vectors, chosen
+        # 2. What its unit vector leaves of the columns, and the squared angle by which rounding may have turned it.
+        column = rest.gather(-1, place.unsqueeze(-2).expand(*rest.shape[:-1], 1))
+        vector = column / torch.linalg.vector_norm(column, dim=-2, keepdim=True)
+        along = (vector.conj() * rest).sum(-2, keepdim=True)
+        rest = torch.addcmul(rest, vector, along, value=-1)
+        square = _square(rest).sum(-2)
+        turned = _square(along.squeeze(-2)[..., :judged])
+        grown = torch.addcmul(noise[..., :judged], turned, share.gather(-1, place))
+        noise = torch.cat([grown, noise[..., judged:]], -1)
+    return torch.cat(places, -1), torch.cat(exists, -1)
 
 
 def _complement(basis: list[Tensor]) -> Tensor:
@@ -236,5 +248,5 @@ def _scaled(z: Tensor) -> Tensor:
     """z divided by its largest entry, so that squares of tiny and huge ones stay in range; with at least one column."""
     if not z.shape[-1]:
         return z.new_zeros(*z.shape[:-1], 1)
-    size = z.detach().abs().amax((-2, -1), keepdim=True)
-    return z / torch.where(size > 0, size, 1.0)
+    size = torch.linalg.vector_norm(z.detach(), torch.inf, (-2, -1), keepdim=True)
+    return z / size.masked_fill(size == 0, 1.0)
