@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from probsym.kernels.values import recorded
+from probsym.kernels.values import apply_or, recorded
 
 HALF = (torch.bfloat16, torch.float16)
+FEW_TERMS = 4  # coordinates of space
 
 # As `dtype.to_complex()` and `to_real()` have it, which torch.compile cannot follow.
 COMPLEX = {
@@ -69,10 +71,37 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.to(kind), b.to(kind)
     if not _narrowed(a):
         return torch.matmul(a, b)
+    if a.shape[-1] <= FEW_TERMS and not recorded():
+        return apply_or(_OuterProducts, _outer_products, a, b)
+    return _outer_products(a, b)
+
+
+def _outer_products(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of the outer products of columns of a and rows of b, which is a b."""
     total = a[..., :1] * b[..., :1, :]
     for i in range(1, a.shape[-1]):
         total = torch.addcmul(total, a[..., i : i + 1], b[..., i : i + 1, :])
     return total
+
+
+class _OuterProducts(torch.autograd.Function):
+    """`_outer_products` of few terms: dL/da = G b^T and dL/db = a^T G, each in as few operations."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(a, b)
+        return _outer_products(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+        a, b = ctx.saved_tensors
+        to_a: Tensor | None = None
+        to_b: Tensor | None = None
+        if ctx.needs_input_grad[0]:
+            to_a = matmul(grad, b.mH).sum_to_size(a.shape)
+        if ctx.needs_input_grad[1]:
+            to_b = (a.conj().unsqueeze(-1) * grad.unsqueeze(-2)).sum(-3).sum_to_size(b.shape)
+        return to_a, to_b
 
 
 def _narrowed(x: Tensor) -> bool:

@@ -36,27 +36,26 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
         if frame.dtype in (torch.bfloat16, torch.float16):
             columns = frame.float()
 
-        # Gram-Schmidt that carries along the error of each vector.
+        # Gram-Schmidt on all columns at once, that carries along their errors. What follows an uncertain column is
+        # uncertain too, so that its numbers, NaN or infinite ones included, mean nothing.
+        rest = columns
+        error = noise.to(columns.abs().dtype)
         basis: list[Tensor] = []
-        angles: list[Tensor] = []  # how far rounding may have turned each vector of the basis
-        certain: list[Tensor] = []
+        margins: list[Tensor] = []  # by how much the length of a column exceeds its error
         for j in range(frame.shape[-1]):
-            rest = columns[..., j]
-            error = noise[:, j : j + 1].to(columns.abs().dtype)
-            for unit, angle in zip(basis, angles, strict=True):
-                along = (unit.conj() * rest).sum(-1, keepdim=True)
-                rest = rest - along * unit
-                error = error + along.abs() * angle
-            length = torch.linalg.vector_norm(rest, dim=-1, keepdim=True)
-            is_certain = length > error
-            if certain:
-                is_certain = is_certain & certain[-1]
-            safe_length = torch.where(is_certain, length, 1.0)
-            basis.append(torch.where(is_certain, rest / safe_length, 0.0))
-            angles.append(torch.where(is_certain, error / safe_length, 0.0))
-            certain.append(is_certain)
-        keeps = torch.stack(certain, -1)
-        span = torch.stack(basis, -1).to(frame.dtype)
+            column = rest[..., :1]
+            length = torch.linalg.vector_norm(column, dim=1)
+            margins.append(length - error[:, :1])
+            unit = column / length.unsqueeze(-1)
+            basis.append(unit)
+            if j == frame.shape[-1] - 1:
+                break
+            along = (unit.conj() * rest[..., 1:]).sum(1, keepdim=True)
+            rest = torch.addcmul(rest[..., 1:], unit, along, value=-1)
+            turned = error[:, :1] / length  # how far rounding may have turned the vector
+            error = torch.addcmul(error[:, 1:], along.squeeze(1).abs(), turned)
+        keeps = (torch.cat(margins, -1).cummin(-1).values > 0).unsqueeze(1)
+        span = torch.where(keeps, torch.cat(basis, -1), 0.0).to(frame.dtype)
 
     # Column j projected onto the basis before it: the strict upper triangle of the coefficients.
     within = span @ (span.mH @ frame).triu(1)
