@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from probsym.groups import Group, Slot
+from probsym.kernels.sizes import of_unit_size
 from probsym.kernels.values import may_peek
 from probsym.nets.rounding import NOISE
 from probsym.reps import Inputs, Layout, Leaf, NodeAxis
@@ -238,8 +239,8 @@ def unit(
         rounding = away * eps + eps
         if may_peek(value) and rounding.numel() and NOISE * float(rounding.max()) < 1:
             return value, rounding
-        real = NOISE * rounding < 1
-    value = value * _laid_out(real.to(value.dtype), value, layout)
+        real = rounding < 1 / NOISE
+    value = value * _laid_out(real, value, layout)
     return value, torch.where(real, rounding, eps)
 
 
@@ -265,6 +266,9 @@ def _scaled(
             return value / _laid_out(extent, value, layout), extent, None
 
     # 2. otherwise first by its largest entry
+    if layout is None and isinstance(count, int) and value.numel():
+        value, extent = of_unit_size(value, tuple(range(1, value.ndim)), count)
+        return value, extent.flatten(), None
     scale = _over_inputs(value.detach().abs(), layout, x.count, largest=True)
     scale = torch.where(scale > 0, scale, 1.0)
     value = value / _laid_out(scale, value, layout)

@@ -463,7 +463,8 @@ def unit_size(vectors: Tensor) -> Tensor:
     """Vectors (*shape, D, M) of each input divided by their root mean square length."""
     if not vectors.numel():
         return vectors
-    return of_unit_size(vectors, (-2, -1), vectors.shape[-1])
+    scaled, _ = of_unit_size(vectors, (-2, -1), vectors.shape[-1])
+    return scaled
 
 
 def standardised(scores: Tensor, layout: Layout) -> Tensor:

@@ -189,16 +189,18 @@ def score_ranks(z: Tensor, parts: Tensor | None = None, extents: Tensor | None =
     z = wide(z.detach())
     if extents is None:
         extents = extent(z) if z.shape[-1] else z[..., :0]
-    order = torch.argsort(z, dim=-1)
+    ordered, order = z.sort(-1)
     if parts is not None:
         parts = parts.expand_as(z)
         order = order.gather(-1, stable_order(parts.gather(-1, order)))
-    gap = z.gather(-1, order).diff(dim=-1)
-    least_gap = tolerance(z.dtype) * extents.expand_as(z).gather(-1, order)[..., 1:]
-    step = gap > least_gap
+        ordered = z.gather(-1, order)
+    least_gap = tolerance(z.dtype) * extents
+    if extents.shape[-1] > 1:
+        least_gap = least_gap.expand_as(z).gather(-1, order)[..., 1:]
+    step = ordered.diff(dim=-1) > least_gap
     if parts is not None:
         step = step | (parts.gather(-1, order).diff(dim=-1) > 0)
-    rank = torch.nn.functional.pad(step.long().cumsum(-1), (min(1, z.shape[-1]), 0))
+    rank = torch.nn.functional.pad(step.cumsum(-1, dtype=torch.long), (min(1, z.shape[-1]), 0))
     return torch.zeros_like(order).scatter(-1, order, rank)
 
 

@@ -115,6 +115,11 @@ def gather_pairs(x: Tensor, index: Tensor, axis: int, shared_dims: int) -> Tenso
         return moved.unflatten(axis + index.ndim - 1 - shared_dims, (nodes, nodes))
 
     batch, rest = x.shape[:shared_dims], x.shape[shared_dims + 2 :]
+    # Few entries: those of each input by one gather, as `gather_nodes` does.
+    if not recorded() and index.numel() * nodes * math.prod(rest) < FEW_ENTRIES:
+        pairs = torch.add(index.unsqueeze(-2), index.unsqueeze(-1), alpha=nodes).flatten(-2)
+        moved = gather_nodes_reference(x.flatten(axis, axis + 1), pairs, axis, shared_dims)
+        return moved.reshape(*index.shape, nodes, *rest)
     inputs = math.prod(batch)
     # Numbers of 32 bits take half of the memory. The sums that a gradient to x needs are slow over them.
     # What is recorded holds for any size, so that the size is asked last: it would become a limit of an exported model.

@@ -72,7 +72,7 @@ def _orthonormal(x: Tensor, special: bool, chosen: bool) -> tuple[Tensor, Tensor
     lengths = torch.linalg.vector_norm(x, dim=1)
     if chosen:
         lengths = lengths.clamp_min(torch.finfo(x.dtype).tiny)
-    basis, heights = [x[0] / lengths[0]], lengths[0]
+    basis, heights = [x[0] / lengths[0]], [lengths[0]]
     if dim == 3:
         # The part of the second column across the first, as a double cross product: that is orthogonal to the first
         # up to rounding of itself, however small it is.
@@ -80,23 +80,26 @@ def _orthonormal(x: Tensor, special: bool, chosen: bool) -> tuple[Tensor, Tensor
         height = torch.linalg.vector_norm(rest, dim=0)
         if chosen:
             height = height.clamp_min(torch.finfo(x.dtype).tiny)
-        heights = heights * height
+        heights.append(height)
         basis.append(rest / height)
     last = _complement(basis, 0)
     count = dim - 1
     if not special:
         height = (last * x[dim - 1]).sum(0)
-        heights = heights * height
-        last = torch.where(height < 0, -last, last)
+        heights.append(height)
+        last = last * height.sign()
         count = dim
     if chosen:
         return torch.stack([*basis, last]).movedim((0, 1), (-1, -2)), None
 
+    product = heights[0]
+    for height in heights[1:]:
+        product = product * height
     # Columns whose squares leave the range are not generic either: small ones by the second bound, others as NaN.
     least = 200 * torch.finfo(x.dtype).eps * 2 ** (count / 2)
     tiny = torch.finfo(x.dtype).tiny
     smallest = max(tiny, (tiny**0.5 / least) ** count)
-    generic = (torch.sub(heights.abs(), lengths.amax(0).pow(count), alpha=least) > smallest).all()
+    generic = (torch.sub(product.abs(), lengths.amax(0).pow(count), alpha=least) > smallest).all()
     return torch.stack([*basis, last]).movedim((0, 1), (-1, -2)), generic
 
 

@@ -156,7 +156,7 @@ def _columns(z: Tensor, fallback: Tensor, count: int) -> tuple[Tensor, Tensor]:
     columns = torch.cat([z.expand(*shape, *z.shape[-2:]), fallback.expand(*shape, *fallback.shape[-2:])], -1)
     index, exists = _independent(columns, count, judged, known)
     found = columns.gather(-1, index.unsqueeze(-2).expand(*columns.shape[:-1], count))
-    return torch.where(exists.unsqueeze(-2), found, 0.0), exists
+    return found * exists.unsqueeze(-2), exists
 
 
 @torch.no_grad()

@@ -78,6 +78,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 def _outer_products(a: Tensor, b: Tensor) -> Tensor:
     """The sum of the outer products of columns of a and rows of b, which is a b."""
+    if a.shape[-1] <= FEW_TERMS:
+        return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
     total = a[..., :1] * b[..., :1, :]
     for i in range(1, a.shape[-1]):
         total = torch.addcmul(total, a[..., i : i + 1], b[..., i : i + 1, :])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from probsym.kernels.precision import real_dtype
 from probsym.kernels.values import may_peek
 
 # Points are taken to lie at their centroid if they are closer to it than this many times the rounding of coordinates.
@@ -39,7 +40,7 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
         # Gram-Schmidt on all columns at once, that carries along their errors. What follows an uncertain column is
         # uncertain too, so that its numbers, NaN or infinite ones included, mean nothing.
         rest = columns
-        error = noise.to(columns.abs().dtype)
+        error = noise.to(real_dtype(columns.dtype))
         basis: list[Tensor] = []
         margins: list[Tensor] = []  # by how much the length of a column exceeds its error
         for j in range(frame.shape[-1]):
