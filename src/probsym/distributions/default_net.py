@@ -219,9 +219,8 @@ class DefaultNet(nn.Module):
         if not known:
             rounding = scores.new_zeros(x.count) if seen.rounding is None else seen.rounding.to(x.dtype)
             with torch.no_grad():
-                share = uncertain(scores, rounding + error) / tolerance(x.dtype)
-                shift = mean(scores.abs(), seen.mask) * share
-            scores = scores + spread(shift, seen.mask)
+                shift = mean(scores.abs(), seen.mask) * uncertain(scores, rounding + error)
+            scores = torch.add(scores, spread(shift, seen.mask), alpha=1 / tolerance(x.dtype))
         if packed:
             return scores.squeeze(0)
         return layout.unpad(scores, 0)

@@ -490,7 +490,7 @@ def standardised(scores: Tensor, layout: Layout) -> Tensor:
         normal, mean, inverse_deviation = torch.native_layer_norm(z, z.shape[-1:], None, None, 1e-6 * least)
         # Zeros alone are equal scores too. Else the largest entry is one, and a mean this small has a real variance.
         real = mean.abs().clamp_min(0.01) * inverse_deviation < (1 / least - 1) ** 0.5
-        return layout.unpad(torch.where(real, normal, 0.0), batch_dims)
+        return layout.unpad(normal * real, batch_dims)
 
     # 3. padded ones: both branches of `where` have finite gradients
     count = mask.sum(-1, keepdim=True).clamp_min(1)

@@ -28,13 +28,16 @@ class GramSchmidt(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, special: bool, chosen: bool) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
         q, generic = _orthonormal(z, special, chosen)
         ctx.chosen = chosen
+        ctx.set_materialize_grads(False)  # no zeros for `generic`
         ctx.save_for_backward(z, q)
         if generic is not None:
             ctx.mark_non_differentiable(generic)
         return q, generic
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:  # type: ignore[override]
+        if grad is None:
+            return None, None, None
         z, q = ctx.saved_tensors
         return _pulled(z, q, grad, ctx.chosen), None, None
 
@@ -42,8 +45,7 @@ class GramSchmidt(torch.autograd.Function):
 def _pulled(z: Tensor, q: Tensor, grad: Tensor, chosen: bool) -> Tensor:
     """Q L R^-T, and zeros for the columns of z that only choose signs or nothing."""
     dim = z.shape[-2]
-    torque = matmul(q.mT, grad)
-    r = matmul(q.mT, z[..., : dim - 1])
+    torque, r = matmul(q.mT, torch.cat([grad, z[..., : dim - 1]], -1)).tensor_split([dim], -1)
     heights = r.diagonal(dim1=-2, dim2=-1)
     if chosen:
         heights = heights.clamp_min(torch.finfo(r.dtype).tiny)  # those of zero columns

@@ -68,7 +68,7 @@ def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor
         if matrix is not None:
             return matrix.expand(*shape, dim)
 
-    # 3. Orthonormal vectors by plain operations: orthogonal twice, since the first time leaves an error of eps / |rest|.
+    # 3. Orthonormal vectors by plain operations. Twice orthogonal: the first time leaves an error of eps / |rest|.
     vectors: list[Tensor] = []
     for k in range(columns.shape[-1]):
         column = columns[..., k]

@@ -58,12 +58,15 @@ class UnitSize(torch.autograd.Function):
         size = size * largest
         ctx.save_for_backward(x, y, size)
         ctx.mark_non_differentiable(size)
+        ctx.set_materialize_grads(False)  # no zeros for it
         ctx.axes = axes
         ctx.count = count
         return y, size
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:  # type: ignore[override]
+        if grad is None:
+            return None, None, None
         x, y, size = ctx.saved_tensors
         if torch.is_grad_enabled():
             # A derivative of this one is wanted: its graph goes through plain operations.

@@ -41,22 +41,25 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
         # uncertain too, so that its numbers, NaN or infinite ones included, mean nothing.
         rest = columns
         error = noise.to(real_dtype(columns.dtype))
-        basis: list[Tensor] = []
-        margins: list[Tensor] = []  # by how much the length of a column exceeds its error
+        basis = [rest[..., :0]]
+        lengths: list[Tensor] = []
+        errors: list[Tensor] = []
         for j in range(frame.shape[-1]):
             column = rest[..., :1]
             length = torch.linalg.vector_norm(column, dim=1)
-            margins.append(length - error[:, :1])
-            unit = column / length.unsqueeze(-1)
-            basis.append(unit)
+            lengths.append(length)
+            errors.append(error[:, :1])
             if j == frame.shape[-1] - 1:
                 break
+            unit = column / length.unsqueeze(-1)
+            basis.append(unit)
             along = (unit.conj() * rest[..., 1:]).sum(1, keepdim=True)
             rest = torch.addcmul(rest[..., 1:], unit, along, value=-1)
             turned = error[:, :1] / length  # how far rounding may have turned the vector
             error = torch.addcmul(error[:, 1:], along.squeeze(1).abs(), turned)
-        keeps = (torch.cat(margins, -1).cummin(-1).values > 0).unsqueeze(1)
-        span = torch.where(keeps, torch.cat(basis, -1), 0.0).to(frame.dtype)
+        margins = torch.cat(lengths, -1) - torch.cat(errors, -1)
+        keeps = (margins.cummin(-1).values > 0).unsqueeze(1)
+        span = torch.where(keeps[..., :-1], torch.cat(basis, -1), 0.0).to(frame.dtype)
 
     # Column j projected onto the basis before it: the strict upper triangle of the coefficients.
     within = span @ (span.mH @ frame).triu(1)
