@@ -201,7 +201,7 @@ def score_ranks(z: Tensor, parts: Tensor | None = None, extents: Tensor | None =
     if parts is not None:
         step = step | (parts.gather(-1, order).diff(dim=-1) > 0)
     rank = torch.nn.functional.pad(step.cumsum(-1, dtype=torch.long), (min(1, z.shape[-1]), 0))
-    return torch.empty_like(order).scatter_(-1, order, rank)
+    return torch.empty_like(order).scatter(-1, order, rank)  # vmap has no rule for the one in place
 
 
 def has_equal(ranks: Tensor) -> Tensor:
