@@ -58,7 +58,8 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
             turned = error[:, :1] / length  # how far rounding may have turned the vector
             error = torch.addcmul(error[:, 1:], along.squeeze(1).abs(), turned)
         margins = torch.cat(lengths, -1) - torch.cat(errors, -1)
-        keeps = (margins.cummin(-1).values > 0).unsqueeze(1)
+        lost = (margins > 0).logical_not()  # NaN too
+        keeps = (lost.cumsum(-1) == 0).unsqueeze(1)
         span = torch.where(keeps[..., :-1], torch.cat(basis, -1), 0.0).to(frame.dtype)
 
     # Column j projected onto the basis before it: the strict upper triangle of the coefficients.
