@@ -70,7 +70,7 @@ class UnitSize(torch.autograd.Function):
         x, y, size = ctx.saved_tensors
         if torch.is_grad_enabled():
             # A derivative of this one is wanted: its graph goes through plain operations.
-            plain, _ = of_unit_size_reference(x, ctx.axes, ctx.count)
+            plain = of_unit_size_reference(x, ctx.axes, ctx.count)[0]
             (found,) = torch.autograd.grad(plain, x, grad, create_graph=True, materialize_grads=True)
             return found, None, None
         along = (y * grad).sum(ctx.axes, keepdim=True)
