@@ -512,6 +512,18 @@ def test_compiled_in_place_breaks_the_graph_of_a_ragged_batch_but_not_the_result
     assert agree(phi(**call, noise=noise), expected)
 
 
+def test_what_is_copied_stays_compiled_itself(tmp_path):
+    """All parts, after a copy, a pickle and a file were made of it."""
+    nodes = ps.S("n")
+    phi, plain, counter = in_place(nodes, ps.SO(3, "s"), "haar", backend="eager")
+    copy.deepcopy(phi)
+    pickle.dumps(phi)
+    ps.save(phi, tmp_path / "phi")
+    call = call_of(nodes, 2)
+    assert agree(step(phi, call, samples=2), step(plain, call, samples=2))
+    assert counter.frame_count == PARTS
+
+
 def test_what_is_compiled_in_place_is_not_copied_nor_saved(tmp_path):
     """A copy, a pickle and a file give the same without a compiler, and so do calls that it does not follow."""
 
