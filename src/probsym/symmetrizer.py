@@ -263,7 +263,7 @@ class Symmetrizer(nn.Module):
         self._actions = CompiledActions(options)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without what was compiled. Copied, since Python gives the dict of this object itself where torch has no own way.
+        # Without what was compiled. Copied: Python gives the dict of this object itself where torch has no way.
         state = dict(super().__getstate__())  # type: ignore[misc]  # as of nn.Module
         state.pop("_actions", None)
         return state

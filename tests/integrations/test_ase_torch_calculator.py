@@ -178,3 +178,16 @@ def test_what_is_wrong_is_named() -> None:
     atoms.calc = TorchCalculator(Cluster(0.1), lambda atoms: {"pos": torch.randn(1, 4, 3).double()}, **options)
     with pytest.raises(ValueError, match="inputs: expected 5 atoms in three dimensions"):
         atoms.get_forces()
+
+
+def test_a_calculation_by_hand_leaves_nothing_of_another_structure():
+    """Energy and forces of a second structure do not stand beside the stress of the first."""
+    calculator = TorchCalculator(Cluster(0.0).eval(), positions, stress=True, reps={"pos": POINTS}, output=ps.Rep())
+    first = Atoms("Cu2", positions=[[0, 0, 0], [2.4, 0, 0]], cell=[9, 9, 9], pbc=True)
+    second = Atoms("Cu2", positions=[[0, 0, 0], [2.7, 0, 0]], cell=[9, 9, 9], pbc=True)
+    calculator.calculate(first, ["energy", "stress"])
+    calculator.calculate(first, ["energy"])
+    assert "stress" in calculator.results  # of the same structure it is kept
+    calculator.calculate(second, ["energy"])
+    assert "stress" not in calculator.results
+    assert calculator.get_property("stress", second) is not None

@@ -122,7 +122,7 @@ class EquivariantDistribution(nn.Module, ABC):
         self.__dict__["transport"] = CompiledTransport(self, options)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without what was compiled. Copied, since Python gives the dict of this object itself where torch has no own way.
+        # Without what was compiled. Copied: Python gives the dict of this object itself where torch has no way.
         state = dict(super().__getstate__())  # type: ignore[misc]  # as of nn.Module
         state.pop("transport", None)
         return state
