@@ -232,6 +232,8 @@ def test_the_split_is_the_published_one() -> None:
         (["--samples=3"], "eval_samples"),
         (["--head=[0]"], "head"),
         (["--walks=-1"], "walks"),
+        (["--net=dgcnn"], "net"),
+        (["--net=batch-norm-gin", "--walks=4"], "walks"),
     ],
 )
 def test_bad_fields_are_named(arguments: list[str], named: str) -> None:

@@ -32,7 +32,7 @@ from .exp_data import load
 from .figures import accuracy_by_samples
 from .identifiers import estimate as identified
 from .logits import correct, cross_entropy
-from .models import ACTIVATIONS, BASES, METHODS, Design, build, inputs, uses
+from .models import ACTIVATIONS, BASES, METHODS, NETS, Design, build, inputs, uses
 from .soft import Soft
 from .spread import measure, summary
 
@@ -63,7 +63,9 @@ class Config(FewSamples):
         sinkhorn: Normalisations of the relaxation.
         noise: Where noise enters p: late (its scores) or input (node features).
         scale: Of the noise of p; late, in standard deviations of the scores.
-        walks: Steps of random walks whose return probabilities the net of p sees; 0 is none.
+        net: Of p: gin, or batch-norm-gin, the paper's, with BatchNorm and a virtual node. Graphs then have the paper's
+            node features, type and degree.
+        walks: Steps of random walks whose return probabilities the net of p sees; 0 is none. Of the net gin alone.
         activation: Of the base network: tanh or relu.
         hidden: Widths of the MLP.
         width: Of GIN-ID.
@@ -85,6 +87,7 @@ class Config(FewSamples):
     sinkhorn: int = 1
     noise: str = "late"
     scale: float = 0.05
+    net: str = "gin"
     walks: int = 12
     activation: str = "tanh"
     hidden: list[int] = field(default_factory=lambda: [512, 512])
@@ -103,6 +106,9 @@ class Config(FewSamples):
         choose("base", BASES, self.base)
         choose("symmetrizer", METHODS, self.symmetrizer)
         choose("activation", ACTIVATIONS, self.activation)
+        choose("net", NETS, self.net)
+        if self.net != "gin" and self.walks:
+            raise UserError(f"walks: the net {self.net} reads none; expected 0, got {self.walks}")
         noise_enters(self)
         self.check_random(METHODS[self.symmetrizer].random)
         if self.published and self.symmetrizer == "ps-score":
@@ -120,7 +126,7 @@ class Config(FewSamples):
         """What fields belong to, whether this configuration has it, and their names."""
         drawn = ("valid_samples", "eval_samples", "samples", "repeats")
         random = {"samples that are drawn (symmetrizer ps, ga)": (METHODS[self.symmetrizer].random, drawn)}
-        ours = {"published false": (not self.published, ("walks", "noise"))}
+        ours = {"published false": (not self.published, ("net", "walks", "noise"))}
         return uses(self.base, [self.symmetrizer], vars(self)) | random | ours
 
     @property
@@ -137,7 +143,7 @@ class Config(FewSamples):
 
     def graphs(self, data: Batch) -> Batch:
         """The data set with the node features that this configuration asks for, and numbers where noise needs them."""
-        if not self.published:
+        if not self.published and self.net == "gin":
             return data
         data = published_features(data)
         if METHODS[self.symmetrizer].fixed:
@@ -166,6 +172,7 @@ class Config(FewSamples):
             width=self.width,
             layers=self.layers,
             head=tuple(self.head),
+            net=self.net,
             walks=self.walks,
             noise=self.noise,
             scale=self.scale,

@@ -24,6 +24,7 @@ from .soft import Soft
 
 Samples = int | ps.Estimator | None
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+NETS = dict.fromkeys(("gin", "batch-norm-gin"))  # of p
 
 
 class FlatMLP(nn.Module):
@@ -116,7 +117,8 @@ class Design:
         out: Numbers of the output. bounded: With a tanh after it.
         activation: Name in ACTIVATIONS.
         hidden: Widths of the MLP. width, layers: Of GIN-ID. head: Widths of the MLP after its pooling.
-        walks: Steps of random walks whose return probabilities the net of p sees.
+        net: Of p: "gin", or "batch-norm-gin", the paper's.
+        walks: Steps of random walks whose return probabilities the net of p sees; "gin" alone.
         noise, scale: Of p, "late" or "input".
         temperature, sinkhorn: Of the relaxation.
         max_support: Most frames of an input that are listed.
@@ -134,6 +136,7 @@ class Design:
     width: int = 64
     layers: int = 3
     head: tuple[int, ...] = ()
+    net: str = "gin"
     walks: int = 0
     noise: str = "late"
     scale: float = 1.0
@@ -155,6 +158,8 @@ class Design:
         def net() -> nn.Module:
             if self.published:
                 return BatchNormGIN(shape.features, spare=True)
+            if self.net == "batch-norm-gin":
+                return BatchNormGIN(shape.features)
             return ScoreNet(self.walks)
 
         noise = None
@@ -281,7 +286,7 @@ def build(
         return ps.symmetrize(model, reps, output, "haar", ps.Exact(), ps.Exact())
     distribution = how.distribution(nodes, design.settings(shape, index))
     few = None
-    if not design.published:
+    if not design.published and design.net != "batch-norm-gin":
         few = inputs(example, slice(0, 2))  # lazy nets have to see one; a net with statistics should not
     phi = ps.symmetrize(model, reps, output, distribution, *samples, example=few)
     if how.soft:
