@@ -92,16 +92,12 @@ def anisotropy(atoms: Atoms, amplitudes: Mapping[int, float]) -> dict[str, Any]:
     return found
 
 
-class PairNetwork(Calculator):
+class PairEnergy(nn.Module):
     """A small untrained network on the vectors between atoms, which knows nothing of rotations: sum_ij net(r_ij).
-
-    It is smooth, has forces as its derivatives, and evaluates a list of structures at once.
 
     Args:
         seed: of its weights. scale: of its energy, in eV.
     """
-
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
     def __init__(self, seed: int = 0, scale: float = 0.3) -> None:
         super().__init__()
@@ -111,35 +107,12 @@ class PairNetwork(Calculator):
         with torch.no_grad():
             for parameter in self.net.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 2)
-        self.calls = 0
 
-    def energy(self, positions: Tensor) -> Tensor:
-        """(B,) of positions (B, N, 3)."""
+    def forward(self, positions: Tensor) -> Tensor:
+        """Energies (B,) in eV of positions (B, N, 3) in Angstrom."""
         between = positions.unsqueeze(2) - positions.unsqueeze(1)
         weight = torch.exp(-between.square().sum(-1, keepdim=True) / CUTOFF)
         return self.scale * (self.net(between) * weight).sum((1, 2, 3))
-
-    def calculate_batch(self, structures: Sequence[Atoms], properties: Sequence[str]) -> list[dict[str, Any]]:
-        """Results of structures with equally many atoms."""
-        self.calls += 1
-        stacked = np.stack([atoms.positions for atoms in structures])
-        positions = torch.from_numpy(stacked).requires_grad_()
-        with torch.enable_grad():
-            energy = self.energy(positions)
-            forces = -torch.autograd.grad(energy.sum(), positions)[0]
-        found: list[dict[str, Any]] = []
-        for row in range(len(structures)):
-            found.append({"energy": float(energy[row].detach()), "forces": forces[row].numpy()})
-        return found
-
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        super().calculate(atoms, list(properties), list(system_changes))
-        self.results = self.calculate_batch([self.atoms], properties)[0]
 
 
 class Slow(Calculator):
@@ -179,7 +152,7 @@ class MorseEnergy(nn.Module):
 
     def __init__(self, anisotropy: float = 0.0, degrees: Mapping[int, float] | None = None) -> None:
         super().__init__()
-        self.network = PairNetwork(scale=anisotropy)
+        self.network = PairEnergy(scale=anisotropy)
         self.degrees = dict(degrees or {})
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -190,7 +163,31 @@ class MorseEnergy(nn.Module):
         pairs = 0.3 * (1 - torch.exp(-1.5 * (distance - 2.5))).square()
         for degree, amplitude in self.degrees.items():
             pairs = pairs + amplitude * torch.exp(-distance / 2.5) * legendre(degree, between[..., 2] / distance)
-        return pairs.sum(1) + self.network.energy(positions)
+        return pairs.sum(1) + self.network(positions)
+
+
+class ClusterEnergy(nn.Module):
+    """Eight atoms of a Lennard-Jones cluster, and a part that knows the directions of the laboratory: waves along them.
+
+    Args:
+        anisotropy: size of the second, in eV.
+    """
+
+    weight: Tensor
+
+    def __init__(self, anisotropy: float = 0.0) -> None:
+        super().__init__()
+        self.anisotropy = anisotropy
+        self.register_buffer("weight", torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).double())
+
+    def forward(self, pos: Tensor) -> Tensor:
+        """Energies (B,) in eV of positions (B, N, 3) in Angstrom."""
+        first, second = torch.triu_indices(pos.shape[1], pos.shape[1], 1)
+        square = (pos[:, first] - pos[:, second]).square().sum(-1)
+        ratio = (2.3**2 / square) ** 3
+        centred = pos - pos.mean(1, keepdim=True)
+        waves = (centred @ self.weight).sin().sum((1, 2))
+        return 1.6 * (ratio**2 - ratio).sum(-1) + self.anisotropy * waves
 
 
 class Differentiated(Calculator):
@@ -198,6 +195,9 @@ class Differentiated(Calculator):
 
     Args:
         energy: positions (B, N, 3) to energies (B,) or (B, 1).
+
+    Attributes:
+        calls: of `calculate_batch` so far.
     """
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
@@ -205,9 +205,11 @@ class Differentiated(Calculator):
     def __init__(self, energy: nn.Module) -> None:
         super().__init__()
         self.energy = energy
+        self.calls = 0
 
     def calculate_batch(self, structures: Sequence[Atoms], properties: Sequence[str]) -> list[dict[str, Any]]:
         """Results of structures with equally many atoms."""
+        self.calls += 1
         positions = torch.from_numpy(np.stack([atoms.positions for atoms in structures])).requires_grad_()
         with torch.enable_grad():
             energy = self.energy(positions).reshape(len(structures))
@@ -232,11 +234,20 @@ def Morse(anisotropy: float = 0.0, degrees: Mapping[int, float] | None = None) -
     return Differentiated(MorseEnergy(anisotropy, degrees))
 
 
-def capped_tetrahedron() -> Atoms:
-    """Eight copper atoms, a tetrahedron with a cap on each face, relaxed by `MorseEnergy` without its network."""
+def PairNetwork(seed: int = 0, scale: float = 0.3) -> Differentiated:
+    """`PairEnergy` as a calculator."""
+    return Differentiated(PairEnergy(seed, scale))
+
+
+def capped_tetrahedron(energy: nn.Module | None = None) -> Atoms:
+    """Eight copper atoms, a tetrahedron with a cap on each face.
+
+    Args:
+        energy: what it is relaxed by; by default `MorseEnergy` without its network.
+    """
     corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.0]])
     atoms = Atoms("Cu8", positions=0.9 * np.concatenate([corners, -1.7 * corners]))
-    atoms.calc = Morse()
+    atoms.calc = Differentiated(energy or MorseEnergy())
     BFGS(atoms, logfile=None).run(fmax=1e-4, steps=200)
     atoms.calc = None
     return atoms

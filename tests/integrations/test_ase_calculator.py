@@ -15,7 +15,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_properti
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms, FixCartesian
-from lab_axes import Anisotropic, PairNetwork
+from lab_axes import Anisotropic, Differentiated, PairEnergy, PairNetwork
 from structures import STRUCTURES, Everything, moved, rotation, transformed, violation
 
 import probsym as ps
@@ -285,16 +285,16 @@ def test_chunks_and_batches_change_nothing():
 def test_one_after_the_other_is_the_same_as_a_batch():
     atoms = molecule("CH3CH2OH")
 
-    class Single(PairNetwork):
+    class Single(Differentiated):
         """A calculator without a way to evaluate many."""
 
         calculate_batch = None
 
         def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-            self.results = PairNetwork.calculate_batch(self, [atoms], properties)[0]
+            self.results = Differentiated.calculate_batch(self, [atoms], properties)[0]
 
     batch = SymmetrizedCalculator(PairNetwork()).get_property("forces", atoms)
-    single = SymmetrizedCalculator(Single()).get_property("forces", atoms)
+    single = SymmetrizedCalculator(Single(PairEnergy())).get_property("forces", atoms)
     assert np.allclose(batch, single, atol=1e-13)
 
 
@@ -423,13 +423,13 @@ def test_torch_calculators_differentiate_as_they_would_alone():
     """Poses are evaluated with gradients as the caller has them: on by default, off where he says so."""
     modes = []
 
-    class Recording(PairNetwork):
+    class Recording(Differentiated):
         def calculate_batch(self, structures, properties):
             modes.append(torch.is_grad_enabled())
             return super().calculate_batch(structures, properties)
 
     atoms = molecule("CO")
-    calculator = SymmetrizedCalculator(Recording())
+    calculator = SymmetrizedCalculator(Recording(PairEnergy()))
     calculator.get_property("forces", atoms)
     calculator.reset()
     with torch.no_grad():

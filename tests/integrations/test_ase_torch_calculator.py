@@ -14,7 +14,7 @@ from ase.build import bulk, molecule  # noqa: E402
 from ase.calculators.calculator import PropertyNotImplementedError  # noqa: E402
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress  # noqa: E402
 from ase.md.verlet import VelocityVerlet  # noqa: E402
-from ase.optimize import BFGS  # noqa: E402
+from lab_axes import ClusterEnergy, capped_tetrahedron  # noqa: E402
 
 from probsym.integrations.ase import TorchCalculator  # noqa: E402
 
@@ -22,41 +22,18 @@ SPACE = ps.SE(3, "space")
 POINTS = ps.Rep(None, SPACE)
 
 
-class Cluster(nn.Module):
-    """A Lennard-Jones cluster of copper, and a part that knows the directions of the laboratory.
-
-    Args:
-        part: size of the second, in eV.
-    """
-
-    def __init__(self, part: float) -> None:
-        super().__init__()
-        self.part = part
-        self.register_buffer("weight", torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).double())
-
-    def forward(self, pos: Tensor) -> Tensor:
-        first, second = torch.triu_indices(pos.shape[1], pos.shape[1], 1)
-        square = (pos[:, first] - pos[:, second]).square().sum(-1)
-        ratio = (2.3**2 / square) ** 3
-        centred = pos - pos.mean(1, keepdim=True)
-        return 1.6 * (ratio**2 - ratio).sum(-1) + self.part * (centred @ self.weight).sin().sum((1, 2))
-
-
 def positions(atoms: Atoms) -> dict[str, Tensor]:
     return {"pos": torch.from_numpy(atoms.positions.copy())[None]}
 
 
 def bare(part: float) -> TorchCalculator:
-    return TorchCalculator(Cluster(part).eval(), positions, reps={"pos": POINTS}, output=ps.Rep())
+    return TorchCalculator(ClusterEnergy(part).eval(), positions, reps={"pos": POINTS}, output=ps.Rep())
 
 
 @pytest.fixture(scope="module")
-def capped_tetrahedron() -> Atoms:
+def cluster() -> Atoms:
     """Four atoms and one above each face, relaxed without the directional part; velocities of 10 K."""
-    inner = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 2.58 / 8**0.5
-    atoms = Atoms("Cu8", positions=np.concatenate([inner, -5 / 3 * inner]))
-    atoms.calc = bare(0.0)
-    BFGS(atoms, logfile=None).run(fmax=1e-4, steps=50)
+    atoms = capped_tetrahedron(ClusterEnergy())
     generator = np.random.default_rng(0)
     spread = np.sqrt(10 * units.kB * atoms.get_masses())
     atoms.set_momenta(spread[:, None] * generator.standard_normal((8, 3)))
@@ -75,9 +52,9 @@ def energies(atoms: Atoms, calculator: TorchCalculator) -> np.ndarray:
     return 1000 * np.array(found)
 
 
-def test_dynamics_from_a_symmetric_shape_keeps_its_energy(capped_tetrahedron: Atoms) -> None:
+def test_dynamics_from_a_symmetric_shape_keeps_its_energy(cluster: Atoms) -> None:
     """Within ten times the drift of the model alone, and no step above 1 meV; frames, a control, jump."""
-    directional = Cluster(0.02)
+    directional = ClusterEnergy(0.02)
     phis = {
         "weighted": ps.symmetrize(directional, {"pos": POINTS}, ps.Rep(), ps.WeightedFrame(SPACE)),
         "frozen": ps.symmetrize(
@@ -85,15 +62,15 @@ def test_dynamics_from_a_symmetric_shape_keeps_its_energy(capped_tetrahedron: At
         ),
         "frame": ps.symmetrize(directional, {"pos": POINTS}, ps.Rep(), "frame"),
     }
-    reference = energies(capped_tetrahedron, bare(0.02))
+    reference = energies(cluster, bare(0.02))
     allowed = 10 * np.abs(reference - reference[0]).max()
     assert allowed < 1
     for name in ("weighted", "frozen"):
         phi = phis[name].eval()
-        found = energies(capped_tetrahedron, TorchCalculator(phi.frozen(0) if name == "frozen" else phi, positions))
+        found = energies(cluster, TorchCalculator(phi.frozen(0) if name == "frozen" else phi, positions))
         assert np.abs(found - found[0]).max() < allowed
         assert np.abs(np.diff(found)).max() < 1
-    found = energies(capped_tetrahedron, TorchCalculator(phis["frame"].eval(), positions))
+    found = energies(cluster, TorchCalculator(phis["frame"].eval(), positions))
     assert np.abs(np.diff(found)).max() > 10
 
 
@@ -133,7 +110,7 @@ def test_derivatives_are_those_that_ase_measures() -> None:
 
 
 def test_errors_are_in_the_results() -> None:
-    phi = ps.symmetrize(Cluster(0.02), {"pos": POINTS}, ps.Rep(), "haar", eval_samples=6).eval()
+    phi = ps.symmetrize(ClusterEnergy(0.02), {"pos": POINTS}, ps.Rep(), "haar", eval_samples=6).eval()
     atoms = molecule("CH4")
     atoms.calc = TorchCalculator(phi.frozen(0), positions, errors=True)
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
@@ -153,7 +130,7 @@ def test_results_are_kept_until_the_structure_changes() -> None:
         return positions(atoms)
 
     atoms = molecule("CH4")
-    atoms.calc = TorchCalculator(Cluster(0.1), counted, reps={"pos": POINTS}, output=ps.Rep())
+    atoms.calc = TorchCalculator(ClusterEnergy(0.1), counted, reps={"pos": POINTS}, output=ps.Rep())
     atoms.get_potential_energy()
     atoms.get_forces()
     assert len(calls) == 1
@@ -167,22 +144,24 @@ def test_what_is_wrong_is_named() -> None:
     with pytest.raises(TypeError, match="phi: expected a module, got str"):
         TorchCalculator("phi", positions)
     with pytest.raises(TypeError, match="inputs: expected a function of a structure, got dict"):
-        TorchCalculator(Cluster(0.1), positions(atoms))
+        TorchCalculator(ClusterEnergy(0.1), positions(atoms))
     atoms.calc = bare(0.1)
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
     options = {"reps": {"pos": POINTS}, "output": ps.Rep()}
-    atoms.calc = TorchCalculator(Cluster(0.1), lambda atoms: {"pos": torch.randn(2, 5, 3).double()}, **options)
+    atoms.calc = TorchCalculator(ClusterEnergy(0.1), lambda atoms: {"pos": torch.randn(2, 5, 3).double()}, **options)
     with pytest.raises(ValueError, match=r"inputs: expected one structure, got energies of shape \(2,\)"):
         atoms.get_forces()
-    atoms.calc = TorchCalculator(Cluster(0.1), lambda atoms: {"pos": torch.randn(1, 4, 3).double()}, **options)
+    atoms.calc = TorchCalculator(ClusterEnergy(0.1), lambda atoms: {"pos": torch.randn(1, 4, 3).double()}, **options)
     with pytest.raises(ValueError, match="inputs: expected 5 atoms in three dimensions"):
         atoms.get_forces()
 
 
 def test_a_calculation_by_hand_leaves_nothing_of_another_structure():
     """Energy and forces of a second structure do not stand beside the stress of the first."""
-    calculator = TorchCalculator(Cluster(0.0).eval(), positions, stress=True, reps={"pos": POINTS}, output=ps.Rep())
+    calculator = TorchCalculator(
+        ClusterEnergy(0.0).eval(), positions, stress=True, reps={"pos": POINTS}, output=ps.Rep()
+    )
     first = Atoms("Cu2", positions=[[0, 0, 0], [2.4, 0, 0]], cell=[9, 9, 9], pbc=True)
     second = Atoms("Cu2", positions=[[0, 0, 0], [2.7, 0, 0]], cell=[9, 9, 9], pbc=True)
     calculator.calculate(first, ["energy", "stress"])

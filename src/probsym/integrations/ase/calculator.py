@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from probsym.integrations.poses import Space, estimator_for, refuse_one_handed
 from probsym.reps import Rep
 
 IDENTITY = Finite([np.eye(3).tolist()], "identity")
+SETTINGS = ("group", "estimator", "seed", "tol", "chunk", "space_group", "properties", "arrays", "info", "copies")
 
 
 class SymmetrizedCalculator(Calculator):
@@ -55,6 +57,12 @@ class SymmetrizedCalculator(Calculator):
 
     The poses do not depend on the structure, so the same seed takes the same ones for all.
 
+    Some calculators keep something from step to step: a list of neighbours, the density of the step before. One
+    calculator that sees pose after pose loses it each time; a copy for each frozen pose keeps it.
+
+    A change of the inner calculator's `parameters`, where those of ASE hold their settings, is seen at the next
+    calculation. After a change of anything else of it call `reset()`.
+
     Args:
         calculator: any calculator of ASE.
         group: what is averaged over: `SO(3)`, `O(3)`, `SO(3, about="z")`, or a finite group of 3 x 3 matrices, which is
@@ -72,15 +80,19 @@ class SymmetrizedCalculator(Calculator):
             numbers; None for one that stays.
         batch: (list of poses, names of properties) -> a dict of results for each pose. Unless given, the method
             `calculate_batch` of the calculator, if it has one; else poses are evaluated one after the other.
+        copies: one calculator for each frozen pose: True for deep copies, which hold weights as many times; or a
+            function that makes another, such as `lambda: MyCalculator(network)` around one network. It costs their
+            memory. False, the default, suits calculators that keep nothing.
 
     Attributes:
         poses: evaluated in the last calculation.
 
     Raises:
-        TypeError: something else than a calculator, a group or an estimator.
+        TypeError: something else than a calculator, a group or an estimator; a calculator that cannot be copied.
         ValueError: a group that does not turn space about the origin, a design that does not fit it or that lacks the
             inversion which the group has; at a calculation, degenerate cells, numbers that are not finite, results of
-            the wrong shape, arrays of which nothing says how they turn. Names it.
+            the wrong shape, arrays of which nothing says how they turn; copies of a calculator without frozen poses, or
+            of one that evaluates a batch. Names it.
         PropertyNotImplementedError: a property that the calculator lacks, or of which nothing says how it turns.
 
     >>> from ase.build import molecule
@@ -108,13 +120,14 @@ class SymmetrizedCalculator(Calculator):
         arrays: Declared | None = None,
         info: Declared | None = None,
         batch: Batch | None = None,
+        copies: bool | Callable[[], Any] = False,
     ) -> None:
-        is_calculator = hasattr(calculator, "get_property") and hasattr(calculator, "implemented_properties")
-        if isinstance(calculator, type) or not is_calculator:
-            raise TypeError(f"calculator: expected a calculator of ASE, got {type(calculator).__name__} {calculator!r}")
+        _refuse_what_is_no_calculator("calculator", calculator)
         self.calculator = calculator
         self.batch = batch
         self.poses = 0
+        self._of_poses: list[Any] = []  # copies of the calculator, one for each frozen pose
+        self._evaluated: tuple[Any, dict[str, Any]] | None = None  # the calculator and its settings at the last results
         super().__init__(
             group=group,
             estimator=estimator,
@@ -125,6 +138,7 @@ class SymmetrizedCalculator(Calculator):
             properties=dict(properties or {}),
             arrays=dict(arrays or {}),
             info=dict(info or {}),
+            copies=copies,
         )
 
     @property
@@ -142,12 +156,16 @@ class SymmetrizedCalculator(Calculator):
         Raises:
             TypeError: an unknown name. ValueError, TypeError: as of the constructor.
         """
-        known = ("group", "estimator", "seed", "tol", "chunk", "space_group", "properties", "arrays", "info")
         for name in changes:
-            if name not in known:
-                raise TypeError(f"{name}: expected one of {', '.join(known)}")
+            if name not in SETTINGS:
+                raise TypeError(f"{name}: expected one of {', '.join(SETTINGS)}")
         wanted = {**self.parameters, **changes}
         _checked(wanted)
+        if wanted["copies"] and self._batch() is not None:
+            raise ValueError(
+                f"copies: expected False, since {_name(self.calculator)} evaluates poses together, got "
+                f"{wanted['copies']!r}"
+            )
         changed = {name: value for name, value in changes.items() if not _same(self.parameters.get(name), value)}
         self.parameters.update(changes)
         if changed:
@@ -161,7 +179,7 @@ class SymmetrizedCalculator(Calculator):
         if inner:
             described["calculator_parameters"] = inner
         for name, value in self.parameters.items():
-            if skip_default and (value is None or value == {}):
+            if skip_default and (value is None or value is False or value == {}):
                 continue
             described[name] = value if value is None or isinstance(value, int | float) else repr(value)
         return described
@@ -170,11 +188,22 @@ class SymmetrizedCalculator(Calculator):
         """The properties of ASE among the results, without deviations and errors."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
+    def reset(self) -> None:
+        """Forget results, and the calculators of single poses."""
+        super().reset()
+        self._of_poses = []
+
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What has changed since the last calculation, among it the arrays and entries of `info` that are declared."""
+        """What has changed since the last calculation.
+
+        Beside what ASE looks at: the arrays and entries of `info` that are declared, and "calculator" for the settings
+        of the inner one.
+        """
         changes = super().check_state(atoms, tol)
         if self.atoms is None:
             return changes
+        if self._calculator_changed():
+            changes.append("calculator")
         for name in self.parameters["arrays"]:
             if not _equal(self.atoms.arrays.get(name), atoms.arrays.get(name)):
                 changes.append(name)
@@ -210,6 +239,8 @@ class SymmetrizedCalculator(Calculator):
             if name not in self.implemented_properties:
                 self.get_property(name)  # which says why not
         settings = self.parameters
+        if self._calculator_changed():
+            self.reset()
 
         # 1. What turns, and what the structure has of symmetry itself. A failure must not leave results of another one.
         if self.check_state(atoms):
@@ -222,8 +253,8 @@ class SymmetrizedCalculator(Calculator):
             operations = Operations(structure, settings["space_group"])
 
         # 2. The estimate: the library's own, of a model that is the calculator.
-        batch = self.batch or getattr(self.calculator, "calculate_batch", None)
-        model = CalculatorModel(self.calculator, structure, properties, settings["properties"], batch)
+        calculator_of = self._copy if settings["copies"] else self._calculator_itself
+        model = CalculatorModel(calculator_of, structure, properties, settings["properties"], self._batch())
         orbit = CalculatorOrbit(model, Space.of(p.group), operations)
         generator = None
         if settings["seed"] is not None:
@@ -245,6 +276,70 @@ class SymmetrizedCalculator(Calculator):
             results[f"{name}_rot_std"] = _as_written(name, deviation)
             results[f"{name}_stderr"] = _as_written(name, estimate.stderr[name])
         self.results = {**self.results, **results}
+        self._evaluated = (self.calculator, _settings_of(self.calculator))
+
+    # ---------------------------------------------------------------- calculators of poses
+
+    def _batch(self) -> Batch | None:
+        """What evaluates many poses together; None if nothing does."""
+        return self.batch or getattr(self.calculator, "calculate_batch", None)
+
+    def _calculator_itself(self, pose: int) -> Any:
+        """The same for every pose."""
+        return self.calculator
+
+    def _copy(self, pose: int) -> Any:
+        """The copy that evaluates the pose of this number, at each calculation.
+
+        Each copy compares a structure with the last one that it has seen, as the calculator does. So results are right
+        whatever number a pose gets.
+
+        Raises:
+            TypeError: the calculator cannot be copied, or the function makes something else.
+        """
+        while len(self._of_poses) <= pose:
+            make = self.parameters["copies"]
+            if make is True:
+                try:
+                    made = copy.deepcopy(self.calculator)
+                except Exception as error:  # whatever stands in the way of a foreign object
+                    raise TypeError(
+                        f"copies: {_name(self.calculator)} cannot be copied ({type(error).__name__}: {error}); give a "
+                        "function that makes another, copies=lambda: ..."
+                    ) from error
+            else:
+                made = make()
+                if made is self.calculator or any(made is other for other in self._of_poses):
+                    raise ValueError("copies: expected a function that makes another calculator at each call")
+                _refuse_what_is_no_calculator("copies", made)
+            self._of_poses.append(made)
+        return self._of_poses[pose]
+
+    def _calculator_changed(self) -> bool:
+        """Whether the last results are those of another inner calculator, or of other settings of it."""
+        if self._evaluated is None:
+            return False
+        calculator, before = self._evaluated
+        now = _settings_of(self.calculator)
+        if calculator is not self.calculator or before.keys() != now.keys():
+            return True
+        return any(value is not now[name] and not _same(value, now[name]) for name, value in before.items())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies can be made again: neither pickles nor copies of this calculator carry them.
+        return {**self.__dict__, "_of_poses": []}
+
+
+def _refuse_what_is_no_calculator(argument: str, value: Any) -> None:
+    is_calculator = hasattr(value, "get_property") and hasattr(value, "implemented_properties")
+    if isinstance(value, type) or not is_calculator:
+        raise TypeError(f"{argument}: expected a calculator of ASE, got {type(value).__name__} {value!r}")
+
+
+def _settings_of(calculator: Any) -> dict[str, Any]:
+    """What ASE's calculators keep in `parameters`; nothing of others."""
+    settings = getattr(calculator, "parameters", None)
+    return dict(settings) if isinstance(settings, Mapping) else {}
 
 
 def _as_written(name: str, value: Tensor) -> Any:
@@ -273,7 +368,16 @@ def _checked(settings: Mapping[str, Any]) -> None:
     p = Haar(IDENTITY if group is None else group)
     refuse_one_handed(p, space, estimator_for(p, estimator, settings["tol"], settings["chunk"]))
 
-    # 3. Reps of groups that act here.
+    # 3. Copies keep what belongs to one pose, which must come again.
+    copies = settings["copies"]
+    if not (isinstance(copies, bool) or callable(copies)):
+        raise TypeError(f"copies: expected True, False or a function that makes a calculator, got {copies!r}")
+    if copies and settings["seed"] is None and not p.group.finite:
+        raise ValueError(
+            "copies: expected frozen poses, seed=0 for example, got seed=None, which draws others each time"
+        )
+
+    # 4. Reps of groups that act here.
     for argument in ("properties", "arrays", "info"):
         for name, rep in settings[argument].items():
             if rep is None and argument != "properties":

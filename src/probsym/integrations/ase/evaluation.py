@@ -30,21 +30,22 @@ class CalculatorModel(nn.Module):
     """A calculator as a model of rows: each row is a pose of one structure.
 
     Args:
-        calculator: of ASE. structure: of which rows are poses. properties: that are asked for.
+        calculator_of: the calculator of ASE that evaluates a pose, by the number of the pose in this calculation.
+        structure: of which rows are poses. properties: that are asked for.
         declared: Reps of further properties.
         batch: evaluates a list of structures at once; None asks the calculator for one after the other.
     """
 
     def __init__(
         self,
-        calculator: Any,
+        calculator_of: Callable[[int], Any],
         structure: Structure,
         properties: Sequence[str],
         declared: Mapping[str, Rep],
         batch: Batch | None = None,
     ) -> None:
         super().__init__()
-        self.calculator = calculator
+        self.calculator_of = calculator_of
         self.structure = structure
         self.properties = list(properties)
         self.declared = declared
@@ -68,7 +69,8 @@ class CalculatorModel(nn.Module):
             if self.batch is None:
                 for row in range(count):
                     pose = self.structure.pose(rows, row)
-                    found.append(self._read(evaluated(self.calculator, pose, self.properties)))
+                    calculator = self.calculator_of(self.poses + row)
+                    found.append(self._read(evaluated(calculator, pose, self.properties)))
             else:
                 poses = [self.structure.pose(rows, row) for row in range(count)]
                 returned = self.batch(poses, self.properties)
@@ -113,7 +115,7 @@ class CalculatorModel(nn.Module):
         for name in self.properties:
             if name not in read:
                 raise PropertyNotImplementedError(
-                    f"{name}: {type(self.calculator).__name__} has no such result for this structure"
+                    f"{name}: {type(self.calculator_of(0)).__name__} has no such result for this structure"
                 )
         return read
 
