@@ -102,12 +102,12 @@ def test_onto_is_a_proper_rotation_that_undoes_a_turn() -> None:
 
 
 def test_parts_are_tensors(cached: Path) -> None:
-    data = load(CU8, cached, {"train": 3})
+    data = load([CU8], cached, {"train": 3})
     shapes = {name: tuple(x.shape) for name, x in data.parts["train"].items()}
     assert shapes == {"pos": (3, 8, 3), "kinds": (3, 8, 1), "energy": (3,), "forces": (3, 8, 3)}
     assert len(data.parts["hot"]["pos"]) == 3
     assert data.parts["train"]["energy"].mean().abs() < 1e-6
-    whole = load(CU8, cached)
+    whole = load([CU8], cached)
     torch.testing.assert_close(data.parts["train"]["pos"], whole.parts["train"]["pos"][::2])
 
 
@@ -115,7 +115,7 @@ def test_kinds_tell_elements_apart(tmp_path: Path) -> None:
     pytest.importorskip("tblite")
     frames = Frames("ethanol", 2, 2, 2)
     np.savez(tmp_path / frames.file, **generate(frames, start=2, gap=1))
-    kinds = load(frames, tmp_path).parts["train"]["kinds"][0]
+    kinds = load([frames], tmp_path).parts["train"]["kinds"][0]
     assert kinds.sum(0).tolist() == [6, 2, 1]  # H, C, O
     assert kinds.sum(1).tolist() == [1] * 9
 
@@ -138,10 +138,10 @@ def test_damaged_and_foreign_files(cached: Path, arrays: dict[str, np.ndarray]) 
     path = cached / CU8.file
     np.savez(path, **arrays | {"energy_hot": arrays["energy_hot"][:1]})
     with pytest.raises(UserError, match=r"energy_hot: expected shape \(3,\); got \(1,\)"):
-        load(CU8, cached)
+        load([CU8], cached)
     np.savez(path, **{name: array for name, array in arrays.items() if name != "forces_test"})
     with pytest.raises(UserError, match="forces_test"):
-        load(CU8, cached)
+        load([CU8], cached)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match="damaged data file"):
-        load(CU8, cached)
+        load([CU8], cached)

@@ -18,9 +18,9 @@ from ..evaluation import Score, means, score
 from .config import Config
 from .data import Data
 from .dynamics import Potential, drift, fly, velocities
-from .forces import draws, poses
+from .forces import atoms, draws, over_components, poses
 from .loss import Loss, turned
-from .models import METHODS, build
+from .models import METHODS, build, inputs
 
 MOVED = 16  # test frames whose equivariance is measured
 TURNS = 4  # rotations of each
@@ -40,24 +40,29 @@ def drawn(config: Config) -> int | None:
 
 def errors(energy: Tensor, forces: Tensor, data: Batch) -> dict[str, float]:
     """Of energies (B,) in meV/atom and of components of forces (B, N, 3) in meV/Angstrom: mean absolute, and root mean
-    square.
+    square. Means are over frames, so that molecules count alike, whatever their size.
     """
-    off_energy = 1000 * (energy - data["energy"]).double() / forces.shape[1]
+    off_energy = 1000 * (energy - data["energy"]).double() / atoms(data)
     off_forces = 1000 * (forces - data["forces"]).double()
     return {
         "energy_mae": float(off_energy.abs().mean()),
         "energy_rmse": float(off_energy.square().mean().sqrt()),
-        "force_mae": float(off_forces.abs().mean()),
-        "force_rmse": float(off_forces.square().mean().sqrt()),
+        "force_mae": float(over_components(off_forces.abs(), data).mean()),
+        "force_rmse": float(over_components(off_forces.square(), data).mean().sqrt()),
     }
 
 
-def situations(phi: ps.Symmetrizer, data: Data, config: Config) -> tuple[list[Score], dict[str, dict[str, float]]]:
-    """The force error on turned test frames by the number of samples, and all errors at `config.samples`.
+Errors = dict[str, dict[str, float]]  # by situation and name
+
+
+def situations(phi: ps.Symmetrizer, data: Data, config: Config) -> tuple[list[Score], Errors, dict[str, Errors]]:
+    """The force error on turned test frames by the number of samples; all errors at `config.samples`; and these by
+    molecule, if there are several.
 
     Situations: original (as the data lie) and turned (each frame in a random pose); and both at 600 K.
     """
-    found = {}
+    found: Errors = {}
+    of_molecules: dict[str, Errors] = {}
     scores: list[Score] = []
     samples = drawn(config)
     for name, part in {"original": "test", "hot original": "hot", "turned": "test", "hot turned": "hot"}.items():
@@ -73,16 +78,23 @@ def situations(phi: ps.Symmetrizer, data: Data, config: Config) -> tuple[list[Sc
 
         # 2. What averages of them say.
         used = samples or 1
-        found[name] = errors(means(energies, used)[0], means(forces, used)[0], batch)
+        energy = means(energies, used)[0]
+        force = means(forces, used)[0]
+        found[name] = errors(energy, force, batch)
+        if len(data.molecules) > 1:
+            for number, molecule in enumerate(data.molecules):
+                here = batch["molecule"] == number
+                by_situation = of_molecules.setdefault(molecule.name, {})
+                by_situation[name] = errors(energy[here], force[here], rows(batch, here))
         if name == "turned":
             if samples is None:
-                off = 1000 * (forces - batch["forces"]).abs().mean((2, 3))
+                off = 1000 * over_components((forces - batch["forces"]).abs(), batch)
                 scores.append(score(off, poses(phi, batch), exact=True))
                 continue
             for k in sorted(set(config.eval_samples)):
-                off = 1000 * (means(forces, k) - batch["forces"]).abs().mean((2, 3))
+                off = 1000 * over_components((means(forces, k) - batch["forces"]).abs(), batch)
                 scores.append(score(off, k))
-    return scores, found
+    return scores, found, of_molecules
 
 
 def equivariance(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[dict[str, float]]:
@@ -108,11 +120,11 @@ def equivariance(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[dict[
         energies, forces = draws(phi, few, most, stream(seed, "here"))
         energies_there, forces_there = draws(phi, turned(few, seed), most, stream(seed, "there"))
         for k in counts:
-            off_energy = 1000 * (means(energies_there, k)[0] - means(energies, k)[0]) / forces.shape[2]
+            off_energy = 1000 * (means(energies_there, k)[0] - means(energies, k)[0]) / atoms(few)
             of_energies[k].append(off_energy.square())
             moved = turned({**few, "forces": means(forces, k)[0]}, seed)
             off_forces = 1000 * (means(forces_there, k)[0] - moved["forces"])
-            of_forces[k].append(off_forces.square().mean((1, 2)))
+            of_forces[k].append(over_components(off_forces.square(), few))
 
     # 2. Their means over h, then over frames.
     entries = []
@@ -128,31 +140,36 @@ def equivariance(phi: ps.Symmetrizer, data: Batch, config: Config) -> list[dict[
 
 
 def flights(phi: ps.Symmetrizer, data: Data, config: Config) -> dict[str, Any]:
-    """`flown` by a trained model, in float64, with noise that is the same at every step."""
+    """`flown` by a trained model, in float64, with noise that is the same at every step: the first of its molecules."""
     smooth = copy.deepcopy(phi).double()
     frozen = smooth.frozen(config.seed).eval()
-    kinds = data.parts["test"]["kinds"][:FLIGHTS].double()
+    # All flights are of one molecule: whatever frame tells its atoms.
+    frames = rows(data.alone("test", 0), torch.zeros(FLIGHTS, dtype=torch.long))
+    frames["kinds"] = frames["kinds"].double()
 
     def potential(pos: Tensor) -> tuple[Tensor, Tensor]:
-        return ps.energy_and_forces(frozen, {"pos": pos, "kinds": kinds}, samples=drawn(config))
+        given = inputs(phi, frames | {"pos": pos})
+        energy, forces = ps.energy_and_forces(frozen, given, samples=drawn(config))
+        return energy, forces.reshape(pos.shape)
 
     return {"samples": drawn(config), **flown(potential, data, config)}
 
 
 def flown(potential: Potential, data: Data, config: Config) -> dict[str, Any]:
-    """Energy along dynamics without a thermostat.
+    """Energy along dynamics of the first molecule without a thermostat.
 
     generic: from test frames with velocities of 300 K. symmetric: from the relaxed geometry with velocities of 10 K,
     where frames meet the symmetry of the molecule.
     """
-    test = data.parts["test"]["pos"]
+    molecule = data.molecules[0]
+    test = data.alone("test", 0)["pos"]
     spread = torch.arange(FLIGHTS) * len(test) // FLIGHTS
-    starts = {"generic": test[spread].double(), "symmetric": data.relaxed.expand(FLIGHTS, -1, -1)}
+    starts = {"generic": test[spread].double(), "symmetric": molecule.relaxed.expand(FLIGHTS, -1, -1)}
     temperatures = {"generic": WARM, "symmetric": COLD}
     found: dict[str, Any] = {"steps": config.fly}
     for name, start in starts.items():
-        motion = velocities(data.masses, FLIGHTS, temperatures[name], stream(config.seed, name))
-        found[name] = drift(fly(potential, start, motion, data.masses, config.fly))
+        motion = velocities(molecule.masses, FLIGHTS, temperatures[name], stream(config.seed, name))
+        found[name] = drift(fly(potential, start, motion, molecule.masses, config.fly))
     return found
 
 

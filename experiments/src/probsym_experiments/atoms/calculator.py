@@ -13,8 +13,8 @@ import probsym as ps
 from ..recipe import TrainerOptions
 from ..results import IDENTITY, read_identity
 from .config import Config
-from .models import BASES, METHODS
-from .systems import SYSTEMS
+from .models import BASES, METHODS, inputs
+from .systems import elements, members
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -41,23 +41,28 @@ def trained(run: str, samples: int | None = None, design: str | None = None, see
     fields = dict(read_identity(Path(run) / IDENTITY)["config"])
     trainer = TrainerOptions(**fields.pop("trainer"))
     config = Config(**fields, trainer=trainer)
-    elements = sorted(set(SYSTEMS[config.system].start().get_atomic_numbers().tolist()))
-    base = BASES[config.base](config, len(elements))
-    frozen = ps.load(Path(run) / "model", model=base).double().frozen(seed).eval()
+    known = elements(config.system)
+    base = BASES[config.base](config, len(known))
+    phi = ps.load(Path(run) / "model", model=base).double()
+    frozen = phi.frozen(seed).eval()
     estimator: ps.MonteCarlo | None = None
     if METHODS[config.symmetrizer].random:
         estimator = ps.MonteCarlo(samples or config.samples, design=design)
 
+    several = len(members(config.system)) > 1
+
     # 2. One structure at a time.
     def calculate(atoms: Atoms) -> dict[str, Any]:
         numbers = atoms.get_atomic_numbers().tolist()
-        if not set(numbers) <= set(elements):
-            raise ValueError(f"atoms: expected elements {elements}, got {sorted(set(numbers))}")
-        kinds = torch.zeros(1, len(numbers), len(elements), dtype=torch.float64)
+        if not set(numbers) <= set(known):
+            raise ValueError(f"atoms: expected elements {known}, got {sorted(set(numbers))}")
+        kinds = torch.zeros(1, len(numbers), len(known), dtype=torch.float64)
         for place, number in enumerate(numbers):
-            kinds[0, place, elements.index(number)] = 1
-        pos = torch.from_numpy(atoms.get_positions())[None]
-        energy, forces = ps.energy_and_forces(frozen, {"pos": pos, "kinds": kinds}, estimator=estimator)
-        return {"energy": energy.item(), "forces": forces[0].numpy()}
+            kinds[0, place, known.index(number)] = 1
+        frame = {"pos": torch.from_numpy(atoms.get_positions())[None], "kinds": kinds}
+        if several:
+            frame["mask"] = torch.ones(1, len(numbers), dtype=torch.bool)
+        energy, forces = ps.energy_and_forces(frozen, inputs(phi, frame), estimator=estimator)
+        return {"energy": energy.item(), "forces": forces.reshape(-1, 3).numpy()}
 
     return calculate

@@ -8,8 +8,8 @@ from ..checks import Uses, at_least, samples_evaluated
 from ..errors import UserError, choose
 from ..recipe import Recipe
 from .data import Frames
-from .models import BASES, GROUPS, METHODS
-from .systems import SYSTEMS
+from .models import BASES, GROUPS, METHODS, STORAGES
+from .systems import members
 
 
 @dataclass(kw_only=True)
@@ -17,7 +17,10 @@ class Config(Recipe):
     """Which atoms, which model, how it is symmetrized, how it is trained and tested.
 
     Args:
-        system: ethanol, malonaldehyde or paracetamol, labelled by GFN2-xTB, or cu8, a cluster labelled by EMT.
+        system: ethanol, malonaldehyde or paracetamol, labelled by GFN2-xTB, or molecules, all three together; or cu8,
+            a cluster labelled by EMT.
+        storage: Of molecules of different sizes: padded with a mask, or ragged, one after the other without padding
+            (base points only).
         base: transformer (a token each atom) or points (sums over the atoms around each): to nothing but S_n and
             translations are they equivariant.
         symmetrizer: none (the bare base), augmented (the same, trained on turned frames), ga (Haar), fa (frames), wf
@@ -25,20 +28,22 @@ class Config(Recipe):
         group: SE, or E with reflections.
         layers: Of the transformer.
         width: Of the base.
-        train_size: Training frames used, evenly spread over the time of the dynamics, as the next two.
+        train_size: Training frames used of each molecule, evenly spread over the time of the dynamics, as the next two.
         valid_size: Validation frames used.
         test_size: Test frames used; and as many of dynamics at 600 K, from which nothing is learned.
-        drawn: Frames for training, validation and testing that the dynamics give.
+        drawn: Frames for training, validation and testing that the dynamics of each molecule give.
         energy_weight: Of the squared error of the energy, over the number of atoms, in (eV)^2.
         force_weight: Of the mean squared error of a component of the forces, in (eV/Angstrom)^2.
         train_samples: Samples a training step; null is the library's choice: 1, or all frames, or the one pose.
         valid_samples: Samples at each validation; ps, recursive and ga only, as the next two.
         eval_samples: Numbers of samples at which the test error is measured.
         samples: The one of them that is the result.
-        fly: Time steps of the dynamics with the model after training, of 0.5 fs; 0 is none.
+        fly: Time steps of the dynamics with the model after training, of 0.5 fs; 0 is none. Of several molecules the
+            first flies.
     """
 
     system: str = "ethanol"
+    storage: str = "padded"
     base: str = "transformer"
     symmetrizer: str = "ga"
     group: str = "SE"
@@ -58,7 +63,8 @@ class Config(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("system", SYSTEMS, self.system)
+        members(self.system)
+        choose("storage", STORAGES, self.storage)
         choose("base", BASES, self.base)
         choose("symmetrizer", METHODS, self.symmetrizer)
         choose("group", GROUPS, self.group)
@@ -75,6 +81,8 @@ class Config(Recipe):
                 raise UserError(f"{name}: expected at most the {there} that are drawn; got {getattr(self, name)}")
         if self.base == "transformer" and self.width % 4:
             raise UserError(f"width: expected a multiple of the 4 heads; got {self.width}")
+        if self.storage == "ragged" and self.base != "points":
+            raise UserError(f"storage: expected padded with base {self.base}; got ragged")
         samples_evaluated(self)
 
     def uses(self) -> Uses:
@@ -87,14 +95,15 @@ class Config(Recipe):
             ),
             "more than one pose (symmetrizer ps, recursive, ga, fa, wf)": (method.several, ("train_samples",)),
             "a group that is averaged over": (method.distribution is not None, ("group",)),
+            "several molecules (system molecules)": (len(members(self.system)) > 1, ("storage",)),
             "base transformer": (self.base == "transformer", ("layers",)),
         }
 
-    def frames(self) -> Frames:
-        """The data that there are."""
+    def frames(self) -> list[Frames]:
+        """The data that there are, of each molecule."""
         train, valid, test = self.drawn
-        return Frames(self.system, train, valid, test)
+        return [Frames(system, train, valid, test) for system in members(self.system)]
 
     def used(self) -> dict[str, int]:
-        """How many frames of each part are used."""
+        """How many frames of each part are used, of each molecule."""
         return {"train": self.train_size, "valid": self.valid_size, "test": self.test_size, "hot": self.test_size}

@@ -11,7 +11,7 @@ without rotation do (those of MD17, for instance), and a test can ask what it kn
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..batches import Batch
+from ..batches import Batch, rows
 from ..cache import cached
 from ..errors import UserError
 from ..npz import Arrays
@@ -169,46 +169,97 @@ def one_thread() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Data:
-    """What a run learns from and is tested on.
+class Molecule:
+    """What all frames of a system have in common.
 
     Args:
-        parts: train, valid, test and hot, each with pos (B, N, 3) in Angstrom about the centroid, kinds (B, N, S), one
-            of the S elements each, energy (B,) in eV, counted from `zero`, and forces (B, N, 3) in eV/Angstrom.
+        name: Of the system.
         zero: Mean energy of the training frames used, in eV.
-        relaxed: The geometry of least energy (N, 3).
+        relaxed: The geometry of least energy (N, 3), in Angstrom.
         masses: (N,) in u.
     """
 
-    parts: dict[str, Batch]
+    name: str
     zero: float
     relaxed: torch.Tensor
     masses: torch.Tensor
 
 
-def load(frames: Frames, folder: Path, used: dict[str, int] | None = None) -> Data:
-    """The parts, from the folder if it holds them, else from dynamics and kept there.
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and is tested on.
 
     Args:
-        used: Frames of each part that are used, evenly spread over those that there are; None is all.
-
-    Raises UserError if the file is damaged or holds something else.
+        parts: train, valid, test and hot, each with pos (B, N, 3) in Angstrom about the centroid, kinds (B, N, S), one
+            of the S elements each, energy (B,) in eV, counted from the `zero` of the molecule, and forces (B, N, 3) in
+            eV/Angstrom. Of several systems one frame of each follows the other, `molecule` (B,) says which it is, and
+            smaller ones are padded, where `mask` (B, N) is false.
+        molecules: The systems, in the order in which `molecule` numbers them.
     """
+
+    parts: dict[str, Batch]
+    molecules: list[Molecule]
+
+    def alone(self, part: str, number: int) -> Batch:
+        """The frames of one of the molecules, without padding."""
+        frames = self.parts[part]
+        if len(self.molecules) == 1:
+            return frames
+        frames = rows(frames, frames["molecule"] == number)
+        atoms = len(self.molecules[number].masses)
+        return frames | {name: frames[name][:, :atoms] for name in ("pos", "kinds", "forces", "mask")}
+
+
+def load(systems: Sequence[Frames], folder: Path, used: dict[str, int] | None = None) -> Data:
+    """The parts of one system or of several, from the folder if it holds them, else from dynamics and kept there.
+
+    An energy for each element by least squares, as is usual for potentials, would do what the means of the molecules
+    do: there are no more molecules than elements, and least squares then meets every mean.
+
+    Args:
+        systems: With as many frames each.
+        used: Frames of each part and system that are used, evenly spread over those that there are; None is all.
+
+    Raises UserError if a file is damaged or holds something else.
+    """
+    # 1. The frames of each system, and the elements of all.
+    read = []
+    for frames in systems:
+        read.append(thinned(frames, folder, used or {}))
+    elements = torch.from_numpy(np.unique(np.concatenate([arrays["numbers"] for arrays in read])))
+
+    # 2. Energies are counted from the mean of each molecule.
+    molecules = []
+    for frames, arrays in zip(systems, read, strict=True):
+        zero = float(arrays["energy_train"].mean())
+        relaxed = torch.from_numpy(arrays["relaxed"])
+        molecules.append(Molecule(frames.system, zero, relaxed, torch.from_numpy(arrays["masses"])))
+
+    # 3. Tensors of each part.
+    parts = {}
+    for of_dynamics in PARTS.values():
+        for part in of_dynamics:
+            tables = []
+            for molecule, arrays in zip(molecules, read, strict=True):
+                tables.append(tensors(arrays, part, molecule.zero, elements))
+            parts[part] = tables[0]
+            if len(tables) > 1:
+                parts[part] = interleaved(tables)
+    return Data(parts, molecules)
+
+
+def thinned(frames: Frames, folder: Path, used: dict[str, int]) -> Arrays:
+    """What `generate` gives, of it only the frames that are used."""
     path = folder / frames.file
     names = frames.shapes(0)
     arrays = cached(path, lambda: generate(frames), names, {"numbers": 1}, "delete it and it will be made again")
     check(arrays, frames, path)
-    for part, count in (used or {}).items():
+    for part, count in used.items():
         there = frames.count(part)
         chosen = np.arange(count) * there // count
         for kind in ("pos", "energy", "forces", "time"):
             arrays[f"{kind}_{part}"] = arrays[f"{kind}_{part}"][chosen]
-    zero = float(arrays["energy_train"].mean())
-    parts = {}
-    for of_dynamics in PARTS.values():
-        for part in of_dynamics:
-            parts[part] = tensors(arrays, part, zero)
-    return Data(parts, zero, torch.from_numpy(arrays["relaxed"]), torch.from_numpy(arrays["masses"]))
+    return arrays
 
 
 def check(arrays: Arrays, frames: Frames, path: Path) -> None:
@@ -223,14 +274,31 @@ def check(arrays: Arrays, frames: Frames, path: Path) -> None:
             raise UserError(f"{path}: {name}: expected numbers of kind {kind!r}; got {arrays[name].dtype}")
 
 
-def tensors(arrays: Arrays, part: str, zero: float) -> Batch:
+def tensors(arrays: Arrays, part: str, zero: float, elements: torch.Tensor) -> Batch:
     """A part as a model gets it; energies lose their common part while they are float64."""
     count = len(arrays[f"energy_{part}"])
     numbers = torch.from_numpy(arrays["numbers"])
-    kinds = (numbers[:, None] == numbers.unique()).float()
+    kinds = (numbers[:, None] == elements).float()
     return {
         "pos": torch.from_numpy(arrays[f"pos_{part}"]).float(),
         "kinds": kinds.repeat(count, 1, 1),
         "energy": torch.from_numpy(arrays[f"energy_{part}"] - zero).float(),
         "forces": torch.from_numpy(arrays[f"forces_{part}"]).float(),
     }
+
+
+def interleaved(tables: Sequence[Batch]) -> Batch:
+    """Frames of several molecules, equally many: the first of each, then the second of each; padded to the largest.
+
+    So any stretch of frames, such as the first few, holds all molecules alike.
+    """
+    largest = max(table["pos"].shape[1] for table in tables)
+    padded = []
+    for number, table in enumerate(tables):
+        count, atoms, _ = table["pos"].shape
+        batch = {"energy": table["energy"], "molecule": torch.full((count,), number)}
+        batch["mask"] = (torch.arange(largest) < atoms).expand(count, -1)
+        for name in ("pos", "kinds", "forces"):
+            batch[name] = torch.nn.functional.pad(table[name], (0, 0, 0, largest - atoms))
+        padded.append(batch)
+    return {name: torch.stack([batch[name] for batch in padded], 1).flatten(0, 1) for name in padded[0]}

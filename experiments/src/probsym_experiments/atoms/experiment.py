@@ -38,7 +38,7 @@ def run(config: Config, place: Place) -> Outcome:
 
     # 3. Test.
     phi = phi.cpu()
-    scores, found = situations(phi, data, config)
+    scores, found, of_molecules = situations(phi, data, config)
     error_by_samples({place.name: scores}, place.out / "error_by_samples.png", EXPERIMENTS["atoms"].axis)
     details: dict[str, Any] = {
         "original pose": found["original"]["force_mae"],
@@ -48,6 +48,8 @@ def run(config: Config, place: Place) -> Outcome:
         "equivariance_by_samples": equivariance(phi, data.parts["test"], config),
         "step_seconds": step_cost(phi, data, config),
     }
+    if of_molecules:
+        details["errors_by_molecule"] = of_molecules
     if config.fly:
         details["flights"] = flights(phi, data, config)
     return trained(scores, config.samples, config, progress, cost, parameters(phi), details)

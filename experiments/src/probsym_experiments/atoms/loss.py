@@ -10,12 +10,14 @@ from torch import Tensor, nn
 import probsym as ps
 
 from ..batches import Batch
-from .models import inputs
+from .forces import atoms, over_components, predicted
 
 
 @dataclass
 class Loss:
     """energy_weight mean (E - E')^2 / N + force_weight mean |F - F'|^2 / 3, of the N atoms of a frame; eV and Angstrom.
+
+    Means are over frames, and of forces over the atoms of a frame first: a molecule counts alike, whatever its size.
 
     Args:
         augmented: Whether each frame is turned at random first, and its forces with it.
@@ -28,16 +30,15 @@ class Loss:
     def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
         if self.augmented:
             batch = turned(batch)
-        energy, forces = ps.energy_and_forces(phi, inputs(batch))
-        atoms = forces.shape[1]
-        off_energy = (energy - batch["energy"]).square().mean() / atoms
-        off_forces = (forces - batch["forces"]).square().mean()
-        return self.energy_weight * off_energy + self.force_weight * off_forces
+        energy, forces = predicted(phi, batch)
+        off_energy = (energy - batch["energy"]).square() / atoms(batch)
+        off_forces = over_components((forces - batch["forces"]).square(), batch)
+        return self.energy_weight * off_energy.mean() + self.force_weight * off_forces.mean()
 
     def errors(self, phi: nn.Module, batch: Batch) -> Tensor:
         """Mean absolute error of the components of the forces of each frame (B,), in meV/Angstrom."""
-        _, forces = ps.energy_and_forces(phi, inputs(batch))
-        return 1000 * (forces - batch["forces"]).abs().mean((1, 2))
+        _, forces = predicted(phi, batch)
+        return 1000 * over_components((forces - batch["forces"]).abs(), batch)
 
 
 def turned(batch: Batch, seed: int | None = None) -> Batch:

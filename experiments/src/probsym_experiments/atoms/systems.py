@@ -126,6 +126,26 @@ SYSTEMS = {
     "paracetamol": System(lambda: read(PARACETAMOL), gfn2, timestep=1.0),
 }
 
+# Trained on together. Frames of all of them are alike in number.
+MIXTURES = {"molecules": ("ethanol", "malonaldehyde", "paracetamol")}
+
+
+def members(name: str) -> tuple[str, ...]:
+    """The systems that a name stands for: those of a mixture, or the one.
+
+    Raises UserError for a name that is neither.
+    """
+    choose("system", dict.fromkeys((*SYSTEMS, *MIXTURES)), name)
+    return MIXTURES.get(name, (name,))
+
+
+def elements(name: str) -> list[int]:
+    """Atomic numbers of the elements of a system or mixture, ascending: the kinds that a network tells apart."""
+    numbers: set[int] = set()
+    for member in members(name):
+        numbers.update(SYSTEMS[member].start().get_atomic_numbers().tolist())
+    return sorted(numbers)
+
 
 def ready(name: str) -> Atoms:
     """The atoms of a system at rest where their energy is least, with their calculator.
