@@ -26,6 +26,7 @@ from members import costs
 from packages import frames, images, imports
 from passes import passes
 from points import points
+from pretrained import pretrained
 from relaxed import relaxed
 from report import Kept, circumstances, header, record
 from steps import compiled, places, steps, storage
@@ -53,6 +54,7 @@ ALL = (
     imports,
     backbones,
     atoms,
+    pretrained,
 )
 BENCHMARKS: dict[str, Callable[[bool], None]] = {function.__name__: function for function in ALL}
 ANYWHERE = ["steps", "actions", "relaxed"]  # not on the CPU alone

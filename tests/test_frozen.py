@@ -130,3 +130,29 @@ def test_refusals():
     with pytest.raises(ValueError, match="noise can be kept for MonteCarlo"):
         adaptive.frozen(0, example=x)
     assert torch.equal(adaptive.frozen(0)(x), adaptive.frozen(0)(x))
+
+
+def test_an_accuracy_is_refused_where_noise_is_kept_and_the_advice_works():
+    """Its estimator draws as much noise as it needs: a phi that is frozen without an example does what is asked."""
+    phi = energy()
+    x = positions()
+    for options in ({"tol": 0.3}, {"estimator": ps.Adaptive(0.3)}):
+        with pytest.raises(ValueError, match=r"noise: Adaptive draws its own; .* freeze phi without an example"):
+            phi.frozen(0, example=x)(x, **options)
+        assert torch.equal(phi.frozen(0)(x, **options), phi.frozen(0)(x, **options))
+
+
+def test_its_mode_is_that_of_phi():
+    """Also of one that is made in evaluation, whose forces keep no graph."""
+    phi = energy()
+    x = positions()
+    for mode in (True, False):
+        smooth = phi.train(mode).frozen(0)
+        assert smooth.training == mode
+        found = ps.energy_and_forces(smooth, x.detach())
+        assert found.energy.requires_grad == mode
+        assert found.forces.requires_grad == mode
+    assert phi.frozen(0).train().phi.training
+    smooth = phi.train().frozen(0)
+    phi.eval()
+    assert not ps.energy_and_forces(smooth, x.detach()).forces.requires_grad

@@ -52,6 +52,7 @@ class Frozen(nn.Module):
     def __init__(self, phi: Any, seed: int, example: Any = None) -> None:
         super().__init__()
         self.phi = phi
+        self.training = phi.training  # as of every module; a call follows phi's own mode
         self.seed = whole_number("seed", seed, 0)
         self._shapes: dict[str, tuple[int, ...]] | None = None
         self._kept: Noise = None

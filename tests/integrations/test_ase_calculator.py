@@ -160,6 +160,37 @@ def test_periodicity_and_the_cell_turn_together():
         assert np.allclose(pose.get_celldisp().ravel(), R @ [0.1, 0.2, 0.3])
 
 
+class SignedVolume(Everything):
+    """Its stress is divided by the determinant of the cell, as that of CHGNet is."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        self.results["stress"] = self.results["stress"] / np.linalg.det(self.atoms.cell.array)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, True, False), (False, False, False)])
+def test_reflected_poses_keep_the_handedness_of_the_cell(pbc):
+    """Else stresses of reflected poses have the wrong sign in such calculators, and the average is zero."""
+    for name in ("triclinic", "left-handed"):
+        atoms = STRUCTURES[name]()
+        atoms.pbc = pbc
+        base = SignedVolume(amplitude=0.0)
+        stress = SymmetrizedCalculator(base, ps.O(3)).get_property("stress", atoms)
+        handed = set()
+        for pose in base.seen:
+            R = np.linalg.lstsq(atoms.positions, pose.positions, rcond=None)[0].T
+            handed.add(round(float(np.linalg.det(R))))
+            basis = pose.cell.array @ np.linalg.inv(atoms.cell.array @ R.T)  # in terms of the vectors that were turned
+            signs = np.ones(3)
+            if np.linalg.det(R) < 0:
+                signs = {3: [-1, -1, -1], 2: [-1, 1, 1], 1: [1, -1, 1], 0: [1, 1, 1]}[sum(pbc)]
+            assert np.allclose(basis, np.diag(signs), atol=1e-9)
+        assert handed == {1, -1}
+        if any(pbc):
+            assert np.allclose(stress, SignedVolume(amplitude=0.0).get_property("stress", atoms), atol=1e-10)
+            assert np.abs(stress).max() > 1e-2
+
+
 def test_turned_moves_a_structure_as_by_hand():
     atoms = with_all_that_turns()
     g = ps.O(3).haar((), generator=torch.Generator().manual_seed(0), dtype=torch.float64)

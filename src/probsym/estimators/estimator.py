@@ -72,7 +72,10 @@ class Source:
     def refuse_noise(self, estimator: Estimator) -> None:
         """Refuse noise that was given to an estimator whose number of draws is its own affair."""
         if self.noise is not None:
-            raise ValueError(f"noise: {type(estimator).__name__} draws its own; pass a generator instead")
+            raise ValueError(
+                f"noise: {type(estimator).__name__} draws its own; pass a generator instead, or freeze phi without an "
+                "example, for which noise is kept"
+            )
 
 
 class IndependentPart(NamedTuple):

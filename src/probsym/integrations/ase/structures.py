@@ -33,6 +33,7 @@ class Structure:
 
     Attributes:
         inputs: what turns, one input (B = 1), in float64.
+        handedness: the determinant of the lattice vectors, whose sign says it.
 
     Raises:
         ValueError: an array with several numbers an atom, or an array in `info`, of which nothing says how it turns;
@@ -45,6 +46,7 @@ class Structure:
     ) -> None:
         _refuse_degenerate_cell(atoms)
         self.atoms = atoms.copy()
+        self.handedness = np.linalg.det(atoms.cell.array)
         space = Space.of(group)
         reps: dict[str, Any] = {"arrays": {}, "cell": Rep(None, space.vector)}
         values: dict[str, Any] = {"arrays": {}, "cell": _tensor("cell", atoms.cell.array)}
@@ -75,20 +77,36 @@ class Structure:
         self.inputs.check_values()
 
     def pose(self, rows: Mapping[str, Any], row: int) -> Atoms:
-        """The structure with what turns taken from one row of tensors (rows, ...), in containers as in `inputs`."""
+        """The structure with what turns taken from one row of tensors (rows, ...), in containers as in `inputs`.
+
+        The lattice vectors keep their handedness: where a reflection changed it, some of them are negated, which is
+        another basis of the same lattice. There are calculators that divide by a volume with a sign.
+        """
         atoms = self.atoms.copy()
         for name, value in rows["arrays"].items():
             atoms.arrays[name] = _array(value[row])
-        atoms.set_cell(_array(rows["cell"][row]), scale_atoms=False, apply_constraint=False)
+        atoms.cell[:] = self._of_the_same_handedness(_array(rows["cell"][row]))
         for name, value in rows.get("info", {}).items():
             atoms.info[name] = _array(value[row])
         if "celldisp" in rows:
             atoms.set_celldisp(_array(rows["celldisp"][row]))
         return atoms
 
+    def _of_the_same_handedness(self, cell: np.ndarray) -> np.ndarray:
+        """Lattice vectors (3, 3) as those of the structure are: the same lattice, left-handed or right-handed."""
+        periodic = np.flatnonzero(self.atoms.pbc)
+        if len(periodic) == 0 or self.handedness * np.linalg.det(cell) >= 0:
+            return cell  # a box without periodicity has no other vectors
+        # All three, or one: an odd number. A box along other directions stays around its atoms.
+        negated = periodic if len(periodic) == 3 else periodic[:1]
+        cell[negated] *= -1
+        return cell
+
 
 def turned(atoms: Atoms, g: Element, arrays: Declared | None = None, info: Declared | None = None) -> Atoms:
     """A copy of a structure, moved by one element of a group: positions, cell and all that turns with them.
+
+    After a reflection periodic lattice vectors are negated, so that the cell has the handedness that it had.
 
     Args:
         g: of batch shape (), of a group such as SO(3) or O(3).

@@ -60,18 +60,14 @@ class Moved:
 def turned(atoms: Atoms, matrices: np.ndarray) -> Iterator[Moved]:
     """All of a structure turned about the origin by orthogonal matrices (K, 3, 3), one after the other.
 
-    Of an improper matrix the lattice vectors are negated as well: the same lattice, in a basis of the same handedness
-    as before, since some calculators refuse left-handed ones.
+    The lattice vectors keep their handedness, as for the calculator: some calculators refuse left-handed ones.
     """
     structure = Structure(atoms, SPACE)
     g = SPACE.identity((len(matrices),), dtype=torch.float64)
     g = replace(g, matrix=torch.from_numpy(np.ascontiguousarray(matrices)))
     rows = structure.inputs.tile(len(matrices)).act(g).kwargs
     for row, matrix in enumerate(matrices):
-        new = structure.pose(rows, row)
-        if np.linalg.det(matrix) < 0:
-            new.set_cell(-new.cell.array, scale_atoms=False)
-        yield Moved(new, matrix=matrix)
+        yield Moved(structure.pose(rows, row), matrix=matrix)
 
 
 def random_rotations(count: int, rng: np.random.Generator) -> np.ndarray:
