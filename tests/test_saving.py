@@ -82,10 +82,28 @@ def test_models_saved_with_the_net_of_all_pairs_are_rebuilt_with_it(name, tmp_pa
     call, seeds = inputs(), [torch.Generator().manual_seed(3) for _ in range(2)]
     assert torch.equal(phi(**call, generator=seeds[0]), again(**call, generator=seeds[1]))
     assert isinstance(again.distribution.net.nets[0], InvariantWeights)
-    net_arguments["version"] = 3
+    net_arguments["version"] = 4
     (tmp_path / "saved" / "probsym.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="version"):
         ps.load(tmp_path / "saved", model())
+
+
+def test_models_saved_with_a_virtual_node_are_rebuilt_with_it(tmp_path):
+    """As all default nets of graphs were before version 3."""
+    adjacency = torch.rand(2, 5, 5)
+    base = nn.Sequential(nn.Flatten(), nn.Linear(25, 1))
+    calls = {}
+    for version in (2, 3):
+        net = DefaultNet(ps.Rep(NODES, NODES), NODES, version=version)
+        phi = ps.symmetrize(base, ps.Rep(NODES, NODES), ps.Rep(), ps.Learned(net, NODES), example=(adjacency,)).eval()
+        folder = tmp_path / f"version-{version}"
+        ps.save(phi, folder)
+        again = ps.load(folder, nn.Sequential(nn.Flatten(), nn.Linear(25, 1))).eval()
+        first, second = (m(adjacency, generator=torch.Generator().manual_seed(1)) for m in (phi, again))
+        assert torch.equal(first, second)
+        calls[version] = sorted(name for name, _ in again.named_parameters())
+    assert any("virtual" in name for name in calls[2])
+    assert not any("virtual" in name for name in calls[3])
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):

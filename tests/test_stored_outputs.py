@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import probsym as ps
+from probsym.distributions import DefaultNet
 
 STORED = Path(__file__).parent / "data" / "stored" / "outputs.npz"
 BATCH, NODES = 3, 5
@@ -115,12 +116,19 @@ def test_training(stored):
 @pytest.mark.parametrize("method", METHODS)
 @torch.no_grad()
 def test_graphs(stored, method):
+    """The default net of graphs had a virtual node then: version 2 of it."""
     nodes = ps.S("nodes")
+    reps = (ps.Rep(nodes, nodes),)
     half = normal(3, BATCH, NODES, NODES)
     adjacency = half + half.mT
     model = Flat(NODES * NODES, (1,))
     torch.manual_seed(9)
-    phi = ps.symmetrize(model, (ps.Rep(nodes, nodes),), ps.Rep(), method, example=(adjacency,)).double().eval()
+    distribution = method
+    if method == "learned":
+        distribution = ps.Learned(DefaultNet(reps, nodes, version=2), nodes)
+    elif method == "canonical":
+        distribution = ps.Canonical(DefaultNet(reps, nodes, version=2), nodes)
+    phi = ps.symmetrize(model, reps, ps.Rep(), distribution, example=(adjacency,)).double().eval()
     same_estimate(stored, f"graph-{method}", phi.estimate(adjacency, generator=seeded(5), **samples_of(method, 8)))
 
 

@@ -449,7 +449,7 @@ def test_first_calls_from_several_threads():
 def test_unknown_versions_are_refused():
     s = sets()
     with pytest.raises(ValueError, match="version"):
-        DefaultNet(s.inputs, NODES, version=3)
+        DefaultNet(s.inputs, NODES, version=4)
 
 
 # ---------------------------------------------------------------- features of one's own net

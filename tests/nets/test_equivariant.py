@@ -18,6 +18,9 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "gin-wide": (lambda: GIN(16, out_features=4), ("nodes", "pairs")),
     "gin-nodes": (lambda: GIN(16), ("nodes",)),
     "gin-pairs": (lambda: GIN(16), ("pairs",)),
+    "gin-mean": (lambda: GIN(16, pooling="mean"), ("nodes", "pairs")),
+    "gin-mean-nodes": (lambda: GIN(16, pooling="mean"), ("nodes",)),
+    "gin-mean-pairs": (lambda: GIN(16, pooling="mean"), ("pairs",)),
     "deepsets": (lambda: DeepSets(16), ("nodes",)),
     "vector": (lambda: InvariantWeights(16), ("vectors",)),
     "vector-scalars": (lambda: InvariantWeights(16), ("vectors", "scalars")),
@@ -203,17 +206,18 @@ def test_pairs_without_channels_are_one_channel() -> None:
     torch.testing.assert_close(vector(v, pairs=adjacency), vector(v, pairs=adjacency[..., None]))
 
 
-@pytest.mark.parametrize("name", ["gin-pairs", "vector-pairs"])
+@pytest.mark.parametrize("name", ["gin-pairs", "gin-mean-pairs", "vector-pairs"])
 def test_the_diagonal_of_pairs_counts(name: str) -> None:
     net, inputs = build(name)
     loops = inputs["pairs"] + torch.diag_embed(torch.randn(B, P, N, dtype=torch.float64)).movedim(1, 3)
     assert (call(net, inputs)[0] - call(net, inputs | {"pairs": loops})[0]).abs().max() > 1e-4
 
 
-def test_gin_tells_graphs_by_their_edges() -> None:
+@pytest.mark.parametrize("pooling", ["virtual node", "mean"])
+def test_gin_tells_graphs_by_their_edges(pooling: str) -> None:
     torch.manual_seed(0)
     path = torch.diag(torch.ones(4, dtype=torch.float64), 1)
-    scores = GIN(8).double()(None, (path + path.T)[None])[0, :, 0]
+    scores = GIN(8, pooling=pooling).double()(None, (path + path.T)[None])[0, :, 0]
     torch.testing.assert_close(scores, scores.flip(0))
     assert (scores[:3, None] - scores[None, :3]).abs()[~torch.eye(3, dtype=torch.bool)].min() > 1e-4
 
@@ -221,9 +225,11 @@ def test_gin_tells_graphs_by_their_edges() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="nodes"):
         GIN()(None, None)
+    with pytest.raises(ValueError, match="pooling: expected one of mean, virtual node, got 'max'"):
+        GIN(pooling="max")
 
 
-@pytest.mark.parametrize("name", ["gin", "deepsets", "vector-all"])
+@pytest.mark.parametrize("name", ["gin", "gin-mean", "deepsets", "vector-all"])
 def test_gradcheck(name: str) -> None:
     net, inputs = build(name)
     small = {k: x[:1, :3, :3] if NODE_AXES[k] == 2 else x[:1, :3] for k, x in inputs.items()}

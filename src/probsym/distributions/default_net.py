@@ -95,12 +95,13 @@ class DefaultNet(nn.Module):
 
     Args:
         spec: Reps of the inputs. group: the factors to serve.
-        version: 1 rebuilds the net of models saved before `MomentWeights`, which looked at all pairs of nodes.
+        version: of nets as models were saved with them. 1 had no `MomentWeights`, and looked at all pairs of nodes; 1
+            and 2 had a virtual node in each GIN.
     """
 
     reads_only = True  # it never writes into its arguments, which need not be copied for it
 
-    def __init__(self, spec: Any, group: Group, version: int = 2) -> None:
+    def __init__(self, spec: Any, group: Group, version: int = 3) -> None:
         super().__init__()
         for f in group.factors:
             if f.feature_kind not in ("scores", "columns", *NETS) and not f.trivial:
@@ -109,8 +110,8 @@ class DefaultNet(nn.Module):
                     f"no default net orients by {f!r}: give Learned or Canonical a net that returns features of "
                     f"shape (B, ...) along {', '.join(map(repr, f.feature_slots))}{other_way}"
                 )
-        if version not in (1, 2):
-            raise ValueError(f"version: expected 1 or 2, got {version!r}; a newer release of probsym may know it")
+        if version not in (1, 2, 3):
+            raise ValueError(f"version: expected 1, 2 or 3, got {version!r}; a newer release of probsym may know it")
         self.spec = spec
         self.group = group
         self.version = version
@@ -277,7 +278,9 @@ def _net(spec: Any, view: _View, viewpoint: Viewpoint, version: int) -> nn.Modul
     for rep in leaves(spec).values():
         own_axes = [slot for slot, _ in rep.axes if slot.group == view.axis]
         if rep.labelled == view.axis or len(own_axes) > 1:
-            return GIN()
+            if version < 3:
+                return GIN()
+            return GIN(pooling="mean")
     return DeepSets()
 
 

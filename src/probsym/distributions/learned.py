@@ -487,9 +487,9 @@ def standardised(scores: Tensor, layout: Layout) -> Tensor:
 
     # 2. all nodes exist: a layer norm, whose small number keeps derivatives finite where scores are equal
     if mask is None:
-        normal, mean, inverse_deviation = torch.native_layer_norm(z, z.shape[-1:], None, None, 1e-6 * least)
-        # Zeros alone are equal scores too. Else the largest entry is one, and a mean this small has a real variance.
-        real = mean.abs().clamp_min(0.01) * inverse_deviation < (1 / least - 1) ** 0.5
+        normal, _, inverse_deviation = torch.native_layer_norm(z, z.shape[-1:], None, None, 1e-6 * least)
+        # The largest entry is one, and so is the mean of equal scores; or all are zero, which are equal too.
+        real = inverse_deviation < least**-0.5
         return layout.unpad(normal * real, batch_dims)
 
     # 3. padded ones: both branches of `where` have finite gradients

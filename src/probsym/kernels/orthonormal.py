@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,8 @@ def extent(x: Tensor) -> Tensor:
 
     Scores may be -inf, to exclude an element.
     """
-    size = x.detach().abs()
-    return size.masked_fill(size == torch.inf, 0).amax(-1, keepdim=True)
+    finite = x.detach().nan_to_num(nan=math.nan, posinf=0.0, neginf=0.0)
+    return torch.linalg.vector_norm(finite, torch.inf, -1, keepdim=True)
 
 
 def orthonormalise(z: Tensor, fallback: Tensor, special: bool = False) -> Tensor:

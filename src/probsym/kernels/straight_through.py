@@ -151,21 +151,24 @@ def _pair_products(grad: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
     first_row = torch.arange(samples * inputs * nodes, device=inverse.device).view(samples, inputs, nodes)[..., :1]
     rows = (first_row + inverse.reshape(samples, inputs, nodes)).permute(1, 2, 0).reshape(-1)
 
+    # Both as the product wants them, channels before the second node: (samples, inputs, m, c, i), (inputs, m, c, j).
+    grad, grad_turned = grad.movedim(-1, 3), grad.transpose(2, 3).movedim(-1, 3)
+    x, x_turned = x.movedim(-1, 2), x.transpose(1, 2).movedim(-1, 2)
+
     # Undirected graphs: both sums run over the same x, so that their G are added. Else they are one sum over the
     # channels of both.
-    grad_turned, x_turned = grad.transpose(2, 3), x.transpose(1, 2)
     if may_peek(x) and torch.equal(x, x_turned):
         grad = grad + grad_turned
     else:
-        grad = torch.cat([grad, grad_turned], -1)
-        x = torch.cat([x, x_turned], -1)
+        grad = torch.cat([grad, grad_turned], 3)
+        x = torch.cat([x, x_turned], 2)
         channels = 2 * channels
 
     # sum_{m, c} G_{inv(m), i, c} x_{m, j, c}
-    moved = grad.reshape(samples * inputs * nodes, nodes * channels).index_select(0, rows)
-    left = moved.reshape(inputs, nodes, samples, nodes, channels)
-    left = left.movedim(-1, 2).flatten(1, 2).flatten(2)  # (inputs, m c, samples i)
-    right = x.movedim(-1, 2).flatten(1, 2).flatten(2)  # (inputs, m c, j)
+    moved = grad.reshape(samples * inputs * nodes, channels * nodes).index_select(0, rows)
+    left = moved.reshape(inputs, nodes, samples, channels, nodes)
+    left = left.transpose(2, 3).flatten(1, 2).flatten(2)  # (inputs, m c, samples i)
+    right = x.flatten(1, 2)  # (inputs, m c, j)
     products = _wide_products(left.mT, right).view(inputs, samples, nodes, nodes)
     return products.transpose(0, 1).reshape(*inverse.shape[:-1], nodes, nodes)
 

@@ -132,9 +132,15 @@ def lifted(head: nn.Linear, h: Tensor, where: Where) -> Tensor:
     cancels too. It has no derivative: what reads such scores, a sort or what stands for it in backward, sees only their
     differences.
     """
+    nodes = 1
     with torch.no_grad():
-        shift = mean(h.abs(), where) @ head.weight.abs().mT
-    return torch.add(head(h), spread(shift, where), alpha=2)
+        if where is None:
+            nodes = max(1, h.shape[1])
+            largest = torch.linalg.vector_norm(h, 1, 1)  # the sum of sizes, in one operation
+        else:
+            largest = mean(h.abs(), where)
+        shift = largest @ head.weight.abs().mT
+    return torch.add(head(h), spread(shift, where), alpha=2 / nodes)
 
 
 def size(where: Tensor | Segments) -> Tensor:
