@@ -50,9 +50,10 @@ def test_table_shows_ours_beside_published(
     lines = capsys.readouterr().out.splitlines()
     place = next(i for i, line in enumerate(lines) if "GNN PS" in line)
     assert "unverified" in lines[place]
-    assert "gnn-ps" in lines[place + 1]
+    assert lines[place + 1].split()[:3] == ["gnn-ps-published", "not", "run:"]
+    assert lines[place + 2].split()[0] == "gnn-ps"
     assert all(text in lines[place] for text in ("300,000", "2.7"))
-    assert all(text in lines[place + 1] for text in ("0.0055", "0.0001", "2", "20,000", "0.012", "10.0 min", "5.0 min"))
+    assert all(text in lines[place + 2] for text in ("0.0055", "0.0001", "2", "20,000", "0.012", "10.0 min", "5.0 min"))
     assert "unverified" not in next(line for line in lines if "EGNN" in line and "0.0071" in line)
 
 
@@ -89,6 +90,7 @@ def test_every_name_and_value_is_whole(
     for name in names:
         assert any(line == name or line.startswith(f"{name}  ") for line in stripped), name
     values = [str(row) for name in EXPERIMENTS for row in published(name)]
+    values += [row.source for name in EXPERIMENTS for row in published(name)]
     values += ["0.0054", "0.0002", "0.0003", "0.04567", "0.003112", "NVIDIA H100 80GB HBM3", "20,000", "100,000"]
     text = "\n".join(lines)
     for value in values:
@@ -116,14 +118,19 @@ def test_the_device_is_shown(results: Path, capsys: pytest.CaptureFixture[str]) 
     """That of all seeds; earlier versions did not write it."""
     result(results / "nbody/gnn-ps", 9, 0.0056, device="NVIDIA H200")
     lines = [line for line in shown(capsys) if line.startswith("  ")]
-    assert "cpu / NVIDIA H200" in next(line for line in lines if line.startswith("  gnn-ps"))
+    assert "cpu / NVIDIA H200" in next(line for line in lines if line.startswith("  gnn-ps  "))
     assert "unknown" in next(line for line in lines if line.startswith("  dynamics-ga"))
 
 
 def test_what_was_never_run_says_so(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys)
-    place = lines.index(next(line for line in lines if line.startswith("EGNN")))
-    assert lines[place + 1].split() == ["egnn-none", "not", "run"]
+    names = [line.strip().split("  ")[0] for line in lines]
+    place = names.index("EGNN")
+    exact, own = names.index("egnn-none-published"), names.index("egnn-none")
+    assert place < exact < own < names.index("SEGNN")
+    assert "not run: 150 GPU min" in " ".join(lines[exact:own])
+    assert "not run" in " ".join(lines[own : names.index("SEGNN")])
+    assert "not run" not in " ".join(lines[names.index("gnn-ps") : names.index("SEGNN (10,000 train)")])
     start = next(i for i, line in enumerate(lines) if line.startswith("never run: "))
     never = " ".join(lines[start : lines.index("", start)]).partition("dynamics-ga: ")[0]
     assert "dynamics-none" in never

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .published import Published, published
 from .registry import EXPERIMENTS, Experiment, summary
-from .tables import Row, family, ours, place
+from .tables import Row, ours, place
 
 COLUMNS = (
     "published", "ours", "± seeds", "± test", "± samples", "seeds", "k", "device", "steps", "PFLOP", "wall", "CPU",
@@ -62,9 +62,9 @@ def sources(rows_by_experiment: dict[str, list[Row]], results: Path, runs: Path,
 
 
 def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
-    """Published rows in their order, each followed by our runs of the same method; then our others, apart.
+    """Published rows in their order, each followed by our runs of its method, the exact recipe first; then our others.
 
-    Below stand the presets that were never run, and what each of the others is.
+    Below stand the sources, the presets that were never run, and what each of the others is.
     """
     left = list(rows)
     presets = experiment.presets
@@ -75,18 +75,29 @@ def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
 
     # 1. Published rows, and ours of the same method. Where there is none, the row says so.
     compared: list[Line] = []
-    said_not_run: set[str] = set()
+    read_at: list[str] = []  # where published numbers stand, in the order of their numbers
+    said: set[str | None] = set()  # presets that have a line above, with a result or without
     for paper in published(experiment.name):
-        compared.append(published_line(paper))
+        if paper.source not in read_at:
+            read_at.append(paper.source)
+        compared.append(published_line(paper, read_at.index(paper.source) + 1))
+        if paper.preset is None:
+            continue
+
+        # The exact recipe first, then ours. Each says so where it was not run.
         same = [row for row in left if row.family == paper.preset]
-        for row in same:
+        exact = [row for row in same if row.preset == paper.exact]
+        other = [row for row in same if row.preset != paper.exact]
+        for row in exact:
             compared.append(our_line(row, experiment.beside))
-            left.remove(row)
-        if paper.preset is not None and not same:
+        if paper.exact in presets and not exact:
+            compared.append(Line(f"  {paper.exact}", {"ours": waits(paper)}))
+        for row in other:
+            compared.append(our_line(row, experiment.beside))
+        if not other:
             compared.append(Line(f"  {paper.preset}", {"ours": NOT_RUN}))
-            for name in presets:
-                if family(name) == paper.preset:
-                    said_not_run.add(name)
+        said.update({paper.preset, paper.exact})
+        left = [row for row in left if row not in same]
 
     # 2. What is left of ours.
     others = [our_line(row, experiment.beside) for row in left]
@@ -100,8 +111,10 @@ def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
         headings.append(heading(field))
     parts = [f"{experiment.name}: {experiment.axis}", body(sections, headings, width)]
 
-    # 3. What the presets are.
-    never_run = [name for name in presets if name not in run_presets and name not in said_not_run]
+    # 3. Where the published numbers stand, and what the presets are.
+    for index, source in enumerate(read_at, 1):
+        parts.append(filled(f"[{index}] {source}", width))
+    never_run = [name for name in presets if name not in run_presets and name not in said]
     if never_run:
         parts.append(filled(f"never run: {', '.join(never_run)}", width))
     for name in run_presets:
@@ -109,12 +122,23 @@ def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def published_line(paper: Published) -> Line:
-    """A row of a paper."""
-    cells = {"published": str(paper), "PFLOP": petaflop(paper.train_flops)}
+def published_line(paper: Published, source: int) -> Line:
+    """A row of a paper.
+
+    Args:
+        source: Its number in the list below the table.
+    """
+    cells = {"published": f"{paper} [{source}]", "PFLOP": petaflop(paper.train_flops)}
     if paper.steps is not None:
         cells["steps"] = f"{paper.steps:,}"
     return Line(paper.row, cells)
+
+
+def waits(paper: Published) -> str:
+    """That the exact recipe of a row was not run, and what it would take."""
+    if paper.device_minutes is None:
+        return NOT_RUN
+    return f"{NOT_RUN}: {paper.device_minutes:,.0f} GPU min"
 
 
 def our_line(row: Row, beside: Iterable[str]) -> Line:

@@ -21,6 +21,7 @@ class Published:
         figure: Whether it is a line in figures.
         steps: Optimizer steps of its recipe. train_flops: Operations of its matrix products, counted by our preset
             of that recipe, PRESET-published.
+        device_minutes: That a GPU needs for PRESET-published, as the head of the file estimates it.
     """
 
     row: str
@@ -32,6 +33,14 @@ class Published:
     steps: int | None = None
     train_flops: float | None = None
     stderr: float | None = None
+    device_minutes: float | None = None
+
+    @property
+    def exact(self) -> str | None:
+        """Our preset of its recipe to the letter."""
+        if self.preset is None:
+            return None
+        return f"{self.preset}-published"
 
     def __str__(self) -> str:
         text = f"{self.value:g}"

@@ -12,13 +12,12 @@ from probsym.members import register
 
 from .masking import EdgeList, Segments, Where, channels, keep, lifted, mean, pairwise, size, spread
 
-
 POOLINGS = ("mean", "virtual node")
 
 
 @register
 class GIN(nn.Module):
-    """Node features from node and pair features by message passing (arXiv 1810.00826), and what all nodes have in common.
+    """Node features from node and pair features (arXiv 1810.00826), and from what all nodes have in common.
 
         h_i   = W [x_i, A_ii, sum_j A_ij]
         h_i  <- LayerNorm(h_i + MLP(W_0 h_i + sum_p W_p sum_j A_ijp h_j + W' mean_j h_j))          pooling="mean"
@@ -40,9 +39,7 @@ class GIN(nn.Module):
     True
     """
 
-    def __init__(
-        self, hidden: int = 64, layers: int = 3, out_features: int = 1, pooling: str = "virtual node"
-    ) -> None:
+    def __init__(self, hidden: int = 64, layers: int = 3, out_features: int = 1, pooling: str = "virtual node") -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
