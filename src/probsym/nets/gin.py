@@ -43,7 +43,12 @@ class GIN(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
-        self.arguments = {"hidden": hidden, "layers": layers, "out_features": out_features, "pooling": pooling}
+        self.arguments: dict[str, int | str] = {
+            "hidden": hidden,
+            "layers": layers,
+            "out_features": out_features,
+            "pooling": pooling,
+        }
         self.pooling = pooling
         self.embed = nn.LazyLinear(hidden)
         self.layers = nn.ModuleList([GINLayer(hidden, pooling == "virtual node") for _ in range(layers)])
