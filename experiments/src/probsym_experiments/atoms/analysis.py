@@ -29,6 +29,7 @@ FLIGHTS = 4  # of dynamics, from each kind of start
 COLD = 10.0  # K, at which dynamics from the relaxed geometry begin
 WARM = 300.0  # K, at which those from test frames begin
 TIMED = 12  # pairs of training steps whose times are compared
+Errors = dict[str, dict[str, float]]  # by situation, then by name
 
 
 def drawn(config: Config) -> int | None:
@@ -50,9 +51,6 @@ def errors(energy: Tensor, forces: Tensor, data: Batch) -> dict[str, float]:
         "force_mae": float(over_components(off_forces.abs(), data).mean()),
         "force_rmse": float(over_components(off_forces.square(), data).mean().sqrt()),
     }
-
-
-Errors = dict[str, dict[str, float]]  # by situation and name
 
 
 def situations(phi: ps.Symmetrizer, data: Data, config: Config) -> tuple[list[Score], Errors, dict[str, Errors]]:

@@ -26,7 +26,8 @@ def trained(run: str, samples: int | None = None, design: str | None = None, see
     """Atoms to a dict with energy in eV, counted from the mean of the training frames, and forces in eV/Angstrom.
 
     Computed in float64, with the same noise at every call. Bare networks know the orientation in which they were
-    trained; other atoms than those of the system are refused.
+    trained; other elements than those of the system are refused. Of several molecules each has a mean of its own:
+    compare energies of one molecule, not of two.
 
     Args:
         run: Folder that `probsym run atoms` wrote.
@@ -48,7 +49,6 @@ def trained(run: str, samples: int | None = None, design: str | None = None, see
     estimator: ps.MonteCarlo | None = None
     if METHODS[config.symmetrizer].random:
         estimator = ps.MonteCarlo(samples or config.samples, design=design)
-
     several = len(members(config.system)) > 1
 
     # 2. One structure at a time.

@@ -18,6 +18,7 @@ from ..training import Problem, fit
 from .analysis import equivariance, flights, situations, step_cost
 from .config import Config
 from .data import load
+from .forces import PAGE
 from .loss import Loss
 from .models import build
 
@@ -31,7 +32,9 @@ def run(config: Config, place: Place) -> Outcome:
     loss = Loss(config.energy_weight, config.force_weight, augmented=config.symmetrizer == "augmented")
 
     # 2. Train.
-    problem = Problem(phi, loss, loss.errors, Tensors(data.parts["train"]), Tensors(data.parts["valid"]))
+    train = Tensors(data.parts["train"])
+    valid = Tensors(data.parts["valid"])
+    problem = Problem(phi, loss, loss.errors, train, valid, page=PAGE)
     cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
     ps.save(phi, place.out / "model", overwrite=True)

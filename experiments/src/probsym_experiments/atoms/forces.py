@@ -12,7 +12,6 @@ from .models import inputs, padded
 
 ROWS = 2_000  # samples times frames that the base network sees at once
 PAGE = 50  # frames whose exact averages are computed at once
-Counts = Tensor | int
 
 
 def predicted(phi: nn.Module, batch: Batch, samples: int | None = None) -> tuple[Tensor, Tensor]:
@@ -21,7 +20,7 @@ def predicted(phi: nn.Module, batch: Batch, samples: int | None = None) -> tuple
     return energy, padded(forces, batch)
 
 
-def atoms(batch: Batch) -> Counts:
+def atoms(batch: Batch) -> Tensor | int:
     """Number of atoms of each frame: one number, or (B,) of padded frames."""
     if "mask" in batch:
         return batch["mask"].sum(1)
@@ -43,11 +42,11 @@ def draws(phi: ps.Symmetrizer, data: Batch, samples: int | None, seed: int) -> t
     one = None
     if samples is not None:
         one = 1
-    energies = []
-    forces = []
     length = PAGE
     if samples is not None:
         length = max(1, ROWS // times)
+    energies = []
+    forces = []
     for number, page in enumerate(Pages(Tensors(data), length)):
         reseed(stream(seed, "test", number))
         copies = {name: tensor.repeat(times, *[1] * (tensor.ndim - 1)) for name, tensor in page.items()}
@@ -61,6 +60,6 @@ def draws(phi: ps.Symmetrizer, data: Batch, samples: int | None, seed: int) -> t
 def poses(phi: ps.Symmetrizer, data: Batch) -> int:
     """The most poses of a frame that an exact average is over."""
     most = 0
-    for page in Pages(Tensors(data), 100):
+    for page in Pages(Tensors(data), PAGE):
         most = max(most, int(phi.estimate(**inputs(phi, page)).samples.max()))
     return most
