@@ -6,7 +6,7 @@ python docs/figures/atoms_task.py, with ase, tblite and the data in $PROBSYM_DAT
 """
 
 import json
-from math import sqrt
+from math import nan, sqrt
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -40,10 +40,20 @@ SHORT = {
     "ps": "learned",
     "canonical": "one pose",
 }
-SYSTEMS = {"ethanol": "Ethanol, GFN2-xTB", "cu8": "Eight copper atoms, EMT", "malonaldehyde": "Malonaldehyde, GFN2-xTB"}
+SYSTEMS = {
+    "ethanol": "Ethanol, GFN2-xTB",
+    "malonaldehyde": "Malonaldehyde, GFN2-xTB",
+    "paracetamol": "Paracetamol, GFN2-xTB",
+    "molecules": "The three molecules together, GFN2-xTB",
+    "cu8": "Eight copper atoms, EMT",
+}
 AUDITS = {"atoms_none": "as it is", "atoms_ga": "uniform poses, 24 octahedral ones, frozen"}
 FRAMES = 1_000  # to train on, in the tables
 STEPS = 600
+STEPS_TOGETHER = 1_800  # of three molecules: as many for each
+LONG = 3_000  # of the learning curve
+SIZES = (100, 300, 1_000, 2_000)  # frames to train on, there
+MOLECULES = ("ethanol", "malonaldehyde", "paracetamol")
 
 
 def read(method: str) -> list[dict]:
@@ -51,12 +61,20 @@ def read(method: str) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((RESULTS / "atoms" / f"points-{method}").glob("*.json"))]
 
 
-def of(method: str, system: str, frames: int = FRAMES) -> list[dict]:
-    """Those of a system, trained on so many frames for as many steps as the presets; one a seed."""
+def of(method: str, system: str, frames: int = FRAMES, steps: int | None = None, base: str = "points") -> list[dict]:
+    """Those of a system, trained on so many frames for so many steps; one a seed.
+
+    Args:
+        steps: None for as many as in the tables.
+    """
+    if steps is None:
+        steps = STEPS
+        if system == "molecules":
+            steps = STEPS_TOGETHER
+    wanted = {"system": system, "train_size": frames, "steps": steps, "base": base}
     found = []
     for result in read(method):
-        config = result["config"]
-        if config["system"] == system and config["train_size"] == frames and config["steps"] == STEPS:
+        if all(result["config"][name] == value for name, value in wanted.items()):
             found.append(result)
     return found
 
@@ -65,15 +83,82 @@ def cell(values: list[float], digits: int) -> str:
     """The mean, and its standard error over seeds where there are several."""
     text = f"{mean(values):.{digits}f}"
     if len(values) > 1:
-        text += f" ± {stdev(values) / sqrt(len(values)):.{digits}f}"
+        text += f" ± {spread(values):.{digits}f}"
     return text
 
 
-def errors(system: str) -> dict:
+def force_error(results: list[dict], situation: str = "turned") -> str:
+    """Mean absolute error of the forces; empty where there are no results."""
+    if not results:
+        return ""
+    return cell([result["errors"][situation]["force_mae"] for result in results], 0)
+
+
+def overview() -> dict:
+    """Force errors in random poses: a column for each system, and one for the other base, if there are results."""
+    columns = ["p"]
+    rows = [["as it is, as the data lie"]]
+    for label in METHODS.values():
+        rows.append([label])
+    for title, system, base in (
+        ("ethanol", "ethanol", "points"),
+        ("malonaldehyde", "malonaldehyde", "points"),
+        ("paracetamol", "paracetamol", "points"),
+        ("all three together", "molecules", "points"),
+        ("ethanol, transformer", "ethanol", "transformer"),
+        ("eight copper atoms", "cu8", "points"),
+    ):
+        cells = [force_error(of("none", system, base=base), "original")]
+        for method in METHODS:
+            cells.append(force_error(of(method, system, base=base)))
+        if any(cells):
+            columns.append(title)
+            for row, text in zip(rows, cells, strict=True):
+                row.append(text)
+    return {"title": "Forces in random poses", "columns": columns, "rows": rows}
+
+
+def together() -> dict:
+    """Errors of each molecule after a training on all three."""
+    rows = []
+    for method, label in METHODS.items():
+        results = of(method, "molecules")
+        if not results:
+            continue
+        row = [label, str(len(results))]
+        for name, digits in (("force_mae", 0), ("energy_mae", 1)):
+            for molecule in MOLECULES:
+                found = [result["errors_by_molecule"][molecule]["turned"][name] for result in results]
+                row.append(cell(found, digits))
+        row.append(cell([result["step_seconds"]["ratio"] for result in results], 1))
+        rows.append(row)
+    columns = ["p", "seeds"]
+    for quantity in ("forces", "energy"):
+        for molecule in MOLECULES:
+            columns.append(f"{quantity}, {molecule}")
+    return {"title": SYSTEMS["molecules"], "columns": [*columns, "training step"], "rows": rows}
+
+
+def by_frames() -> dict:
+    """Force errors of ethanol in random poses by the number of frames, after a long training."""
+    rows = []
+    for method, label in METHODS.items():
+        row = [label]
+        for frames in SIZES:
+            row.append(force_error(of(method, "ethanol", frames, LONG)))
+        if any(row[1:]):
+            rows.append(row)
+    columns = ["p"]
+    for frames in SIZES:
+        columns.append(f"{frames:,} frames")
+    return {"title": f"Ethanol, {LONG:,} steps", "columns": columns, "rows": rows}
+
+
+def errors(system: str, base: str = "points") -> dict:
     """Errors on test frames as they lie and in random poses, at the temperature of the training and at 600 K."""
     rows = []
     for method, label in METHODS.items():
-        results = of(method, system)
+        results = of(method, system, base=base)
         if not results:
             continue
         row = [label, str(len(results)), "/".join(sorted({str(result["samples"]) for result in results}))]
@@ -87,7 +172,10 @@ def errors(system: str) -> dict:
         "p", "seeds", "poses", "forces as the data lie", "forces turned", "turned, 600 K", "turned, RMSE",
         "energy as the data lie", "energy turned",
     ]  # fmt: skip
-    return {"title": SYSTEMS[system], "columns": columns, "rows": rows}
+    title = SYSTEMS[system]
+    if base != "points":
+        title += f", {base}"
+    return {"title": title, "columns": columns, "rows": rows}
 
 
 def behaviour(system: str) -> dict:
@@ -98,8 +186,8 @@ def behaviour(system: str) -> dict:
         if not results:
             continue
         row = [label, str(len(results))]
-        row.append(cell([result["equivariance_by_samples"][-1]["error"] for result in results], 2))
-        row.append(cell([result["equivariance_by_samples"][-1]["energy_error"] for result in results], 3))
+        row.append(cell([result["equivariance_by_samples"][-1]["error"] for result in results], 1))
+        row.append(cell([result["equivariance_by_samples"][-1]["energy_error"] for result in results], 2))
         for start, number in (("generic", "off"), ("symmetric", "off"), ("symmetric", "step_worst")):
             row.append(f"{mean(result['flights'][start][number] for result in results):.2g}")
         row.append(cell([result["step_seconds"]["ratio"] for result in results], 1))
@@ -145,53 +233,83 @@ def control(system: str) -> dict:
 
 
 def draw() -> None:
-    """Left: force errors of ethanol by pose. Right: against the number of frames to train on."""
+    """Left: force errors of each molecule by method. Right: against the number of frames to train on."""
     figure, (bars, curves) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", width_ratios=(3, 2))
-    shown = [method for method in METHODS if of(method, "ethanol")]
-    for number, (situation, label) in enumerate(
-        {"original": "as the data lie", "turned": "turned", "hot turned": "turned, 600 K"}.items()
-    ):
-        heights = []
-        spreads = []
-        for method in shown:
-            values = [result["errors"][situation]["force_mae"] for result in of(method, "ethanol")]
-            heights.append(mean(values))
-            spreads.append(0.0)
-            if len(values) > 1:
-                spreads[-1] = stdev(values) / sqrt(len(values))
-        places = [place + 0.27 * (number - 1) for place in range(len(shown))]
-        bars.bar(places, heights, 0.25, yerr=spreads, capsize=2, label=label, color=("0.7", "C0", "C3")[number])
-    bars.set_xticks(range(len(shown)), [SHORT.get(method, method) for method in shown], fontsize=8)
-    bars.set_ylabel("force MAE, meV/Å")
-    bars.set_title("ethanol, 1,000 frames at 300 K", fontsize=9)
-    bars.legend(frameon=False, fontsize=8)
-    by_frames(curves)
+    draw_molecules(bars)
+    draw_curves(curves)
     figure.savefig(HERE / "atoms_task.png", dpi=150)
 
 
-def by_frames(axes: Axes) -> None:
-    """Force errors of turned frames of ethanol by the number of frames, after a short and a long training."""
-    for number, method in enumerate(("none", "augmented", "ga", "recursive")):
-        for steps, line in ((STEPS, "o--"), (5 * STEPS, "s-")):
-            values: dict[int, list[float]] = {}
-            for result in read(method):
-                if result["config"]["system"] == "ethanol" and result["config"]["steps"] == steps:
-                    values.setdefault(result["config"]["train_size"], []).append(result["value"])
-            sizes = sorted(values)
-            means = [mean(values[size]) for size in sizes]
-            if len(sizes) > 1:
-                label = f"{SHORT.get(method, method)}, {steps:,} steps"
-                axes.plot(sizes, means, line, color=f"C{number}", label=label, markersize=4)
-    axes.set(xscale="log", yscale="log", xlabel="frames to train on", ylabel="force MAE of turned frames, meV/Å")
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=7, loc="center", bbox_to_anchor=(0.5, 0.56))
+def draw_molecules(axes: Axes) -> None:
+    """Bars of molecules side by side; those of the network as it is also as the data lie."""
+    kinds = [("none", "original", "as it is, as\nthe data lie")]
+    for method in METHODS:
+        kinds.append((method, "turned", SHORT.get(method, method)))
+    for number, molecule in enumerate(MOLECULES):
+        places = []
+        heights = []
+        spreads = []
+        for place, (method, situation, _) in enumerate(kinds):
+            values = [result["errors"][situation]["force_mae"] for result in of(method, molecule)]
+            if values:
+                places.append(place + 0.27 * (number - 1))
+                heights.append(mean(values))
+                spreads.append(spread(values))
+        axes.bar(places, heights, 0.25, yerr=spreads, capsize=2, label=molecule, color=("C0", "C2", "C3")[number])
+    axes.set_yscale("log")
+    axes.set_yticks([50, 100, 200, 500, 1000], ["50", "100", "200", "500", "1,000"])
+    axes.minorticks_off()
+    axes.set_xticks(range(len(kinds)), [label for _, _, label in kinds], fontsize=7)
+    axes.set_ylabel("force MAE, meV/Å")
+    axes.set_title("1,000 frames at 300 K, 600 steps, tested in random poses", fontsize=9)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def draw_curves(axes: Axes) -> None:
+    """Force errors of ethanol in random poses by the number of frames; of the network as it is also as the data lie."""
+    for number, (method, situation) in enumerate(
+        (("none", "original"), ("none", "turned"), ("ga", "turned"), ("ps", "turned"), ("canonical", "turned"))
+    ):
+        sizes = []
+        means = []
+        spreads = []
+        for frames in SIZES:
+            values = [result["errors"][situation]["force_mae"] for result in of(method, "ethanol", frames, LONG)]
+            if values:
+                sizes.append(frames)
+                means.append(mean(values))
+                spreads.append(spread(values))
+        label = SHORT.get(method, method)
+        if situation == "original":
+            label += ", as the data lie"
+        if not sizes:
+            continue
+        axes.errorbar(sizes, means, spreads, fmt="o-", capsize=2, markersize=4, label=label, color=f"C{number}")
+    axes.set(xscale="log", yscale="log", xlabel="frames to train on", ylabel="force MAE, meV/Å")
+    axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+    axes.set_yticks([50, 100, 200, 500], ["50", "100", "200", "500"])
+    axes.minorticks_off()
+    axes.set_title("ethanol, 3,000 steps", fontsize=9)
+    axes.legend(frameon=False, fontsize=7)
+
+
+def spread(values: list[float]) -> float:
+    """Standard error over seeds; not a number, which is not drawn, of a single one."""
+    if len(values) < 2:
+        return nan
+    return stdev(values) / sqrt(len(values))
 
 
 def main() -> None:
-    tables = []
-    for system in ("ethanol", "cu8"):
+    # 1. What the page shows, in this order; then the rest.
+    tables = [overview(), errors("ethanol"), behaviour("ethanol"), audits(), together()]
+    tables += [errors("cu8"), behaviour("cu8"), by_frames()]
+    for system in ("malonaldehyde", "paracetamol"):
         tables += [errors(system), behaviour(system)]
-    tables.append(audits())
+    tables.append(errors("molecules"))
+    tables.append(errors("ethanol", base="transformer"))
+
+    # 2. Where they come from.
     commits = sorted({result["commit"] for method in METHODS for result in read(method)})
     words = f"from `results/atoms`, of commit {', '.join(commit[:7] for commit in commits)}"
     summary = {"source": words, "tables": tables}
