@@ -93,6 +93,7 @@ def test_calculators_that_are_made_already_and_keywords(folder):
         (["molecule:nothing", "--calculator", "emt"], "molecule:nothing: ASE cannot read it"),
         (["copper.cif"], "--calculator"),
         (["copper.cif", "--calculator", "emtt"], "--calculator: expected MODULE:NAME, .*; got 'emtt'"),
+        (["copper.cif", "--calculator", "."], "--calculator .: expected .*; got a folder, .*TorchCalculator"),
         (["copper.cif", "--calculator", "no_module:x"], "ModuleNotFoundError"),
         (["copper.cif", "--calculator", "audited_models:nothing"], "AttributeError.*nothing"),
         (["copper.cif", "--calculator", "audited_models:number"], "expected a class, a function .*; got 3"),

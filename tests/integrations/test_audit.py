@@ -12,6 +12,7 @@ pytest.importorskip("ase")
 
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
@@ -265,6 +266,75 @@ def test_the_report_fits_80_columns_and_is_json():
     assert content["structures"][0]["spectra"]["energy"]["degrees"] == list(range(1, 10))
     assert len(draw(report).axes) == 3
     assert len(draw(audit(potentials.sound, cluster(), **FEW)).axes) == 1
+
+
+def test_the_legend_of_the_figure_names_what_is_in_it():
+    def legend(calculator, structure):
+        texts = draw(audit(calculator, structure, **FEW)).axes[0].get_legend().get_texts()
+        return [text.get_text() for text in texts]
+
+    assert legend(potentials.sound, cluster()) == ["energy", "forces"]
+    assert legend(potentials.lab_axes, cluster()) == ["energy", "violated"]
+    assert legend(EMT(), bulk("Cu", cubic=True)) == ["energy", "forces", "stress"]
+
+
+class Together(Calculator):
+    """The sound potential, which evaluates structures of the same atoms together, and says how many at once."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def calculate_batch(self, structures, properties):
+        for atoms in structures:
+            assert np.array_equal(atoms.numbers, structures[0].numbers)
+        assert list(properties) == ["energy", "forces"]
+        self.sizes.append(len(structures))
+        return [potentials.sound(atoms) for atoms in structures]
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
+        super().calculate(atoms, list(properties), list(system_changes))
+        self.results = potentials.sound(self.atoms)
+
+
+def test_moved_structures_are_evaluated_together_where_the_calculator_can():
+    structures = [molecule("H2O"), bulk("Cu", cubic=True)]
+    calls = []
+    calculator = Together()
+    options = {**FEW, "poses": 33, "paths": 1}
+    report = audit(calculator, structures, progress=lambda *state: calls.append(state), **options)
+    one_by_one = audit(potentials.sound, structures, **options).to_dict()
+    together = report.to_dict()
+    assert max(calculator.sizes) == 32
+    assert len(calls) == sum(structure.evaluations for structure in report.structures)
+    for one, other in zip(one_by_one["structures"], together["structures"], strict=True):
+        assert one["outcomes"] == other["outcomes"]
+        assert one["evaluations"] == other["evaluations"]
+
+    calculator = Together()
+    spectrum_too = audit(calculator, molecule("H2"), poses=1, paths=1, spectrum="always")
+    assert sum(calculator.sizes) > 4 * 420
+    assert spectrum_too.structures[0].spectra["forces"].variance < 1e-12
+
+
+def test_a_batch_that_is_wrong_is_an_audit_error():
+    for returned, named in (([], "expected 4 results; got 0"), ([3] * 4, "expected dicts of results; got int")):
+        calculator = Together()
+        calculator.calculate_batch = lambda structures, properties, returned=returned: returned
+        with pytest.raises(AuditError, match=f"0 H2, rotation: calculate_batch: {named}"):
+            audit(calculator, molecule("H2"), **FEW)
+
+
+def test_a_batch_that_does_not_turn_is_found():
+    """A control: forces of a batch that are those of its first structure."""
+    calculator = Together()
+    right = calculator.calculate_batch
+    calculator.calculate_batch = lambda structures, properties: right(structures[:1], properties) * len(structures)
+    atoms = molecule("H2O")
+    report = audit(calculator, atoms, **FEW)
+    assert ("rotation", "forces") in {(outcome.row, outcome.quantity) for _, outcome in report.violations}
 
 
 def test_a_kink_in_the_forces_is_no_violation_and_is_told():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,6 +10,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import voigt_6_to_full_3x3_stress
+
+BATCH = 32  # structures that are evaluated together at most
 
 Model: TypeAlias = Callable[[Atoms], Mapping[str, Any]]  # structure to {"energy": ..., "forces": ..., "stress": ...}
 
@@ -36,8 +38,9 @@ class Evaluation:
 
     Args:
         calculator: an ASE calculator, or a function of `Atoms` that returns a mapping with "energy" (eV) and, where the
-            model has them, "forces" (N, 3) (eV/A) and "stress" (3, 3) or (6,) in Voigt's order (eV/A^3).
-        on_call: called after each evaluation.
+            model has them, "forces" (N, 3) (eV/A) and "stress" (3, 3) or (6,) in Voigt's order (eV/A^3). A calculator
+            with a method `calculate_batch(structures, properties)` is given structures together.
+        on_call: called after each evaluation of a structure.
 
     Raises:
         TypeError: neither of both.
@@ -68,10 +71,52 @@ class Evaluation:
             found = self._from_calculator(atoms) if self.is_calculator else dict(self.calculator(atoms))
         except Exception as error:  # whatever a foreign calculator raises
             raise AuditError(f"{what}: the calculator failed: {type(error).__name__}: {error}") from error
+        self._counted()
+        return _checked(found, len(atoms), what)
+
+    def many(self, structures: Sequence[Atoms], what: str) -> list[Results]:
+        """The results for each of several structures, in batches if the calculator evaluates batches.
+
+        A batch has structures of the same elements in the same order, as poses of one have.
+
+        Raises:
+            AuditError: as for one structure.
+        """
+        batch = getattr(self.calculator, "calculate_batch", None)
+        if batch is None:
+            return [self(atoms, what) for atoms in structures]
+        results: list[Results] = []
+        for alike in _alike(structures):
+            found = self._from_batch(batch, alike, what)
+            for atoms, one in zip(alike, found, strict=True):
+                self._counted()
+                results.append(_checked(dict(one), len(atoms), what))
+        return results
+
+    def _counted(self) -> None:
         self.count += 1
         if self.on_call is not None:
             self.on_call()
-        return _checked(found, len(atoms), what)
+
+    def _from_batch(self, batch: Callable[..., Any], structures: list[Atoms], what: str) -> list[Mapping[str, Any]]:
+        properties = ["energy"]
+        if "forces" not in self._missing:
+            properties.append("forces")
+        if "stress" not in self._missing and has_stress(structures[0]):
+            properties.append("stress")
+        try:
+            found = list(batch([atoms.copy() for atoms in structures], properties))
+        except Exception as error:  # whatever a foreign calculator raises
+            raise AuditError(f"{what}: the calculator failed: {type(error).__name__}: {error}") from error
+        if len(found) != len(structures):
+            raise AuditError(f"{what}: calculate_batch: expected {len(structures)} results; got {len(found)}")
+        kept: list[Mapping[str, Any]] = []
+        for one in found:
+            if not isinstance(one, Mapping):
+                raise AuditError(f"{what}: calculate_batch: expected dicts of results; got {type(one).__name__}")
+            # A batch may bring a stress where none is asked for.
+            kept.append({name: one[name] for name in properties if name in one})
+        return kept
 
     def _from_calculator(self, atoms: Atoms) -> dict[str, Any]:
         # A calculator keeps its last results, and would give them again for a structure that it has seen.
@@ -91,6 +136,20 @@ class Evaluation:
             except PropertyNotImplementedError:
                 self._missing.add("stress")
         return found
+
+
+def _alike(structures: Sequence[Atoms]) -> Iterator[list[Atoms]]:
+    """Structures in their order, in parts of equal elements and periodicity."""
+    part: list[Atoms] = []
+    for atoms in structures:
+        if part:
+            same = np.array_equal(atoms.numbers, part[0].numbers) and np.array_equal(atoms.pbc, part[0].pbc)
+            if not same or len(part) == BATCH:
+                yield part
+                part = []
+        part.append(atoms)
+    if part:
+        yield part
 
 
 def has_stress(atoms: Atoms) -> bool:

@@ -62,9 +62,12 @@ def _rows(axes: Axes, report: AuditReport) -> None:
     axes.set_yticks(places, names)
     axes.set_ylim(len(places) - 0.5, -0.5)
     axes.set_xlabel("worst deviation / limit")
+    # What stands in the picture, and nothing else, stands in the legend.
     for quantity in QUANTITIES:
-        axes.plot([], [], color=COLOURS[quantity], marker="o", label=quantity)
-    axes.plot([], [], color="0.3", marker="X", ls="", ms=8, label="violated")
+        if any(report.worst(row, quantity) is not None for row in report.rows):
+            axes.plot([], [], color=COLOURS[quantity], marker="o", label=quantity)
+    if not report.passed:
+        axes.plot([], [], color="0.3", marker="X", ls="", ms=8, label="violated")
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4, frameon=False, columnspacing=1.0)
 
 

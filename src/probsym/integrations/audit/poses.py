@@ -78,9 +78,10 @@ def evaluate_poses(evaluate: Evaluation, atoms: Atoms, blocks: int, rng: np.rand
         rows: dict[str, list[list[np.ndarray]]] = {}
         for block in matrices:
             of_block: dict[str, list[np.ndarray]] = {}
-            for moved in turned(atoms, block):
-                back = moved.back(evaluate(moved.atoms, f"{formula(atoms)}, turned"))
-                for quantity, numbers in _numbers(back, len(atoms)).items():
+            poses = list(turned(atoms, block))
+            results = evaluate.many([moved.atoms for moved in poses], f"{formula(atoms)}, turned")
+            for moved, result in zip(poses, results, strict=True):
+                for quantity, numbers in _numbers(moved.back(result), len(atoms)).items():
                     of_block.setdefault(quantity, []).append(numbers)
             for quantity, found in of_block.items():
                 rows.setdefault(quantity, []).append(found)

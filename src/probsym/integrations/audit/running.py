@@ -64,7 +64,8 @@ def audit(
 
     Args:
         calculator: an ASE calculator, or a function of `Atoms` that returns a dict with "energy" (eV) and, where the
-            model has them, "forces" (N, 3) (eV/A) and "stress" (3, 3) or (6,) (eV/A^3).
+            model has them, "forces" (N, 3) (eV/A) and "stress" (3, 3) or (6,) (eV/A^3). A calculator with a method
+            `calculate_batch(structures, properties)`, as for `SymmetrizedCalculator`, gets moved structures together.
         structures: one or more. They are not changed.
         tolerances: 0.1 meV/atom, 1 meV/A and 0.1 meV/A^3 unless given.
         poses: moves of each symmetry. paths: random lines, loops and strains.
@@ -216,13 +217,14 @@ def _audit_one(
             continue
         counter.what = f"{name}: {symmetry.name}"
         rng = np.random.default_rng([seed, number, 3, place])
+        moves = list(symmetry.moves(atoms, poses, rng))
+        against = [moved.against for moved in moves if moved.against is not None]
+        found = _measured(evaluate, moves, f"{name}, {symmetry.name}")
+        references = iter(_measured(evaluate, against, f"{name}, {symmetry.name}"))
         deviations: list[dict[str, float]] = []
-        for moved in symmetry.moves(atoms, poses, rng):
-            reference = given
-            if moved.against is not None:
-                reference = _measured(evaluate, moved.against, f"{name}, {symmetry.name}")
-            found = _measured(evaluate, moved, f"{name}, {symmetry.name}")
-            deviations.append(deviation(found, reference, len(atoms)))
+        for moved, results in zip(moves, found, strict=True):
+            reference = given if moved.against is None else next(references)
+            deviations.append(deviation(results, reference, len(atoms)))
         add(symmetry.name, deviations, symmetry.random)
 
     # 3. Are the forces and the stress derivatives of the energy?
@@ -248,8 +250,10 @@ def _audit_one(
     return StructureReport(name, len(atoms), pbc, rounding, outcomes, skipped)
 
 
-def _measured(evaluate: Evaluation, moved: Moved, what: str) -> Results:
-    return moved.back(evaluate(moved.atoms, what))
+def _measured(evaluate: Evaluation, moves: list[Moved], what: str) -> list[Results]:
+    """The results of structures that were moved, moved back."""
+    found = evaluate.many([moved.atoms for moved in moves], what)
+    return [moved.back(results) for moved, results in zip(moves, found, strict=True)]
 
 
 def _as_deviation(rounding: Rounding) -> dict[str, float]:
