@@ -114,9 +114,12 @@ def test_user_errors_are_one_line_and_exit_with_2(folder, arguments, named, caps
     assert re.search(named, error), error
 
 
-def test_a_pretrained_potential_passes(tmp_path):
-    """chgnet is invariant by construction and computes in single precision."""
+def test_of_a_pretrained_potential_left_handed_cells_alone_are_found(tmp_path):
+    """chgnet is invariant by construction, computes in single precision, and divides stress by a volume with a sign."""
     pytest.importorskip("chgnet")
     write(tmp_path / "salt.xyz", bulk("NaCl", "rocksalt", a=5.64))
     arguments = ["--calculator", "chgnet", "--kwargs", "use_device=cpu", "--out", str(tmp_path / "out"), *FEW]
-    assert main(["audit", str(tmp_path / "salt.xyz"), *arguments]) == 0
+    assert main(["audit", str(tmp_path / "salt.xyz"), *arguments]) == 1
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    violated = [outcome for outcome in content["structures"][0]["outcomes"] if outcome["worst"] > outcome["limit"]]
+    assert [(outcome["row"], outcome["quantity"]) for outcome in violated] == [("left-handed", "stress")]

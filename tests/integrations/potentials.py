@@ -160,6 +160,13 @@ class Altered(EMT):
             self.results["energy"] += 0.05 * np.sqrt(len(self.atoms))
         if self.error == "stress":
             self.results["stress"] = 1.1 * self.results["stress"]
+        left_handed = np.linalg.det(self.atoms.cell.array) < 0
+        if self.error == "signed volume" and left_handed:
+            self.results["stress"] = -self.results["stress"]
+        if self.error == "left-handed is nan" and left_handed:
+            self.results["energy"] = np.nan
+        if self.error == "left-handed is refused" and left_handed:
+            raise ValueError("expected a right-handed cell")
         if self.error == "nan":
             self.results["forces"] = np.full((len(self.atoms), 3), np.nan)
         if self.error == "shape":

@@ -21,7 +21,7 @@ from tests.integrations import potentials
 from probsym.estimators import finite
 from probsym.integrations.ase import SymmetrizedCalculator
 from probsym.integrations.audit import SYMMETRIES, AuditError, Moved, Symmetry, Tolerances, audit, draw
-from probsym.integrations.audit.moves import random_rotations
+from probsym.integrations.audit.moves import LeftHanded, random_rotations
 from probsym.integrations.audit.outcome import judge, mean_square_p_value
 from probsym.integrations.audit.poses import spectrum
 
@@ -70,7 +70,15 @@ def test_sound_potentials_pass(calculator, structure):
     report = audit(calculator, structure, **FEW)
     assert report.passed, str(report)
     for outcome in report.structures[0].outcomes:
-        if outcome.row in ("rotation", "reflection", "translation", "permutation", "images", "cell choice"):
+        if outcome.row in (
+            "rotation",
+            "reflection",
+            "translation",
+            "permutation",
+            "images",
+            "cell choice",
+            "left-handed",
+        ):
             assert outcome.verdict == "exact"
     skipped = report.structures[0].skipped
     assert ("images" in skipped) == (not structure.pbc.any())
@@ -120,12 +128,22 @@ def test_a_row_flags_what_it_is_made_for(model, rows):
         (potentials.nearest_by_cell, {"cell choice", "supercell"}),
         (potentials.altered("size"), {"supercell"}),
         (potentials.altered("stress"), {"stress=dE/de"}),
+        (potentials.altered("signed volume"), {"left-handed"}),
     ],
-    ids=["unwrapped", "nearest by cell", "size", "stress"],
+    ids=["unwrapped", "nearest by cell", "size", "stress", "signed volume"],
 )
 def test_a_row_of_crystals_flags_what_it_is_made_for(model, rows):
     report = audit(model, bulk("Cu", a=3.4, cubic=True), **FEW)
     assert violated(report) == rows, str(report)
+
+
+def test_left_handed_cells_may_be_refused_and_not_answered_with_what_is_no_number():
+    options = {**FEW, "symmetries": [LeftHanded()]}
+    report = audit(potentials.altered("left-handed is refused"), bulk("Cu"), **options)
+    assert report.passed
+    assert report.structures[0].skipped["left-handed"] == "the calculator refuses such structures"
+    with pytest.raises(AuditError, match="left-handed: energy: expected finite numbers"):
+        audit(potentials.altered("left-handed is nan"), bulk("Cu"), **options)
 
 
 class Heavier(Symmetry):

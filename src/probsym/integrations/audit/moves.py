@@ -87,10 +87,12 @@ class Symmetry(ABC):
     Attributes:
         name: at most 12 signs.
         random: whether the moves are independent draws, so that p-values mean something.
+        refusable: whether a calculator may raise an error instead of a result; the row is then left out, and says so.
     """
 
     name: ClassVar[str]
     random: ClassVar[bool] = True
+    refusable: ClassVar[bool] = False
 
     def obstacle(self, atoms: Atoms) -> str | None:
         """Why a structure cannot show this symmetry; None if it can."""
@@ -190,6 +192,30 @@ class CellChoice(Symmetry):
             yield Moved(new)
 
 
+class LeftHanded(Symmetry):
+    """One periodic lattice vector negated: the same lattice, in a basis of the other handedness.
+
+    Who divides by the determinant of the cell gets a stress of the wrong sign. Some calculators refuse such cells.
+    """
+
+    name = "left-handed"
+    random = False
+    refusable = True
+
+    def obstacle(self, atoms: Atoms) -> str | None:
+        if not atoms.pbc.any():
+            return "not periodic"
+        return None if np.linalg.det(atoms.cell.array) != 0 else "the cell has no volume"
+
+    def moves(self, atoms: Atoms, count: int, rng: np.random.Generator) -> Iterator[Moved]:
+        for axis in np.flatnonzero(atoms.pbc):
+            cell = atoms.cell.array.copy()
+            cell[axis] *= -1
+            new = atoms.copy()
+            new.set_cell(cell, scale_atoms=False)
+            yield Moved(new)
+
+
 class Supercell(Symmetry):
     """The cell doubled along each periodic direction, and along all where that is small: energy per cell, forces."""
 
@@ -211,5 +237,5 @@ class Supercell(Symmetry):
 
 
 SYMMETRIES: tuple[Symmetry, ...] = (
-    Rotation(), Reflection(), Translation(), Permutation(), Images(), CellChoice(), Supercell(),
+    Rotation(), Reflection(), Translation(), Permutation(), Images(), CellChoice(), LeftHanded(), Supercell(),
 )  # fmt: skip
