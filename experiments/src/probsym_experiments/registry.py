@@ -64,6 +64,7 @@ EXPERIMENTS = {
             "five charged particles: where are they one time unit later?",
             "test MSE",
             "probsym_experiments.nbody",
+            ("concentration of poses", "concentration of orders"),
             unit="squared units of the positions",
         ),
         Experiment(

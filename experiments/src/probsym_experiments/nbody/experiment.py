@@ -8,7 +8,8 @@ import torch
 
 import probsym as ps
 
-from ..batches import Batch, Tensors, rows
+from ..batches import Batch, Tensors, rows, stream
+from ..concentration import concentration
 from ..cost import counter, training_flops
 from ..evaluation import Score, equivariance, errors_by_samples, exact_errors, parameters, trained
 from ..figures import error_by_samples
@@ -22,6 +23,8 @@ from .data import HORIZONS, load
 from .loss import Loss
 from .models import METHODS, build, claimed, haar, inputs, motion, prepared
 from .rollout import rollout
+
+CONCENTRATED = 256  # test inputs for which it is measured how concentrated p is
 
 
 def run(config: Config, place: Place) -> Outcome:
@@ -63,13 +66,16 @@ def run(config: Config, place: Place) -> Outcome:
 
 
 def analysis(phi: ps.Symmetrizer, data: Batch, config: Config) -> dict[str, Any]:
-    """What is measured of the trained model beside its test error: cost, equivariance, samples it needs."""
+    """What is measured of the trained model beside its test error: cost, symmetry, how broad p is, samples needed."""
     few = inputs(rows(data, slice(0, 8)))
     measured: dict[str, Any] = {
         "flops_by_part": flops(phi, few),
         "equivariance": equivariance(phi, few, 128, config.seed, *claimed(config)),
         "equivariance_by_samples": equivariance_by_samples(phi, data, config),
     }
+    if METHODS[config.symmetrizer].random:
+        some = inputs(rows(data, slice(0, CONCENTRATED)))
+        measured |= concentration(phi, some, stream(config.seed, "concentration"))
     if METHODS[config.symmetrizer].random and config.tolerances:
         measured["samples_for_tolerance"] = samples_for_tolerance(phi, data, config)
     return measured
