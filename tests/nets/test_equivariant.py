@@ -253,3 +253,30 @@ def test_the_frame_survives_half_precision(kind: torch.dtype) -> None:
     whole = net(v)[1]
     half = net.to(kind)(v.to(kind))[1].float()
     assert (half - whole).norm() < 0.2 * whole.norm()
+
+
+class ByPosition(nn.Module):
+    """A net as `export` takes it: tensors by position."""
+
+    def __init__(self, net: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.net = net
+        self.names = names
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return call(self.net, dict(zip(self.names, tensors, strict=True)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gin", "gin-mean", "gin-mean-pairs", "deepsets", "vector-all"])
+def test_what_is_exported_holds_for_any_number_of_nodes(name: str) -> None:
+    """No operation has the number of nodes of the example in it."""
+    net, inputs = build(name)
+    nodes = torch.export.Dim("nodes", min=2, max=100)
+    shapes = tuple(dict.fromkeys(range(1, NODE_AXES[key] + 1), nodes) for key in inputs)
+    program = torch.export.export(
+        ByPosition(net, tuple(inputs)), tuple(inputs.values()), dynamic_shapes={"tensors": shapes}
+    )
+    more = draw(tuple(inputs), n=N + 3)
+    for found, expected in zip(program.module()(*more.values()), call(net, more), strict=True):
+        torch.testing.assert_close(found, expected)

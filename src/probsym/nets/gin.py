@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from probsym.kernels.values import recorded
 from probsym.members import register
 
 from .masking import EdgeList, Segments, Where, channels, keep, lifted, mean, pairwise, size, spread
@@ -184,11 +185,17 @@ def with_mean(adjacency: Adjacency | None, where: Where) -> list[Messages]:
     if isinstance(adjacency, SparseAdjacency):
         return [adjacency, everybody]
     pairs = adjacency.pairs
-    if where is None:
+    if where is None and not recorded():
+        # In one operation. What is recorded should hold for any number of nodes.
         return [DenseAdjacency(pad(pairs, (0, 1), value=1 / max(1, pairs.shape[1])))]
-    assert isinstance(where, Tensor)  # a matrix has no ragged batches
-    share = where.to(pairs.dtype) / size(where).unsqueeze(1)
-    return [DenseAdjacency(torch.cat([pairs, share[:, None, :, None].expand_as(pairs[..., :1])], -1))]
+    share = torch.ones_like(pairs[..., :1])
+    if where is None:
+        share = share / pairs.shape[1]
+    else:
+        assert isinstance(where, Tensor)  # a matrix has no ragged batches
+        of_nodes = where.to(pairs.dtype) / size(where).unsqueeze(1)
+        share = share * of_nodes[:, None, :, None]
+    return [DenseAdjacency(torch.cat([pairs, share], -1))]
 
 
 class GINLayer(nn.Module):

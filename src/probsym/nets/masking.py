@@ -12,6 +12,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from probsym.kernels.values import recorded
+
 
 @dataclass(frozen=True, eq=False)
 class Segments:
@@ -134,12 +136,13 @@ def lifted(head: nn.Linear, h: Tensor, where: Where) -> Tensor:
     """
     nodes = 1
     with torch.no_grad():
-        if where is None:
+        if where is None and not recorded():
+            # The sum of sizes in one operation. What is recorded should hold for any number of nodes.
             nodes = max(1, h.shape[1])
-            largest = torch.linalg.vector_norm(h, 1, 1)  # the sum of sizes, in one operation
+            total = torch.linalg.vector_norm(h, 1, 1)
         else:
-            largest = mean(h.abs(), where)
-        shift = largest @ head.weight.abs().mT
+            total = mean(h.abs(), where)
+        shift = total @ head.weight.abs().mT
     return torch.add(head(h), spread(shift, where), alpha=2 / nodes)
 
 
