@@ -36,6 +36,20 @@ def test_turns_about_an_axis_leave_a_third() -> None:
     assert found["concentration of poses"] == pytest.approx((1 / 3) ** 0.5, abs=0.01)
 
 
+def test_unitary_matrices_count_with_both_of_their_parts() -> None:
+    """As above: nothing for the uniform ones, one for a single one."""
+    space = ps.U(2)
+    rep = ps.Rep(ps.Axis("points"), space)
+    call = {"input": torch.randn(INPUTS, 5, 2, dtype=torch.complex128)}
+    net = ps.distributions.DefaultNet({"input": rep}, space)
+    found = []
+    for distribution in (ps.Haar(space), ps.Learned(net, space, scale=1e-6)):
+        phi = ps.symmetrize(nn.Identity(), {"input": rep}, rep, distribution, example=call)
+        found.append(concentration(phi.double().eval(), call, seed=1)["concentration of poses"])
+    assert found[0] < 0.08
+    assert found[1] == pytest.approx(1, abs=1e-3)
+
+
 def test_a_single_pose_and_order_have_one() -> None:
     """A learned p without noise to speak of."""
     space = ps.SO(3)

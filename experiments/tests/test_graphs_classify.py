@@ -244,3 +244,10 @@ def test_bad_fields_are_named(arguments: list[str], named: str) -> None:
 def test_too_few_graphs_are_told(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "exp-classify", "--preset", "mlp-ps", "--data", str(data), "--out", str(data / "out")]) == 2
     assert "valid_size, test_size: expected a sum below 16 graphs" in capsys.readouterr().err
+
+
+def test_a_net_of_p_is_refused_where_there_is_none(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would change the node features alone."""
+    call = ["run", "exp-classify", "--preset", "mlp-ga", "--net=batch-norm-gin", "--data", str(data)]
+    assert main([*call, "--walks=0", "--out", str(data / "out")]) == 2
+    assert "net: expected only with a net that orders the nodes (ps, canonical)" in capsys.readouterr().err

@@ -137,6 +137,19 @@ def test_what_was_never_run_says_so(results: Path, capsys: pytest.CaptureFixture
     assert " dynamics-ga," not in never
 
 
+def test_a_preset_of_which_another_reading_alone_was_run_says_so(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no line among the published rows, and so it stands among those that were never run."""
+    folder = results / "exp-classify/mlp-ga-first-reading"
+    result(folder, 1, 0.5, experiment="exp-classify", preset="mlp-ga-first-reading")
+    text = " ".join(shown(capsys))
+    table = text[text.index("exp-classify: ") :]
+    never = table[table.index("never run: ") :].partition("mlp-ga-first-reading: ")[0]
+    assert " mlp-ga," in never
+    assert " mlp-fa," not in never
+
+
 def test_our_own_bases_stand_apart(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys)
     apart = lines.index("-- ours, with nothing published to compare")

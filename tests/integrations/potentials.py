@@ -165,6 +165,8 @@ class Altered(EMT):
             self.results["stress"] = -self.results["stress"]
         if self.error == "left-handed is nan" and left_handed:
             self.results["energy"] = np.nan
+        if self.error == "left-handed is complex" and left_handed:
+            self.results["energy"] = float(np.linalg.det(self.atoms.cell.array)) ** (1 / 3)
         if self.error == "left-handed is refused" and left_handed:
             raise ValueError("expected a right-handed cell")
         if self.error == "nan":

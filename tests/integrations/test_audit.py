@@ -144,6 +144,8 @@ def test_left_handed_cells_may_be_refused_and_not_answered_with_what_is_no_numbe
     assert report.structures[0].skipped["left-handed"] == "the calculator refuses such structures"
     with pytest.raises(AuditError, match="left-handed: energy: expected finite numbers"):
         audit(potentials.altered("left-handed is nan"), bulk("Cu"), **options)
+    with pytest.raises(AuditError, match="left-handed: energy: expected real numbers; got complex ones"):
+        audit(potentials.altered("left-handed is complex"), bulk("Cu"), **options)
 
 
 class Heavier(Symmetry):
@@ -338,7 +340,11 @@ def test_moved_structures_are_evaluated_together_where_the_calculator_can():
 
 
 def test_a_batch_that_is_wrong_is_an_audit_error():
-    for returned, named in (([], "expected 4 results; got 0"), ([3] * 4, "expected dicts of results; got int")):
+    for returned, named in (
+        ([], "expected 4 results; got 0"),
+        ([3] * 4, "expected dicts of results; got int"),
+        ([{"energy": 0.0}] * 4, "expected energy, forces; got \\['energy'\\]"),
+    ):
         calculator = Together()
         calculator.calculate_batch = lambda structures, properties, returned=returned: returned
         with pytest.raises(AuditError, match=f"0 H2, rotation: calculate_batch: {named}"):

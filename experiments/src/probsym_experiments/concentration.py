@@ -20,7 +20,7 @@ PAGE = 64  # inputs at a time
 def concentration(phi: ps.Symmetrizer, call: Batch, seed: int) -> dict[str, float]:
     """Of p(g|x) over each factor of its group: 0 where it is uniform, 1 where it is a single element.
 
-        poses:    |E[R]|^2 / D                   R the matrix of a rotation or reflection
+        poses:    |E[R]|^2 / D                   R the orthogonal or unitary matrix of a pose
         orders:   (|E[P]|^2 - 1) / (N - 1)       P the matrix of a permutation of N nodes
 
     The norms are Frobenius norms for a given x, estimated without bias from pairs of independent samples, and averaged
@@ -59,7 +59,8 @@ def of_element(g: Element, of_one_size: bool) -> dict[str, Tensor]:
     """Squares (B,) by name, from K samples (K, B, ...) of one factor."""
     tensors = g.tensors
     if "matrix" in tensors:
-        matrix = tensors["matrix"].double()
+        matrix = tensors["matrix"]
+        matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float64))
         size = matrix.shape[-1]
         return {"poses": between_samples(matrix) / size}
     if "index" in tensors and of_one_size and tensors["index"].shape[-1] > 1:
@@ -71,8 +72,8 @@ def of_element(g: Element, of_one_size: bool) -> dict[str, Tensor]:
 
 
 def between_samples(matrix: Tensor) -> Tensor:
-    """The mean of tr(M_k^T M_l) over pairs of different samples, which is |E[M]|^2: (K, B, D, D) to (B,)."""
+    """The mean of tr(M_k^* M_l) over pairs of different samples, which is |E[M]|^2: (K, B, D, D) to (B,)."""
     count = len(matrix)
-    all_pairs = matrix.sum(0).square().sum((-1, -2))
-    same = matrix.square().sum((0, -1, -2))
+    all_pairs = matrix.sum(0).abs().square().sum((-1, -2))
+    same = matrix.abs().square().sum((0, -1, -2))
     return (all_pairs - same) / (count * (count - 1))

@@ -76,7 +76,7 @@ def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
     # 1. Published rows, and ours of the same method. Where there is none, the row says so.
     compared: list[Line] = []
     read_at: list[str] = []  # where published numbers stand, in the order of their numbers
-    said: set[str | None] = set()  # presets that have a line above, with a result or without
+    said: set[str | None] = set()  # presets of which a line above says that they were not run
     for paper in published(experiment.name):
         if paper.source not in read_at:
             read_at.append(paper.source)
@@ -92,11 +92,12 @@ def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
             compared.append(our_line(row, experiment.beside))
         if paper.exact in presets and not exact:
             compared.append(Line(f"  {paper.exact}", {"ours": waits(paper)}))
+            said.add(paper.exact)
         for row in other:
             compared.append(our_line(row, experiment.beside))
         if not other:
             compared.append(Line(f"  {paper.preset}", {"ours": NOT_RUN}))
-        said.update({paper.preset, paper.exact})
+            said.add(paper.preset)
         left = [row for row in left if row not in same]
 
     # 2. What is left of ours.

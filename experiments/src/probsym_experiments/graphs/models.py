@@ -233,7 +233,7 @@ def uses(base: str, methods: Collection[str], fields: Collection[str]) -> Uses:
     owners: Uses = {
         "a net that orders the nodes (ps, canonical)": (
             with_net,
-            ("walks", "temperature", "sinkhorn", "entropy_weight"),
+            ("net", "walks", "temperature", "sinkhorn", "entropy_weight"),
         ),
         "noise (ps)": (with_noise, ("noise", "scale")),
         "frames (fa)": ("fa" in methods, ("max_support",)),

@@ -42,7 +42,7 @@ class SymmetrizedCalculator(Calculator):
 
     The standard error is zero where the group is finite and all of it was evaluated, and infinite where nothing is
     known: a design gives one number per block, so that a single block has no error bar. Two blocks have a poor one,
-    eight a fair one (docs/performance.md).
+    eight a fair one, 32 a good one (docs/atoms.md).
 
     | mode | arguments | the energy is |
     |---|---|---|

@@ -114,8 +114,11 @@ class Evaluation:
         for one in found:
             if not isinstance(one, Mapping):
                 raise AuditError(f"{what}: calculate_batch: expected dicts of results; got {type(one).__name__}")
+            for name in properties:
+                if one.get(name) is None:
+                    raise AuditError(f"{what}: calculate_batch: expected {', '.join(properties)}; got {sorted(one)}")
             # A batch may bring a stress where none is asked for.
-            kept.append({name: one[name] for name in properties if name in one})
+            kept.append({name: one[name] for name in properties})
         return kept
 
     def _from_calculator(self, atoms: Atoms) -> dict[str, Any]:
@@ -176,10 +179,15 @@ def _array(value: Any, what: str, name: str, shapes: list[tuple[int, ...]]) -> n
     """A finite array in float64 of one of the shapes."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
+    # These errors have no cause: a calculator that answers with what is no number has not refused to answer.
     try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise AuditError(f"{what}: {name}: expected numbers; got {type(value).__name__}") from error
+        given = np.array(value)
+        is_complex = np.iscomplexobj(given)
+        array = given.real.astype(np.float64)
+    except (TypeError, ValueError):
+        raise AuditError(f"{what}: {name}: expected numbers; got {type(value).__name__}") from None
+    if is_complex:
+        raise AuditError(f"{what}: {name}: expected real numbers; got complex ones")
     if array.shape not in shapes:
         expected = " or ".join(str(shape) for shape in shapes)
         raise AuditError(f"{what}: {name}: expected shape {expected}; got {array.shape}")
