@@ -84,6 +84,12 @@ def test_calculators_that_are_made_already_and_keywords(folder):
     assert main(["audit", "molecule:H2", "--calculator", "lj", "--kwargs", "rc=20", "sigma=0.7", *FEW]) == 0
 
 
+def test_a_folder_of_the_same_name_does_not_hide_a_calculator(folder):
+    """Such as a copy of its source."""
+    Path("emt").mkdir()
+    assert main(["audit", "bulk:Cu", "--calculator", "emt", *FEW]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -150,12 +150,6 @@ def make_calculator(name: str, keywords: list[str]) -> Any:
         UserError: it cannot be imported, found or made; says why.
     """
     options = parse_keywords(keywords)
-    if Path(name).is_dir():
-        raise UserError(
-            f"--calculator {name}: expected MODULE:NAME or a calculator of ASE; got a folder, which does not say how "
-            "its model reads a structure: write a function that returns a TorchCalculator of ps.load(FOLDER, ...) and "
-            "name it MODULE:NAME (docs/atoms.md, 'Audit a potential')"
-        )
     place = KNOWN.get(name.lower(), name)
     if ":" in place:
         factory = imported(place)
@@ -193,6 +187,12 @@ def of_ase(name: str) -> Any:
     from ase.calculators.calculator import get_calculator_class, names
 
     if name.lower() not in names:
+        if Path(name).is_dir():
+            raise UserError(
+                f"--calculator {name}: expected MODULE:NAME or a calculator of ASE; got a folder, which does not say "
+                "how its model reads a structure: write a function that returns a TorchCalculator of "
+                "ps.load(FOLDER, ...) and name it MODULE:NAME (docs/atoms.md, 'Audit a potential')"
+            )
         raise UserError(
             f"--calculator: expected MODULE:NAME, {', '.join(KNOWN)}, or a calculator of ASE (emt, lj, morse, ...); "
             f"got {name!r}"
