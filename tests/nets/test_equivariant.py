@@ -280,3 +280,14 @@ def test_what_is_exported_holds_for_any_number_of_nodes(name: str) -> None:
     more = draw(tuple(inputs), n=N + 3)
     for found, expected in zip(program.module()(*more.values()), call(net, more), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_scores_of_many_nodes_fit_into_float16() -> None:
+    """Their shift is a mean of sizes, and a sum would not fit."""
+    net = GIN(8, layers=1, pooling="mean").half()
+    pairs = torch.eye(300, dtype=torch.float16)[None]
+    call(net, {"pairs": pairs})
+    with torch.no_grad():
+        net.head.weight.mul_(1e-2)
+        net.layers[0].norm.weight.mul_(1_000)
+    assert call(net, {"pairs": pairs})[0].isfinite().all()

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from probsym.kernels.precision import wide
 from probsym.kernels.values import recorded
 
 
@@ -136,8 +137,9 @@ def lifted(head: nn.Linear, h: Tensor, where: Where) -> Tensor:
     """
     nodes = 1
     with torch.no_grad():
-        if where is None and not recorded():
-            # The sum of sizes in one operation. What is recorded should hold for any number of nodes.
+        if where is None and not recorded() and wide(h) is h:
+            # The sum of sizes in one operation, which float16 has no room for. What is recorded should hold for any
+            # number of nodes.
             nodes = max(1, h.shape[1])
             total = torch.linalg.vector_norm(h, 1, 1)
         else:
