@@ -46,7 +46,6 @@ FIRST = {
     ("brec", "mlp-none"),
     *(("nbody", f"dynamics-ga-charged-{steps}") for steps in (1500, 2000)),
     *(("nbody", f"dynamics-ga-gravity-{steps}") for steps in (1500, 2000)),
-    ("exp-classify", "mlp-ps-noise-no-walks"),
     ("peptides-struct", "gnn-id-ga"),
     ("peptides-struct", "dinov2-s-ps"),
     ("pcqm-contact", "scratch-ps"),
