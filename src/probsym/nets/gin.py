@@ -23,7 +23,7 @@ class GIN(nn.Module):
         h_i   = W [x_i, A_ii, sum_j A_ij]
         h_i  <- LayerNorm(h_i + MLP(W_0 h_i + sum_p W_p sum_j A_ijp h_j + W' mean_j h_j))          pooling="mean"
 
-    A virtual node (arXiv 1704.01212) has features of its own in place of the mean, at twice the launches:
+    A virtual node (arXiv 1704.01212) has features of its own in place of the mean, at more operations:
 
         g    <- g + MLP(mean_i h_i + g)                                                            "virtual node"
         h_i  <- LayerNorm(h_i + MLP(W_0 h_i + sum_p W_p sum_j A_ijp h_j)),   h_i here with g added
