@@ -95,16 +95,21 @@ class Pattern:
     signal: NDArray
 
 
-def draw(recipe: BlockModel) -> Arrays:
-    """All graphs: num_nodes, num_links (B,), signal, label (sum N,), link (sum E, 2) with the lower number first."""
-    rng = np.random.default_rng(recipe.seed)
-
-    # 1. The patterns.
+def draw_patterns(recipe: BlockModel, rng: np.random.Generator) -> list[Pattern]:
+    """The patterns of a data set are the first that its generator draws."""
     patterns = []
     for size in rng.integers(recipe.smallest, recipe.largest + 1, recipe.patterns):
         links = rng.random((size, size)) < recipe.pattern
         signal = rng.integers(SIGNALS, size=size)
         patterns.append(Pattern(links, signal))
+    return patterns
+
+
+def draw(recipe: BlockModel) -> Arrays:
+    """All graphs: num_nodes, num_links (B,), signal, label (sum N,), link (sum E, 2) with the lower number first."""
+    # 1. The patterns.
+    rng = np.random.default_rng(recipe.seed)
+    patterns = draw_patterns(recipe, rng)
 
     # 2. The graphs; the patterns take turns.
     graphs = []
