@@ -140,7 +140,7 @@ def test_dry_run(
     options = ["--steps=1", "--validate_every=1", "--batch_size=2", "--warmup=1", "--repeats=1", "--bootstrap=2"]
     options += [f"--{part}_size={sizes}" for part in ("train", "valid", "test")]
     options += ["--trainer.accelerator=cpu", "--trainer.progress=false", "--data", str(folder)]
-    options += [f"--source={tiny}"]
+    options += [f"--source={tiny}", "--samples=2", "--eval_samples=[2]", "--valid_samples=2"]
     options = fitting(task, preset, options)
     assert main(["run", task, "--preset", preset, *options, "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "learning_curve.png").is_file()

@@ -52,7 +52,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pea
     "estimator",
     [
         "MonteCarlo(k, 16)",
-        "MonteCarlo(k, 16, 'shifts')",
+        pytest.param("MonteCarlo(k, 16, 'shifts')", marks=pytest.mark.slow),
         pytest.param("Hybrid(k, chunk=2)", marks=pytest.mark.slow),
         pytest.param("MonteCarlo(k, 16, 'antithetic')", marks=pytest.mark.slow),
         pytest.param("MonteCarlo(k, 16, 'sobol')", marks=pytest.mark.slow),

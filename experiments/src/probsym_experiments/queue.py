@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,16 @@ class Job:
     flags: tuple[str, ...] = ()
     together: int = 1
 
+    @cached_property
     def method(self) -> str:
-        """The name under which its results go; checks that the preset and the flags are good."""
+        """The name under which its results go. Raises UserError if the preset or the flags are not good."""
         what = experiment(self.experiment)
         config = asdict(load_config(what, self.preset, [*self.flags, f"--seed={self.seed}"]))
         return method_name(self.preset, config, changed(config, asdict(load_config(what, self.preset))))
 
     def folder(self, runs: Path) -> Path:
         """Where it runs: apart from runs of the same preset with other flags."""
-        name = self.method()
+        name = self.method
         if self.flags:
             name += "-" + "-".join(flag.removeprefix("--").replace("=", "") for flag in self.flags)
         return runs / self.experiment / name / f"seed{self.seed}"
@@ -94,9 +96,8 @@ def read(path: Path = FILE) -> list[Job]:
             together = int(entry.get("together", 1))
             for seed in entry["seeds"]:
                 for preset in entry["presets"]:
-                    job = Job(number, entry["settles"], entry["experiment"], preset, int(seed), flags, together)
-                    job.method()
-                    jobs.append(job)
+                    jobs.append(Job(number, entry["settles"], entry["experiment"], preset, int(seed), flags, together))
+                    _ = jobs[-1].method  # now, so that a bad entry is told before anything is run
         except UserError as error:
             raise UserError(f"{path}: entry {number + 1}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
