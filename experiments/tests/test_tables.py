@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from probsym_experiments.cli import main
+from probsym_experiments.config import load_config
 from probsym_experiments.published import published
 from probsym_experiments.registry import EXPERIMENTS
 from probsym_experiments.tables import collect
@@ -155,7 +157,36 @@ def test_our_own_bases_stand_apart(results: Path, capsys: pytest.CaptureFixture[
     apart = lines.index("-- ours, with nothing published to compare")
     names = [line.strip().split("  ")[0] for line in lines]
     assert names.index("gnn-ps") < apart < names.index("dynamics-ga")
-    assert apart > max(names.index(row.row) for row in published("nbody"))
+    assert apart > max(names.index(row.row) for row in published("nbody") if not row.setting)
+
+
+def test_what_does_not_compare_stands_apart(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another task is under a heading of its own, beside published rows of it; so is a net that is told the answer."""
+    gravity = {"system": "gravity", "horizon": 1500}
+    result(results / "nbody/far", 1, 0.0111, preset="dynamics-ga-gravity-1500", config=gravity)
+    told = {"symmetrizer": "ps", "walks": 12}
+    result(results / "exp-classify/mlp-ps", 1, 0.9961, experiment="exp-classify", preset="mlp-ps", config=told)
+    lines = shown(capsys)
+    names = [line.strip().split("  ")[0] for line in lines]
+
+    heading = names.index("-- bodies under gravity, 1,500 steps ahead")
+    end = names.index("-- bodies under gravity, 2,000 steps ahead")
+    assert heading < names.index("SEGNO, gravity, 1,500 steps") < names.index("dynamics-ga-gravity-1500") < end
+    assert names.index("dynamics-ga") < heading
+
+    apart = next(i for i, line in enumerate(lines) if line.startswith("-- the net of p is told walk"))
+    headline = next(i for i, line in enumerate(lines) if line.startswith("MLP PS, soft"))
+    assert headline < apart
+    assert "0.9961" in lines[apart + 1]
+    assert sum("0.9961" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_settings_of_published_rows_are_those_of_runs(name: str) -> None:
+    """A published row with a setting that no preset has would stand alone for ever."""
+    found = EXPERIMENTS[name]
+    of_presets = {found.setting(asdict(load_config(found, preset))) for preset in found.presets}
+    assert {row.setting for row in published(name)} <= of_presets
 
 
 def test_where_results_are_looked_for(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,27 +61,73 @@ def sources(rows_by_experiment: dict[str, list[Row]], results: Path, runs: Path,
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
-    """Published rows in their order, each followed by our runs of its method, the exact recipe first; then our others.
+def table(experiment: Experiment, rows: Sequence[Row], width: int) -> str:
+    """Setting by setting: published rows in their order, each followed by our runs of its method; then our others.
 
     Below stand the sources, the presets that were never run, and what each of the others is.
     """
-    left = list(rows)
+    papers = published(experiment.name)
     presets = experiment.presets
     run_presets = []
-    for row in left:
+    for row in rows:
         if row.preset in presets and row.preset not in run_presets:
             run_presets.append(row.preset)
+    sources = list(dict.fromkeys(paper.source for paper in papers))  # in the order of their numbers
 
-    # 1. Published rows, and ours of the same method. Where there is none, the row says so.
+    # 1. The experiment's own task first, then the others.
+    settings = dict.fromkeys(["", *(paper.setting for paper in papers)])
+    settings |= dict.fromkeys(experiment.setting(row.config) for row in rows)
+    sections: list[Section] = []
+    told: set[str] = set()  # presets of which a line says that they were not run
+    for setting in settings:
+        ours_here = [row for row in rows if experiment.setting(row.config) == setting]
+        papers_here = [paper for paper in papers if paper.setting == setting]
+        compared, others, not_run = beside_each_other(experiment, papers_here, ours_here, sources, run_presets)
+        told |= not_run
+        if setting:
+            sections.append(Section(setting, compared + others))
+            continue
+        if compared:
+            sections.append(Section("published, and our presets of the same method", compared))
+        if others:
+            sections.append(Section("ours, with nothing published to compare", others))
+
+    headings = [*COLUMNS]
+    for field in experiment.beside:
+        headings.append(heading(field))
+    parts = [f"{experiment.name}: {experiment.axis}", body(sections, headings, width)]
+
+    # 2. Where the published numbers stand, and what the presets are.
+    for index, source in enumerate(sources, 1):
+        parts.append(filled(f"[{index}] {source}", width))
+    never_run = [name for name in presets if name not in run_presets and name not in told]
+    if never_run:
+        parts.append(filled(f"never run: {', '.join(never_run)}", width))
+    for name in run_presets:
+        parts.append(filled(f"{name}: {summary(presets[name])}", width))
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def beside_each_other(
+    experiment: Experiment,
+    papers: Sequence[Published],
+    rows: Sequence[Row],
+    sources: Sequence[str],
+    run_presets: Collection[str],
+) -> tuple[list[Line], list[Line], set[str]]:
+    """Published rows with ours of the same method below each, the rest of ours, and the presets told not to be run.
+
+    Args:
+        papers, rows: Of one setting.
+        sources: Of published numbers, in the order of the list below the table.
+        run_presets: Those that were run in any setting.
+    """
     compared: list[Line] = []
-    read_at: list[str] = []  # where published numbers stand, in the order of their numbers
-    said: set[str | None] = set()  # presets of which a line above says that they were not run
-    for paper in published(experiment.name):
-        if paper.source not in read_at:
-            read_at.append(paper.source)
-        compared.append(published_line(paper, read_at.index(paper.source) + 1))
-        if paper.preset is None:
+    not_run: set[str] = set()
+    left = list(rows)
+    for paper in papers:
+        compared.append(published_line(paper, sources.index(paper.source) + 1))
+        if paper.preset is None or paper.exact is None:
             continue
 
         # The exact recipe first, then ours. Each says so where it was not run.
@@ -90,37 +136,17 @@ def table(experiment: Experiment, rows: Iterable[Row], width: int) -> str:
         other = [row for row in same if row.preset != paper.exact]
         for row in exact:
             compared.append(our_line(row, experiment.beside))
-        if paper.exact in presets and not exact:
+        if paper.exact in experiment.presets and not exact:
             compared.append(Line(f"  {paper.exact}", {"ours": waits(paper)}))
-            said.add(paper.exact)
+            not_run.add(paper.exact)
         for row in other:
             compared.append(our_line(row, experiment.beside))
-        if not other:
+        if not other and paper.preset not in run_presets:
             compared.append(Line(f"  {paper.preset}", {"ours": NOT_RUN}))
-            said.add(paper.preset)
+            not_run.add(paper.preset)
         left = [row for row in left if row not in same]
-
-    # 2. What is left of ours.
     others = [our_line(row, experiment.beside) for row in left]
-    sections = []
-    if compared:
-        sections.append(Section("published, and our presets of the same method", compared))
-    if others:
-        sections.append(Section("ours, with nothing published to compare", others))
-    headings = [*COLUMNS]
-    for field in experiment.beside:
-        headings.append(heading(field))
-    parts = [f"{experiment.name}: {experiment.axis}", body(sections, headings, width)]
-
-    # 3. Where the published numbers stand, and what the presets are.
-    for index, source in enumerate(read_at, 1):
-        parts.append(filled(f"[{index}] {source}", width))
-    never_run = [name for name in presets if name not in run_presets and name not in said]
-    if never_run:
-        parts.append(filled(f"never run: {', '.join(never_run)}", width))
-    for name in run_presets:
-        parts.append(filled(f"{name}: {summary(presets[name])}", width))
-    return "\n".join(part for part in parts if part) + "\n"
+    return compared, others, not_run
 
 
 def published_line(paper: Published, source: int) -> Line:

@@ -22,6 +22,7 @@ class Published:
         steps: Optimizer steps of its recipe. train_flops: Operations of its matrix products, counted by our preset
             of that recipe, PRESET-published.
         device_minutes: That a GPU needs for PRESET-published, as the head of the file estimates it.
+        setting: Of the experiment's `setting`s the one of this row; "" is the experiment's own task.
     """
 
     row: str
@@ -34,6 +35,7 @@ class Published:
     train_flops: float | None = None
     stderr: float | None = None
     device_minutes: float | None = None
+    setting: str = ""
 
     @property
     def exact(self) -> str | None:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import settings
 from .errors import choose
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Experiment:
     beside: tuple[str, ...] = ()  # entries of result.json without which the value says little: columns of the table
     unit: str = ""  # of the metric
     outputs: str = "units of the positions"  # that of which equivariance_by_samples measures one coordinate
+    setting: Callable[[Mapping[str, Any]], str] = settings.one  # of a run's configuration: its heading in the table
 
     @property
     def axis(self) -> str:
@@ -66,6 +68,7 @@ EXPERIMENTS = {
             "probsym_experiments.nbody",
             ("concentration of poses", "concentration of orders"),
             unit="squared units of the positions",
+            setting=settings.nbody,
         ),
         Experiment(
             "atoms",
@@ -75,6 +78,7 @@ EXPERIMENTS = {
             ("original pose", "600 K", "energy, meV/atom"),
             unit="meV/Å",
             outputs="a force, meV/Å",
+            setting=settings.atoms,
         ),
         Experiment(
             "graph8c",
@@ -102,6 +106,7 @@ EXPERIMENTS = {
             "which graph of a 1-WL-equivalent pair is satisfiable?",
             "test accuracy",
             "probsym_experiments.graphs.exp_classify",
+            setting=settings.exp_classify,
         ),
         Experiment(
             "automorphism",

@@ -14,8 +14,9 @@ from .errors import UserError
 from .registry import method_name
 from .results import RESULT, read_result
 
-# Variants of a preset that are the same method: the recipe of the published code, and what we first took for it.
-RECIPES = ("-published", "-first-reading")
+# Variants of a preset that are the same method: the recipe of the published code, what we first took for it, and
+# recipes of ours that do without walk probabilities, as the paper does.
+RECIPES = ("-published", "-first-reading", "-noise-no-walks", "-score-no-walks", "-no-walks")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,13 @@ class Row:
     def family(self) -> str:
         """The method, to stand beside published rows of the same: the preset without its recipe, or what flags made."""
         result = self.results[0]
-        return family(method_name(self.preset, result.get("config", {}), result["overrides"]))
+        return family(method_name(self.preset, self.config, result["overrides"]))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of its first result, which holds the fields that there were at the time."""
+        config: dict[str, Any] = self.results[0].get("config", {})
+        return config
 
     def mean(self, field: str) -> float:
         """NaN where a result is no number, since a training diverged."""
@@ -68,7 +75,11 @@ class Row:
 
 
 def family(preset: str) -> str:
-    """A preset without -published, or -first-reading."""
+    """A preset without its recipe.
+
+    >>> family("mlp-ps-published"), family("mlp-ps-score-no-walks")
+    ('mlp-ps', 'mlp-ps')
+    """
     for variant in RECIPES:
         preset = preset.removesuffix(variant)
     return preset
