@@ -50,7 +50,8 @@ class AtomTransformer(nn.Module):
 
     def forward(self, pos: Tensor, kinds: Tensor, mask: Tensor | None = None) -> Tensor:
         silu = nn.functional.silu
-        kinds = kinds.to(pos.dtype)
+        pos = keep(pos, mask)  # padding may hold NaN, which no weight of zero takes away
+        kinds = keep(kinds, mask).to(pos.dtype)
         of_kinds = self.left(kinds).unsqueeze(2) + self.right(kinds).unsqueeze(1)
         e = silu(self.mix(silu(self.pairs(seen(-differences(pos))) + of_kinds)))
         bias = self.bias(e).movedim(-1, 1)
