@@ -45,7 +45,7 @@ FIRST = {
     *(("brec", f"{base}-{method}") for base in ("mlp", "gin-id") for method in ("ps", "ga", "fa", "canonical")),
     ("brec", "mlp-none"),
     *(("nbody", f"dynamics-ga-charged-{steps}") for steps in (1500, 2000)),
-    *(("nbody", f"dynamics-ga-gravity-{steps}") for steps in (1500, 2000)),
+    ("nbody", "dynamics-ga-gravity-2000"),
     ("peptides-struct", "gnn-id-ga"),
     ("peptides-struct", "dinov2-s-ps"),
     ("pcqm-contact", "scratch-ps"),
