@@ -25,6 +25,11 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
     So is every column after it. A pose made of later columns would be called exact, but the same cloud nearer to the
     origin, where rounding is less and the column is certain, would have another one.
 
+    The derivative is that of the frame itself, wherever the first column is certain: rounding was taken off, and no
+    more. That of a projection onto a fixed span would leave out that the span turns with the input, which is all that
+    happens to a lone vector or to atoms on a line. Where the first column is noise, all are zero and so are their
+    derivatives: a direction that does not exist does not turn.
+
     Args:
         whole: the lengths of the vectors that were added up to a column, times the magnitudes of their weights (B, M).
         rounding: relative rounding of the vectors (B,), beyond that of the sums.
@@ -61,10 +66,12 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
         lost = (margins > 0).logical_not()  # NaN too
         keeps = (lost.cumsum(-1) == 0).unsqueeze(1)
         span = torch.where(keeps[..., :-1], torch.cat(basis, -1), 0.0).to(frame.dtype)
+        # Column j projected onto the basis before it: the strict upper triangle of the coefficients.
+        within = span @ (span.mH @ frame).triu(1)
 
-    # Column j projected onto the basis before it: the strict upper triangle of the coefficients.
-    within = span @ (span.mH @ frame).triu(1)
-    return torch.where(keeps, frame, within)
+    # Zero, with the derivative of the frame.
+    derivative = torch.where(keeps[..., :1], frame - frame.detach(), 0.0)
+    return torch.where(keeps, frame, within + derivative)
 
 
 def _all_certain(frame: Tensor, whole: Tensor, rounding: Tensor | None) -> bool:
