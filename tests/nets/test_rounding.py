@@ -54,6 +54,44 @@ def test_gradient_of_a_learned_pose_where_the_net_has_dependent_vectors(shape: s
     torch.testing.assert_close((gradient * step).sum(), change, rtol=1e-5, atol=1e-10)
 
 
+def momenta() -> Tensor:
+    space = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(3)).double()
+    return torch.cat([(space.square().sum(-1, keepdim=True) + 0.02).sqrt(), space], -1)
+
+
+def state() -> Tensor:
+    return torch.randn(2, 1, 3, generator=torch.Generator().manual_seed(3), dtype=torch.complex128)
+
+
+class Vector(nn.Module):
+    """One vector (B, D), in absolute directions."""
+
+    def forward(self, v: Tensor) -> Tensor:
+        parts = torch.view_as_real(v) if v.is_complex() else v.unsqueeze(-1)
+        bent = torch.tanh(parts * torch.linspace(-1, 2, parts[0].numel()).double().view_as(parts[0])).sum((1, 3))
+        return v.sum(1) * bent
+
+
+@pytest.mark.parametrize(("group", "vectors"), [(ps.Lorentz(), momenta()), (ps.U(3), state())], ids=["Lorentz", "U"])
+def test_gradient_where_two_momenta_are_opposite_at_rest_and_of_a_lone_state(group: ps.Group, vectors: Tensor) -> None:
+    """The same for the default net of these groups: one direction for several columns."""
+    torch.manual_seed(0)
+    rep = ps.Rep(None, group)
+    phi = ps.symmetrize(Vector(), {"v": rep}, ps.Rep(group), "learned", example={"v": vectors}).double()
+    noise = phi.draw_noise(v=vectors, samples=2, generator=torch.Generator().manual_seed(1))
+
+    def size(v: Tensor) -> Tensor:
+        return phi(v=v, noise=noise).abs().square().sum()
+
+    step = 1e-5 * torch.randn_like(vectors)
+    x = vectors.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(size(x), x)
+    expected = (gradient.conj() * step).sum().real
+    with torch.no_grad():
+        change = (size(vectors + step) - size(vectors - step)) / 2
+    torch.testing.assert_close(expected, change, rtol=1e-5, atol=1e-10)
+
+
 def test_derivative_of_a_dependent_column_turns_with_the_line_that_it_lies_on() -> None:
     """And a projection onto that line as it stands, which is the same number, does not: the control."""
     torch.manual_seed(0)

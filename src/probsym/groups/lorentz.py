@@ -223,7 +223,8 @@ class Lorentz(Group[LorentzElement]):
             error = RESTING_IN_EPS * eps * gamma.square() * torch.linalg.vector_norm(seen, dim=-2)
             keeps, direction, within = _certain(others, error)
         others = torch.where(keeps.unsqueeze(-2), others, 0.0)
-        along = direction * (direction * others).sum(-2, keepdim=True)
+        # The derivative stays that of the column: the direction, a constant here, turns with the momenta.
+        along = (direction * (direction * others).sum(-2, keepdim=True)).detach() + (others - others.detach())
         return RestFrame(massive, velocity, boost, torch.where(within.unsqueeze(-2), along, others))
 
     def _along(self, velocity: Tensor) -> Tensor:
