@@ -4,6 +4,7 @@ Its equivariance is tested in test_equivariance.py.
 """
 
 import copy
+import pickle
 from itertools import permutations
 
 import pytest
@@ -258,3 +259,103 @@ def test_nothing_is_kept_on_self():
     phi.estimate(**s.call, samples=3)
     assert {name: set(vars(m)) for name, m in phi.named_modules()} == before
     assert not [t for m in phi.modules() for t in vars(m).values() if isinstance(t, torch.Tensor)]
+
+
+# ---------------------------------------------------------------- attributes and options that are refused, or followed
+
+
+def plain(**options: object) -> ps.Symmetrizer:
+    space = ps.O(3)
+    rep = ps.Rep(None, space)
+    return ps.symmetrize(nn.Linear(3, 3).double(), rep, rep, "haar", **options).eval()
+
+
+@pytest.mark.parametrize("distribution", ["haar", "learned", "canonical", "frame"])
+@pytest.mark.parametrize(("drawn", "called"), [(1, 4), (4, 1), (2, 4)])
+def test_noise_of_another_batch_is_refused(distribution: str, drawn: int, called: int) -> None:
+    """Broadcast, the noise of four inputs made four outputs of one, and that of one the same pose of four."""
+    x = torch.randn(4, 5, 3).double()
+    rep = ps.Rep(ps.S("n"), ps.O(3))
+    phi = ps.symmetrize(nn.Tanh(), rep, rep, distribution, example=x)
+    noise = phi.draw_noise(x[:drawn], samples=2)
+    for call in (phi, phi.sample):
+        with pytest.raises(ValueError, match=rf"noise\[.*expected shape \(K, {called}, .* got \(2, {drawn}"):
+            call(x[:called], noise=noise)
+        assert call(x[:drawn], noise=noise).shape[-3:] == (drawn, 5, 3)
+
+
+def test_noise_for_other_nodes_or_of_another_distribution_is_refused() -> None:
+    rep = ps.Rep(ps.S("n"), ps.O(3))
+    x = torch.randn(2, 5, 3).double()
+    phi = ps.symmetrize(nn.Tanh(), rep, rep, "haar")
+    with pytest.raises(ValueError, match="expected size 4 on axis 1"):
+        phi(x[:, :4], noise=phi.draw_noise(x, samples=3))
+    frames = ps.symmetrize(nn.Tanh(), rep, rep, "frame")
+    with pytest.raises(ValueError, match=r"noise\['features'\]: missing"):
+        phi(x, noise=frames.draw_noise(x, samples=3))
+    with pytest.raises(ValueError, match="expected shape"):
+        phi(
+            x,
+            noise={
+                **phi.draw_noise(x, samples=3),
+                "fallback": phi.distribution.noise(x=phi.bind((x,), {}))["fallback"],
+            },
+        )
+
+
+def test_noise_of_a_ragged_batch_has_as_many_nodes() -> None:
+    nodes, space = ps.S("n", batch="batch"), ps.SO(3)
+
+    class Twice(nn.Module):
+        def forward(self, pos: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+            return 2 * pos
+
+    rep = ps.Rep(nodes, space)
+    phi = ps.symmetrize(Twice(), {"pos": rep}, rep, "haar")
+    pos = torch.randn(6, 3).double()
+    batch = torch.tensor([0, 0, 0, 1, 1, 1])
+    noise = phi.draw_noise(pos=pos, batch=batch, samples=2)
+    assert torch.allclose(phi(pos=pos, batch=batch, noise=noise), 2 * pos)
+    with pytest.raises(ValueError, match=r"as drawn for 5 nodes, got \(2, 6\)"):
+        phi(pos=pos[:5], batch=batch[:5], noise=noise)
+
+
+def test_seed_where_a_generator_is_expected() -> None:
+    x = torch.randn(2, 4, 3).double()
+    phi = plain()
+    for call in (phi, phi.sample, phi.draw_noise, phi.estimate):
+        with pytest.raises(TypeError, match=r"generator: expected a torch\.Generator"):
+            call(x, generator=3)
+        call(x, generator=torch.Generator())
+
+
+def test_number_of_samples_can_be_changed_by_the_name_it_was_given_by() -> None:
+    x = torch.randn(2, 4, 3).double()
+    phi = plain(eval_samples=3)
+    assert phi.estimate(x).samples.tolist() == [3, 3]
+    phi.eval_samples = 5
+    assert phi.eval_estimator == ps.MonteCarlo(5)
+    assert phi.estimate(x).samples.tolist() == [5, 5]
+    phi.eval_estimator = 7
+    assert phi.estimate(x).samples.tolist() == [7, 7]
+    phi.train_samples = ps.MonteCarlo(6, design="antithetic")
+    assert phi.train().estimate(x).samples.tolist() == [6, 6]
+    phi.eval()
+    assert phi.estimate(x).samples.tolist() == [7, 7]
+    with pytest.raises(ValueError, match="eval_samples: expected an integer"):
+        phi.eval_samples = 0
+
+
+def test_reps_are_fixed_and_distributions_fit() -> None:
+    phi = plain()
+    with pytest.raises(AttributeError, match="output: fixed when phi was made"):
+        phi.output = ps.Rep()
+    with pytest.raises(ValueError, match="distribution: O\\(3\\) acts on the declared axes"):
+        phi.distribution = ps.Haar(ps.S("n"))
+    assert phi.distribution.group == ps.O(3)
+    phi.distribution = ps.Frame(ps.O(3))
+    x = torch.randn(2, 4, 3).double()
+    ps.testing.assert_equivariant(phi, (x,))
+    again = pickle.loads(pickle.dumps(phi))
+    assert again.eval_estimator == phi.eval_estimator
+    assert again.output == phi.output

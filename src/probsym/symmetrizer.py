@@ -154,6 +154,8 @@ class Symmetrizer(nn.Module):
         model: f. distribution: p. inputs, output: the Reps.
     """
 
+    train_estimator: Estimator
+    eval_estimator: Estimator
     _actions: CompiledActions | None = None
 
     def __init__(
@@ -175,11 +177,9 @@ class Symmetrizer(nn.Module):
         if not self._outputs.reps:
             raise ValueError("output: expected at least one Rep, got none")
         self.group = group_of(self.inputs, self.output)
-        self.distribution = complete(distribution, self.group).for_output(self.output)
-        self._check_groups()
-        for_training, for_evaluation = self.distribution.default_samples
-        self.train_estimator = as_estimator(train_samples, for_training, "train_samples")
-        self.eval_estimator = as_estimator(eval_samples, for_evaluation, "eval_samples")
+        self.distribution = distribution
+        self.train_samples = train_samples
+        self.eval_samples = eval_samples
         self._values_checked = False  # all that a call ever changes here, so that a GPU need not wait in training
 
     def forward(
@@ -212,6 +212,7 @@ class Symmetrizer(nn.Module):
             ValueError, TypeError: an argument does not fit its Rep; names it.
         """
         x = self._checked(args, kwargs)
+        _check_generator(generator)
         if self._actions is not None and self._actions.replays and not torch.is_grad_enabled():
             torch.compiler.cudagraph_mark_step_begin()  # all graphs of this call are one step
         estimator = self.estimator_of(samples, estimator, tol, max_samples, noise)
@@ -262,6 +263,32 @@ class Symmetrizer(nn.Module):
         self.distribution.compile(**options)
         self._actions = CompiledActions(options)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Attributes that may change later: model, distribution, both estimators, which take numbers of samples too.
+
+        Raises:
+            AttributeError: `inputs` or `output` after they were read.
+            ValueError: a distribution over other groups than those declared; no estimator and no number.
+        """
+        # 1. Reps are read once. Another one would be shown, and ignored.
+        if name in ("inputs", "output") and name in self.__dict__:
+            raise AttributeError(
+                f"{name}: fixed when phi was made; make another one with ps.symmetrize(phi.model, ...)"
+            )
+
+        # 2. What averages, under its own name or that of the argument of `symmetrize`, which nobody would read.
+        for mode, number in (("train", 0), ("eval", 1)):
+            if name in (f"{mode}_samples", f"{mode}_estimator"):
+                value = as_estimator(value, self.distribution.default_samples[number], name)
+                name = f"{mode}_estimator"
+
+        # 3. A distribution over all that acts, and over no more. A wrapper that another library puts around it passes.
+        wrapper = isinstance(value, nn.Module) and not isinstance(value, EquivariantDistribution)
+        if name == "distribution" and not (wrapper and "distribution" in self._modules):
+            value = complete(value, self.group).for_output(self.output)
+            self._check_groups(value)
+        super().__setattr__(name, value)
+
     def __getstate__(self) -> dict[str, Any]:
         # Without what was compiled. Copied: Python gives the dict of this object itself where torch has no way.
         state = dict(super().__getstate__())  # type: ignore[misc]  # as of nn.Module
@@ -297,8 +324,11 @@ class Symmetrizer(nn.Module):
         """
         samples = positive("samples", samples)
         x = self._checked(args, kwargs)
+        _check_generator(generator)
         if noise is None:
             noise = self.distribution.draw(x, samples, generator)
+        elif x.readable:
+            self.distribution.check_noise(x, noise)
         orbit = self._orbit(averaged=False)
         drawn = orbit(x, self.distribution.transport(x, noise))
         return drawn.build(drawn.tensors)
@@ -307,6 +337,7 @@ class Symmetrizer(nn.Module):
         self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, **kwargs: Any
     ) -> Noise:
         """The noise that a call with these arguments would draw; pass it on as `noise=`."""
+        _check_generator(generator)
         return self.distribution.draw(self.bind(args, kwargs), positive("samples", samples), generator)
 
     def frozen(self, seed: int, example: Any = None) -> Frozen:
@@ -359,7 +390,7 @@ class Symmetrizer(nn.Module):
             return MonteCarlo(samples_of(noise))
         return self.train_estimator if self.training else self.eval_estimator
 
-    def _check_groups(self) -> None:
+    def _check_groups(self, distribution: EquivariantDistribution) -> None:
         """Refuse groups that act on the outputs alone, and distributions over other groups than those declared.
 
         Raises:
@@ -377,12 +408,12 @@ class Symmetrizer(nn.Module):
                     "so the average would not follow the inputs: declare it on an input too, as the same group"
                 )
 
-        covered = set(self.distribution.group.factors)
+        covered = set(distribution.group.factors)
         declared = set(self.group.factors)
         if declared - covered:
             missing = ", ".join(map(repr, declared - covered))
             raise ValueError(
-                f"distribution: {missing} acts on the declared axes, but {self.distribution.brief} does not cover it; "
+                f"distribution: {missing} acts on the declared axes, but {distribution.brief} does not cover it; "
                 "multiply distributions (p1 * p2), or declare the axis None or ps.Axis(...)"
             )
         if covered - declared:
@@ -427,6 +458,19 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
         return []
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in parameters if p.kind in kinds and p.name != "self"]
+
+
+def _check_generator(generator: Any) -> None:
+    """Refuse a seed where a generator is expected.
+
+    Raises:
+        TypeError: it is no generator.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator: expected a torch.Generator, such as torch.Generator().manual_seed(0), got {generator!r}; "
+            "phi.frozen(seed) takes a number"
+        )
 
 
 def as_estimator(given: Samples, default: int | None, name: str) -> Estimator:

@@ -184,6 +184,44 @@ class EquivariantDistribution(nn.Module, ABC):
 
         return build(self.noise_rep(x), moved)
 
+    def check_noise(self, x: Inputs, noise: Noise) -> None:
+        """Refuse noise (K, ...) that was not drawn for these inputs: broadcast, it would be of another law or shape.
+
+        Raises:
+            ValueError: another distribution's containers, another number of inputs, nodes or rows; names the tensor.
+
+        >>> import probsym as ps
+        >>> space = ps.SO(3)
+        >>> phi = ps.symmetrize(nn.Identity(), ps.Rep(None, space), ps.Rep(None, space), "haar")
+        >>> one, four = torch.randn(1, 5, 3), torch.randn(4, 5, 3)
+        >>> phi(one, noise=phi.draw_noise(four, samples=2))
+        Traceback (most recent call last):
+        ValueError: noise['features'][SO(3)]: expected shape (K, 1, ...), as drawn for 1 input, got (2, 4, 3, 3)
+        """
+
+        def check(path: tuple[Any, ...], rep: Rep) -> None:
+            name = "noise"
+            eps = noise
+            for key in path:
+                name += f"[{key!r}]"
+                try:
+                    eps = eps[key]
+                except (KeyError, IndexError, TypeError):
+                    raise ValueError(f"{name}: missing; noise is what phi.draw_noise gives for {self.brief}") from None
+            if not isinstance(eps, Tensor):
+                raise ValueError(f"{name}: expected a tensor, got {type(eps).__name__}")
+            if rep.batch_dims:
+                rows, of = x.count, f"{x.count} input{'' if x.count == 1 else 's'}"
+            elif rep.ragged is not None and not rep.on_edges:
+                rows, of = x.layouts[rep.ragged].size, f"{x.layouts[rep.ragged].size} nodes"
+            else:
+                return  # edges and node numbers get no noise
+            if eps.ndim != 1 + rep.batch_dims + rep.ndim or eps.shape[1] != rows:
+                raise ValueError(f"{name}: expected shape (K, {rows}, ...), as drawn for {of}, got {tuple(eps.shape)}")
+            rep.check_sizes(name, eps[0] if len(eps) else eps.new_zeros(eps.shape[1:]), x.layouts)
+
+        build(self.noise_rep(x), check)
+
     def __mul__(self, other: EquivariantDistribution) -> ProductDistribution:
         if not isinstance(other, EquivariantDistribution):
             return NotImplemented

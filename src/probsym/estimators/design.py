@@ -120,7 +120,7 @@ class Design(ABC):
 
         Raises:
             ValueError: the design fits no factor of the group, k is not a multiple of the block, or noise was given
-                for another number of samples.
+                for another number of samples or for other inputs.
         """
         block = self.block_size(p, x)
         check_multiple(k, block, self)
@@ -130,7 +130,7 @@ class Design(ABC):
             for fresh in p.noise_pages(x, k // shared, source.generator, page // shared):
                 yield self.arrange(p, x, fresh, source.generator)
             return
-        source.check_count(k)
+        source.check_noise(p, x, k)
         for start in range(0, k, page):
             yield sliced(source.noise, slice(start, start + page, shared))
 

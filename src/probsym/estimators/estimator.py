@@ -56,15 +56,17 @@ class Source:
         """The noise of k samples of p(g|x): fresh, or what was given.
 
         Raises:
-            ValueError: noise was given for another number of samples.
+            ValueError: noise was given for another number of samples, or for other inputs.
         """
         if self.noise is None:
             return p.draw(x, k, self.generator)
-        self.check_count(k)
+        self.check_noise(p, x, k)
         return self.noise
 
-    def check_count(self, k: int) -> None:
-        """Refuse noise that was given for another number of samples than k."""
+    def check_noise(self, p: EquivariantDistribution, x: Inputs, k: int) -> None:
+        """Refuse noise that was given for another number of samples than k, or for other inputs."""
+        if x.readable:  # sizes that a compiler follows are no numbers
+            p.check_noise(x, self.noise)
         given = samples_of(self.noise)
         if given != k:
             raise ValueError(f"noise: expected {k} samples, as many as the estimator takes, got {given}")
