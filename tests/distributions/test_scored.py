@@ -513,3 +513,46 @@ def test_what_is_refused():
     keyword = ps.symmetrize(Reading(16, 1), {"x": IMAGES}, ps.Rep(), ps.Scored(nn.Linear(16, 1).double(), C4))
     with pytest.raises(TypeError, match=r"net of Scored: Linear.forward is called with the arguments of the model"):
         keyword(x=x)
+
+
+@pytest.mark.parametrize("storage", ["image", "padded", "ragged"])
+def test_gradient_with_respect_to_the_input_of_the_default_net(storage):
+    """The scores change with the size that the input is divided by; exact averages against central differences."""
+    torch.manual_seed(0)
+    inputs, given = {}, {}
+    mirror = ps.Finite(generators=1)
+    if storage == "image":
+        rep, shape = ps.Rep(None, C4), (2, 1, 4, 4)
+        group = C4
+    else:
+        marker = {"mask": "mask"} if storage == "padded" else {"batch": "batch"}
+        axis = ps.Axis("atoms", **marker)
+        rep, shape = ps.Rep(axis, mirror.signed([[-1, 2]])), (2, 3, 2)
+        given = {"mask": torch.tensor([[True, True, True], [True, True, False]])}
+        group = mirror
+        if storage == "ragged":
+            shape = (5, 2)
+            given = {"batch": torch.tensor([0, 0, 0, 1, 1])}
+    inputs["x"] = rep
+
+    class Bent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(shape[1:]))
+
+        def forward(self, x, **_):
+            weight = self.weight[..., -1, :] if storage == "padded" else self.weight
+            return torch.tanh(x * weight + 0.3)
+
+    x = torch.randn(shape).double()
+    phi = ps.symmetrize(Bent(), inputs, rep, ps.Scored(ScoreNet(inputs, group), group), example={"x": x, **given})
+    phi = phi.double()
+
+    def energy(x):
+        return phi(x=x, **given, estimator=ps.Exact()).square().sum()
+
+    z = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(energy(z), z)
+    step = 1e-5 * torch.randn(shape).double()
+    change = (energy(x + step) - energy(x - step)) / 2
+    torch.testing.assert_close((gradient * step).sum(), change, rtol=1e-5, atol=1e-11)

@@ -185,8 +185,8 @@ def _view(x: Inputs, leaf: Leaf, seen: _Seen, dtype: torch.dtype) -> tuple[Tenso
     shape = value.shape[value.ndim - len(grid) :]
     value = value.reshape(*value.shape[:2], math.prod(value.shape[2 : value.ndim - len(grid)]), *shape)
 
-    # 2. of moderate size, whatever the unit
-    largest = value.detach().abs().flatten(2).amax(2)
+    # 2. of moderate size, whatever the unit; the scores depend on it, so that it has a derivative
+    largest = value.abs().flatten(2).amax(2)
     if isinstance(where, Segments):
         size = largest.new_zeros(x.count).scatter_reduce(0, where.index, largest[0], "amax")[where.index].unsqueeze(0)
     else:
