@@ -1,5 +1,7 @@
 """What may come out of a model: numbers that have a mean, in every container; and what one bad row does to others."""
 
+from collections import OrderedDict, defaultdict
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -116,3 +118,19 @@ def test_samples_are_not_averaged(kind):
         phi = ps.symmetrize(Labels(kind, lambda score, label: label), {"x": rep}, rep, "haar").eval()
         with pytest.raises(TypeError, match=f"^output: expected a floating or complex dtype for Rep.*got {kind}"):
             phi.sample(x=torch.randn(shape))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"), [(dict, dict), (OrderedDict, OrderedDict), (partial(defaultdict, list), dict)]
+)
+def test_mappings_keep_their_kind_where_it_can_be_made_of_entries(kind, kept):
+    """A defaultdict begins with its factory: its average is a plain dict."""
+    rep = ps.Rep(None, ps.O(3))
+    phi = ps.symmetrize(
+        Labels(torch.double, lambda score, label: kind(score=score, label=label)), {"x": rep}, {"score": rep}, "haar"
+    )
+    x = randn(2, 4, 3)
+    for y in (phi(x=x), phi.sample(x=x), phi.estimate(x=x, samples=2).stderr):
+        assert type(y) is kept
+        assert list(y) == ["score"]
+    assert torch.allclose(phi(x=x)["score"], x)

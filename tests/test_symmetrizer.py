@@ -9,6 +9,7 @@ from itertools import permutations
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 import probsym as ps
@@ -318,6 +319,30 @@ def test_noise_of_a_ragged_batch_has_as_many_nodes() -> None:
     assert torch.allclose(phi(pos=pos, batch=batch, noise=noise), 2 * pos)
     with pytest.raises(ValueError, match=r"as drawn for 5 nodes, got \(2, 6\)"):
         phi(pos=pos[:5], batch=batch[:5], noise=noise)
+
+
+def test_checkpoint_around_phi_takes_noise() -> None:
+    """A generator goes on in the recomputation, as the documentation says: with one, the gradient is another."""
+    torch.manual_seed(0)
+    rep = ps.Rep(ps.O(3))
+    phi = ps.symmetrize(nn.Sequential(nn.Linear(3, 3), nn.Tanh()).double(), rep, rep, "haar", train_samples=2)
+    x = torch.randn(2, 3).double().requires_grad_()
+
+    def gradient(through: bool, **options: object) -> torch.Tensor:
+        def call(x: torch.Tensor) -> torch.Tensor:
+            return phi(x, **options)
+
+        y = torch.utils.checkpoint.checkpoint(call, x, use_reentrant=False) if through else call(x)
+        return torch.autograd.grad(y.square().sum(), x)[0]
+
+    noise = phi.draw_noise(x, samples=2)
+    torch.testing.assert_close(gradient(True, noise=noise), gradient(False, noise=noise))
+    seeds = [torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)]
+    assert not torch.allclose(gradient(True, generator=seeds[0]), gradient(False, generator=seeds[1]))
+    torch.manual_seed(3)
+    with_own = gradient(True)
+    torch.manual_seed(3)
+    torch.testing.assert_close(with_own, gradient(False))
 
 
 def test_seed_where_a_generator_is_expected() -> None:

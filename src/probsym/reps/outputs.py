@@ -249,7 +249,10 @@ def _container(kind: type, length: int, entries: dict[Any, Any]) -> Any:
     if issubclass(kind, tuple | list):
         return kind(_numbered(entries, i, length) for i in range(length))
     if issubclass(kind, Mapping):
-        return kind(entries)  # type: ignore[call-arg]
+        try:
+            return kind(entries)  # type: ignore[call-arg]
+        except TypeError:  # a defaultdict begins with its factory
+            return entries
     return entries
 
 
