@@ -267,9 +267,10 @@ def draw_molecules(axes: Axes) -> None:
 
 def draw_curves(axes: Axes) -> None:
     """Force errors of ethanol in random poses by the number of frames; of the network as it is also as the data lie."""
-    for number, (method, situation) in enumerate(
-        (("none", "original"), ("none", "turned"), ("ga", "turned"), ("ps", "turned"), ("canonical", "turned"))
-    ):
+    curves = [("none", "original")]
+    for method in ("none", "augmented", "ga", "wf", "ps", "canonical"):
+        curves.append((method, "turned"))
+    for number, (method, situation) in enumerate(curves):
         sizes = []
         means = []
         spreads = []
@@ -279,7 +280,7 @@ def draw_curves(axes: Axes) -> None:
                 sizes.append(frames)
                 means.append(mean(values))
                 spreads.append(spread(values))
-        label = SHORT.get(method, method)
+        label = SHORT.get(method, method).replace("\n", " ")
         if situation == "original":
             label += ", as the data lie"
         if not sizes:
