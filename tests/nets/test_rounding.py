@@ -52,6 +52,8 @@ def test_gradient_of_a_learned_pose_where_the_net_has_dependent_vectors(shape: s
     with torch.no_grad():
         change = (energy(pos + step) - energy(pos - step)) / 2
     torch.testing.assert_close((gradient * step).sum(), change, rtol=1e-5, atol=1e-10)
+    _, forward = torch.func.jvp(energy, (pos.detach(),), (step,))
+    torch.testing.assert_close((gradient * step).sum(), forward)
 
 
 def momenta() -> Tensor:
@@ -110,6 +112,8 @@ def test_derivative_of_a_dependent_column_turns_with_the_line_that_it_lies_on() 
     torch.testing.assert_close(fixed(v), v @ weights)
     turned = torch.linalg.cross(v, torch.randn(1, 3, 1).double(), dim=1)
     _, change = torch.autograd.functional.jvp(frame, v, turned)
+    torch.testing.assert_close(change, turned @ weights)
+    _, change = torch.func.jvp(frame, (v,), (turned,))  # in forward mode, which `no_grad` does not stop
     torch.testing.assert_close(change, turned @ weights)
     _, wrong = torch.autograd.functional.jvp(fixed, v, turned)
     assert (wrong - turned @ weights).norm() > 0.1 * change.norm()

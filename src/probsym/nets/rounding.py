@@ -34,13 +34,14 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
         whole: the lengths of the vectors that were added up to a column, times the magnitudes of their weights (B, M).
         rounding: relative rounding of the vectors (B,), beyond that of the sums.
     """
+    fixed = frame.detach()  # `no_grad` does not stop derivatives in forward mode
     with torch.no_grad():
-        if _all_certain(frame.detach(), whole, rounding):
+        if _all_certain(fixed, whole, rounding):
             return frame
         noise = whole * uncertain(whole, rounding).unsqueeze(-1)
-        columns = frame
+        columns = fixed
         if frame.dtype in (torch.bfloat16, torch.float16):
-            columns = frame.float()
+            columns = fixed.float()
 
         # Gram-Schmidt on all columns at once, that carries along their errors. What follows an uncertain column is
         # uncertain too, so that its numbers, NaN or infinite ones included, mean nothing.
@@ -67,10 +68,10 @@ def settled(frame: Tensor, whole: Tensor, rounding: Tensor | None = None) -> Ten
         keeps = (lost.cumsum(-1) == 0).unsqueeze(1)
         span = torch.where(keeps[..., :-1], torch.cat(basis, -1), 0.0).to(frame.dtype)
         # Column j projected onto the basis before it: the strict upper triangle of the coefficients.
-        within = span @ (span.mH @ frame).triu(1)
+        within = span @ (span.mH @ fixed).triu(1)
 
     # Zero, with the derivative of the frame.
-    derivative = torch.where(keeps[..., :1], frame - frame.detach(), 0.0)
+    derivative = torch.where(keeps[..., :1], frame - fixed, 0.0)
     return torch.where(keeps, frame, within + derivative)
 
 
