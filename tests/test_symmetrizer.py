@@ -304,6 +304,14 @@ def test_noise_for_other_nodes_or_of_another_distribution_is_refused() -> None:
         )
 
 
+@pytest.mark.parametrize("noise", [{}, (), "noise", [1], {"features": 2.0}, torch.tensor(1.0)])
+def test_what_is_no_noise_is_refused(noise: object) -> None:
+    """By name. A string was searched for tensors for ever."""
+    x = torch.randn(2, 4, 3).double()
+    with pytest.raises(ValueError, match="noise: expected what phi.draw_noise gives"):
+        plain()(x, noise=noise)
+
+
 def test_noise_of_a_ragged_batch_has_as_many_nodes() -> None:
     nodes, space = ps.S("n", batch="batch"), ps.SO(3)
 
@@ -377,7 +385,11 @@ def test_reps_are_fixed_and_distributions_fit() -> None:
         phi.output = ps.Rep()
     with pytest.raises(ValueError, match="distribution: O\\(3\\) acts on the declared axes"):
         phi.distribution = ps.Haar(ps.S("n"))
+    with pytest.raises(TypeError, match="distribution: expected .* got Linear"):
+        phi.distribution = nn.Linear(3, 3)
     assert phi.distribution.group == ps.O(3)
+    phi.distribution = torch.compile(phi.distribution, backend="eager")  # a wrapper around it
+    assert phi(torch.randn(2, 4, 3).double()).shape == (2, 4, 3)
     phi.distribution = ps.Frame(ps.O(3))
     x = torch.randn(2, 4, 3).double()
     ps.testing.assert_equivariant(phi, (x,))

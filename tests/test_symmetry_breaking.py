@@ -150,6 +150,17 @@ def test_complex_vectors():
     assert float(phi.vectors["hint"].grad.abs().sum()) > 0
 
 
+@pytest.mark.parametrize(("drawn", "called"), [(1, 3), (3, 1)])
+def test_noise_of_another_batch_is_refused(drawn, called):
+    """That of one input was used for all."""
+    nodes, call = stored("dense")
+    phi = broken_symmetry(nodes)
+    noise = phi.draw_noise(pos=call["pos"][:drawn], samples=2)
+    for answer in (phi, phi.sample):
+        with pytest.raises(ValueError, match=rf"noise\[.*expected shape \(K, {called}, .* got \(2, {drawn}"):
+            answer(pos=call["pos"][:called], noise=noise)
+
+
 def test_refusals():
     space, nodes = ps.O(3, "space"), ps.S("nodes")
     inputs, output = {"pos": ps.Rep(nodes, space)}, ps.Rep(nodes, space)

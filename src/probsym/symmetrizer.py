@@ -283,10 +283,12 @@ class Symmetrizer(nn.Module):
                 name = f"{mode}_estimator"
 
         # 3. A distribution over all that acts, and over no more. A wrapper that another library puts around it passes.
-        wrapper = isinstance(value, nn.Module) and not isinstance(value, EquivariantDistribution)
-        if name == "distribution" and not (wrapper and "distribution" in self._modules):
-            value = complete(value, self.group).for_output(self.output)
-            self._check_groups(value)
+        if name == "distribution":
+            present = self._modules.get("distribution")
+            wraps = present is not None and isinstance(value, nn.Module) and present in list(value.modules())
+            if not wraps or isinstance(value, EquivariantDistribution):
+                value = complete(value, self.group).for_output(self.output)
+                self._check_groups(value)
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -142,6 +142,8 @@ class SymmetryBreaking(nn.Module):
             x.check_values()
         if noise is None:
             noise = self.distribution.draw(x, samples, generator)
+        elif x.readable:
+            self.distribution.check_noise(x, noise)
         g = self.distribution.transport(x, noise)
         return self._evaluated(x, g)
 

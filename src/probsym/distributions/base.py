@@ -538,8 +538,20 @@ def map_tensors(noise: Noise, fn: Callable[[Tensor], Tensor]) -> Noise:
 
 
 def samples_of(noise: Noise) -> int:
-    """Number of samples K of the noise."""
-    while not isinstance(noise, Tensor):
-        values = noise.values() if isinstance(noise, Mapping) else noise
-        noise = next(iter(values))
-    return noise.shape[0]
+    """Number of samples K of the noise, that of its first tensor.
+
+    Raises:
+        ValueError: there is no tensor, or something else than dicts, tuples and tensors stands before it.
+    """
+    left = [noise]
+    while left:
+        part = left.pop(0)
+        if isinstance(part, Tensor) and part.ndim:
+            return part.shape[0]
+        if isinstance(part, Mapping):
+            left = [*part.values(), *left]
+        elif isinstance(part, tuple | list):
+            left = [*part, *left]
+        else:
+            break
+    raise ValueError(f"noise: expected what phi.draw_noise gives, tensors of shape (K, ...), got {noise!r}")
