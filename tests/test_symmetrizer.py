@@ -308,7 +308,7 @@ def test_noise_for_other_nodes_or_of_another_distribution_is_refused() -> None:
 def test_what_is_no_noise_is_refused(noise: object) -> None:
     """By name. A string was searched for tensors for ever."""
     x = torch.randn(2, 4, 3).double()
-    with pytest.raises(ValueError, match="noise: expected what phi.draw_noise gives"):
+    with pytest.raises(ValueError, match=r"noise: expected what phi\.draw_noise gives"):
         plain()(x, noise=noise)
 
 
@@ -385,7 +385,7 @@ def test_reps_are_fixed_and_distributions_fit() -> None:
         phi.output = ps.Rep()
     with pytest.raises(ValueError, match="distribution: O\\(3\\) acts on the declared axes"):
         phi.distribution = ps.Haar(ps.S("n"))
-    with pytest.raises(TypeError, match="distribution: expected .* got Linear"):
+    with pytest.raises(TypeError, match=r"distribution: expected .* got Linear"):
         phi.distribution = nn.Linear(3, 3)
     assert phi.distribution.group == ps.O(3)
     phi.distribution = torch.compile(phi.distribution, backend="eager")  # a wrapper around it
