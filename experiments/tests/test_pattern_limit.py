@@ -14,7 +14,7 @@ FEW = BlockModel(communities=2, smallest=1, largest=3, inside=0.7, between=0.2, 
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
 
 
 def random_graph(size: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,7 +1,7 @@
 """How well can PATTERN be solved by a model that knows how its graphs are made, but not the 100 patterns?
 
-    python benchmarks/pattern_limit.py --out FILE      some minutes of one core; a file that exists is kept
-    python benchmarks/pattern_limit.py --quick         to see that it works
+    python experiments/scripts/pattern_limit.py --out FILE      some minutes of one core; a file that exists is kept
+    python experiments/scripts/pattern_limit.py --quick         to see that it works
 
 Nodes are classified by the posterior probability that they belong to the pattern. It follows from the block model with
 its true parameters, by Gibbs sampling. Half of the chains start from the true pattern, half from random blocks: they
@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from report import circumstances
 
 from probsym.files import write
 from probsym_experiments.cli import data_folder
+from probsym_experiments.runner import commit
 from probsym_experiments.tasks.block_model import BlockModel, Pattern, draw_patterns, load
 from probsym_experiments.tasks.storage import Graphs
 
@@ -311,8 +311,6 @@ def main() -> None:
         first = 2
         sweeps = 4
         taken = slice(0, 20)
-    facts = circumstances(1)
-    facts["command"] = "python benchmarks/pattern_limit.py"
     started = time.process_time()
 
     # 1. The data, and the share of the pattern among the nodes that a model is trained with.
@@ -337,8 +335,23 @@ def main() -> None:
         for row in [table["columns"], *table["rows"]]:
             print(" | ".join(row))
     if options.out:
-        settings = {"seed": options.seed, "chains": CHAINS, "first": first, "sweeps": sweeps, "pattern_share": ratio}
-        content = {**facts, "cpu_seconds": time.process_time() - started, "settings": settings, "tables": kept}
+        seconds = time.process_time() - started
+        code = commit() or "of unknown commit"
+        content = {
+            "command": "python experiments/scripts/pattern_limit.py",
+            "source": f"commit {code[:7]}, seed {options.seed}, {seconds:.0f} seconds of a core",
+            "commit": code,
+            "date": time.strftime("%Y-%m-%d %H:%M"),
+            "cpu_seconds": seconds,
+            "settings": {
+                "seed": options.seed,
+                "chains": CHAINS,
+                "first": first,
+                "sweeps": sweeps,
+                "pattern_share": ratio,
+            },
+            "tables": kept,
+        }
         write(options.out, json.dumps(content, indent=1) + "\n")
 
 
