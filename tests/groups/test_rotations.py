@@ -38,6 +38,13 @@ def test_the_nearest_rotation_has_derivatives_where_svd_has_none():
         assert torch.autograd.gradcheck(ps.nearest_rotation, (m,))
         assert torch.autograd.gradgradcheck(ps.nearest_rotation, (m,))
 
+        # In forward mode too, along any direction.
+        direction = torch.randn(m.shape, dtype=m.dtype, generator=seeded(1))
+        weight = torch.randn(m.shape, dtype=m.dtype, generator=seeded(2))
+        _, forward = torch.func.jvp(ps.nearest_rotation, (m.detach(),), (direction,))
+        (reverse,) = torch.autograd.grad((ps.nearest_rotation(m) * weight).sum(), m)
+        torch.testing.assert_close((forward * weight).sum(), (reverse * direction).sum())
+
 
 def test_means_that_point_everywhere_are_refused_or_flagged():
     half_turns = torch.stack([torch.eye(3), torch.diag(torch.tensor([-1.0, -1.0, 1.0]))])

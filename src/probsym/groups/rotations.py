@@ -53,10 +53,11 @@ def nearest_rotation(matrix: Tensor, *, reflections: bool = False, return_certai
     m = wide(matrix)
 
     # 1. The value. A decomposition of NaN would be an error of all rows, so that these are left out.
+    fixed = m.detach()  # `no_grad` does not stop derivatives in forward mode, and those of svd may be NaN
     with torch.no_grad():
-        finite = m.isfinite().all(-1).all(-1)
+        finite = fixed.isfinite().all(-1).all(-1)
         one = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device)
-        u, s, vh = torch.linalg.svd(torch.where(finite[..., None, None], m, one))
+        u, s, vh = torch.linalg.svd(torch.where(finite[..., None, None], fixed, one))
         sign = torch.ones_like(s[..., 0])
         if not reflections:
             sign = torch.linalg.det(matmul(u, vh)).sign()
