@@ -44,8 +44,7 @@ def test_every_published_nbody_method_has_its_recipe() -> None:
 FIRST = {
     *(("brec", f"{base}-{method}") for base in ("mlp", "gin-id") for method in ("ps", "ga", "fa", "canonical")),
     ("brec", "mlp-none"),
-    *(("nbody", f"dynamics-ga-charged-{steps}") for steps in (1500, 2000)),
-    ("nbody", "dynamics-ga-gravity-2000"),
+    ("nbody", "dynamics-ga-charged-2000"),
     ("peptides-struct", "gnn-id-ga"),
     ("peptides-struct", "dinov2-s-ps"),
     ("pcqm-contact", "scratch-ps"),
