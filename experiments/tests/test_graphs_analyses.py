@@ -16,11 +16,12 @@ import torch
 import probsym as ps
 from probsym_experiments.batches import Batch
 from probsym_experiments.cli import main
+from probsym_experiments.config import load_config
 from probsym_experiments.errors import UserError
 from probsym_experiments.graphs.automorphism import share
 from probsym_experiments.graphs.enumeration import edges
 from probsym_experiments.graphs.models import Design, build, inputs
-from probsym_experiments.graphs.sample_size import jackknife_ratio
+from probsym_experiments.graphs.sample_size import jackknife_ratio, summary
 from probsym_experiments.graphs.spread import entropy, gradient_squares, loss, measure
 from probsym_experiments.graphs.symmetric import GRAPHS
 from probsym_experiments.registry import experiment
@@ -83,8 +84,11 @@ def test_sample_size(preset: str, tmp_path: Path, fitting) -> None:
     rows = result["by_samples"]
     assert [row["samples"] for row in rows] == [1, 4]
     assert result["value"] == rows[1]["output_variance_ratio"] > 0
+    published = preset.endswith("-published")
     for row in rows:
-        assert row["entropy_ga"] <= math.log(row["samples"]) + 1e-6
+        # There entropies of rows and of columns are added.
+        assert row["entropy_ga"] <= (1 + published) * math.log(row["samples"]) + 1e-6
+        assert ("gradient_norm_ps" in row) == published
     assert rows[1]["output_variance_ga"] < rows[0]["output_variance_ga"]
     assert (tmp_path / "out" / "sample_size.csv").exists()
     assert (tmp_path / "out" / "sample_size.png").stat().st_size > 20_000
@@ -156,6 +160,16 @@ def test_jackknife_agrees_with_the_delta_method() -> None:
     assert error == pytest.approx(delta, rel=0.02)
 
 
+def test_a_single_model_has_no_error_bar_and_only_the_published_way_may_have_one() -> None:
+    names = ("output_variance",)
+    (row,) = summary(torch.tensor([[[[1.0]]], [[[4.0]]]]).double(), names, [10])
+    assert row["output_variance_ratio"] == 0.25
+    assert math.isnan(row["output_variance_ratio_stderr"])
+    assert math.isnan(row["output_variance_ps_stderr"])
+    with pytest.raises(UserError, match="initialisations: expected at least 2; got 1"):
+        load_config(experiment("sample-size"), "mlp-ps", ["--initialisations=1"])
+
+
 def test_too_few_graphs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "exp.npz", **dataset(4))
     given = ["run", "sample-size", "--preset", "mlp-ps", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
@@ -164,8 +178,6 @@ def test_too_few_graphs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_bad_fields_are_named() -> None:
-    from probsym_experiments.config import load_config
-
     for name, argument in (("automorphism", "--against=[pca]"), ("sample-size", "--samples=3")):
         with pytest.raises(UserError, match=argument[2:].partition("=")[0].replace("against", "symmetrizer")):
             load_config(experiment(name), "mlp-ps", [argument])

@@ -6,6 +6,7 @@ noise and graphs are the same, in float64, so orders are equal and outputs, entr
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from probsym_experiments.as_published import AsPublished
 from probsym_experiments.config import load_config
 from probsym_experiments.evaluation import parameters
 from probsym_experiments.fixed_noise import FixedNoise
-from probsym_experiments.graphs import exp_data
+from probsym_experiments.graphs import exp_data, published_spread
+from probsym_experiments.graphs.dense import published_features
 from probsym_experiments.graphs.exp_classify import Loss
 from probsym_experiments.graphs.identifiers import estimate
 from probsym_experiments.graphs.models import inputs
@@ -239,8 +241,6 @@ def test_untrained_models_are_those_of_the_published_code(name: str, method: str
     del data["target"]
     if name == "graph8c":
         data = {"adjacency": data["adjacency"]}
-    from probsym_experiments.graphs.dense import published_features
-
     data = published_features(data)
     phi = config.model(data, 0).double()
     numbers = data["adjacency"].shape[1] * (data["adjacency"].shape[1] + 2 * (name == "exp"))
@@ -251,3 +251,70 @@ def test_untrained_models_are_those_of_the_published_code(name: str, method: str
     noise = phi.draw_noise(**inputs(data), samples=2)
     one = phi(**inputs(data), noise=noise)
     assert one.abs().max() <= 1  # a tanh ends it
+
+
+# ---------------------------------------------------------------- how much an average varies
+
+
+@pytest.mark.parametrize("method", ["ps", "ga"])
+def test_the_spread_is_measured_as_in_the_published_code(method: str) -> None:
+    """Its formulas, written anew, on the same draws: squares of mean deviations of probabilities."""
+    config = load_config(experiment("sample-size"), "mlp-ps-published", ["--hidden=[8]"])
+    data = config_features(graphs())
+    phi = config.model(method, data, 0).double()
+    torch._foreach_mul_([weight.data for weight in phi.model.parameters()], 3.0)  # else a sigmoid is all but linear
+    counts = [1, 4]
+    trials = 5
+    torch.manual_seed(7)
+    found = published_spread.measure(copy.deepcopy(phi), data, data, counts, trials, 1)
+
+    torch.manual_seed(7)
+    phi.eval()
+    expected = []
+    for k in counts:
+        # 1. Deviations over trials, of the probability and of the loss of each graph.
+        with torch.no_grad():
+            logits = torch.cat([phi.sample(**inputs(data), samples=k).mean(0) for _ in range(trials)], 1)  # (B, T)
+        target = data["target"][:, None].expand(-1, trials)
+        losses = binary_cross_entropy_with_logits(logits, target, reduction="none")
+        output = torch.std_mean(logits.sigmoid(), 1)[0].mean() ** 2
+        loss = torch.std_mean(losses, 1)[0].mean() ** 2
+        other = logits.std(1).mean() ** 2
+        assert not torch.isclose(other, output, rtol=0.1)  # a negative control: logits
+
+        # 2. Entropies of the rows and the columns of the mean of k orders.
+        order = phi.distribution.transport(phi.bind((), inputs(data)), phi.draw_noise(**inputs(data), samples=k))
+        entropies = []
+        for b in range(len(data["mask"])):
+            own = int(data["mask"][b].sum())
+            p = torch.nn.functional.one_hot(order.index[:, b, :own], own).double().mean(0).clamp(min=1e-12)
+            rows = p / p.sum(1, keepdim=True)
+            columns = p / p.sum(0, keepdim=True)
+            entropies.append((-(rows * rows.log()).sum() - (columns * columns.log()).sum()) / own)
+        expected.append([output.item(), loss.item(), torch.stack(entropies).mean().item()])
+
+    # 3. The norm of the mean gradient, of k = 1 alone, in training mode, graph by graph.
+    phi.train()
+    gradients = []
+    for b in range(len(data["mask"])):
+        one = {name: values[b : b + 1] for name, values in data.items()}
+        y = phi.sample(**inputs(one), samples=1).mean(0)
+        value = binary_cross_entropy_with_logits(y, one["target"][:, None])
+        parts = torch.autograd.grad(value, list(phi.model.parameters()))
+        gradients.append(torch.cat([part.flatten() for part in parts]))
+    norm = torch.stack(gradients).mean(0).norm()
+    torch.testing.assert_close(found[:3].T, torch.tensor(expected, dtype=torch.float64), atol=1e-9, rtol=1e-9)
+    assert abs(found[3, 0].item() - norm.item()) < EXACT
+    assert found[3, 1].isnan()
+
+
+def config_features(data: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Graphs with the published features, labels in float64."""
+    return published_features(data) | {"target": data["target"].double()}
+
+
+def test_the_published_spread_is_of_one_model_and_all_validation_graphs() -> None:
+    config = load_config(experiment("sample-size"), "mlp-ps-published")
+    assert (config.initialisations, config.graphs, config.repeats) == (1, 200, 100)
+    assert config.eval_samples == [1, 2, 5, 10, 20, 50, 100, 200]
+    assert config.samples == 10  # of training there, at which gradients are measured

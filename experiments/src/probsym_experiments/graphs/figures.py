@@ -34,6 +34,7 @@ PANELS = {  # label and scale
     "loss_variance": ("variance of the loss", "log"),
     "entropy": ("entropy of the mean order (nats)", "linear"),
     "gradient_square": ("squared norm of the expected gradient", "linear"),
+    "gradient_norm": ("norm of the mean gradient", "linear"),
 }
 
 
@@ -104,8 +105,9 @@ def sample_size(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> 
         sample_axis(axes, counts)
 
     # 1. Each quantity.
-    for number, (name, (label, scale)) in enumerate(PANELS.items()):
-        axes = panels[number]
+    shown = [name for name in PANELS if f"{name}_ps" in rows[0]]
+    for axes, name in zip(panels[:4], shown, strict=True):
+        label, scale = PANELS[name]
         for method in ("ps", "ga"):
             draw(axes, f"{name}_{method}", COLOURS[method], NAMES[method])
         axes.set(ylabel=label, yscale=scale)
