@@ -139,6 +139,17 @@ def test_what_was_never_run_says_so(results: Path, capsys: pytest.CaptureFixture
     assert " dynamics-ga," not in never
 
 
+def test_a_shortened_exact_recipe_is_not_the_exact_one(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recipe to the letter still waits, above it."""
+    result(results / "nbody/gnn-ps-published", 1, 0.0077, preset="gnn-ps-published", overrides={"steps": 3000})
+    lines = shown(capsys)
+    names = [line.strip().split("  ")[0] for line in lines]
+    exact, shortened = names.index("gnn-ps-published"), names.index("gnn-ps-published steps=3000")
+    assert exact < shortened < names.index("gnn-ps")
+    assert "not run: 150 GPU min" in " ".join(lines[exact:shortened])
+    assert "0.0077" in " ".join(lines[shortened : names.index("gnn-ps")])
+
+
 def test_a_preset_of_which_another_reading_alone_was_run_says_so(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,18 +130,21 @@ def beside_each_other(
         if paper.preset is None or paper.exact is None:
             continue
 
-        # The exact recipe first, then ours. Each says so where it was not run.
+        # The exact recipe first, then the same with flags, which is the recipe no more, then ours. The first and the
+        # last say so where they were not run.
         same = [row for row in left if row.family == paper.preset]
-        exact = [row for row in same if row.preset == paper.exact]
-        other = [row for row in same if row.preset != paper.exact]
+        by_recipe = [row for row in same if row.preset == paper.exact]
+        own = [row for row in same if row.preset != paper.exact]
+        exact = [row for row in by_recipe if not row.overrides]
+        shortened = [row for row in by_recipe if row.overrides]
         for row in exact:
             compared.append(our_line(row, experiment.beside))
         if paper.exact in experiment.presets and not exact:
             compared.append(Line(f"  {paper.exact}", {"ours": waits(paper)}))
             not_run.add(paper.exact)
-        for row in other:
+        for row in shortened + own:
             compared.append(our_line(row, experiment.beside))
-        if not other and paper.preset not in run_presets:
+        if not own and paper.preset not in run_presets:
             compared.append(Line(f"  {paper.preset}", {"ours": NOT_RUN}))
             not_run.add(paper.preset)
         left = [row for row in left if row not in same]

@@ -30,15 +30,20 @@ class Row:
     def name(self) -> str:
         """The preset and what was changed in it."""
         words = [self.preset]
-        for field, value in self.results[0]["overrides"].items():
+        for field, value in self.overrides.items():
             words.append(f"{field}={value}")
         return " ".join(words)
 
     @property
+    def overrides(self) -> dict[str, Any]:
+        """What was changed in the preset."""
+        changed: dict[str, Any] = self.results[0]["overrides"]
+        return changed
+
+    @property
     def family(self) -> str:
         """The method, to stand beside published rows of the same: the preset without its recipe, or what flags made."""
-        result = self.results[0]
-        return family(method_name(self.preset, self.config, result["overrides"]))
+        return family(method_name(self.preset, self.config, self.overrides))
 
     @property
     def config(self) -> dict[str, Any]:
