@@ -180,8 +180,8 @@ THIN = (1.0, 0.1, 1e-3, 1e-5, 1e-7, 1e-10, 0.0)
 def test_the_usual_case_is_the_general_one(d, family, dtype):
     """Where one look settles all axes they are those of the general search, and it finds nothing degenerate."""
     space, generator = family(d), torch.Generator().manual_seed(d)
-    cloud = torch.randn(12, 6, d, generator=generator, dtype=torch.float64)
-    turn = ps.SO(d).haar((12,), generator=generator, dtype=torch.float64).matrix
+    cloud = torch.randn(5, 6, d, generator=generator, dtype=torch.float64)
+    turn = ps.SO(d).haar((5,), generator=generator, dtype=torch.float64).matrix
     far = 3.0 if space.anchored else 0.0
     answers = dict.fromkeys(itertools.product(THIN, (1.0, 1e-30, 1e30)), 0)
     for thin, size in answers:
@@ -197,8 +197,8 @@ def test_the_usual_case_is_the_general_one(d, family, dtype):
             assert torch.allclose(*projectors, atol=1e-5 if dtype == torch.float32 else 1e-9)
             assert torch.allclose(found[1], view.origin, rtol=1e-12)
     for size in (1.0, 1e-30, 1e30):
-        assert answers[1.0, size] >= 10
-        assert answers[0.0, size] == (12 if d == 1 else 0)
+        assert answers[1.0, size] >= 4
+        assert answers[0.0, size] == (5 if d == 1 else 0)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-160, 1e-110, 1e200])

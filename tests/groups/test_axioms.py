@@ -36,7 +36,7 @@ def test_s_of_a_number():
     assert_group(ps.S(3))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from(FAMILIES), st.integers(1, 3)), min_size=1, max_size=3))
 def test_products(parts):
     groups = []

@@ -53,7 +53,7 @@ def test_flags_and_ties_of_columns(d, kind, special, closed, monkeypatch):
         monkeypatch.setattr(orthonormal, "may_peek", lambda x: False)
     for m in {0, 1, d - 1, d, d + 1}:
         for rank in range(max(min(d, m) - 2, 0), min(d, m) + 1):
-            for away in (0, 1, 100, 1e3):
+            for away in (0, 1, 1e3):
                 z = deficient(d, m, rank, away, kind)
                 flags, apart = lacks_columns(z, special), used_ties(z, special, kind)
                 assert (apart[~flags] == 0).all()
