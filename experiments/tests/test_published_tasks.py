@@ -7,20 +7,25 @@ same, in float64: orders are equal, and outputs, losses and gradients agree to 1
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss, linear, one_hot
+from torchmetrics import MeanMetric
 
 from probsym_experiments.as_published import AsPublished
 from probsym_experiments.config import load_config
+from probsym_experiments.outcome import Place
 from probsym_experiments.registry import experiment
-from probsym_experiments.tasks import pattern, pcqm_contact, peptides_func, peptides_struct
+from probsym_experiments.tasks import learn, pattern, pcqm_contact, peptides_func, peptides_struct
+from probsym_experiments.tasks.block_model import BlockModel, assemble, draw, load
 from probsym_experiments.tasks.build import arguments, build
 from probsym_experiments.tasks.collate import Channels
-from probsym_experiments.tasks.learn import Loss
+from probsym_experiments.tasks.goals import NodeClasses
+from probsym_experiments.tasks.learn import Loss, Losses
 from published_orders import entropy, score_net, soft_and_hard
 
 EXACT = 1e-10
@@ -288,3 +293,97 @@ def test_patches_are_left_out_in_evaluation_too(tiny: str) -> None:
     counts = {int(phi.model.kept(torch.zeros(1, 196, 8)).sum()) for _ in range(200)}
     assert min(counts) >= 98
     assert len(counts) > 20
+
+
+# ---------------------------------------------------------------- what a set is judged by
+
+
+def recalls(scores: Tensor, labels: Tensor) -> float:
+    """Mean over classes of the share of right nodes, from counts of pairs (class, guess)."""
+    confusion = torch.zeros(2, 2)
+    for label, guess in zip(labels.tolist(), scores.softmax(1).argmax(1).tolist(), strict=True):
+        confusion[label, guess] += 1
+    return (confusion.diagonal() / confusion.sum(1)).mean().item()
+
+
+def test_the_metric_of_pattern_is_a_mean_over_batches_of_128() -> None:
+    """200 graphs make a batch of 128 and one of 72, which count alike; not the recall of the whole set."""
+    goal = NodeClasses(2).of_batches()
+    generator = torch.Generator().manual_seed(3)
+    label = torch.randint(2, (200, 3), generator=generator)
+    pairs = torch.randn(200, 3, 3, 2, generator=generator)
+    pairs[128:, ..., 1] += 3 * label[128:, :, None]  # the second batch is easier
+    mask = torch.ones(200, 3, dtype=torch.bool)
+    rows = goal.rows(pairs[None], {"label": label, "mask": mask})[0]
+    scores = pairs[:, range(3), range(3)]
+    expected = []
+    for part in (slice(0, 128), slice(128, 200)):
+        expected.append(recalls(scores[part].flatten(0, 1), label[part].flatten()))
+    assert goal.total(rows).item() == pytest.approx(sum(expected) / 2, abs=1e-6)
+    whole = recalls(scores.flatten(0, 1), label.flatten())
+    assert abs(whole - sum(expected) / 2) > 0.01
+
+
+class Echo(nn.Module):
+    """A model that gives what it is told."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("name", ["pattern", "pcqm-contact"])
+def test_the_loss_of_validation_is_a_mean_over_batches(name: str) -> None:
+    """A batch of three graphs and one of a single graph count alike, each with its own weights of classes."""
+    goal = TASKS[name].TASK.goal.of_batches()
+    judge = Losses(goal, by_batch=True)
+    metric = MeanMetric()
+    generator = torch.Generator().manual_seed(4)
+    expected = []
+    for sizes in ([4, 2, 3], [4]):
+        mask = torch.arange(4) < torch.tensor(sizes)[:, None]
+        y = torch.randn(len(sizes), 4, 4, goal.outputs, generator=generator)
+        batch = {"x": y, "mask": mask}
+        if name == "pattern":
+            batch["label"] = torch.randint(2, mask.shape, generator=generator) * mask
+            batch["label"][:, 0] = 1
+            batch["label"][:, 1] = 0
+            labels = batch["label"][mask]
+            counts = torch.bincount(labels, minlength=2)
+            scores = y.diagonal(dim1=1, dim2=2).mT[mask]
+            expected.append(cross_entropy(scores, labels, (len(labels) - counts).float() / len(labels)))
+        else:
+            pair = (mask[:, :, None] & mask[:, None]).nonzero()[::3]
+            batch |= {"pair": pair, "label": torch.randint(2, (len(pair),), generator=generator)}
+            scores = y[pair[:, 0], pair[:, 1], pair[:, 2], 0]
+            expected.append(binary_cross_entropy_with_logits(scores, batch["label"].float()))
+        metric.update(judge(Echo(), batch))
+    torch.testing.assert_close(metric.compute(), torch.stack(expected).mean())
+
+
+def test_published_sets_keep_their_order_and_are_validated_in_whole_batches(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The metric depends on which graphs share a batch; without `published` sets are sorted by size, for speed."""
+    few = BlockModel(patterns=4, train=2, valid=3, test=3, communities=2, largest=8)
+    task = replace(pattern.TASK, load=lambda folder: load(few, folder))
+    wanted = assemble(draw(few)).take(few.parts()["valid"]).sizes.tolist()
+    assert wanted != sorted(wanted)
+    caught = []
+
+    def fit(problem: Any, *rest: Any) -> None:
+        caught.append(problem)
+        raise InterruptedError
+
+    monkeypatch.setattr(learn, "fit", fit)
+    small = ["--batch_size=5", "--rows=64"]
+    published = ("vit-b16-in21k-ps-published", [f"--source={tiny}", *small])
+    ours = ("walk-transformer-ga", ["--train_size=8", "--valid_size=12", "--test_size=12", *small])
+    for preset, flags in (published, ours):
+        config = load_config(experiment("pattern"), preset, flags)
+        with pytest.raises(InterruptedError):
+            learn.learn(task, config, Place(preset, tmp_path, tmp_path, False))
+    theirs, other = caught
+    assert theirs.valid.graphs.sizes.tolist() == wanted
+    assert other.valid.graphs.sizes.tolist() == sorted(wanted)
+    assert theirs.page == 5
+    assert other.page == 64

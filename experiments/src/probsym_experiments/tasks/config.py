@@ -43,11 +43,12 @@ class Config(Recipe):
         eval_samples: Numbers of samples at which the test metric is measured.
         samples: The one of them that is the result.
         repeats: Times that the largest of them is drawn anew.
-        rows: Samples times graphs that the base sees at once when it is judged.
+        rows: Samples times graphs that the base sees at once when it is judged; with published, when it is tested, and
+            validation is in batches of batch_size graphs.
         bootstrap: Resamples of the test set for its standard error.
         published: p and its net, the features of nodes and edges, what leads from graphs to a pretrained transformer
-            and back and the loss of a batch as in the published code (see docs/reproduction.md); the noise is uniform
-            on [0, scale].
+            and back, the loss of a batch and the metric as in the published code (see docs/reproduction.md); the noise
+            is uniform on [0, scale].
         order_dropout: Of the net of p of the published code.
         padding: What fills the margin of the image: zeros, reflect or circular; with published, as the next two.
         centred: Whether half of the margin is in front of the image.

@@ -37,7 +37,7 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     """Trains and tests one model; the figure shows the metric of the validation set while training."""
     # 1. Data, goal and model.
     check(task, config)
-    parts = task.parts(place.data, config.counts, config.walks)
+    parts = task.parts(place.data, config.counts, config.walks, by_size=not config.published)
     goal = task.goal.fit(parts["train"])
     if config.published:
         goal = goal.of_batches()
@@ -53,11 +53,14 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     valid_samples = 1
     if random:
         valid_samples = config.valid_samples
+    page = max(1, config.rows // valid_samples)
     judge_by: Rows | Losses = Rows(goal)
     metric: Callable[[], Metric] = partial(Whole, goal)
     if config.select == "loss":
-        judge_by = Losses(goal)
+        judge_by = Losses(goal, config.published)
         metric = partial(MeanMetric, nan_strategy="disable")  # a NaN is told, not skipped
+    if config.published:
+        page = config.batch_size
     problem = Problem(
         phi,
         Loss(goal, config.entropy_weight),
@@ -66,7 +69,7 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
         data["valid"],
         metric=metric,
         groups=lambda: groups(config, phi),
-        page=max(1, config.rows // valid_samples),
+        page=page,
     )
     cost = training_flops(problem, config)
     progress = fit(problem, config, place.out, place.resume)
@@ -117,12 +120,16 @@ class Loss:
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss of each graph of a batch (B,)."""
+    """The loss of each graph of a batch (B,), or its mean: batches then count alike, however many graphs they have."""
 
     goal: Goal
+    by_batch: bool = False
 
     def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
-        return self.goal.losses(phi(**arguments(batch)), batch)
+        losses = self.goal.losses(phi(**arguments(batch)), batch)
+        if self.by_batch:
+            return losses.mean()
+        return losses
 
 
 @dataclass(frozen=True)

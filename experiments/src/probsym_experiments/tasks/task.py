@@ -33,8 +33,13 @@ class Task:
     edge_classes: tuple[int, ...]
     max_nodes: int
 
-    def parts(self, folder: Path, counts: Mapping[str, int | None], walks: int) -> dict[str, Graphs]:
-        """The graphs of each part, the first ones up to `counts`, checked; those that are only judged in order of size.
+    def parts(
+        self, folder: Path, counts: Mapping[str, int | None], walks: int, by_size: bool = True
+    ) -> dict[str, Graphs]:
+        """The graphs of each part, the first ones up to `counts`, checked.
+
+        Args:
+            by_size: Whether those that are only judged come in order of size, which takes less padding, or as they are.
 
         Raises UserError if a part is empty or larger than asked, a graph too large, or the metric not defined.
         """
@@ -48,7 +53,7 @@ class Task:
                 graphs = whole.take(slice(0, count))
             self.check(graphs, part)
             graphs = with_walks(graphs, walks)
-            if part != "train":
+            if by_size and part != "train":
                 graphs = graphs.by_size()
             parts[part] = graphs
         return parts
