@@ -14,6 +14,7 @@ from torch import Tensor
 from probsym_experiments.batches import Tensors
 from probsym_experiments.checkpoint import read
 from probsym_experiments.errors import UserError
+from probsym_experiments.evaluation import score, trained
 from probsym_experiments.recipe import Recipe, TrainerOptions
 from probsym_experiments.training import CHECKPOINT, Problem, Progress, fit
 
@@ -223,3 +224,83 @@ def test_a_failure_of_the_training_is_not_blamed_on_the_checkpoint(
     monkeypatch.setattr("probsym_experiments.training.Training.training_step", fail)
     with pytest.raises(RuntimeError, match="of the model"):
         train(tmp_path, steps=8, resume=True)
+
+
+VALUES = [5.0, 4.0, 4.0, 3.0, 6.0, 3.0, 3.0, 2.0, 1.0, 0.5]
+
+
+def judged(
+    out: Path, patience: int, resume: bool = False, stop: int | None = None
+) -> tuple[dict[str, Tensor], Progress, list[int]]:
+    """A linear model whose validations have the values above, one after each step: weights, progress, steps made."""
+    torch.manual_seed(0)
+    net = torch.nn.Linear(2, 1)
+    data = Tensors({"x": torch.randn(8, 2)})
+    steps: list[int] = []
+
+    def begin(step: int) -> None:
+        if step == stop:
+            raise Stop
+        steps.append(step)
+
+    problem = Problem(
+        net,
+        lambda model, batch: model(batch["x"]).square().mean(),
+        lambda model, batch: torch.full((len(batch["x"]),), VALUES[steps[-1]]),
+        data,
+        data,
+        begin,
+    )
+    trainer = TrainerOptions(accelerator="cpu", progress=False, checkpoint_minutes=0.0)
+    recipe = Recipe(steps=len(VALUES), validate_every=1, batch_size=4, patience=patience, trainer=trainer)
+    progress = fit(problem, recipe, out, resume)
+    return net.state_dict(), progress, steps
+
+
+def ends_after(values: list[float], patience: int) -> int:
+    """Validations until `patience` of them in a row are not below all before; 0 is never."""
+    best = float("inf")
+    waited = 0
+    for number, value in enumerate(values):
+        waited += 1
+        if value < best:
+            best = value
+            waited = 0
+        if patience and waited == patience:
+            return number + 1
+    return len(values)
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2, 3, 4])
+def test_training_ends_when_its_patience_does(patience: int, tmp_path: Path) -> None:
+    _, progress, steps = judged(tmp_path, patience)
+    expected = ends_after(VALUES, patience)
+    assert [row["valid"] for row in progress.history] == VALUES[:expected]
+    assert steps == list(range(expected))
+    assert progress.steps == expected
+    assert progress.best == min(VALUES[:expected])
+
+
+def test_a_resumed_run_ends_early_at_the_same_step(tmp_path: Path) -> None:
+    """Broken off while it waits, it goes on waiting; at its end it makes no further step. Without patience it would."""
+    straight, history, _ = judged(tmp_path / "straight", 3)
+    parts = tmp_path / "parts"
+    with pytest.raises(Stop):
+        judged(parts, 3, stop=6)
+    assert read(parts / CHECKPOINT)["global_step"] == 6
+    resumed, again, steps = judged(parts, 3, resume=True)
+    assert steps == [6]
+    assert same(resumed, straight)
+    assert again.history == history.history
+    resumed, again, steps = judged(parts, 3, resume=True)
+    assert not steps
+    assert same(resumed, straight)
+    assert again.history == history.history
+
+
+def test_what_a_run_that_ended_early_cost(tmp_path: Path) -> None:
+    """The steps that were made and their operations, not those of the recipe."""
+    _, progress, _ = judged(tmp_path, 3)
+    recipe = Recipe(steps=len(VALUES))
+    outcome = trained([score(torch.ones(1, 2), 1, exact=True)], 1, recipe, progress, 1000, {"base": 3}, {})
+    assert (outcome.steps, outcome.train_flops) == (7, 700)

@@ -103,7 +103,11 @@ def trained(
     params: dict[str, int],
     details: dict[str, Any],
 ) -> Outcome:
-    """What a training reports: the score at `samples`, or the only one if exact, with the others and its course."""
+    """What a training reports: the score at `samples`, or the only one if exact, with the others and its course.
+
+    Args:
+        train_flops: Operations of all steps of the recipe; what is reported is that of the steps that were made.
+    """
     headline = scores[-1]
     for at_k in scores:
         if at_k.samples == samples:
@@ -118,10 +122,10 @@ def trained(
         value=headline.value,
         stderr=headline.stderr,
         samples=headline.samples,
-        steps=recipe.steps,
+        steps=progress.steps,
         params=params,
         earlier=progress.earlier,
-        train_flops=train_flops,
+        train_flops=train_flops // recipe.steps * progress.steps,
         details=course | details,
     )
 

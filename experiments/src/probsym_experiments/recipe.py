@@ -85,6 +85,7 @@ class Recipe:
         clip: Largest norm of the gradient; 0 is no clipping.
         ema: Decay of the moving average of the weights that is validated and tested; 0 is none.
         validate_every: Steps between validations.
+        patience: Validations without a better one, one after the other, after which the training ends; 0 is never.
         trainer: Options of Lightning's Trainer.
     """
 
@@ -101,11 +102,12 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.0
     validate_every: int = 500
+    patience: int = 0
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "batch_size", "validate_every")
-        at_least(self, 0, "seed", "lr", "lr_end", "warmup", "weight_decay", "clip", "ema")
+        at_least(self, 0, "seed", "lr", "lr_end", "warmup", "weight_decay", "clip", "ema", "patience")
         choose("schedule", SCHEDULES, self.schedule)
         if self.ema >= 1:
             raise UserError(f"ema: expected less than 1; got {self.ema}")

@@ -27,6 +27,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
@@ -85,6 +86,11 @@ class Progress:
     cpu_seconds: float = 0.0  # of all threads
     earlier: tuple[float, float] = (0.0, 0.0)  # of both, in interrupted runs
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that were made; fewer than those of the recipe if it ended early."""
+        return int(self.history[-1]["step"])
+
 
 def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Progress:
     """Trains `problem.model` and leaves in it, in evaluation mode, the weights of the best validation.
@@ -97,6 +103,12 @@ def fit(problem: Problem, recipe: Recipe, out: Path, resume: bool = False) -> Pr
     module = Training(problem, recipe)
     keeper = Keeper(path, recipe)
     callbacks: list[pl.Callback] = [keeper]
+    if recipe.patience:
+        mode = "min"
+        if module.metric.higher_is_better:
+            mode = "max"
+        # After validations, and so before the keeper writes what it counted.
+        callbacks.append(EarlyStopping("valid", patience=recipe.patience, mode=mode, check_on_train_epoch_end=False))
     if recipe.trainer.progress:
         callbacks.append(Bar())
     identity = asdict(recipe)
@@ -177,6 +189,7 @@ class Training(pl.LightningModule):
         if recipe.ema:
             self.average = Average(self.model, recipe.ema)
         self.metric = problem.metric()
+        self.valid = math.nan  # the last value of it
         # Of the training losses since the last validation.
         self.loss_sum = torch.zeros(())
         self.loss_count = 0
@@ -253,11 +266,15 @@ class Training(pl.LightningModule):
         reseed(stream(self.recipe.seed, "valid", page))
         self.metric.update(self.problem.judge(self.model, batch))
 
+    def on_validation_epoch_end(self) -> None:
+        self.valid = float(self.metric.compute())
+        self.metric.reset()
+        self.log("valid", self.valid, logger=False)  # for EarlyStopping
+
     def on_validation_end(self) -> None:
         step = self.global_step
         train = self._mean_loss()
-        valid = float(self.metric.compute())
-        self.metric.reset()
+        valid = self.valid
         if not math.isfinite(train + valid):
             raise UserError(f"lr: training diverged before step {step} (loss {train}); try less than {self.recipe.lr}")
 
@@ -325,6 +342,10 @@ class Keeper(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.started = True
+        # A checkpoint of a run that had come to an early end has nothing to go on with.
+        stopper = trainer.early_stopping_callback
+        if stopper is not None and stopper.wait_count >= stopper.patience:
+            trainer.should_stop = True
         # Instead of Lightning, which would stop within a validation. It restores the handlers that were there.
         listen(self._remember)
 
@@ -345,7 +366,8 @@ class Keeper(pl.Callback):
             write(self.path.parent / "metrics.csv", table(module.progress.history))
         asked = self._asked(trainer)
         minutes = (time.monotonic() - self.wall) / 60
-        due = minutes > self.recipe.trainer.checkpoint_minutes or trainer.global_step >= self.recipe.steps
+        ended = trainer.should_stop or trainer.global_step >= self.recipe.steps
+        due = ended or minutes > self.recipe.trainer.checkpoint_minutes
         if asked or trainer.strategy.broadcast(due):  # the first process decides for all
             self._save(trainer, module)
         if asked:
