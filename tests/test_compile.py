@@ -173,16 +173,6 @@ def test_shapes_that_depend_on_data_break_the_graph_but_not_the_result(setting, 
     assert agree(torch.compile(phi, backend="eager")(**call, noise=noise), phi(**call, noise=noise))
 
 
-@pytest.mark.parametrize(
-    ("setting", "distribution"), [DENSE[0], pytest.param("padded S x E(3)", "learned", marks=slow), ("SO(3)", "haar")]
-)
-def test_export(setting, distribution):
-    phi, call, noise = prepared(setting, distribution)
-    program = torch.export.export(phi, (), {**call, "noise": noise}, strict=False)
-    fresh = phi.draw_noise(**call, samples=3, generator=torch.Generator().manual_seed(5))
-    assert agree(program.module()(**call, noise=fresh), phi(**call, noise=fresh))
-
-
 class Called(nn.Module):
     """A symmetrized model whose keywords are one argument, as the exporter wants it for sizes that may change."""
 
@@ -194,8 +184,13 @@ class Called(nn.Module):
         return self.phi(**call, noise=noise)
 
 
+# What differs in what an export has to follow: one learned pose, labels, and noise at the input of the net of p.
+OTHERS = [("S x E(3)", "canonical"), ("labels", "learned"), ("S x E(3)", "learned-input")]
+
+
 @pytest.mark.parametrize(
-    ("setting", "distribution"), [("padded S x E(3)", "learned"), *(pytest.param(*c, marks=slow) for c in DENSE + MORE)]
+    ("setting", "distribution"),
+    [("padded S x E(3)", "learned"), ("SO(3)", "haar"), *(pytest.param(*case, marks=slow) for case in OTHERS)],
 )
 def test_export_for_batches_of_any_size(setting, distribution):
     phi, call, noise = prepared(setting, distribution)
@@ -251,8 +246,10 @@ EXPORTED = {
 }
 
 
-@pytest.mark.parametrize("name", EXPORTED)
-@pytest.mark.parametrize("chunk", [None, pytest.param(3, marks=slow)])
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [(name, None) for name in EXPORTED] + [pytest.param(name, 3, marks=slow) for name in ("all turns", "all orders")],
+)
 def test_exact_averages_are_exported_for_batches_of_any_size(name, chunk):
     rep, p, shape = EXPORTED[name]()
     f = nn.Sequential(nn.Flatten(), nn.Linear(32, 2)).double()
