@@ -37,6 +37,21 @@ def test_a_batch_is_a_function_of_its_step() -> None:
     assert not torch.equal(walked[7], Shuffled(data, 4, seed=2)[7]["x"])
 
 
+def test_the_rest_of_a_pass_is_a_short_batch_where_it_is_kept() -> None:
+    """Every sample once a pass, with sizes and without; full batches are those of a run that drops the rest."""
+    for sizes in (None, torch.randperm(10)):
+        data = Tensors({"x": torch.arange(10)}, sizes)
+        batches = Shuffled(data, 4, seed=1, keep_rest=True)
+        dropping = Shuffled(data, 4, seed=1)
+        for turn in range(2):
+            found = [batches[3 * turn + i]["x"] for i in range(3)]
+            assert [len(batch) for batch in found] == [4, 4, 2]
+            assert torch.equal(torch.cat(found).sort().values, torch.arange(10))
+            for i in range(2):
+                assert torch.equal(found[i], dropping[2 * turn + i]["x"])
+    assert Shuffled(Tensors({"x": torch.arange(8)}), 4, seed=1, keep_rest=True).per_pass == 2
+
+
 def test_ranks_share_a_batch() -> None:
     data = Tensors({"x": torch.arange(10)})
     whole = Shuffled(data, 4, seed=1)[3]["x"]

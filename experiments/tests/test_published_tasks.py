@@ -19,6 +19,7 @@ from torchmetrics import MeanMetric
 from probsym_experiments.as_published import AsPublished
 from probsym_experiments.config import load_config
 from probsym_experiments.outcome import Place
+from probsym_experiments.recipe import Recipe
 from probsym_experiments.registry import experiment
 from probsym_experiments.tasks import learn, pattern, pcqm_contact, peptides_func, peptides_struct
 from probsym_experiments.tasks.block_model import BlockModel, assemble, draw, load
@@ -293,6 +294,46 @@ def test_patches_are_left_out_in_evaluation_too(tiny: str) -> None:
     counts = {int(phi.model.kept(torch.zeros(1, 196, 8)).sum()) for _ in range(200)}
     assert min(counts) >= 98
     assert len(counts) > 20
+
+
+# ---------------------------------------------------------------- how it is trained
+
+
+def rates(base: float, steps: int, warmup: int) -> list[float]:
+    """Their scheduler, told the number of each step before it: a rate that no rule sets stays what it was."""
+    found = []
+    rate = base
+    end = steps + 1
+    for step in range(steps):
+        if warmup < step < end:
+            rate = base * (1 - (step - warmup) / (end - warmup))
+        if warmup > 0 and step < warmup:
+            rate = base * step / warmup
+        found.append(rate)
+    return found
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 7])
+def test_rates_are_those_of_the_published_code(warmup: int) -> None:
+    expected = rates(0.5, 30, warmup)
+    flags = {"steps": 30, "lr": 0.5, "warmup": warmup, "warmup_from_zero": True}
+    recipe = Recipe(schedule="linear-published", **flags)
+    assert [recipe.rate(step) for step in range(30)] == pytest.approx(expected, abs=1e-15)
+    other = Recipe(schedule="linear", **flags)
+    assert abs(other.rate(29) - expected[29]) > 0.01
+
+
+PASSES = {"pattern": 10_000, "peptides-func": 10_873, "peptides-struct": 10_873, "pcqm-contact": 476_490}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_recipes_are_the_published_ones(name: str) -> None:
+    """Validation after each pass over the training set, whose last batch is a short one, and patience for 100."""
+    for preset in experiment(name).presets:
+        if preset.endswith("-published"):
+            config = load_config(experiment(name), preset)
+            assert config.validate_every == -(-PASSES[name] // config.batch_size)
+            assert (config.schedule, config.patience, config.keep_rest) == ("linear-published", 100, True)
 
 
 # ---------------------------------------------------------------- what a set is judged by

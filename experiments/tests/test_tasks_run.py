@@ -250,7 +250,7 @@ def test_figures_show_learning_curves(run, tmp_path: Path, monkeypatch: pytest.M
         (["--base=scratch", "--patch=189"], "patch: expected at most 188 for pattern; got 189"),
         (["--tokens=words"], "tokens: expected one of patches, nodes; got 'words'"),
         (["--width=15"], "width: expected a multiple of heads = 2; got 15"),
-        (["--schedule=step"], "schedule: expected one of cosine, linear; got 'step'"),
+        (["--schedule=step"], "schedule: expected one of cosine, linear, linear-published; got 'step'"),
         (["--dropout=1"], "dropout: expected less than 1"),
         (["--patch_dropout=1"], "patch_dropout: expected less than 1"),
         (

@@ -91,7 +91,10 @@ class Pages:
 
 
 class Shuffled:
-    """Batches addressed by step: every pass over the data has its own order, a short rest of a pass is dropped.
+    """Batches addressed by step: every pass over the data has its own order.
+
+    Args:
+        keep_rest: Whether what fills no batch is a short one at the end of its pass, and not dropped.
 
     Samples of different sizes are sorted by size within stretches of `POOL` batches, then the batches are shuffled.
 
@@ -100,13 +103,16 @@ class Shuffled:
     True
     """
 
-    def __init__(self, data: Source, length: int, seed: int, rank: int = 0, world: int = 1):
+    def __init__(self, data: Source, length: int, seed: int, rank: int = 0, world: int = 1, keep_rest: bool = False):
         self.data = data
         self.seed = seed
         self.rank = rank
         self.world = world
         self.length = min(length, len(data))
-        self.per_pass = len(data) // self.length
+        self.whole = len(data) // self.length  # batches that are full
+        self.per_pass = self.whole
+        if keep_rest and len(data) % self.length:
+            self.per_pass += 1
         self.order = lru_cache(maxsize=1)(self._order)
 
     def _order(self, turn: int) -> Tensor:
@@ -118,15 +124,15 @@ class Shuffled:
             return order
 
         # 1. Within each stretch, by size.
-        in_batches = self.per_pass * self.length
+        in_batches = self.whole * self.length
         sorted_pools = []
         for pool in order[:in_batches].split(POOL * self.length):
             by_size = sizes[pool].argsort(stable=True)
             sorted_pools.append(pool[by_size])
 
         # 2. The batches at random; what fills no batch stays at the end.
-        batches = torch.cat(sorted_pools).reshape(self.per_pass, self.length)
-        shuffled = batches[torch.randperm(self.per_pass, generator=generator)]
+        batches = torch.cat(sorted_pools).reshape(self.whole, self.length)
+        shuffled = batches[torch.randperm(self.whole, generator=generator)]
         return torch.cat([shuffled.reshape(-1), order[in_batches:]])
 
     def __getitem__(self, step: int) -> Batch:

@@ -16,11 +16,18 @@ def cosine(step: int, steps: int, warmup: int) -> float:
 
 
 def linear(step: int, steps: int, warmup: int) -> float:
-    """From 1 at the end of the warm-up to 0 at the last step."""
+    """From 1 at the end of the warm-up to 0 one step after the last, which is steps - 1."""
     return 1 - max(0, step - warmup) / max(1, steps - warmup)
 
 
-SCHEDULES = {"cosine": cosine, "linear": linear}
+def linear_published(step: int, steps: int, warmup: int) -> float:
+    """To 0 two steps after the last, as in the published code, where the end of the rise lasts for two steps."""
+    if 0 < warmup == step:
+        return 1 - 1 / warmup
+    return 1 - max(0, step - warmup) / max(1, steps + 1 - warmup)
+
+
+SCHEDULES = {"cosine": cosine, "linear": linear, "linear-published": linear_published}
 
 # Names that Lightning's Trainer knows and the training loop works with; nothing else reaches it.
 ACCELERATORS = dict.fromkeys(("auto", "cpu", "gpu", "cuda", "mps"))
@@ -75,8 +82,9 @@ class Recipe:
         seed: Of the weights, the order of the data and all samples.
         steps: Optimizer steps.
         batch_size: Over all devices together.
+        keep_rest: Whether the samples that are left at the end of a pass are a smaller batch, and not dropped.
         lr: Peak learning rate.
-        schedule: How it decays: cosine or linear.
+        schedule: How it decays: cosine, linear, or linear-published, that of the published code with warmup_from_zero.
         lr_end: Its share that is left at the last step; 1 keeps it constant.
         warmup: Steps over which it rises linearly.
         warmup_from_zero: Whether the first of them has rate 0, and not the first share of the rise.
@@ -92,6 +100,7 @@ class Recipe:
     seed: int = 1
     steps: int = 20_000
     batch_size: int = 100
+    keep_rest: bool = False
     lr: float = 1e-3
     schedule: str = "cosine"
     lr_end: float = 0.0

@@ -198,6 +198,9 @@ class Training(pl.LightningModule):
         world = self.trainer.world_size
         if min(self.recipe.batch_size, len(self.problem.train)) % world:
             raise UserError(f"batch_size: expected a multiple of the {world} processes; got {self.recipe.batch_size}")
+        rest = len(self.problem.train) % self.recipe.batch_size
+        if self.recipe.keep_rest and rest % world:
+            raise UserError(f"keep_rest: expected false with {world} processes and a rest of {rest} samples; got true")
         if len(self.problem.valid) < world:
             raise UserError(
                 f"expected a validation sample for each of {world} processes; got {len(self.problem.valid)}"
@@ -226,7 +229,12 @@ class Training(pl.LightningModule):
     def train_dataloader(self) -> Steps:
         recipe = self.recipe
         batches = Shuffled(
-            self.problem.train, recipe.batch_size, recipe.seed, self.global_rank, self.trainer.world_size
+            self.problem.train,
+            recipe.batch_size,
+            recipe.seed,
+            self.global_rank,
+            self.trainer.world_size,
+            recipe.keep_rest,
         )
 
         def until_next_validation() -> tuple[int, int]:
