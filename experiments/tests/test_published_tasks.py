@@ -17,16 +17,19 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torchmetrics import MeanMetric
 
 from probsym_experiments.as_published import AsPublished
+from probsym_experiments.batches import Tensors
 from probsym_experiments.config import load_config
+from probsym_experiments.models import BatchNormGIN, GraphScores
 from probsym_experiments.outcome import Place
-from probsym_experiments.recipe import Recipe
+from probsym_experiments.recipe import Recipe, TrainerOptions
 from probsym_experiments.registry import experiment
 from probsym_experiments.tasks import learn, pattern, pcqm_contact, peptides_func, peptides_struct
 from probsym_experiments.tasks.block_model import BlockModel, assemble, draw, load
 from probsym_experiments.tasks.build import arguments, build
-from probsym_experiments.tasks.collate import Channels
+from probsym_experiments.tasks.collate import Channels, Padded
 from probsym_experiments.tasks.goals import NodeClasses
-from probsym_experiments.tasks.learn import Loss, Losses
+from probsym_experiments.tasks.learn import InSinglePrecision, Loss, Losses
+from probsym_experiments.training import Problem, fit
 from published_orders import entropy, score_net, soft_and_hard
 
 EXACT = 1e-10
@@ -411,11 +414,11 @@ def test_published_sets_keep_their_order_and_are_validated_in_whole_batches(
     assert wanted != sorted(wanted)
     caught = []
 
-    def fit(problem: Any, *rest: Any) -> None:
+    def keep(problem: Any, *rest: Any) -> None:
         caught.append(problem)
         raise InterruptedError
 
-    monkeypatch.setattr(learn, "fit", fit)
+    monkeypatch.setattr(learn, "fit", keep)
     small = ["--batch_size=5", "--rows=64"]
     published = ("vit-b16-in21k-ps-published", [f"--source={tiny}", *small])
     ours = ("walk-transformer-ga", ["--train_size=8", "--valid_size=12", "--test_size=12", *small])
@@ -428,3 +431,52 @@ def test_published_sets_keep_their_order_and_are_validated_in_whole_batches(
     assert other.valid.graphs.sizes.tolist() == sorted(wanted)
     assert theirs.page == 5
     assert other.page == 64
+    assert isinstance(theirs.judge, InSinglePrecision)
+    assert not isinstance(other.judge, InSinglePrecision)
+
+
+def test_validation_is_in_single_precision_where_training_is_not(tmp_path: Path) -> None:
+    """The value is that of the trained weights in float32, to the bit; without the wrapper it is another."""
+    x = torch.randn(64, 4)
+    data = Tensors({"x": x})
+    narrow = []
+
+    def loss(net: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        narrow.append(torch.is_autocast_enabled("cpu"))
+        return net(batch["x"]).float().square().mean()
+
+    def errors(net: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return net(batch["x"]).float().square()[:, 0]
+
+    options = TrainerOptions(accelerator="cpu", progress=False, precision="bf16-mixed")
+    recipe = Recipe(steps=2, validate_every=2, batch_size=8, clip=0.0, trainer=options)
+    equal = []
+    for judge in (InSinglePrecision(errors), errors):
+        net = nn.Linear(4, 1)
+        progress = fit(Problem(net, loss, judge, data, data), recipe, tmp_path)
+        equal.append(progress.best == errors(net, {"x": x}).mean().item())
+    assert all(narrow)
+    assert equal == [True, False]
+
+
+def test_scores_of_p_would_tie_in_bfloat16() -> None:
+    """Why p stays in float32: in 8 bits half of the nodes have the score of another, and ties go by their numbers.
+
+    The noise of 1e-6 that breaks ties there is below the last of these bits.
+    """
+    channels = Channels((3,), full=True, diagonal=True)
+    batch = Padded(channels)(assemble(draw(BlockModel(patterns=4, train=2, valid=1, test=1))))
+    net = GraphScores(BatchNormGIN(3, padded_to=188)).train()
+    x = batch["x"] + torch.rand_like(batch["x"])
+    shares = []
+    for narrow in (True, False):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            scores = net(x, batch["edge"], batch["mask"])
+        scores = scores + torch.zeros_like(scores).uniform_(0, 1e-6)
+        tied = 0
+        for row, there in zip(scores, batch["mask"], strict=True):
+            counts = row[there].unique(return_counts=True)[1]
+            tied += int(counts[counts > 1].sum())
+        shares.append(tied / int(batch["mask"].sum()))
+    assert shares[0] > 0.35
+    assert shares[1] < 0.001

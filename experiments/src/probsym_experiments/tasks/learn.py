@@ -59,12 +59,14 @@ def learn(task: Task, config: Config, place: Place) -> Outcome:
     if config.select == "loss":
         judge_by = Losses(goal, config.published)
         metric = partial(MeanMetric, nan_strategy="disable")  # a NaN is told, not skipped
+    judge_with: Callable[[nn.Module, Batch], Tensor] = judge_by
     if config.published:
         page = config.batch_size
+        judge_with = InSinglePrecision(judge_by)
     problem = Problem(
         phi,
         Loss(goal, config.entropy_weight),
-        judge_by,
+        judge_with,
         data["train"],
         data["valid"],
         metric=metric,
@@ -140,3 +142,15 @@ class Rows:
 
     def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
         return self.goal.rows(phi(**arguments(batch)).unsqueeze(0), batch)[0]
+
+
+@dataclass(frozen=True)
+class InSinglePrecision:
+    """A judge of outputs that are computed without autocast, whatever the precision of the training."""
+
+    judge: Callable[[nn.Module, Batch], Tensor]
+
+    def __call__(self, phi: nn.Module, batch: Batch) -> Tensor:
+        device = next(phi.parameters()).device
+        with torch.autocast(device.type, enabled=False):
+            return self.judge(phi, batch)
