@@ -128,7 +128,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
-@pytest.mark.parametrize(("task", "preset"), PUBLISHED)
+# Random weights come in the same way with every method.
+DRY_RUNS = [case for case in PUBLISHED if "-scratch-" not in case[1] or "-ps-" in case[1]]
+
+
+@pytest.mark.parametrize(("task", "preset"), DRY_RUNS)
 def test_dry_run(
     task: str, preset: str, folder: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting
 ) -> None:

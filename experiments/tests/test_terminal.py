@@ -19,7 +19,6 @@ from probsym_experiments.terminal import CLOSED_PIPE, HANDLER
 DRIVER = Path(__file__).with_name("output_driver.py")
 LOCALES = {
     "C": {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    "ascii": {"PYTHONIOENCODING": "ascii"},
     "latin": {"PYTHONIOENCODING": "latin-1"},
 }
 KEPT = ("PATH", "HOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")  # of the environment
