@@ -17,6 +17,7 @@ from torch.nn.functional import batch_norm, gelu, layer_norm, linear, one_hot, s
 import probsym as ps
 from probsym_experiments.as_published import AsPublished
 from probsym_experiments.config import load_config
+from probsym_experiments.errors import UserError
 from probsym_experiments.evaluation import parameters
 from probsym_experiments.models import VectorDGCNN
 from probsym_experiments.nbody.loss import Loss
@@ -312,3 +313,91 @@ def test_noise_has_absolute_size_and_the_centroid_is_clean() -> None:
     assert abs(one.std().item() - 1) < 0.05  # 30,000 draws: twelve standard errors
     assert abs(other.std().item() - 1) < 0.05
     torch.testing.assert_close(data["pos"].mean(1), torch.zeros(SYSTEMS, 3, dtype=torch.float64), atol=EXACT, rtol=0)
+
+
+# ---------------------------------------------------------------- the bare networks, of the code of the EGNN
+
+
+def bare_gnn(net: Any, raw: dict[str, Tensor]) -> Tensor:
+    """Positions: nodes know where they are, pairs the product of their charges alone; layers add to what was."""
+    h = linear(torch.cat([raw["pos"], raw["vel"]], -1), net.embed.weight, net.embed.bias)
+    for layer in net.layers:
+        sums = []
+        for i in range(N):
+            received = torch.zeros_like(h[:, 0])
+            for j in range(N):
+                if i != j:
+                    pair = torch.cat([h[:, i], h[:, j], raw["edge"][:, i, j]], -1)
+                    inner = silu(linear(pair, layer.edge_in.weight, layer.edge_in.bias))
+                    received = received + silu(linear(inner, layer.edge_out.weight, layer.edge_out.bias))
+            sums.append(received)
+        h = h + layer.node(torch.cat([h, torch.stack(sums, 1)], -1))
+    return net.decode(h)
+
+
+def bare_egnn(net: Any, raw: dict[str, Tensor]) -> Tensor:
+    """Positions that move in each layer: by the mean of what others push, and along the first velocities."""
+    start = raw["pos"]
+    x = start
+    h = linear(raw["vel"].norm(dim=-1, keepdim=True), net.embed.weight, net.embed.bias)
+    for layer in net.layers:
+        sums = []
+        pushes = []
+        for i in range(N):
+            received = torch.zeros_like(h[:, 0])
+            push = torch.zeros_like(x[:, 0])
+            for j in range(N):
+                if i != j:
+                    apart = x[:, i] - x[:, j]
+                    first = start[:, i] - start[:, j]
+                    known = [h[:, i], h[:, j], apart.square().sum(-1, keepdim=True), raw["edge"][:, i, j]]
+                    known.append(first.square().sum(-1, keepdim=True))
+                    inner = silu(linear(torch.cat(known, -1), layer.edge_in.weight, layer.edge_in.bias))
+                    message = silu(linear(inner, layer.edge_out.weight, layer.edge_out.bias))
+                    received = received + message
+                    push = push + (apart * layer.along_pairs(message)).clamp(-100, 100)
+            sums.append(received)
+            pushes.append(push / (N - 1))
+        x = x + torch.stack(pushes, 1) + layer.along_velocity(h) * raw["vel"]
+        if layer.node is not None:
+            h = h + layer.node(torch.cat([h, torch.stack(sums, 1)], -1))
+    return x
+
+
+@pytest.mark.parametrize(("base", "idle"), [("gnn", 0), ("egnn", 12_416)])
+def test_bare_networks_are_those_of_the_code_of_the_egnn(base: str, idle: int) -> None:
+    """Its sizes, from which a layer that nothing reads is left out here; predictions and the loss."""
+    phi, data, config = built(f"{base}-none-published")
+    raw = systems()
+    assert all(torch.equal(data[name], raw[name]) for name in raw)  # neither centred nor with distances
+    assert parameters(phi)["base"] + idle == {"gnn": 104_387, "egnn": 134_020}[base]
+    motion = base_of(config).motion
+    if base == "egnn":
+        expected = bare_egnn(phi.model, raw)
+    else:
+        expected = bare_gnn(phi.model.net, raw)
+    change = phi(**inputs(data))
+    torch.testing.assert_close(motion.positions(change, data), expected, atol=EXACT, rtol=0)
+    wanted = (expected - raw["target"]).square().mean()
+    torch.testing.assert_close(Loss(motion=motion)(phi, data), wanted, atol=EXACT, rtol=0)
+
+
+def test_what_the_bare_gnn_predicts_is_translated_with_its_inputs() -> None:
+    """The symmetry by which it is judged: its outputs are positions, those of the others are changes."""
+    for flags, name in (([], "pos"), (["--published=false"], "vel"), (["--base=egnn"], "vel")):
+        given, output = claimed(load_config(NBODY, "gnn-none-published", flags))
+        assert repr(output) == repr(given[name])
+        assert repr(given["pos"]) != repr(given["vel"])
+
+
+def test_bare_recipes_are_those_of_the_readme() -> None:
+    for base, rate in (("egnn", 5e-4), ("gnn", 1e-3)):
+        config = load_config(NBODY, f"{base}-none-published")
+        assert (config.lr, config.lr_end, config.warmup, config.clip, config.ema) == (rate, 1.0, 0, 0.0, 0.0)
+        assert (config.batch_size, config.steps, config.weight_decay, config.l2) == (100, 300_000, 1e-12, True)
+
+
+@pytest.mark.parametrize(("base", "symmetrizer"), [("egnn", "ps"), ("transformer", "none"), ("dynamics", "none")])
+def test_what_neither_code_has_is_refused(base: str, symmetrizer: str) -> None:
+    with pytest.raises(UserError, match=f"published: expected base .* with symmetrizer {symmetrizer}; got '{base}'"):
+        load_config(NBODY, "gnn-none-published", [f"--base={base}", f"--symmetrizer={symmetrizer}"])

@@ -11,7 +11,7 @@ from ..errors import UserError, choose
 from ..few_samples import FewSamples
 from ..methods import PAPER
 from .data import HORIZONS, System
-from .models import BASES, GROUPS, METHODS, PUBLISHED, group_name
+from .models import BASES, GROUPS, METHODS, PUBLISHED, PUBLISHED_BARE, group_name
 from .simulator import STEP
 
 RELAXED = Relaxation()
@@ -38,7 +38,8 @@ class Config(FewSamples):
         repeats: Times that the largest of them is drawn anew.
         tolerances: Standard errors for which the samples needed are measured, in units of the positions.
         published: p with its net, pair features, the base (gnn or transformer) and what it predicts as in the published
-            code, to the letter (see docs/reproduction.md); the group is O, with permutations for the transformer.
+            code, to the letter (see docs/reproduction.md); the group is O, with permutations for the transformer. With
+            symmetrizer none, gnn or egnn as in the code that was published with the EGNN.
         noise: Where noise enters the net of p: late (its features) or input; ps only, as the next.
         noise_scale: Size of that noise relative to what it is added to; with published, its standard deviation.
         temperature: Of soft permutations; symmetrizers of S_n with ps or canonical only, as the next two. Of ps-score
@@ -129,13 +130,21 @@ class Config(FewSamples):
         """Refuses what the published code does not have."""
         if not self.published:
             return
-        if self.base not in PUBLISHED:
-            raise UserError(f"published: expected base {' or '.join(PUBLISHED)} with it; got {self.base!r}")
-        if self.symmetrizer not in PAPER:
-            raise UserError(f"published: expected symmetrizer {', '.join(PAPER)} with it; got {self.symmetrizer!r}")
+        if self.symmetrizer not in (*PAPER, "none"):
+            raise UserError(
+                f"published: expected symmetrizer {', '.join(PAPER)} or none with it; got {self.symmetrizer!r}"
+            )
+        bare = self.symmetrizer == "none"
+        bases = PUBLISHED
+        if bare:
+            bases = PUBLISHED_BARE
+        if self.base not in bases:
+            raise UserError(
+                f"published: expected base {' or '.join(bases)} with symmetrizer {self.symmetrizer}; got {self.base!r}"
+            )
         if self.input_noise or self.velocity_weight or self.dims != 3:
             raise UserError("published: expected false with input_noise, velocity_weight or dims other than 3")
-        if not GROUPS[group_name(self)].about_origin:
+        if not bare and not GROUPS[group_name(self)].about_origin:
             raise UserError(f"group: expected O, SO, SxO or SxSO with published; got {group_name(self)!r}")
 
     def uses(self) -> Uses:

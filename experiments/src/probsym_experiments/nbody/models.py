@@ -84,9 +84,21 @@ PUBLISHED = {
     "transformer": Base(lambda c: GivenPairs(published_transformer(c.particles, layers=c.layers or 8)), permutes=False),
 }
 
+# Bare, in the code of the EGNN (github.com/vgsatorras/egnn): its GNN sees no distances and predicts the positions.
+PUBLISHED_BARE = {
+    "gnn": Base(
+        lambda c: GivenPairs(MessagePassing(pair_features=1, hidden=64, layers=c.layers or 4)),
+        permutes=True,
+        motion=Motion(absolute=True),
+    ),
+    "egnn": BASES["egnn"],
+}
+
 
 def base_of(config: Config) -> Base:
-    """The network that is symmetrized."""
+    """The network that is symmetrized, or is left as it is."""
+    if config.published and config.symmetrizer == "none":
+        return PUBLISHED_BARE[config.base]
     if config.published:
         return PUBLISHED[config.base]
     return BASES[config.base]
@@ -96,7 +108,7 @@ def prepared(config: Config, batch: Batch) -> Batch:
     """The data as the model gets them: centred where nothing is translated, with distances where they are given."""
     if GROUPS[group_name(config)].about_origin:
         batch = centred(batch)
-    if config.published:
+    if config.published and config.symmetrizer != "none":
         batch = published_pairs(batch)
     return batch
 
@@ -132,7 +144,7 @@ def group_name(config: Config) -> str:
     if config.group is not None:
         return config.group
     space = "E"
-    if config.published:
+    if config.published and config.symmetrizer != "none":
         space = "O"
     if BASES[config.base].permutes:
         return space
@@ -140,7 +152,7 @@ def group_name(config: Config) -> str:
 
 
 def reps(config: Config, permuted: bool) -> tuple[dict[str, ps.Rep], Any]:
-    """How the config's motions of space, and permutations if asked, act on the inputs and the output, a change."""
+    """How the config's motions of space, and permutations if asked, act on the inputs and the output."""
     particles: ps.S | ps.Axis = ps.Axis("particles")
     if permuted:
         particles = ps.S("particles")
@@ -150,6 +162,8 @@ def reps(config: Config, permuted: bool) -> tuple[dict[str, ps.Rep], Any]:
     given = {"pos": points, "vel": vectors, "edge": ps.Rep(particles, particles)}
     if config.velocity_weight:
         return given, {"pos": vectors, "vel": vectors}
+    if base_of(config).motion.absolute:
+        return given, points
     return given, vectors
 
 

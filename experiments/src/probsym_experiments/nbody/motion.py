@@ -16,6 +16,7 @@ class Motion:
 
         positions = pos + change        or, with free flight,        pos + time vel + change
                                         or, about the centroid,      mean of pos + change
+                                        or, absolute,                change
 
     Outputs are tensors (..., B, N, D), or dicts of them with "pos" and "vel".
 
@@ -23,15 +24,19 @@ class Motion:
         free_flight: Whether the base tells how far particles are from where they would fly without forces. Otherwise it
             tells how far they are from where they start.
         about_centroid: Whether it tells how far they are from the centroid of all where they start.
+        absolute: Whether it tells where they are.
         time: Units of it that are predicted.
     """
 
     free_flight: bool = False
     about_centroid: bool = False
+    absolute: bool = False
     time: float = 1.0
 
     def positions(self, change: Any, start: Batch) -> Tensor:
         """Predicted positions (..., B, N, D)."""
+        if self.absolute:
+            return displacement(change)
         known = start["pos"]
         if self.about_centroid:
             known = known.mean(-2, keepdim=True)
