@@ -42,9 +42,8 @@ def test_every_published_nbody_method_has_its_recipe() -> None:
 
 # Experiments that wait for their first result: presets to begin with.
 FIRST = {
-    *(("brec", f"{base}-{method}") for base in ("mlp", "gin-id") for method in ("ps", "ga", "fa", "canonical")),
-    ("brec", "mlp-none"),
-    ("nbody", "dynamics-ga-charged-2000"),
+    ("brec", "gin-id-fa"),
+    *(("brec", f"mlp-{method}") for method in ("ps", "ga", "fa", "canonical", "none")),
     ("peptides-struct", "gnn-id-ga"),
     ("peptides-struct", "dinov2-s-ps"),
     ("pcqm-contact", "scratch-ps"),
