@@ -18,7 +18,7 @@ from probsym_experiments.config import load_config
 from probsym_experiments.errors import UserError
 from probsym_experiments.evaluation import parameters
 from probsym_experiments.fixed_noise import FixedNoise
-from probsym_experiments.graphs import exp_data
+from probsym_experiments.graphs import exp_data, published_spread
 from probsym_experiments.graphs.dense import relabelled, return_probabilities
 from probsym_experiments.graphs.exp_classify import Config
 from probsym_experiments.graphs.exp_classify import test as classify
@@ -55,7 +55,8 @@ SIZES = {f"mlp-ps-k{samples}" for samples in (1, 2, 10, 20, 50)} | {"mlp-ps-larg
 
 
 @pytest.mark.parametrize("preset", sorted(set(CLASSIFY.presets) - SIZES))
-def test_every_preset_runs(preset: str, data: Path, fitting) -> None:
+def test_every_preset_runs(preset: str, data: Path, fitting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published_spread, "TRIALS", 3)
     given = [*SMALL, "--train_samples=2"] if load_config(CLASSIFY, preset).train_samples else SMALL
     result = run(data, preset, *fitting("exp-classify", preset, given))
     assert result["equivariance"] is None or result["equivariance"]["p_value"] >= 1e-6
@@ -65,7 +66,9 @@ def test_every_preset_runs(preset: str, data: Path, fitting) -> None:
     assert [row["samples"] for row in result["by_samples"]][: 2 if random else 0] == ([1, 2] if random else [])
     spread = result["spread_by_samples"]
     assert [row["samples"] for row in spread] == ([1, 2] if random and "soft" not in preset else [])
-    assert all(0 <= row["entropy"] <= math.log(row["samples"]) for row in spread)
+    published = preset.endswith("-published")  # there entropies of rows and of columns are added
+    assert all(0 <= row["entropy"] <= (1 + published) * math.log(row["samples"]) + 1e-9 for row in spread)
+    assert all(("gradient_norm" in row) == published for row in spread)
     assert (data / "out" / "accuracy_by_samples.png").exists()
 
 

@@ -266,7 +266,9 @@ def test_the_spread_is_measured_as_in_the_published_code(method: str) -> None:
     counts = [1, 4]
     trials = 5
     torch.manual_seed(7)
-    found = published_spread.measure(copy.deepcopy(phi), data, data, counts, trials, 1)
+    before = copy.deepcopy(phi.state_dict())
+    found = published_spread.measure(phi, data, data, counts, trials, 1)
+    assert all(torch.equal(value, before[name]) for name, value in phi.state_dict().items())
 
     torch.manual_seed(7)
     phi.eval()

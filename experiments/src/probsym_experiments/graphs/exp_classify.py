@@ -27,6 +27,7 @@ from ..few_samples import FewSamples
 from ..outcome import Outcome, Place
 from ..published import published
 from ..training import Problem, fit
+from . import published_spread
 from .dense import published_features
 from .exp_data import load
 from .figures import accuracy_by_samples
@@ -209,7 +210,7 @@ def run(config: Config, place: Place) -> Outcome:
     accuracy_by_samples({place.name: scores}, place.out / "accuracy_by_samples.png", lines)
 
     # 3. Measure how the trained model varies, and whether it is invariant.
-    details: dict[str, Any] = {"spread_by_samples": spread(phi, parts["test"], config), "equivariance": None}
+    details: dict[str, Any] = {"spread_by_samples": spread(phi, parts, config), "equivariance": None}
     if isinstance(phi, ps.Symmetrizer):
         few = inputs(parts["test"], slice(0, 8))
         details["equivariance"] = equivariance(phi, few, 128, config.seed)
@@ -264,18 +265,28 @@ def test(phi: ps.Symmetrizer | Soft, data: Batch, config: Config) -> list[Score]
     return [exact_errors(phi, data, inputs, correct)]
 
 
-def spread(phi: nn.Module, data: Batch, config: Config) -> list[dict[str, float]]:
-    """Variances, entropy and mean gradient of the trained model on a few test graphs, a row for each k.
+def spread(phi: nn.Module, parts: dict[str, Batch], config: Config) -> list[dict[str, float]]:
+    """Variances, entropy and mean gradient of the trained model, a row for each k.
 
-    Standard errors are over `SPREAD_DRAWS` independent measurements.
+    Of a few test graphs, with standard errors over `SPREAD_DRAWS` independent measurements; or once, of the graphs and
+    in the way of the published code.
     """
     if not isinstance(phi, ps.Symmetrizer) or not METHODS[config.symmetrizer].random:
         return []
-    counts = [k for k in sorted(set(config.eval_samples)) if k <= SPREAD_SAMPLES]
+    device = next(phi.parameters()).device
+    reseed(stream(config.seed, "spread"))
+    counts = sorted(set(config.eval_samples))
+    if config.published:
+        valid = to(parts["valid"], device)
+        train = to(parts["train"], device)
+        trials = published_spread.TRIALS
+        return published_spread.summary(
+            published_spread.measure(phi, valid, train, counts, trials, SPREAD_SAMPLES), counts
+        )
+    counts = [k for k in counts if k <= SPREAD_SAMPLES]
     if not counts:
         return []
-    reseed(stream(config.seed, "spread"))
-    few = to(rows(data, slice(0, SPREAD_GRAPHS)), next(phi.parameters()).device)
+    few = to(rows(parts["test"], slice(0, SPREAD_GRAPHS)), device)
     measurements = []
     for _ in range(SPREAD_DRAWS):
         measurements.append(measure(phi, few, counts, 2, counts[-1]))

@@ -21,6 +21,7 @@ from .logits import cross_entropy
 from .models import inputs
 from .spread import ROWS
 
+TRIALS = 100  # averages at each k
 QUANTITIES = ("output_variance", "loss_variance", "entropy", "gradient_norm")
 
 
@@ -39,20 +40,34 @@ def measure(
         trials: Independent averages at each k.
         gradient_samples: Largest k at which gradients are measured; beyond it they are NaN.
 
-    The model is left in evaluation mode. BatchNorm of p has then seen the graphs of the gradient.
+    The model is left in evaluation mode, with the statistics that it came with.
     """
     phi.eval()
     columns = []
     for k in counts:
         variances = output_and_loss_variance(phi, valid, k, trials)
         columns.append([*variances, mean_entropy(phi, valid, k), torch.nan])
-    # Last, since training mode changes what evaluation sees.
+    # Training mode changes statistics of BatchNorm.
+    buffers = {name: value.clone() for name, value in phi.named_buffers()}
     phi.train()
     for column, k in enumerate(counts):
         if k <= gradient_samples:
             columns[column][-1] = gradient_norm(phi, train, k)
+    for name, value in phi.named_buffers():
+        value.copy_(buffers[name])
     phi.eval()
     return torch.tensor(columns, dtype=torch.float64).T
+
+
+def summary(quantities: Tensor, counts: Sequence[int]) -> list[dict[str, float]]:
+    """Rows by k of the quantities of one model (4, len(counts))."""
+    rows = []
+    for column, k in enumerate(counts):
+        row: dict[str, float] = {"samples": k}
+        for q, name in enumerate(QUANTITIES):
+            row[name] = quantities[q, column].item()
+        rows.append(row)
+    return rows
 
 
 @torch.no_grad()
