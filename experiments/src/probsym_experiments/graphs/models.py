@@ -227,7 +227,7 @@ METHODS = {
 
 def uses(base: str, methods: Collection[str], fields: Collection[str]) -> Uses:
     """What settings among `fields` belong to, whether a model symmetrized in these ways has it, and their names."""
-    chosen = [METHODS[name] for name in methods]
+    chosen = [ALL_METHODS[name] for name in methods]  # none is one of them
     with_net = any(method.net for method in chosen)
     with_noise = any(method.noisy for method in chosen)
     owners: Uses = {
