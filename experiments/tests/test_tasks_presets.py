@@ -63,7 +63,7 @@ def test_the_papers_recipes(task: str, preset: str) -> None:
     config = load_config(experiment(task), preset)
     steps, lr, decay, patch, learned = RECIPES[task]
     assert (config.steps, config.lr, config.weight_decay, config.batch_size) == (steps, lr, decay, 128)
-    assert (config.warmup, config.schedule, config.trainer.precision) == (5_000, "linear", "bf16-mixed")
+    assert (config.warmup, config.schedule, config.trainer.precision) == (5_000, "linear-published", "bf16-mixed")
     assert (config.base, config.published, config.layers) == ("vit-b16-in21k", True, None)
     assert config.source == "timm:vit_base_patch16_224.augreg_in21k"
     assert Margin.of(EXPERIMENT_SIZES[task], 14, "zeros", False).patch == patch
