@@ -17,8 +17,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torchmetrics import MeanMetric
 
 from probsym_experiments.as_published import AsPublished
-from probsym_experiments.batches import Tensors
+from probsym_experiments.batches import Pages, Tensors
 from probsym_experiments.config import load_config
+from probsym_experiments.errors import UserError
 from probsym_experiments.models import BatchNormGIN, GraphScores
 from probsym_experiments.outcome import Place
 from probsym_experiments.recipe import Recipe, TrainerOptions
@@ -27,7 +28,7 @@ from probsym_experiments.tasks import learn, pattern, pcqm_contact, peptides_fun
 from probsym_experiments.tasks.block_model import BlockModel, assemble, draw, load
 from probsym_experiments.tasks.build import arguments, build
 from probsym_experiments.tasks.collate import Channels, Padded
-from probsym_experiments.tasks.goals import NodeClasses
+from probsym_experiments.tasks.goals import NodeClasses, Whole
 from probsym_experiments.tasks.learn import InSinglePrecision, Loss, Losses
 from probsym_experiments.training import Problem, fit
 from published_orders import entropy, score_net, soft_and_hard
@@ -326,6 +327,13 @@ def test_rates_are_those_of_the_published_code(warmup: int) -> None:
     assert abs(other.rate(29) - expected[29]) > 0.01
 
 
+def test_published_rates_rise_from_zero() -> None:
+    """A rise that ends one step earlier would dip where the published one lasts for two steps."""
+    with pytest.raises(UserError, match="warmup_from_zero: expected true with schedule linear-published"):
+        Recipe(schedule="linear-published", warmup=7)
+    Recipe(schedule="linear-published")
+
+
 PASSES = {"pattern": 10_000, "peptides-func": 10_873, "peptides-struct": 10_873, "pcqm-contact": 476_490}
 
 
@@ -366,6 +374,25 @@ def test_the_metric_of_pattern_is_a_mean_over_batches_of_128() -> None:
     assert goal.total(rows).item() == pytest.approx(sum(expected) / 2, abs=1e-6)
     whole = recalls(scores.flatten(0, 1), label.flatten())
     assert abs(whole - sum(expected) / 2) > 0.01
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_metric_of_pattern_does_not_depend_on_the_number_of_processes(
+    world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process judges every second or third graph; gathered, their rows come process by process."""
+    goal = NodeClasses(2).of_batches()
+    every = torch.randint(1, 20, (200, 2), generator=torch.Generator().manual_seed(5)).float()
+    share = torch.linspace(0.1, 0.9, 200)[:, None]
+    rows = torch.cat([every * share, every], 1)
+    whole = Whole(goal)
+    for rank in range(world):
+        for page in Pages(Tensors({"rows": rows}), 32, rank, world):
+            whole.update(page["rows"])
+    whole.rows = torch.cat(whole.rows)  # as torchmetrics leaves what it gathered
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world)
+    assert whole.compute() == goal.total(rows)
+    assert abs(goal.total(whole.rows) - goal.total(rows)) > 0.01
 
 
 class Echo(nn.Module):

@@ -90,6 +90,14 @@ class Pages:
             yield self.data[slice(start, start + self.length * self.world, self.world)]
 
 
+def in_order(gathered: Tensor, world: int) -> Tensor:
+    """Rows of samples, those of the first process first, in the order of the samples that `Pages` dealt out."""
+    numbers = []
+    for rank in range(world):
+        numbers.append(torch.arange(rank, len(gathered), world))
+    return gathered[torch.cat(numbers).argsort().to(gathered.device)]
+
+
 class Shuffled:
     """Batches addressed by step: every pass over the data has its own order.
 

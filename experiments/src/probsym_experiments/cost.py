@@ -42,7 +42,8 @@ def counter() -> FlopCounterMode:
 def training_flops(problem: Problem, recipe: Recipe) -> int:
     """Operations of the first step, forward and backward, times the number of steps.
 
-    Schedules that change the number of samples later are not followed. The model stays as it is, statistics included.
+    Schedules that change the number of samples later are not followed, and the short batches of `keep_rest` count as
+    whole ones. The model stays as it is, statistics included.
     """
     batch = Shuffled(problem.train, recipe.batch_size, recipe.seed)[0]
     reseed(stream(recipe.seed, "cost"))

@@ -118,6 +118,8 @@ class Recipe:
         at_least(self, 1, "steps", "batch_size", "validate_every")
         at_least(self, 0, "seed", "lr", "lr_end", "warmup", "weight_decay", "clip", "ema", "patience")
         choose("schedule", SCHEDULES, self.schedule)
+        if self.schedule == "linear-published" and self.warmup and not self.warmup_from_zero:
+            raise UserError("warmup_from_zero: expected true with schedule linear-published; got false")
         if self.ema >= 1:
             raise UserError(f"ema: expected less than 1; got {self.ema}")
 

@@ -24,7 +24,7 @@ from torchmetrics.functional.classification import multilabel_average_precision
 from probsym import Rep
 from probsym.reps import NodeAxis
 
-from ..batches import Batch
+from ..batches import Batch, in_order
 from ..errors import UserError
 from .ranking import ranks
 from .storage import Graphs
@@ -326,7 +326,10 @@ def per_graph(values: Tensor, batch: Batch, lead: int = 0) -> Tensor:
 
 
 class Whole(Metric):
-    """The metric of a goal over a whole set: gathers rows from all processes, however many each has."""
+    """The metric of a goal over a whole set: gathers rows from all processes, however many each has.
+
+    Some metrics depend on the order of the set, which `Pages` deals out to the processes in turn.
+    """
 
     rows: list[Tensor]
 
@@ -345,5 +348,5 @@ class Whole(Metric):
     def compute(self) -> Any:
         # Gathering from several processes makes one tensor of the list.
         if isinstance(self.rows, Tensor):
-            return self.goal.total(self.rows)
+            return self.goal.total(in_order(self.rows, torch.distributed.get_world_size()))
         return self.goal.total(torch.cat(self.rows))
