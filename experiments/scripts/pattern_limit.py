@@ -336,7 +336,7 @@ def main() -> None:
             print(" | ".join(row))
     if options.out:
         seconds = time.process_time() - started
-        code = commit() or "of unknown commit"
+        code = commit() or "unknown"
         content = {
             "command": "python experiments/scripts/pattern_limit.py",
             "source": f"commit {code[:7]}, seed {options.seed}, {seconds:.0f} seconds of a core",

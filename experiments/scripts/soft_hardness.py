@@ -118,7 +118,7 @@ def main() -> None:
     for cells in [columns, *table["rows"]]:
         print(" | ".join(cells))
     if options.out:
-        code = commit() or "of unknown commit"
+        code = commit() or "unknown"
         seconds = time.process_time() - started
         content = {
             "command": "python experiments/scripts/soft_hardness.py RUN ...",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +35,17 @@ def measured(script: ModuleType, folder: Path, **fields: object) -> tuple[float,
 def folder(tmp_path: Path) -> Path:
     np.savez(tmp_path / "exp.npz", **dataset(8))
     return tmp_path
+
+
+def test_code_of_unknown_commit_is_told(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"symmetrizer": "ps-soft", "unit norm": False, "steps": 3, "accuracy": {"10": 0.5, "200": 0.5}}
+    numbers = {"spread": 1.0, "largest": 0.5}
+    monkeypatch.setattr(script, "of_run", lambda *given: found | {"start": numbers, "end": numbers})
+    monkeypatch.setattr(script, "commit", lambda: None)
+    out = tmp_path / "out.json"
+    monkeypatch.setattr("sys.argv", ["soft_hardness.py", "RUN", "--out", str(out)])
+    script.main()
+    assert json.loads(out.read_text())["source"].startswith("commit unknown, ")
 
 
 @pytest.mark.parametrize("symmetrizer", ["ps-soft", "ps"])
