@@ -30,6 +30,7 @@ from probsym_experiments.cli import data_folder
 from probsym_experiments.graphs.exp_classify import Config, inputs
 from probsym_experiments.graphs.exp_data import load
 from probsym_experiments.graphs.soft import Soft
+from probsym_experiments.results import RESULT
 from probsym_experiments.runner import commit
 
 SAMPLES = 10
@@ -38,10 +39,14 @@ CHECKPOINT = "last.ckpt"
 
 @torch.no_grad()
 def hardness(phi: ps.Symmetrizer | Soft, graphs: dict[str, Tensor], temperature: float) -> tuple[float, float]:
-    """Spread of the scores in temperatures, and the mean of the largest entries of the rows of the soft matrices."""
+    """Spread of the scores in temperatures, and the mean of the largest entries of the rows of the soft matrices.
+
+    Raises:
+        TypeError: p has no relaxation of the scores of a net.
+    """
     p = phi.distribution
-    assert isinstance(p, NetDistribution)
-    assert isinstance(p.relaxation, ps.Relaxation)
+    if not isinstance(p, NetDistribution) or not isinstance(p.relaxation, ps.Relaxation):
+        raise TypeError(f"expected a run with a net of p that is relaxed, as ps or ps-soft; got {p!r}")
     wrapped = phi.phi if isinstance(phi, Soft) else phi
 
     # 1. The scores (K, B, N) of noisy inputs.
@@ -67,7 +72,7 @@ def hardness(phi: ps.Symmetrizer | Soft, graphs: dict[str, Tensor], temperature:
 def of_run(folder: Path, data: Path) -> dict[str, Any]:
     """What a run has at its start and at its end."""
     recipe = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     fields = {name: value for name, value in recipe["config"].items() if name != "trainer"}
     config = Config(**fields)
     parts = config.split(config.graphs(load(data)))
@@ -108,6 +113,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.out and options.out.exists():
         parser.error(f"--out {options.out}: exists already")
+    for folder in options.runs:
+        for name in (CHECKPOINT, RESULT):
+            if not (folder / name).exists():
+                parser.error(f"{folder}: expected {name}, which a run leaves at its end; there is none")
     started = time.process_time()
     found = [of_run(folder, options.data or data_folder()) for folder in options.runs]
     columns = [

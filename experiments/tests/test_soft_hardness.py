@@ -42,8 +42,10 @@ def test_code_of_unknown_commit_is_told(script: ModuleType, tmp_path: Path, monk
     numbers = {"spread": 1.0, "largest": 0.5}
     monkeypatch.setattr(script, "of_run", lambda *given: found | {"start": numbers, "end": numbers})
     monkeypatch.setattr(script, "commit", lambda: None)
+    for name in ("last.ckpt", "result.json"):
+        (tmp_path / name).touch()
     out = tmp_path / "out.json"
-    monkeypatch.setattr("sys.argv", ["soft_hardness.py", "RUN", "--out", str(out)])
+    monkeypatch.setattr("sys.argv", ["soft_hardness.py", str(tmp_path), "--out", str(out)])
     script.main()
     assert json.loads(out.read_text())["source"].startswith("commit unknown, ")
 
@@ -61,3 +63,8 @@ def test_scores_of_unit_norm_cannot_spread(script: ModuleType, folder: Path) -> 
     """Their standard deviation over N nodes is at most 1 / sqrt(N); the graphs have 13 nodes or more."""
     spread, _ = measured(script, folder, symmetrizer="ps-soft", published=True, scale=1.0, temperature=0.01)
     assert 0 < spread <= 13**-0.5 / 0.01
+
+
+def test_a_p_without_scores_is_refused(script: ModuleType, folder: Path) -> None:
+    with pytest.raises(TypeError, match="expected a run with a net of p that is relaxed"):
+        measured(script, folder, symmetrizer="ga")
