@@ -44,7 +44,6 @@ def test_every_published_nbody_method_has_its_recipe() -> None:
 
 # Experiments that wait for their first result: presets to begin with.
 FIRST = {
-    ("brec", "mlp-none"),
     ("peptides-struct", "gnn-id-ga"),
     ("peptides-struct", "dinov2-s-ps"),
     ("pcqm-contact", "scratch-ps"),
