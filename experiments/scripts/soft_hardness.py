@@ -32,9 +32,10 @@ from probsym_experiments.graphs.exp_data import load
 from probsym_experiments.graphs.soft import Soft
 from probsym_experiments.results import RESULT
 from probsym_experiments.runner import commit
+from probsym_experiments.training import CHECKPOINT
 
 SAMPLES = 10
-CHECKPOINT = "last.ckpt"
+SHOWN = ("10", "200")  # samples at which the table has the accuracy
 
 
 @torch.no_grad()
@@ -47,7 +48,10 @@ def hardness(phi: ps.Symmetrizer | Soft, graphs: dict[str, Tensor], temperature:
     p = phi.distribution
     if not isinstance(p, NetDistribution) or not isinstance(p.relaxation, ps.Relaxation):
         raise TypeError(f"expected a run with a net of p that is relaxed, as ps or ps-soft; got {p!r}")
-    wrapped = phi.phi if isinstance(phi, Soft) else phi
+    if isinstance(phi, Soft):
+        wrapped = phi.phi
+    else:
+        wrapped = phi
 
     # 1. The scores (K, B, N) of noisy inputs.
     x = wrapped.bind((), graphs)
@@ -79,30 +83,43 @@ def of_run(folder: Path, data: Path) -> dict[str, Any]:
     phi = config.model(parts["train"]).eval()
     graphs = inputs(parts["test"])
 
-    found = {}
-    for when in ("start", "end"):
-        if when == "end":
-            saved = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-            phi.load_state_dict(saved["progress"]["weights"])
-        reseed(stream(config.seed, "hardness"))
-        found[when] = hardness(phi, graphs, config.temperature)
+    # 1. The weights of the seed, then the best ones; the same noise for both.
+    seed = stream(config.seed, "hardness")
+    reseed(seed)
+    at_start = hardness(phi, graphs, config.temperature)
+    saved = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    phi.load_state_dict(saved["progress"]["weights"])
+    reseed(seed)
+    at_end = hardness(phi, graphs, config.temperature)
+
+    # 2. Beside what the run reported.
     return {
         "run": f"{result['preset']} {json.dumps(result['overrides'])} seed {config.seed}",
         "symmetrizer": config.symmetrizer,
         "unit norm": config.published,
         "steps": result["steps"],
         "accuracy": {str(row["samples"]): row["value"] for row in result["by_samples"]},
-        **{when: {"spread": spread, "largest": largest} for when, (spread, largest) in found.items()},
+        "start": {"spread": at_start[0], "largest": at_start[1]},
+        "end": {"spread": at_end[0], "largest": at_end[1]},
     }
 
 
 def row(found: dict[str, Any]) -> list[str]:
     """Of the table of the documentation."""
-    cells = [found["symmetrizer"], "yes" if found["unit norm"] else "no", f"{found['steps']:,}"]
+    unit_norm = "no"
+    if found["unit norm"]:
+        unit_norm = "yes"
+    cells = [found["symmetrizer"], unit_norm, f"{found['steps']:,}"]
     for when in ("start", "end"):
-        cells += [f"{found[when]['spread']:.3g}", f"{found[when]['largest']:.2f}"]
-    accuracy = found["accuracy"]
-    return [*cells, f"{accuracy['10']:.3f}", f"{accuracy['200']:.3f}"]
+        cells.append(f"{found[when]['spread']:.3g}")
+        cells.append(f"{found[when]['largest']:.2f}")
+    for samples in SHOWN:
+        accuracy = found["accuracy"].get(samples)
+        if accuracy is None:
+            cells.append("not measured")
+        else:
+            cells.append(f"{accuracy:.3f}")
+    return cells
 
 
 def main() -> None:
