@@ -46,6 +46,18 @@ def test_sample_is_what_the_mean_averages(distribution):
     assert close(est.mean, phi(**s.call, samples=6, generator=seeded()))
 
 
+def test_samples_are_those_of_the_noise() -> None:
+    """Another number beside the noise was ignored by `sample`, where a call refuses it."""
+    s = SETTINGS["S"]()
+    phi = s.symmetrized("haar")
+    eps = phi.draw_noise(**s.call, samples=3, generator=seeded())
+    assert close(phi.sample(**s.call, samples=3, noise=eps), phi.sample(**s.call, noise=eps))
+    with pytest.raises(ValueError, match="samples: expected 3, as many as the noise has, got 5"):
+        phi.sample(**s.call, samples=5, noise=eps)
+    with pytest.raises(ValueError, match="noise: expected 5 samples"):
+        phi(**s.call, samples=5, noise=eps)
+
+
 def test_group_average_by_hand():
     """Exact Haar over S_n is the mean over all permutations, written out."""
     s = sets()

@@ -155,10 +155,22 @@ def test_noise_of_another_batch_is_refused(drawn, called):
     """That of one input was used for all."""
     nodes, call = stored("dense")
     phi = broken_symmetry(nodes)
-    noise = phi.draw_noise(pos=call["pos"][:drawn], samples=2)
+    noise = phi.draw_noise(pos=call["pos"][:drawn])
     for answer in (phi, phi.sample):
-        with pytest.raises(ValueError, match=rf"noise\[.*expected shape \(K, {called}, .* got \(2, {drawn}"):
+        with pytest.raises(ValueError, match=rf"noise\[.*expected shape \(K, {called}, .* got \(1, {drawn}"):
             answer(pos=call["pos"][:called], noise=noise)
+
+
+def test_one_answer_is_not_made_of_several_samples():
+    """The first of them was used, without a word."""
+    nodes, call = stored("dense")
+    phi = broken_symmetry(nodes)
+    noise = phi.draw_noise(**call, samples=3)
+    with pytest.raises(ValueError, match=r"noise: expected one sample, for one answer, got 3; see `sample`"):
+        phi(**call, noise=noise)
+    with pytest.raises(ValueError, match=r"samples: expected 3, as many as the noise has, got 2"):
+        phi.sample(**call, samples=2, noise=noise)
+    assert torch.equal(phi.sample(**call, noise=noise), phi.sample(**call, samples=3, noise=noise))
 
 
 def test_refusals():

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from probsym.distributions import EquivariantDistribution, Noise, by_name, complete
-from probsym.distributions.base import samples_of
+from probsym.distributions.base import samples_asked, samples_of
 from probsym.estimators import Adaptive, Estimate, Estimator, Exact, MonteCarlo, OutputSamples, Source
 from probsym.frozen import Frozen
 from probsym.groups import Element
@@ -318,13 +318,24 @@ class Symmetrizer(nn.Module):
         return self(*args, return_estimate=True, **kwargs)
 
     def sample(
-        self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, noise: Noise = None, **kwargs: Any
+        self,
+        *args: Any,
+        samples: int | None = None,
+        generator: torch.Generator | None = None,
+        noise: Noise = None,
+        **kwargs: Any,
     ) -> Any:
         """One output per sample, g_k f(g_k^-1 x): the output's structure with shapes (K, B, ...).
 
         Samples are not averaged, so integers and booleans may come out where the group only moves entries.
+
+        Args:
+            samples: how many, K; None takes as many as the noise has, else one.
+
+        Raises:
+            ValueError, TypeError: an argument does not fit its Rep; names it. `samples` is not that of the noise.
         """
-        samples = positive("samples", samples)
+        samples = samples_asked(samples, noise)
         x = self._checked(args, kwargs)
         _check_generator(generator)
         if noise is None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from probsym.distributions import EquivariantDistribution, Noise, by_name, complete
+from probsym.distributions.base import samples_asked, samples_of
 from probsym.groups import Element
 from probsym.groups.whole import positive
 from probsym.kernels.precision import complex_dtype
@@ -117,15 +118,32 @@ class SymmetryBreaking(nn.Module):
 
         Args:
             args, kwargs: the declared inputs. noise: drawn before with `draw_noise`, instead of a generator.
+
+        Raises:
+            ValueError: noise of several samples, whose answers `sample` gives.
         """
+        if noise is not None and samples_of(noise) != 1:
+            raise ValueError(f"noise: expected one sample, for one answer, got {samples_of(noise)}; see `sample`")
         outputs, structure = self._drawn(args, kwargs, 1, generator, noise)
         return structure.build([output[0] for output in outputs])
 
     def sample(
-        self, *args: Any, samples: int = 1, generator: torch.Generator | None = None, noise: Noise = None, **kwargs: Any
+        self,
+        *args: Any,
+        samples: int | None = None,
+        generator: torch.Generator | None = None,
+        noise: Noise = None,
+        **kwargs: Any,
     ) -> Any:
-        """Several answers for each input: the output's structure with shapes (K, B, ...)."""
-        outputs, structure = self._drawn(args, kwargs, positive("samples", samples), generator, noise)
+        """Several answers for each input: the output's structure with shapes (K, B, ...).
+
+        Args:
+            samples: how many, K; None takes as many as the noise has, else one.
+
+        Raises:
+            ValueError: `samples` is not that of the noise.
+        """
+        outputs, structure = self._drawn(args, kwargs, samples_asked(samples, noise), generator, noise)
         return structure.build(outputs)
 
     def _drawn(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from probsym.distributions.diagnostics import Diagnostics, added, fill
 from probsym.groups import Element, Group, product
+from probsym.groups.whole import positive
 from probsym.members import register
 from probsym.reps import Inputs, Rep, build
 from probsym.reps.compiling import marked, marked_inputs
@@ -555,3 +556,19 @@ def samples_of(noise: Noise) -> int:
         else:
             break
     raise ValueError(f"noise: expected what phi.draw_noise gives, tensors of shape (K, ...), got {noise!r}")
+
+
+def samples_asked(samples: int | None, noise: Noise) -> int:
+    """How many samples a call asks for: `samples`, or as many as the noise has; one if neither is given.
+
+    Raises:
+        ValueError: `samples` is no positive whole number, or not that of the noise.
+    """
+    if samples is not None:
+        samples = positive("samples", samples)
+    if noise is None:
+        return samples or 1
+    given = samples_of(noise)
+    if samples is not None and samples != given:
+        raise ValueError(f"samples: expected {given}, as many as the noise has, got {samples}")
+    return given
