@@ -150,6 +150,30 @@ def test_a_shortened_exact_recipe_is_not_the_exact_one(results: Path, capsys: py
     assert "0.0077" in " ".join(lines[shortened : names.index("gnn-ps")])
 
 
+def test_a_published_row_may_be_a_recipe_with_flags(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The number of samples is changed in the recipe to the letter: a run of it is exact there, and nowhere else."""
+    of_two = {"experiment": "exp-classify", "preset": "mlp-ps-published", "overrides": {"train_samples": 2}}
+    result(results / "exp-classify/mlp-ps-published", 1, 0.9912, **of_two, config={"published": True, "walks": 12})
+    lines = shown(capsys)
+    names = [line.strip().split("  ")[0] for line in lines]
+    of_one = names.index("mlp-ps-published train_samples=1")
+    assert names.index("MLP PS, trained with k = 1") < of_one < names.index("MLP PS, trained with k = 2")
+    assert "not run: 8 GPU min" in " ".join(lines[of_one : of_one + 2])
+    first = names.index("mlp-ps-published train_samples=2")
+    assert names.index("MLP PS, trained with k = 2") < first < names.index("MLP PS, trained with k = 5")
+    assert "0.9912" in " ".join(lines[first : first + 2])
+    assert sum("0.9912" in line for line in lines) == 1
+
+
+def test_an_error_that_is_not_known_is_not_shown(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One draw does not tell how far others lie."""
+    result(results / "nbody/dynamics-canonical", 1, 0.00573, preset="dynamics-canonical", stderr=None)
+    lines = shown(capsys)
+    start = next(i for i, line in enumerate(lines) if line.strip().startswith("dynamics-canonical"))
+    assert "0.00573" in " ".join(lines[start : start + 2])
+    assert "nan" not in " ".join(lines)
+
+
 def test_a_preset_of_which_another_reading_alone_was_run_says_so(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +213,8 @@ def test_what_does_not_compare_stands_apart(results: Path, capsys: pytest.Captur
     headline = next(i for i, line in enumerate(lines) if line.startswith("MLP PS, soft"))
     assert headline < apart
     assert "0.9961" in lines[apart + 1]
+    # The published net of p has a field of that name, and does not read it.
+    assert EXPERIMENTS["exp-classify"].setting(told | {"published": True}) == ""
     assert sum("0.9961" in line for line in lines) == 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .published import Published, published
 from .registry import EXPERIMENTS, Experiment, summary
-from .tables import Row, ours, place
+from .tables import Row, ours, place, recipe_name
 
 COLUMNS = (
     "published", "ours", "± seeds", "± test", "± samples", "seeds", "k", "device", "steps", "PFLOP", "wall", "CPU",
@@ -124,30 +124,30 @@ def beside_each_other(
     """
     compared: list[Line] = []
     not_run: set[str] = set()
+    recipes = [(paper.exact, paper.flags) for paper in papers]
     left = list(rows)
     for paper in papers:
         compared.append(published_line(paper, sources.index(paper.source) + 1))
         if paper.preset is None or paper.exact is None:
             continue
 
-        # The exact recipe first, then the same with flags, which is the recipe no more, then ours. The first and the
-        # last say so where they were not run.
-        same = [row for row in left if row.family == paper.preset]
-        by_recipe = [row for row in same if row.preset == paper.exact]
+        # The exact recipe first, then the same with other flags, which is the recipe no more, then ours. The first and
+        # the last say so where they were not run.
+        exact = [row for row in rows if (row.preset, row.overrides) == (paper.exact, paper.flags)]
+        same = [row for row in left if row.family == paper.preset and (row.preset, row.overrides) not in recipes]
+        shortened = [row for row in same if row.preset == paper.exact]
         own = [row for row in same if row.preset != paper.exact]
-        exact = [row for row in by_recipe if not row.overrides]
-        shortened = [row for row in by_recipe if row.overrides]
         for row in exact:
             compared.append(our_line(row, experiment.beside))
         if paper.exact in experiment.presets and not exact:
-            compared.append(Line(f"  {paper.exact}", {"ours": waits(paper)}))
+            compared.append(Line(f"  {recipe_name(paper.exact, paper.flags)}", {"ours": waits(paper)}))
             not_run.add(paper.exact)
         for row in shortened + own:
             compared.append(our_line(row, experiment.beside))
         if not own and paper.preset not in run_presets:
             compared.append(Line(f"  {paper.preset}", {"ours": NOT_RUN}))
             not_run.add(paper.preset)
-        left = [row for row in left if row not in same]
+        left = [row for row in left if row not in exact + same]
     others = [our_line(row, experiment.beside) for row in left]
     return compared, others, not_run
 
@@ -181,7 +181,7 @@ def our_line(row: Row, beside: Iterable[str]) -> Line:
         "ours": f"{row.mean('value'):.4g}",
         "± seeds": number(row.stderr(), ".1g"),
         "± test": number(row.known_mean("stderr_test"), ".1g"),
-        "± samples": f"{row.mean('stderr'):.1g}",
+        "± samples": number(row.known_mean("stderr"), ".1g"),
         "seeds": str(len(row.results)),
         "k": row.each("samples"),
         "device": row.each("device"),

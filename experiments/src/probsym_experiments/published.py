@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,10 +19,11 @@ class Published:
         row: Its name there. value: Of the experiment's metric. source: Where it stands.
         verified: Whether somebody here has read it there. stderr: Over runs, where the source gives it.
         preset: Our preset of the same method, if there is one, without -published.
+        recipe: Our preset of its recipe to the letter; PRESET-published unless given. flags: What is changed in it.
         figure: Whether it is a line in figures.
         steps: Optimizer steps of its recipe. train_flops: Operations of its matrix products, counted by our preset
             of that recipe, PRESET-published.
-        device_minutes: That a GPU needs for PRESET-published, as the head of the file estimates it.
+        device_minutes: That a GPU needs for that recipe, as the head of the file estimates it.
         setting: Of the experiment's `setting`s the one of this row; "" is the experiment's own task.
     """
 
@@ -30,6 +32,8 @@ class Published:
     verified: bool
     source: str
     preset: str | None = None
+    recipe: str | None = None
+    flags: dict[str, Any] = field(default_factory=dict)
     figure: bool = False
     steps: int | None = None
     train_flops: float | None = None
@@ -39,9 +43,9 @@ class Published:
 
     @property
     def exact(self) -> str | None:
-        """Our preset of its recipe to the letter."""
-        if self.preset is None:
-            return None
+        """Our preset of its recipe to the letter, but for `flags`."""
+        if self.preset is None or self.recipe is not None:
+            return self.recipe
         return f"{self.preset}-published"
 
     def __str__(self) -> str:

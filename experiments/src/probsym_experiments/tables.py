@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,7 @@ class Row:
     @property
     def name(self) -> str:
         """The preset and what was changed in it."""
-        words = [self.preset]
-        for field, value in self.overrides.items():
-            words.append(f"{field}={value}")
-        return " ".join(words)
+        return recipe_name(self.preset, self.overrides)
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -77,6 +74,18 @@ class Row:
             else:
                 texts.append(format(value, style))
         return " / ".join(texts)
+
+
+def recipe_name(preset: str, overrides: Mapping[str, Any]) -> str:
+    """A preset and what was changed in it.
+
+    >>> recipe_name("mlp-ps", {"steps": 5})
+    'mlp-ps steps=5'
+    """
+    words = [preset]
+    for field, value in overrides.items():
+        words.append(f"{field}={value}")
+    return " ".join(words)
 
 
 def family(preset: str) -> str:
