@@ -194,6 +194,10 @@ def theirs(phi: ps.Symmetrizer, raw: dict[str, Tensor], noise: Any, config: Any)
     for factor, added in ties.items():
         if factor.feature_kind == "columns":
             pose = gram_schmidt(pose + 1e-6 * added)
+            if isinstance(factor, ps.SO):
+                signs = torch.ones_like(pose[..., 0, :])
+                signs[..., 0] = torch.linalg.det(pose)
+                pose = pose * signs.unsqueeze(-2)
         elif factor.feature_kind == "scores":
             soft, hard = soft_and_hard(scores.unflatten(0, (samples, SYSTEMS)) + 1e-6 * added, config.temperature)
             order = (hard - soft).detach() + soft
@@ -213,12 +217,22 @@ def theirs(phi: ps.Symmetrizer, raw: dict[str, Tensor], noise: Any, config: Any)
 # ---------------------------------------------------------------- ours against it
 
 
-@pytest.mark.parametrize("preset", ["gnn-ps", "gnn-canonical", "transformer-ps", "transformer-canonical"])
+@pytest.mark.parametrize(
+    ("preset", "group"),
+    [
+        ("gnn-ps", "O"),
+        ("gnn-ps", "SO"),
+        ("gnn-canonical", "O"),
+        ("transformer-ps", "SxO"),
+        ("transformer-ps", "SxSO"),
+        ("transformer-canonical", "SxO"),
+    ],
+)
 def test_poses_predictions_and_gradients_are_those_of_the_published_code(
-    preset: str, monkeypatch: pytest.MonkeyPatch
+    preset: str, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     depth = ["--layers=2"] if preset.startswith("transformer") else []
-    phi, data, config = built(f"{preset}-published", *depth)
+    phi, data, config = built(f"{preset}-published", f"--group={group}", *depth)
     samples = config.train_samples or 1
     batch = inputs(data)
     noise = phi.draw_noise(**batch, samples=samples)

@@ -27,7 +27,8 @@ class AsPublished(NetDistribution):
 
         s, V  = net(x + scale eps)                     eps uniform on [0, 1], or standard normal
         order = that of s + t, downwards               t uniform on [0, 1e-6], so that no two scores are equal
-        pose  = Gram-Schmidt(V + 1e-6 eps')            eps' standard normal
+        pose  = Gram-Schmidt(V + 1e-6 eps')            eps' standard normal; over SO its first column is turned over
+                                                       where the determinant is negative
 
     The gradient of an order is that of the soft permutation of (s + t) / |s + t|. `ps.Learned(noise="input")` differs:
     its noise is Gaussian, relative to the size of the points and centred, and its scores are as the net gives them.
@@ -117,7 +118,8 @@ class AsPublished(NetDistribution):
 
         of_rows = self.net_features(x.fold(noisy, times))
 
-        # 2. Rows become samples. Scores get unit norm and, since ours are sorted upwards, the other sign.
+        # 2. Rows become samples. Scores get unit norm and, since ours are sorted upwards, the other sign. Over SO it is
+        # the first column that makes the determinant one, where `project` would turn the last.
         z: dict[ps.Group, Any] = {}
         for factor, rows in of_rows.items():
             value = rows.reshape(*sample, x.count, *rows.shape[1:]) + TIES * noise["features"][factor]
@@ -127,6 +129,10 @@ class AsPublished(NetDistribution):
                     value = value.masked_fill(~mask, 0)
                 norm = torch.linalg.vector_norm(value, dim=-1, keepdim=True)
                 value = -value / norm.clamp_min(LEAST_NORM)
+            elif isinstance(factor, ps.SO):
+                mirrored = torch.linalg.det(value.detach()) < 0
+                first = torch.arange(factor.dim, device=value.device) == 0
+                value = torch.where(mirrored[..., None, None] & first, -value, value)
             z[factor] = value
         return z
 

@@ -55,7 +55,7 @@ class Acts:
     @property
     def about_origin(self) -> bool:
         """Whether nothing is translated, so that data are to be centred."""
-        return issubclass(self.space, ps.O)
+        return issubclass(self.space, ps.O | ps.SO)
 
 
 FLIGHT = Motion(free_flight=True)
