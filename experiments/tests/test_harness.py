@@ -216,6 +216,29 @@ def test_groups_have_rates_of_their_own_and_a_metric_may_grow(tmp_path: Path) ->
     assert [row["valid"] for row in progress.history] == pytest.approx([0.01, 0.02, 0.03, 0.04])
 
 
+@pytest.mark.parametrize(
+    ("first", "steps", "expected"), [(0, 7, [3, 6, 7]), (1, 7, [1, 4, 7]), (5, 7, [5, 7]), (9, 7, [7]), (3, 3, [3])]
+)
+def test_the_first_validation_may_come_at_another_step(
+    tmp_path: Path, first: int, steps: int, expected: list[int]
+) -> None:
+    """It is then as far from the next as any other, and the last step is followed by one."""
+    model = torch.nn.ParameterDict({"a": torch.zeros(())})
+    data = Tensors({"x": torch.ones(4)})
+    problem = Problem(
+        model,
+        lambda model, batch: (model["a"] - batch["x"]).square().mean(),
+        lambda model, batch: (model["a"] - batch["x"]).square(),
+        data,
+        data,
+    )
+    options = TrainerOptions(accelerator="cpu", progress=False)
+    recipe = Recipe(steps=steps, validate_every=3, validate_first=first, batch_size=4, trainer=options)
+    progress = fit(problem, recipe, tmp_path)
+    assert [row["step"] for row in progress.history] == expected
+    assert progress.steps == steps
+
+
 @pytest.mark.parametrize("clip", [0.0, 1e-2])
 def test_half_precision_learns_what_single_precision_does(tmp_path: Path, clip: float) -> None:
     """Products in bfloat16, weights and their updates in float32, with and without clipping."""

@@ -408,7 +408,15 @@ def test_bare_recipes_are_those_of_the_readme() -> None:
     for base, rate in (("egnn", 5e-4), ("gnn", 1e-3)):
         config = load_config(NBODY, f"{base}-none-published")
         assert (config.lr, config.lr_end, config.warmup, config.clip, config.ema) == (rate, 1.0, 0, 0.0, 0.0)
-        assert (config.batch_size, config.steps, config.weight_decay, config.l2) == (100, 300_000, 1e-12, True)
+        assert (config.batch_size, config.weight_decay, config.l2) == (100, 1e-12, True)
+        # Validation after passes 1, 6, ..., 9,996 of 10,000, each of 30 steps.
+        passes = range(1, 10_001, 5)
+        assert config.steps == 30 * passes[-1]
+        assert config.validations == len(passes)
+        after = 0
+        for last in passes:
+            after = config.validation_after(after)
+            assert after == 30 * last
 
 
 @pytest.mark.parametrize(("base", "symmetrizer"), [("egnn", "ps"), ("transformer", "none"), ("dynamics", "none")])

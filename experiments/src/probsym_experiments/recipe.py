@@ -93,6 +93,7 @@ class Recipe:
         clip: Largest norm of the gradient; 0 is no clipping.
         ema: Decay of the moving average of the weights that is validated and tested; 0 is none.
         validate_every: Steps between validations.
+        validate_first: Steps before the first of them; 0 is as many as between two.
         patience: Validations without a better one, one after the other, after which the training ends; 0 is never.
         trainer: Options of Lightning's Trainer.
     """
@@ -111,12 +112,13 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.0
     validate_every: int = 500
+    validate_first: int = 0
     patience: int = 0
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "batch_size", "validate_every")
-        at_least(self, 0, "seed", "lr", "lr_end", "warmup", "weight_decay", "clip", "ema", "patience")
+        at_least(self, 0, "seed", "lr", "lr_end", "warmup", "weight_decay", "clip", "ema", "patience", "validate_first")
         choose("schedule", SCHEDULES, self.schedule)
         if self.schedule == "linear-published" and self.warmup and not self.warmup_from_zero:
             raise UserError("warmup_from_zero: expected true with schedule linear-published; got false")
@@ -139,5 +141,25 @@ class Recipe:
         return self.lr * self.share(step)
 
     def validation_after(self, step: int) -> int:
-        """The step after which the next validation comes."""
-        return min((step // self.validate_every + 1) * self.validate_every, self.steps)
+        """The step after which the next validation comes.
+
+        >>> recipe = Recipe(steps=12, validate_every=5, validate_first=1)
+        >>> [recipe.validation_after(step) for step in (0, 1, 5, 6, 11)]
+        [1, 6, 6, 11, 12]
+        """
+        first = self.validate_first or self.validate_every
+        if step < first:
+            due = first
+        else:
+            due = first + ((step - first) // self.validate_every + 1) * self.validate_every
+        return min(due, self.steps)
+
+    @property
+    def validations(self) -> int:
+        """How many there are, that after the last step included.
+
+        >>> Recipe(steps=12, validate_every=5, validate_first=1).validations
+        4
+        """
+        first = min(self.validate_first or self.validate_every, self.steps)
+        return 1 + math.ceil((self.steps - first) / self.validate_every)

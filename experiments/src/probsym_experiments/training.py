@@ -149,7 +149,6 @@ def make_trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback], checkp
     logger: TensorBoardLogger | bool = False
     if options.tensorboard:
         logger = TensorBoardLogger(out, name="tensorboard", version="")
-    epochs = math.ceil(recipe.steps / recipe.validate_every)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # which devices it found, and advice
     try:
         return pl.Trainer(
@@ -159,7 +158,7 @@ def make_trainer(recipe: Recipe, out: Path, callbacks: list[pl.Callback], checkp
             strategy=options.strategy,
             precision=options.precision,  # type: ignore[arg-type]  # Lightning checks the name
             gradient_clip_val=recipe.clip or None,
-            max_epochs=epochs,
+            max_epochs=recipe.validations,
             logger=logger,
             callbacks=callbacks,
             plugins=[checkpoints],
