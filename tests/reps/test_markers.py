@@ -133,3 +133,47 @@ def test_one_graph_without_a_batch_vector(distribution):
         with pytest.raises(ValueError, match=r"'batch' is missing: .*pass zeros of shape \(3,\), in PyG a Batch"):
             phi.sample(graph, samples=4)
         assert phi(data.Batch.from_data_list([graph, graph]), samples=4).tolist() == [[3], [3]]
+
+
+class Paired(nn.Module):
+    """Adds what the residues of its graph sum up to, to every atom."""
+
+    def forward(self, x, y, x_batch, y_batch, num_graphs=None, **rest):
+        count = max(int(batch.max()) + 1 for batch in (x_batch, y_batch))
+        assert num_graphs is None or num_graphs >= count
+        return x + y.new_zeros(count, 1).index_add(0, y_batch, y)[x_batch]
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("last", ["x", "y"])
+def test_the_last_graph_is_empty_on_one_of_two_axes(distribution, last):
+    """Copies of a batch are as many graphs apart on both axes: a sample meets none of another one."""
+    atoms, residues = ps.S("atoms", batch="x_batch"), ps.S("residues", batch="y_batch")
+    spec = {"x": ps.Rep(atoms), "y": ps.Rep(residues)}
+    phi = ps.symmetrize(Paired(), spec, ps.Rep(atoms), distribution).double().eval()
+    call = {"x": randn(4, 1), "y": randn(3, 1)}
+    call["x_batch"], call["y_batch"] = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2])
+    if last == "x":
+        call["x_batch"], call["y_batch"] = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1])
+    for told in ({}, {"num_graphs": 3}, {"num_graphs": 5}):
+        for samples in (1, 4):
+            assert close(phi(**call, **told, samples=samples, generator=seeded()), Paired()(**call))
+
+
+def test_batch_vectors_that_number_other_inputs():
+    atoms, residues = ps.S("atoms", batch="x_batch"), ps.S("residues", batch="y_batch")
+    spec = {"left": {"x": ps.Rep(atoms)}, "right": {"y": ps.Rep(residues)}}
+    phi = ps.symmetrize(nn.Identity(), spec, {"x": ps.Rep(atoms)}, "haar").double()
+    left = {"x": randn(4, 1), "x_batch": torch.tensor([0, 0, 1, 1]), "ptr": torch.tensor([0, 2, 4])}
+    right = {"y": randn(3, 1), "y_batch": torch.tensor([0, 1, 2]), "ptr": torch.tensor([0, 1, 2, 3])}
+    with pytest.raises(ValueError, match=r"'y_batch': expected the nodes of 2 graphs.*got those of 3"):
+        phi(left=left, right=right)
+
+
+@pytest.mark.parametrize("distribution", ["haar", "learned"])
+def test_a_missing_batch_vector_of_several_inputs(distribution):
+    atoms = ps.S("atoms", batch="batch")
+    spec = {"x": ps.Rep(atoms), "root": ps.Rep()}
+    phi = ps.symmetrize(nn.Identity(), spec, ps.Rep(atoms), distribution).double()
+    with pytest.raises(ValueError, match=r"argument 'batch' is missing: .* there are 2 inputs"):
+        phi(x=randn(5, 1), root=randn(2, 1), samples=1)

@@ -105,7 +105,7 @@ def _layout(x: Inputs, axis: NodeAxis) -> Layout:
     # ragged: without a batch vector it is one graph
     if axis.batch is not None:
         if marker is None:
-            marker = torch.zeros(size, dtype=torch.long, device=x.device)
+            return _layout_of_one_graph(x, axis, size)
         if marker.dtype in (torch.uint8, torch.int8, torch.int16):
             marker = marker.long()  # numbers of all samples must fit, and bytes would be taken for a mask
         if marker.dtype not in (torch.long, torch.int) or marker.shape != (size,):
@@ -113,8 +113,7 @@ def _layout(x: Inputs, axis: NodeAxis) -> Layout:
                 f"argument {axis.batch!r}: expected the graph of each of {size} nodes as integers of shape ({size},), "
                 f"got {marker.dtype} {tuple(marker.shape)}"
             )
-        holder = containers.lookup(x.values, path[:-1], "argument ") if path else None
-        return Layout(size, None, marker, _number_of_graphs(x, marker, holder), _graphs_of_edges(x, axis, marker))
+        return Layout(size, None, marker, _number_of_graphs(x, axis), _graphs_of_edges(x, axis, marker))
 
     # padded or dense
     if axis.mask is not None and marker is None:
@@ -150,19 +149,53 @@ def _axis_size(x: Inputs, axis: NodeAxis) -> int:
     raise ValueError(f"{axis!r}: no input has this axis, so its size is unknown; declare one, or give S(n)")
 
 
-def _number_of_graphs(x: Inputs, batch: Tensor, holder: Any) -> int:
-    """Number of inputs of a ragged batch: graphs at its end may have no nodes, so that others are asked first."""
-    if holder is not None:
+def _layout_of_one_graph(x: Inputs, axis: NodeAxis, size: int) -> Layout:
+    """The layout of a ragged axis whose batch vector is missing: all of its nodes are one graph, of one input."""
+    count = _number_of_graphs(x, axis)
+    if count > 1:
+        raise ValueError(
+            f"argument {axis.batch!r} is missing: {axis!r} names it as the graph of each node, and there are {count} "
+            "inputs"
+        )
+    marker = torch.zeros(size, dtype=torch.long, device=x.device)
+    return Layout(size, None, marker, count, _graphs_of_edges(x, axis, marker))
+
+
+def _number_of_graphs(x: Inputs, axis: NodeAxis) -> int:
+    """Number of inputs of a ragged batch.
+
+    Graphs at its end may have no nodes on this axis, so that others are asked first. The batch vectors of all axes
+    count together: samples are as many graphs apart, and a model looks for the graph of one axis on another.
+    """
+    # 1. PyG's objects know it, that of this axis before those of others.
+    batches: list[Tensor] = []
+    for other in (axis, *x.signature.node_axes):
+        path = x.path_of_marker(other) if other.batch is not None else None
+        if path is None:
+            continue
+        holder = containers.lookup(x.values, path[:-1], "argument ")
         counted = containers.read(holder, "num_graphs")
         if isinstance(counted, int):
             return counted
         pointer = containers.read(holder, "ptr")
         if isinstance(pointer, Tensor):
             return pointer.numel() - 1
+        batches.append(containers.lookup(x.values, path, "argument "))
+
+    # 2. So do inputs with a row for each.
     for leaf in x.leaves.values():
         if leaf.rep.batch_dims == 1:
             return leaf.value.shape[0]
-    return int(batch.max()) + 1 if batch.numel() else 0
+
+    # 3. Without any batch vector it is one. Else it is the largest number; what is no batch vector is refused where
+    # its own axis is read.
+    if not batches:
+        return 1
+    largest = -1
+    for batch in batches:
+        if batch.numel() and not batch.is_floating_point():
+            largest = max(largest, int(batch.max()))
+    return largest + 1
 
 
 def _graphs_of_edges(x: Inputs, axis: NodeAxis, batch: Tensor) -> dict[Path, Tensor]:
@@ -197,6 +230,11 @@ def _check_sizes(x: Inputs) -> None:
             raise ValueError(
                 f"argument {axis.mask!r}: expected a bool mask of shape ({x.count}, {layout.size}), as long as "
                 f"the other inputs, got {tuple(layout.mask.shape)}"
+            )
+        if layout.ragged and layout.count != x.count:
+            raise ValueError(
+                f"argument {axis.batch!r}: expected the nodes of {x.count} graphs, as many as the other inputs have, "
+                f"got those of {layout.count}"
             )
     for leaf in x.leaves.values():
         if leaf.rep.batch_dims == 1 and leaf.value.shape[0] != x.count:

@@ -88,6 +88,8 @@ def beside_batch(holder: Any, markers: Iterable[Any], after: Layout, change: Reb
     for name, value in containers.entries(holder):
         if name == "num_nodes" and isinstance(value, int):
             rewritten[name] = after.size
+        if name == "num_graphs" and isinstance(value, int):
+            rewritten[name] = after.count
         if name in markers or not isinstance(value, Tensor):
             continue
         stem, _, end = str(name).rpartition("_")

@@ -50,7 +50,14 @@ class DeclaredOutputs:
         """
         values = []
         for path, rep in zip(self.paths, self.reps, strict=True):
-            value = lookup(returned, path, "output ")
+            try:
+                value = lookup(returned, path, "output ")
+            except ValueError:
+                name = "".join(f"[{key!r}]" for key in path)
+                kind = type(returned).__name__
+                raise ValueError(
+                    f"output{name} is missing: it is declared, but not in what the model returned, a {kind}"
+                ) from None
             _check_shape(path, rep, value, rows)
             _check_dtype(path, rep, value, averaged)
             values.append(value)
