@@ -123,6 +123,23 @@ def test_fixed_noise_is_tested_as_it_was_trained(noise: str) -> None:
     assert {score.draws for score in found.values()} == {1}
 
 
+@pytest.mark.parametrize(("net", "own"), [("gin", False), ("batch-norm-gin", True)])
+def test_whose_fixed_noise_is(net: str, own: bool) -> None:
+    """With the paper's net of p each graph has its own, as in the published code, in whatever batch it is."""
+    walks = 0 if own else 4
+    config = Config(symmetrizer="ps-fixed-noise", net=net, walks=walks, noise="input", scale=0.5, hidden=[8])
+    data = config.graphs(exp_data.tensors(dataset(2)))
+    phi = config.model(data).eval()
+    drawn = torch.utils._pytree.tree_leaves(phi.draw_noise(**inputs(data), samples=3)["features"])
+    turned = inputs(data, torch.tensor([2, 0]))
+    again = torch.utils._pytree.tree_leaves(phi.draw_noise(**turned, samples=3)["features"])
+    for before, after in zip(drawn, again, strict=True):
+        assert torch.equal(after, before[:, [2, 0]])
+        assert torch.equal(before[:, 0], before[:, 1]) != own
+    with torch.no_grad():
+        torch.testing.assert_close(phi(**turned), phi(**inputs(data))[[2, 0]])
+
+
 def test_fixed_noise_of_two_seeds_has_nothing_in_common() -> None:
     batch, nodes = inputs(exp_data.tensors(dataset(2))), ps.S("nodes", mask="mask")
     phi = build("mlp", "ps", batch, Design(out=1, walks=4), (4,))

@@ -20,12 +20,10 @@ class PublishedNoise:
 
     Args:
         law: uniform or normal. inputs: Names of the arguments that it is added to.
-        index: Name of the argument that numbers the inputs, for noise that is fixed for each of them.
     """
 
     law: str
     inputs: tuple[str, ...]
-    index: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,8 @@ class Settings:
         scale: Of that noise.
         relaxation: Of orders of nodes, while they are learned.
         max_support: Most frames of an input that are listed.
-        seed: Of fixed noise.
+        seed: Of fixed noise. index: Name of the argument that numbers the inputs, each of which then has fixed noise of
+            its own; None where nothing does, and all have the same.
         plain_net: Makes a net of p that need not be equivariant, likewise; None where no method wants one.
         published: p as the published code has it, with this noise; None is the library's own.
     """
@@ -49,6 +48,7 @@ class Settings:
     relaxation: ps.Relaxation = ps.Relaxation()
     max_support: int = 64
     seed: int = 0
+    index: str | None = None
     plain_net: Callable[[], nn.Module] | None = None
     published: PublishedNoise | None = None
 
@@ -121,10 +121,7 @@ def weighted_frame(group: ps.Group, settings: Settings) -> ps.WeightedFrame:
 
 
 def fixed_noise(group: ps.Group, settings: Settings) -> FixedNoise:
-    index = None
-    if settings.published is not None:
-        index = settings.published.index
-    return FixedNoise(learned(group, settings), settings.seed, index)
+    return FixedNoise(learned(group, settings), settings.seed, settings.index)
 
 
 METHODS = {

@@ -50,7 +50,7 @@ class Config(FewSamples):
     Args:
         base: mlp or gin-id.
         symmetrizer: ps (learned), ps-score (its orders learn by their law), ga (Haar), fa (frames), canonical, and two
-            ablations: ps-fixed-noise, ps-soft.
+            ablations: ps-fixed-noise (of each graph; with the net gin the same for all), ps-soft.
         train_samples: Samples a training step; null is the method's own choice (fa: all frames, canonical: one pose).
         valid_samples: Samples at each validation; ps and ga only, as the next three.
         eval_samples: Numbers of samples at which the test accuracy is measured.

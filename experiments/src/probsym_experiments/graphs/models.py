@@ -164,7 +164,7 @@ class Design:
 
         noise = None
         if self.published:
-            noise = PublishedNoise("uniform", ("nodes",), index)
+            noise = PublishedNoise("uniform", ("nodes",))
         return Settings(
             net,
             self.noise,
@@ -172,6 +172,7 @@ class Design:
             ps.Relaxation(self.temperature, self.sinkhorn, softmax=not self.published),
             self.max_support,
             self.seed,
+            index,
             published=noise,
         )
 
