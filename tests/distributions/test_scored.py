@@ -297,6 +297,18 @@ def test_the_best_pose_trains_and_leaves_the_inputs_alone():
     assert gradients(phi.estimate(x).mean.square().sum(), phi.distribution.net).abs().max() > 1e-4
 
 
+def test_several_draws_of_the_best_pose_train_as_one_does():
+    """All draws are the same, so that a mean of the others as their baseline would leave no gradient."""
+    x = randn(3, 2, 4, 4)
+    phi = scored(x, temperature=0.0).train()
+    one = gradients(phi(x).square().sum(), phi.distribution.net)
+    assert one.abs().max() > 1e-4
+    for samples in (1, 4):
+        several = gradients(phi(x, samples=samples).square().sum(), phi.distribution.net)
+        assert torch.allclose(several, one, rtol=1e-10, atol=1e-12)
+    assert torch.allclose(gradients(phi.estimate(x, samples=4).mean.square().sum(), phi.distribution.net), one)
+
+
 def test_it_learns_which_pose_is_good():
     """A model that is right for upright images only: p learns to find them, by samples and exactly."""
     generator = seeded()

@@ -101,18 +101,21 @@ def plackett_luce(preference: Tensor, order: NodePermutation, layout: Layout) ->
     return each.sum(-1)
 
 
-def score_weights(log_p: Tensor) -> Tensor | None:
+def score_weights(log_p: Tensor, baseline: bool = True) -> Tensor | None:
     """Weights (K, B) of value one for K samples with log-probabilities (K, B), with the gradient of their law.
 
         w_k = r_k + 1/(K - 1) sum_{j != k} (1 - r_j),    r_k = exp(l_k - l_k.detach())
 
     So d(1/K sum_k w_k y_k) = 1/K sum_k (y_k - b_k) dl_k + w_k dy_k, with the mean b_k of the other samples as baseline,
     and derivatives of any order are right (arXiv 1802.05098). None where nobody would see a difference.
+
+    Args:
+        baseline: whether there is one; else w_k = r_k. Of samples that are all the same it would leave no gradient.
     """
     if not differentiated(log_p):
         return None
     ratio = (log_p - log_p.detach()).exp()
-    if len(ratio) == 1:
+    if len(ratio) == 1 or not baseline:
         return ratio
     gap = 1 - ratio
     return ratio + (gap.sum(0) - gap) / (len(ratio) - 1)

@@ -217,7 +217,7 @@ class Scored(EquivariantDistribution):
             return Support(listed.element, log_p.exp(), exact, self._diagnostics(log_p, best))
         eps = drawn_once(lambda: self._choice_noise(x, (1,), generator))
         place = _chosen(log_p, eps)
-        g = _picked(x, listed.element, place).weighted(_weights(learned, place))
+        g = _picked(x, listed.element, place).weighted(self._weights(learned, place))
         degenerate = best.sum(0) > 1
         return Support(g, torch.ones_like(log_p[:1]), ~degenerate, self._diagnostics(log_p, best))
 
@@ -262,8 +262,21 @@ class Scored(EquivariantDistribution):
             fill(diagnostics, self._diagnostics(log_p, best))
 
         # 3. The elements, with the weights that pass the gradient on.
-        g = _picked(x, seen.element, place).weighted(_weights(learned, place))
+        g = _picked(x, seen.element, place).weighted(self._weights(learned, place))
         return g.map(lambda tensor, _: tensor.reshape(*sample_shape, *tensor.shape[1:]))
+
+    def _weights(self, log_p: Tensor, place: Tensor) -> Tensor | None:
+        """Weights (K, B) of the elements drawn: of value one, with the gradient of their law; NaN where the scores are.
+
+        At temperature zero all draws of an input are the best pose. They have no baseline: it would be what they are.
+        """
+        chosen = log_p.gather(0, place)
+        weights = score_weights(chosen, baseline=self.temperature > 0)
+        if weights is not None:
+            return weights
+        if may_peek(chosen) and not bool(chosen.isnan().any()):
+            return None
+        return torch.where(chosen.isnan(), chosen, 1.0)
 
     def _diagnostics(self, log_p: Tensor, best: Tensor | None) -> dict[str, Tensor]:
         """`degenerate`: inputs of which several poses are the best; else the mean `entropy` of p in nats."""
@@ -291,17 +304,6 @@ def _chosen(log_p: Tensor, eps: Tensor) -> Tensor:
     log_u = torch.where(eps < 0, tail.log(), torch.log1p(-tail))
     gumbel = -torch.log(-log_u)
     return (log_p.detach().T + gumbel).argmax(-1)
-
-
-def _weights(log_p: Tensor, place: Tensor) -> Tensor | None:
-    """Weights (K, B) of the elements drawn: of value one, with the gradient of their law; NaN where the scores are."""
-    chosen = log_p.gather(0, place)
-    weights = score_weights(chosen)
-    if weights is not None:
-        return weights
-    if may_peek(chosen) and not bool(chosen.isnan().any()):
-        return None
-    return torch.where(chosen.isnan(), chosen, 1.0)
 
 
 def _picked(x: Inputs, every: Element, place: Tensor) -> Element:
