@@ -1,4 +1,4 @@
-"""Write results/benchmarks/nbody.json and brec.json from results/nbody and results/brec, and draw nbody_ahead.png.
+"""Write results/benchmarks/{nbody,brec,exp_classify}.json from the results of these, and draw nbody_ahead.png.
 
 python docs/figures/reproduction.py
 
@@ -36,7 +36,12 @@ BASES = {
 SYSTEMS = {"charged": "charged", "gravity": "gravity"}
 HORIZONS = (1_000, 1_500, 2_000)
 AHEAD = ("SEGNO", "SEGNN", "GMN", "EGNN", "GNN")  # rows of SEGNO's page that have all six tasks
-SHORTENED = (("gnn", 1, 3_000, "GNN"), ("gnn", 20, 1_000, "GNN"), ("transformer", 1, 1_000, "transformer"))
+SHORTENED = (
+    ("gnn", 1, 3_000, "GNN"),
+    ("gnn", 20, 1_000, "GNN"),
+    ("transformer", 1, 1_000, "transformer"),
+    ("transformer", 1, 3_000, "transformer"),
+)
 KINDS = {
     "basic": "basic, 60",
     "regular": "simple regular, 50",
@@ -54,6 +59,13 @@ BREC_METHODS = {
     "none": "as it is",
 }
 BREC_BASES = {"gin-id": "GIN-ID", "mlp": "MLP"}
+CLASSIFIERS = {  # of mlp-ps-noise-no-walks, by the beginning of the name of a file
+    "": "learned p, fresh noise",
+    "soft-": "the same, soft permutations",
+    "fixed-noise-": "the same, fixed noise of each graph",
+    "canonical-": "one learned order",
+}
+SAMPLES = (1, 5, 10, 50, 200)
 
 
 def read(pattern: str) -> list[dict]:
@@ -284,13 +296,35 @@ def has_controls(result: dict) -> bool:
     return bool(result["config"]["controls"])
 
 
+# ---------------------------------------------------------------- EXP-classify
+
+
+def classifiers() -> dict:
+    """Test accuracies by number of samples, of our recipe for a CPU; a row for each seed."""
+    rows = []
+    for name, label in CLASSIFIERS.items():
+        for result in read(f"exp-classify/mlp-ps-noise-no-walks/{name}steps3000-seed*.json"):
+            row = [f"{label}, seed {result['seed']}"]
+            by_samples = {score["samples"]: score for score in result["by_samples"]}
+            for samples in SAMPLES:
+                cell = ""
+                if samples in by_samples:
+                    cell = f"{by_samples[samples]['value']:.3f} +- {by_samples[samples]['stderr_test']:.3f}"
+                row.append(cell)
+            rows.append([*row, f"{result['best_valid']:.3f}", cost([result])])
+    columns = ["p"]
+    for samples in SAMPLES:
+        columns.append(f"k = {samples}")
+    return {"title": "Test accuracy on EXP", "columns": [*columns, "best validation loss", "cost"], "rows": rows}
+
+
 # ---------------------------------------------------------------- files
 
 
-def summary(experiment: str, tables: list[dict]) -> dict:
+def summary(folder: str, tables: list[dict]) -> dict:
     """Tables, and which results they are of."""
-    commits = sorted({result["commit"] for result in read(f"{experiment}/*/*.json")})
-    source = f"from `results/{experiment}`, of commit {', '.join(commit[:7] for commit in commits)}"
+    commits = sorted({result["commit"] for result in read(f"{folder}/**/*.json")})
+    source = f"from `results/{folder}`, of commit {', '.join(commit[:7] for commit in commits)}"
     return {"source": source, "tables": tables}
 
 
@@ -299,6 +333,7 @@ def summaries() -> dict[str, dict]:
     return {
         "nbody": summary("nbody", [bases(), shortened(), ahead()]),
         "brec": summary("brec", [brec()]),
+        "exp_classify": summary("exp-classify/mlp-ps-noise-no-walks", [classifiers()]),
     }
 
 
