@@ -1,5 +1,7 @@
 """Masks and batch vectors: where they are found, and that they are not blamed for the faults of others."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -155,7 +157,7 @@ def test_the_last_graph_is_empty_on_one_of_two_axes(distribution, last):
     call["x_batch"], call["y_batch"] = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2])
     if last == "x":
         call["x_batch"], call["y_batch"] = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1])
-    for told in ({}, {"num_graphs": 3}, {"num_graphs": 5}):
+    for told in ({}, {"num_graphs": 3}, {"num_graphs": 5}, {"num_graphs": torch.tensor(3)}):
         for samples in (1, 4):
             assert close(phi(**call, **told, samples=samples, generator=seeded()), Paired()(**call))
 
@@ -175,5 +177,41 @@ def test_a_missing_batch_vector_of_several_inputs(distribution):
     atoms = ps.S("atoms", batch="batch")
     spec = {"x": ps.Rep(atoms), "root": ps.Rep()}
     phi = ps.symmetrize(nn.Identity(), spec, ps.Rep(atoms), distribution).double()
-    with pytest.raises(ValueError, match=r"argument 'batch' is missing: .* there are 2 inputs"):
-        phi(x=randn(5, 1), root=randn(2, 1), samples=1)
+    for inputs in (0, 2):
+        with pytest.raises(ValueError, match=rf"argument 'batch' is missing: .* there are {inputs} inputs"):
+            phi(x=randn(5, 1), root=randn(inputs, 1), samples=1)
+
+
+class Starts(nn.Module):
+    """What the atoms of each graph sum up to, by where they start, with the residues of the same graph."""
+
+    def forward(self, x, y, y_batch, ptr, num_nodes, num_graphs, **rest):
+        assert num_nodes == len(x)
+        assert num_graphs == len(ptr) - 1
+        sums = torch.stack([x[a:b].sum(0) for a, b in pairwise(ptr)])
+        return sums * y.new_zeros(len(sums), 1).index_add(0, y_batch, y)
+
+
+@pytest.mark.parametrize("counted", [int, torch.tensor])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_whose_nodes_ptr_and_num_nodes_count(swapped, counted):
+    """Of two ragged axes in one container those of one; in copies of the batch they counted the axis declared last."""
+    atoms, residues = ps.S("atoms", batch="batch"), ps.S("residues", batch="y_batch")
+    spec = {"x": ps.Rep(atoms), "y": ps.Rep(residues)}
+    if swapped:
+        spec = {"y": ps.Rep(residues), "x": ps.Rep(atoms)}
+    phi = ps.symmetrize(Starts(), spec, ps.Rep(), "haar").double().eval()
+    call = {"x": randn(5, 1), "y": randn(4, 1), "batch": BATCH, "y_batch": torch.tensor([0, 1, 1, 1])}
+    told = {"ptr": torch.tensor([0, 3, 5]), "num_nodes": 5, "num_graphs": counted(2)}
+    expected = Starts()(**call, **told)
+    for samples in (1, 4):
+        assert close(phi(**call, **told, samples=samples, generator=seeded()), expected)
+    for keep in ([True, False], [False, True]):
+        part = phi.bind((), {**call, **told}).select(torch.tensor(keep)).kwargs
+        assert close(Starts()(**part), expected[torch.tensor(keep)])
+
+
+def test_ptr_and_num_graphs_that_differ_are_refused():
+    phi = ps.symmetrize(nn.Identity(), {"x": ps.Rep(ps.S("atoms", batch="batch"))}, ps.Rep(), "haar").double()
+    with pytest.raises(ValueError, match=r"'ptr': expected the starts of 3 graphs.*got shape \(3,\)"):
+        phi(x=randn(5, 1), batch=BATCH, ptr=torch.tensor([0, 3, 5]), num_graphs=3)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from probsym.reps import containers
+from probsym.reps.bookkeeping import graphs_told
 from probsym.reps.channels import refuse_channels_first
 from probsym.reps.containers import Path
 from probsym.reps.layout import Layout
@@ -152,7 +153,7 @@ def _axis_size(x: Inputs, axis: NodeAxis) -> int:
 def _layout_of_one_graph(x: Inputs, axis: NodeAxis, size: int) -> Layout:
     """The layout of a ragged axis whose batch vector is missing: all of its nodes are one graph, of one input."""
     count = _number_of_graphs(x, axis)
-    if count > 1:
+    if size and count != 1:
         raise ValueError(
             f"argument {axis.batch!r} is missing: {axis!r} names it as the graph of each node, and there are {count} "
             "inputs"
@@ -174,12 +175,9 @@ def _number_of_graphs(x: Inputs, axis: NodeAxis) -> int:
         if path is None:
             continue
         holder = containers.lookup(x.values, path[:-1], "argument ")
-        counted = containers.read(holder, "num_graphs")
-        if isinstance(counted, int):
-            return counted
-        pointer = containers.read(holder, "ptr")
-        if isinstance(pointer, Tensor):
-            return pointer.numel() - 1
+        told = graphs_told(holder)
+        if told is not None:
+            return told
         batches.append(containers.lookup(x.values, path, "argument "))
 
     # 2. So do inputs with a row for each.
@@ -193,7 +191,7 @@ def _number_of_graphs(x: Inputs, axis: NodeAxis) -> int:
         return 1
     largest = -1
     for batch in batches:
-        if batch.numel() and not batch.is_floating_point():
+        if batch.numel() and not (batch.is_floating_point() or batch.is_complex()):
             largest = max(largest, int(batch.max()))
     return largest + 1
 

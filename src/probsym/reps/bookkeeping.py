@@ -71,25 +71,62 @@ class Later(dict[Any, Any]):
         return [(key, self[key]) for key in self]
 
 
-def beside_batch(holder: Any, markers: Iterable[Any], after: Layout, change: Rebatch) -> dict[str, Any]:
+def graphs_told(holder: Any) -> int | None:
+    """The number of graphs that `num_graphs` or `ptr` beside a batch vector tells; None where neither is there.
+
+    Raises:
+        ValueError: both are, and tell different numbers.
+    """
+    counted = containers.read(holder, "num_graphs")
+    if _is_number(counted):
+        counted = int(counted)
+    if not isinstance(counted, int):
+        counted = None
+    pointer = containers.read(holder, "ptr")
+    if not isinstance(pointer, Tensor):
+        return counted
+    if counted is not None and counted != pointer.numel() - 1:
+        raise ValueError(
+            f"argument 'ptr': expected the starts of {counted} graphs, as num_graphs says, and the end of the last, "
+            f"got shape {tuple(pointer.shape)}"
+        )
+    return pointer.numel() - 1
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a whole number in a tensor, as `batch.max() + 1` is."""
+    return isinstance(value, Tensor) and value.ndim == 0 and value.dtype in (torch.int32, torch.int64)
+
+
+def beside_batch(holder: Any, markers: Iterable[Any], before: Layout, after: Layout, change: Rebatch) -> dict[str, Any]:
     """The new values of entries that go with a batch vector, which is one of the `markers`, names of batch vectors.
 
     `ptr`, the numbers of nodes and graphs, and for every entry x with PyG's `follow_batch` also `x_batch` and `x_ptr`.
+    Of two axes with a batch vector in one container, `ptr` and `num_nodes` belong to one, and nothing says to which: so
+    they are rewritten from what they are.
     """
     rewritten: dict[str, Any] = {}
 
     # 1. entries of the whole batch
-    if isinstance(containers.read(holder, "ptr"), Tensor):
-        rewritten["ptr"] = torch.nn.functional.pad(after.sizes.cumsum(0), (1, 0))
+    pointer = containers.read(holder, "ptr")
+    if isinstance(pointer, Tensor):
+        rewritten["ptr"] = change.starts(pointer)
     if isinstance(containers.read(holder, "_num_graphs"), int):
         rewritten["_num_graphs"] = after.count
 
     # 2. entries that stand beside another one
     for name, value in containers.entries(holder):
         if name == "num_nodes" and isinstance(value, int):
-            rewritten[name] = after.size
+            if change.keep is None:
+                rewritten[name] = value * change.times
+            elif "ptr" in rewritten:
+                rewritten[name] = int(rewritten["ptr"][-1])
+            elif value == before.size:
+                rewritten[name] = after.size
         if name == "num_graphs" and isinstance(value, int):
             rewritten[name] = after.count
+        if name == "num_graphs" and _is_number(value):
+            rewritten[name] = torch.full_like(value, after.count)
         if name in markers or not isinstance(value, Tensor):
             continue
         stem, _, end = str(name).rpartition("_")

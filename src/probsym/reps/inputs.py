@@ -212,7 +212,7 @@ class Inputs:
             if layout.ragged:
                 places.add(path[:-1])
                 holder = containers.lookup(self.values, path[:-1], "argument ")
-                entries = beside_batch(holder, markers, layout, change)
+                entries = beside_batch(holder, markers, self.layouts[axis], layout, change)
                 values = containers.exchange(values, {(*path[:-1], name): new for name, new in entries.items()})
         for place in places:
             values = self._separated(values, place, change)
