@@ -155,3 +155,14 @@ def test_two_kinds_of_nodes_in_one_data():
         phi = ps.symmetrize(Reads(read), (spec,), ps.Rep(), distribution).double().eval()
         for samples in (1, 3):
             assert close(phi(data, samples=samples, generator=seeded()), read(data))
+
+
+def test_hetero_data_is_refused_by_name():
+    """It ended in an AttributeError of None."""
+    kinds = geometric.HeteroData()
+    kinds["atom"].x, kinds["residue"].x = randn(3, 1), randn(2, 1)
+    data = geometric.Batch.from_data_list([kinds, kinds])
+    spec = {"atom": {"x": ps.Rep(ps.S("atoms", batch="batch"))}}
+    phi = ps.symmetrize(Reads(lambda d: d["atom"].x), (spec,), ps.Rep(), "haar").double()
+    with pytest.raises(TypeError, match=r"argument 0: a HeteroData.*pass its tensors as arguments"):
+        phi(data)

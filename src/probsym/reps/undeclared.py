@@ -32,6 +32,7 @@ def guarded(values: dict[str, Any], spec: Spec, markers: list[Path], missing: li
 
     Raises:
         ValueError: an argument is a tensor, or holds one, and is not declared.
+        TypeError: an argument is a `HeteroData`, and is not declared None.
     """
     changes: dict[Path, Undeclared] = {}
     for path, value in _undeclared(values, spec, ()):
@@ -50,13 +51,24 @@ def guarded(values: dict[str, Any], spec: Spec, markers: list[Path], missing: li
 
 
 def _undeclared(value: Any, spec: Spec, path: Path) -> Iterator[tuple[Path, Any]]:
-    """Every tensor or array with at least one axis, and where it is, that has neither a Rep nor None."""
+    """Every tensor or array with at least one axis, and where it is, that has neither a Rep nor None.
+
+    Raises:
+        TypeError: Reps are declared in a `HeteroData`, or nothing is.
+    """
     if spec is None or isinstance(spec, Rep) or isinstance(value, Undeclared):
         return
     if isinstance(value, Tensor) or hasattr(value, "__array__"):
         if getattr(value, "ndim", 0):
             yield path, value
         return
+    if any(kind.__name__ == "HeteroData" for kind in type(value).__mro__):
+        name = repr(path[1]) if len(path) == 2 else containers.dotted(path[1:], "")
+        raise TypeError(
+            f"argument {name}: a HeteroData of PyG has one container for each kind of node, "
+            "which cannot be exchanged for another: pass its tensors as arguments of their own, and name the batch "
+            'vector of each kind, as in S("atoms", batch="atoms_batch")'
+        )
     for key, child in containers.entries(value, declared=bool(spec)):
         yield from _undeclared(child, _inner(spec, key), (*path, key))
 
