@@ -186,7 +186,7 @@ def published_ahead() -> dict[tuple[str, str, int], Published]:
 
 
 def published_cell(row: Published) -> str:
-    """A published error, with that over its five runs where it was given."""
+    """A published error, with the standard deviation over its five runs where it was given."""
     text = f"{row.value:.5f}"
     if row.stderr is not None:
         text += f" +- {row.stderr:.5f}"
@@ -232,7 +232,7 @@ def draw_ahead() -> None:
 
 
 def draw_system(axes: Axes, system: str, papers: Mapping[tuple[str, str, int], Published]) -> None:
-    """One line a network; bars are standard errors over the test systems for ours, of five runs for the others."""
+    """One line a network. Bars: standard errors over the test systems for ours, standard deviations over runs else."""
     for number, network in enumerate(reversed(AHEAD)):
         rows = [papers[network, system, horizon] for horizon in HORIZONS]
         bars = [row.stderr or 0.0 for row in rows]
