@@ -327,3 +327,18 @@ def test_a_damaged_result_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_published_rows_name_our_presets(name: str) -> None:
     methods = {preset.removesuffix("-published") for preset in EXPERIMENTS[name].presets}
     assert all(row.preset is None or row.preset in methods for row in published(name))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_recipes_of_published_rows_are_presets_and_their_flags_change_them(experiment: str) -> None:
+    """A misspelt name, or a flag that says what the preset says, would never be found among the results."""
+    what = EXPERIMENTS[experiment]
+    for row in published(experiment):
+        if row.recipe is None:
+            assert not row.flags, row.row
+            continue
+        before = asdict(load_config(what, row.recipe))
+        for name, value in row.flags.items():
+            after = asdict(load_config(what, row.recipe, [f"--{name}={value}"]))
+            assert after[name] == value, row.row
+            assert after[name] != before[name], row.row
