@@ -177,23 +177,3 @@ def test_recorded_branches_are_the_general_way(distribution):
 def test_peeking_asks_for_a_cpu():
     assert may_peek(X, X.clone())
     assert not may_peek(X, torch.empty(2, device="meta"))
-
-
-@pytest.mark.parametrize("distribution", ["haar", "learned", "canonical", "recursive"])
-def test_a_call_of_shapes_alone(distribution):
-    """On the device "meta", where there is nothing to read."""
-    nodes, space = ps.S("nodes"), ps.SE(3)
-    example = {"pos": torch.randn(2, 4, 3), "feat": torch.randn(2, 4, 2)}
-
-    class Model(torch.nn.Linear):
-        def forward(self, pos, feat):
-            return super().forward(torch.cat([pos, feat], -1).flatten(1)).view_as(pos)
-
-    spec = {"pos": ps.Rep(nodes, space), "feat": ps.Rep(nodes)}
-    phi = ps.symmetrize(Model(20, 12), spec, ps.Rep(nodes, space.vector), distribution, example=example).to("meta")
-    call = {name: value.to("meta") for name, value in example.items()}
-    assert phi.estimate(**call, samples=3).mean.shape == (2, 4, 3)
-    y = phi.train()(**call, samples=3)
-    y.sum().backward()
-    assert y.is_meta
-    assert phi.model.weight.grad.shape == (12, 20)

@@ -117,9 +117,7 @@ def drawn_once(draw: Callable[[], T]) -> T:
 
 
 def has_memory(x: Tensor) -> bool:
-    """Whether x is memory rather than the wrapper of a function transform, or a tensor of shapes alone."""
-    if x.is_meta:
-        return False
+    """Whether x is memory rather than the wrapper of a function transform."""
     try:
         x.data_ptr()
     except RuntimeError:
