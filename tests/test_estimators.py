@@ -105,7 +105,9 @@ def test_what_is_no_size_of_a_group(bad):
 @pytest.mark.parametrize("bad", [True, np.bool_(True), 2.0, np.float64(2), "2", torch.tensor(2), None, 0, np.int64(-1)])
 def test_what_is_no_number_of_samples(bad):
     calls = [lambda: ps.MonteCarlo(bad), lambda: ps.Hybrid(bad), lambda: ps.Adaptive(0.1, pilot=bad),
-             lambda: STEPS.sample(randn(2, 4), samples=bad), lambda: Sobol(bad)]  # fmt: skip
+             lambda: Sobol(bad)]  # fmt: skip
+    if bad is not None:  # as many as the noise has, or one
+        calls.append(lambda: STEPS.sample(randn(2, 4), samples=bad))
     for call in calls:
         with pytest.raises(ValueError, match=r"(k|pilot|samples|block): expected an integer of at least"):
             call()

@@ -62,7 +62,8 @@ def _undeclared(value: Any, spec: Spec, path: Path) -> Iterator[tuple[Path, Any]
         if getattr(value, "ndim", 0):
             yield path, value
         return
-    if any(kind.__name__ == "HeteroData" for kind in type(value).__mro__):
+    # Compilers cannot follow the bases of a class, and meet no such object: they would fail at its entries before.
+    if not recorded() and any(kind.__name__ == "HeteroData" for kind in type(value).__mro__):
         name = repr(path[1]) if len(path) == 2 else containers.dotted(path[1:], "")
         raise TypeError(
             f"argument {name}: a HeteroData of PyG has one container for each kind of node, "
