@@ -33,7 +33,7 @@ BASES = {
     "egnn": "EGNN, 122 k",
     "egnn-inverse": "EGNN, told inverse distances, 122 k",
 }
-SYSTEMS = {"charged": "charged", "gravity": "gravity"}
+SYSTEMS = ("charged", "gravity")
 HORIZONS = (1_000, 1_500, 2_000)
 AHEAD = ("SEGNO", "SEGNN", "GMN", "EGNN", "GNN")  # rows of SEGNO's page that have all six tasks
 SHORTENED = (
@@ -200,7 +200,7 @@ def ahead() -> dict:
     for system in SYSTEMS:
         for horizon in HORIZONS:
             preset, results = ours_ahead(system, horizon)
-            row = [f"{SYSTEMS[system]}, {horizon:,} steps: `{preset}`", error(results, count=False)]
+            row = [f"{system}, {horizon:,} steps: `{preset}`", error(results, count=False)]
             row += [str(len(results)), over_test(results), cost(results)]
             for network in ("SEGNO", "SEGNN", "EGNN"):
                 row.append(published_cell(papers[network, system, horizon]))
